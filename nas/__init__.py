@@ -1,0 +1,1 @@
+"""How candidates are trained, judged and searched. Knows no particular search space."""

@@ -1,0 +1,37 @@
+"""The exception tree. Everything a user can cause is a `SkipnasError`: one line, exit code 2.
+
+A message names the value, the rule it breaks and the fix, in one line and without a final full stop
+where a command or path would swallow it. Anything else that escapes is a bug and shows its traceback.
+"""
+
+
+class SkipnasError(Exception):
+    """Base of every error that a user or an environment can cause; the command line exits with 2."""
+
+
+class ConfigError(SkipnasError):
+    """An option, name or setting is outside its rule."""
+
+
+class SpecError(SkipnasError):
+    """An architecture or recipe is not valid in its space or for its task."""
+
+
+class DataError(SkipnasError):
+    """A data source cannot be read or does not hold what the task needs."""
+
+
+class StorageError(SkipnasError):
+    """A database cannot be opened, written or understood."""
+
+
+class StudyError(SkipnasError):
+    """A study does not exist, or does not match what was asked of it."""
+
+
+class BundleError(SkipnasError):
+    """An exported bundle is incomplete, damaged or of another version."""
+
+
+class ClusterError(SkipnasError):
+    """Ray or its resources are not what the search needs."""

@@ -1,0 +1,319 @@
+"""The values that travel between the rooms: frozen, keyword-only, free of torch, Ray and SQL."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeVar
+
+from nas.errors import ConfigError, SpecError
+
+Direction = Literal["maximize", "minimize"]
+T = TypeVar("T")
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text, which digests rely on."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest_of(text: str) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of `text`."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Spec(Protocol):
+    """What the engine knows of an architecture: a hashable value that writes itself as JSON."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, canonical: equal networks give equal dictionaries."""
+
+    def __hash__(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What a network is built for.
+
+    Attributes:
+        channels: image channels, 1 (gray) or 3 (colour).
+        classes: number of classes; 0 when the data has no labels (denoising only).
+        height: image height in pixels during the search.
+        width: image width in pixels during the search.
+        noise: canonical noise name, e.g. ``gaussian:50`` (see `nas.noise`).
+    """
+
+    channels: int
+    classes: int
+    height: int
+    width: int
+    noise: str
+
+    @property
+    def denoises(self) -> bool:
+        """False when there is no noise to remove; the network then only reproduces its input."""
+        return self.noise != "none"
+
+    @property
+    def classifies(self) -> bool:
+        return self.classes > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        epochs: full budget in passes over the training split; the schedule always spans it.
+        batch_size: images per step.
+        learning_rate: peak rate of the optimiser.
+        weight_decay: decoupled weight decay.
+        classification_weight: lambda of ``L_denoise + lambda * L_classify`` (AddUNet), >= 0.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    classification_weight: float
+
+    def __post_init__(self) -> None:
+        for name, low in (("epochs", 1), ("batch_size", 1), ("learning_rate", 0), ("weight_decay", 0)):
+            value = getattr(self, name)
+            if not value >= low:
+                raise SpecError(f"recipe: {name} is {value!r}, must be at least {low}")
+        if not self.classification_weight >= 0:
+            raise SpecError(f"recipe: classification_weight is {self.classification_weight!r}, must be at least 0")
+
+    def to_dict(self) -> dict[str, Any]:
+        return without_defaults(self)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Recipe:
+        """Raises SpecError for a missing or unknown field."""
+        return from_fields(cls, value, "recipe")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One point of a search: an architecture and the recipe that trains it."""
+
+    spec: Spec
+    recipe: Recipe
+
+    @property
+    def digest(self) -> str:
+        """Identity of the candidate; equal networks with equal recipes share it."""
+        return digest_of(canonical_json({"spec": self.spec.to_dict(), "recipe": self.recipe.to_dict()}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """Size of a network: learned parameters, and multiply-accumulates for one image of the task."""
+
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """One quantity the search optimises.
+
+    Attributes:
+        name: key in a `Measurement`'s values.
+        direction: ``maximize`` or ``minimize``.
+        unit: as shown to people (``dB``, ``%``, ...; empty for none).
+        reference: the value that contributes no hypervolume (DESIGN's fixed reference point).
+    """
+
+    name: str
+    direction: Direction
+    unit: str
+    reference: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraint:
+    """An upper limit that every candidate must keep before it is trained."""
+
+    name: Literal["params", "macs"]
+    upper: int
+    unit: str = ""
+
+    def violation(self, cost: Cost) -> float:
+        """Amount above the limit; at most 0 when the limit is kept."""
+        return float(getattr(cost, self.name) - self.upper)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRow:
+    """What is known after one epoch. Validation figures are None where the epoch was not validated.
+
+    Attributes:
+        epoch: 1-based.
+        denoise_loss: mean training loss of denoising, in units of the trivial loss.
+        classify_loss: mean cross-entropy in nats; None without labels.
+        psnr: validation PSNR in dB.
+        accuracy: validation top-1 accuracy in percent; None without labels.
+        stability: stability score of the run so far, 0..1.
+        seconds: wall time of the epoch, validation included.
+    """
+
+    epoch: int
+    denoise_loss: float
+    classify_loss: float | None
+    psnr: float | None
+    accuracy: float | None
+    stability: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeCurve:
+    """Losses on the fixed probe batch, in evaluation mode, spaced evenly in steps (see `nas.stability`).
+
+    Attributes:
+        steps: optimiser steps done at each probe.
+        denoise: MSE over the noisy input's MSE; empty when the task does not denoise.
+        classify: cross-entropy over ln(classes); empty without labels.
+    """
+
+    steps: tuple[int, ...] = ()
+    denoise: tuple[float, ...] = ()
+    classify: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """The judged result of one training run.
+
+    Attributes:
+        values: every objective that was measured, by name (psnr, accuracy, stability, params, macs,
+            latency), whether it is optimised or not.
+        probe: the probe curve behind the stability score.
+        gates: learned skip gates by level, shallow first: mean, minimum and maximum of each.
+        seconds: wall time spent training and judging.
+        peak_memory: peak memory of the process or device in MiB.
+        seed: seed of weights, data order and training noise.
+    """
+
+    values: Mapping[str, float]
+    probe: ProbeCurve
+    gates: tuple[Mapping[str, float], ...]
+    seconds: float
+    peak_memory: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyConfig:
+    """Everything that defines a study and is fixed when it is created.
+
+    Attributes:
+        study: name of the study.
+        space: name of the search space, and ``space_version`` its version.
+        data: data source (``digits``, ``folder:DIR``, ...), canonical.
+        fingerprint: digest of the data itself, so that a changed folder is noticed.
+        task: what the data and noise make of it.
+        epochs: full training budget of a candidate.
+        objectives: in the order of the study's values.
+        constraints: limits held before training.
+        subset: number of training images used, None for all.
+        sampler: ``auto``, ``tpe``, ``gp``, ``nsga2``, ``random`` or ``qmc``.
+        seed: seed of the search; every candidate's own seed comes from it and the candidate's digest.
+        device: ``cpu`` or ``cuda``, as the workers see it.
+        precision: ``fp32`` or ``bf16``.
+        threads: torch threads in each worker.
+    """
+
+    study: str
+    space: str
+    space_version: int
+    data: str
+    fingerprint: str
+    task: Task
+    epochs: int
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+    subset: int | None = None
+    sampler: str = "auto"
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "fp32"
+    threads: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> StudyConfig:
+        """Raises ConfigError when the stored configuration lacks or has unknown fields."""
+        try:
+            fields = dict(value)
+            fields["task"] = Task(**fields["task"])
+            fields["objectives"] = tuple(Objective(**o) for o in fields["objectives"])
+            fields["constraints"] = tuple(Constraint(**c) for c in fields["constraints"])
+            return cls(**fields)
+        except (KeyError, TypeError) as error:
+            raise ConfigError(
+                f"stored study configuration cannot be read: {error}; was it written by a newer skipnas?"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How many trials of a study ended how. `trained` is what ``--trials`` counts."""
+
+    complete: int = 0
+    pruned: int = 0
+    failed: int = 0
+    running: int = 0
+    waiting: int = 0
+    duplicate: int = 0
+    over_limit: int = 0
+
+    @property
+    def trained(self) -> int:
+        return self.complete + self.pruned
+
+    @property
+    def proposals(self) -> int:
+        return self.trained + self.failed + self.running + self.duplicate + self.over_limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialResult:
+    """A finished trial as the Pareto work and the people see it."""
+
+    number: int
+    digest: str
+    spec: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+def without_defaults(value: Any) -> dict[str, Any]:
+    """A dataclass as a dictionary without the fields that stand at their default.
+
+    A field that a later version adds has a default, so the dictionaries and digests of everything
+    written before stay the same.
+    """
+    return {
+        f.name: getattr(value, f.name)
+        for f in dataclasses.fields(value)
+        if f.default is dataclasses.MISSING or getattr(value, f.name) != f.default
+    }
+
+
+def from_fields(cls: type[T], value: Mapping[str, Any], what: str) -> T:
+    """Builds a dataclass from a mapping. Raises SpecError that names a missing or unknown field."""
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if unknown := sorted(set(value) - set(fields)):
+        raise SpecError(f"{what}: unknown field {unknown[0]!r}; known are {', '.join(fields)}")
+    missing = [n for n, f in fields.items() if n not in value and f.default is dataclasses.MISSING]
+    if missing:
+        raise SpecError(f"{what}: field {missing[0]!r} is missing")
+    return cls(**value)

@@ -258,9 +258,7 @@ class StudyConfig:
             fields["constraints"] = tuple(Constraint(**c) for c in fields["constraints"])
             return cls(**fields)
         except (KeyError, TypeError) as error:
-            raise ConfigError(f"stored configuration of the study cannot be read ({error}); a newer skipnas wrote it") from None
-                f"stored study configuration cannot be read: {error}; was it written by a newer skipnas?"
-            ) from None
+            raise ConfigError(f"stored study configuration cannot be read ({error}); update skipnas") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 class SearchSpace(Protocol):
-    """What can be built. A value that can be pickled: Ray sends it to the workers.
+    """What can be built. A value that can be pickled: Ray sends it to the workers."""
 
-    Attributes:
-        name: as given to ``--space``.
-        version: raised when hyperparameters change; a study keeps its version and distributions.
-    """
+    @property
+    def name(self) -> str:
+        """As given to ``--space``."""
 
-    name: str
-    version: int
+    @property
+    def version(self) -> int:
+        """Raised when hyperparameters change; a study keeps its version and distributions."""
 
     def distributions(self, task: Task) -> dict[str, BaseDistribution]:
         """Every hyperparameter with the choices that the task allows. Never empty."""
@@ -87,6 +87,9 @@ class Ledger(Protocol):
 
     def fail(self, number: int, reason: str, *, detail: str = "") -> None:
         """FAIL. Reasons: exception, worker_lost, timeout, and duplicate, over_limit (never trained)."""
+
+    def objective_values(self) -> dict[int, tuple[float, ...]]:
+        """Number -> values, in the order of the study's objectives, of every COMPLETE trial."""
 
     def front(self) -> list[int]:
         """Numbers of the trials on the Pareto front, by the study's objectives."""

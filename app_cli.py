@@ -1,0 +1,481 @@
+"""The commands of skipnas: parse, call one library function, print.
+
+Libraries are imported inside the commands, so that ``--help`` and ``studies list`` answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.exceptions import Abort, TyperException
+
+from nas.errors import ConfigError, SkipnasError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from studies.ledger import SqlLedger
+
+app = typer.Typer(
+    name="skipnas",
+    help="Search for U-Nets that denoise an image and classify it at once.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+studies_app = typer.Typer(help="What is stored: list, show, delete, to-csv.", no_args_is_help=True)
+app.add_typer(studies_app, name="studies")
+
+Study = Annotated[str, typer.Argument(metavar="NAME", help="Name of the study (skipnas studies list).")]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="SQLAlchemy URL or SQLite file. Default: runs/studies.db.", envvar="SKIPNAS_STORAGE"
+    ),
+]
+DataRoot = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Where data sets lie or are downloaded to (~/.cache/skipnas/data).")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
+Pick = Annotated[str, typer.Option(help="knee, an objective (its best), or a trial's number.")]
+Prefer = Annotated[
+    str | None, typer.Option(metavar="NAME=WEIGHT,...", help="Weights of objectives for the knee: psnr=2,accuracy=1.")
+]
+
+
+@app.command()
+def search(
+    study: Annotated[
+        str | None, typer.Option(help="Name; continued if it exists. Default: from data and noise.")
+    ] = None,
+    space: Annotated[str | None, typer.Option(help="Search space. Default: unet.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="digits, photos, a torchvision set, folder:DIR or images:DIR. Default: digits.")
+    ] = None,
+    data_root: DataRoot = None,
+    noise: Annotated[
+        str | None,
+        typer.Option(help="gaussian:S or :A-B, poisson:PEAK, saltpepper:P, none. Default: gaussian:50."),
+    ] = None,
+    trials: Annotated[int, typer.Option(help="Size the study should have.")] = 24,
+    epochs: Annotated[int | None, typer.Option(help="Full training budget of a candidate. Default: 27.")] = None,
+    objectives: Annotated[
+        str | None, typer.Option(help="Of psnr, accuracy, stability, params, macs, latency. Default: the first three.")
+    ] = None,
+    max_params: Annotated[int | None, typer.Option(help="Limit of parameters. Default: the space's.")] = None,
+    max_macs: Annotated[int | None, typer.Option(help="Limit of MACs for an image. Default: the space's.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="auto, tpe, gp, nsga2, random, qmc. Default: auto.")] = None,
+    cpus_per_trial: Annotated[float, typer.Option(help="CPU cores of a trial, which are its torch threads.")] = 1.0,
+    gpus_per_trial: Annotated[
+        float | None, typer.Option(help="GPUs of a trial. Default: 0.25 if there are any.")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Trials at a time. Default: as many as fit.")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join: host:port or auto.")] = None,
+    time_limit: Annotated[str | None, typer.Option(help="Stop after 90s, 30m or 2h; continue any time.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the search. Default: 0.")] = None,
+    storage: Storage = None,
+    subset: Annotated[int | None, typer.Option(help="Use only this many training images.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Nothing but the result.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run or continue a study.
+
+    Example: skipnas search --study cameras --data folder:images --noise gaussian:25 --trials 60
+    """
+    from nas.search import RunOptions
+    from studies.launch import SearchRequest, prepare
+    from studies.terminal import SearchDisplay, front_table, stdout, summary
+
+    limit = None if time_limit is None else _seconds(time_limit)
+    options = RunOptions(
+        trials=trials,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=_default_gpus() if gpus_per_trial is None else gpus_per_trial,
+        concurrency=concurrency,
+        address=address,
+        time_limit=limit,
+    )
+    request = SearchRequest(
+        study=study,
+        space=space,
+        data=data,
+        data_root=data_root,
+        noise=noise,
+        epochs=epochs,
+        objectives=None if objectives is None else tuple(name.strip() for name in objectives.split(",")),
+        max_params=max_params,
+        max_macs=max_macs,
+        sampler=sampler,
+        seed=seed,
+        subset=subset,
+        storage=storage,
+        command=shlex.join(["skipnas", *sys.argv[1:]]),
+    )
+    prepared = prepare(request, options)
+    config = prepared.ledger.config
+    if not quiet:
+        for note in prepared.notes:
+            _say(note)
+    with SearchDisplay(config, quiet=quiet) as display:
+        outcome = prepared.run(options, display.observe)
+    choice = _try_choose(prepared.ledger)
+    lines = summary(outcome, config, trials, again=[*_program(), *sys.argv[1:]])
+    if as_json:
+        front = [] if choice is None else [_result(r) for r in choice.front]
+        _print_json(
+            {
+                "study": config.study,
+                "reason": outcome.reason,
+                "trained": outcome.counts.trained,
+                "complete": outcome.counts.complete,
+                "pruned": outcome.counts.pruned,
+                "failed": outcome.counts.failed,
+                "new": outcome.new,
+                "seconds": outcome.seconds,
+                "busy": outcome.busy,
+                "hypervolume": 0.0 if choice is None else choice.hypervolume,
+                "front": front,
+                "knee": None if choice is None else choice.chosen.number,
+            }
+        )
+    elif choice is not None:
+        stdout().print(front_table(choice, config.objectives))
+        typer.echo(f"hypervolume {choice.hypervolume:.4g}; {choice.reason}")
+    for line in lines if not quiet else ():
+        _say(line)
+    if choice is not None and not quiet:
+        me, name = shlex.join(_program()), config.study
+        at = f" --storage {shlex.quote(storage)}" if storage and "@" not in storage else ""
+        _say(f"next: {me} best {name}{at}")
+        _say(f"      {me} export {name}{at} --to {name}-bundle")
+        _say(f"      {me} dashboard{at}")
+
+
+@studies_app.command("list")
+def studies_list(storage: Storage = None, as_json: Json = False) -> None:
+    """Every stored study.
+
+    Example: skipnas studies list --storage runs/studies.db
+    """
+    from studies.show import summary_facts
+    from studies.storage import list_studies, open_storage
+
+    with open_storage(storage, must_exist=True) as opened:
+        rows = [summary_facts(summary) for summary in list_studies(opened)]
+    if as_json:
+        _print_json({"studies": rows})
+        return
+    columns = ("study", "space", "data", "noise", "trained")
+    _print_table(
+        (*columns, "running", "failed"),
+        [(*(r[c] for c in columns), r["counts"]["running"], r["counts"]["failed"]) for r in rows],
+    )
+
+
+@studies_app.command("show")
+def studies_show(name: Study, storage: Storage = None, as_json: Json = False) -> None:
+    """One study: what is fixed in it, how its trials ended, where it comes from.
+
+    Example: skipnas studies show digits-gaussian-50
+    """
+    from studies.show import study_facts, study_lines
+    from studies.storage import open_study
+
+    ledger = open_study(name, storage)
+    if as_json:
+        _print_json(study_facts(ledger))
+    else:
+        for line in study_lines(ledger):
+            typer.echo(line)
+
+
+@studies_app.command("delete")
+def studies_delete(
+    name: Study,
+    storage: Storage = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete a study with its records and weights.
+
+    Example: skipnas studies delete digits-gaussian-50 --yes
+    """
+    from nas.checkpoint import drop_all
+    from studies.storage import delete_study, files_dir, open_storage, open_study
+
+    with open_storage(storage, must_exist=True) as opened:
+        trained = open_study(name, opened).counts().trained
+        if not yes:
+            typer.confirm(f"delete study {name} with {trained} trained trials?", abort=True)
+        delete_study(opened, name)
+        drop_all(files_dir(opened.url, name))
+    typer.echo(f"deleted {name}")
+
+
+@studies_app.command("to-csv")
+def studies_to_csv(
+    name: Study,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV file to write.")],
+    storage: Storage = None,
+) -> None:
+    """One row a trial: state, reason, values, costs and every hyperparameter.
+
+    Example: skipnas studies to-csv digits-gaussian-50 trials.csv
+    """
+    from studies.storage import open_study, to_csv
+
+    rows = to_csv(open_study(name, storage), file)
+    typer.echo(f"{rows} trials written to {file}")
+
+
+@app.command()
+def best(
+    name: Study, pick: Pick = "knee", prefer: Prefer = None, storage: Storage = None, as_json: Json = False
+) -> None:
+    """The Pareto front and the choice from it, with the reason.
+
+    Example: skipnas best digits-gaussian-50 --prefer psnr=2,accuracy=1
+    """
+    from studies.best import choose
+    from studies.storage import open_study
+    from studies.terminal import describe, front_table, stdout
+
+    ledger = open_study(name, storage)
+    choice = choose(ledger, pick=pick, prefer=_weights(prefer))
+    if as_json:
+        _print_json(
+            {
+                "study": name,
+                "objectives": [o.name for o in ledger.config.objectives],
+                "front": [_result(r) for r in choice.front],
+                "chosen": _result(choice.chosen),
+                "reason": choice.reason,
+                "hypervolume": choice.hypervolume,
+            }
+        )
+        return
+    stdout().print(front_table(choice, ledger.config.objectives))
+    typer.echo(choice.reason)
+    typer.echo(f"architecture: {describe(choice.chosen.spec)}")
+    typer.echo(f"recipe: {describe(choice.chosen.recipe)}")
+
+
+@app.command()
+def export(
+    name: Study,
+    to: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the bundle; must not exist or be empty.")],
+    pick: Pick = "knee",
+    prefer: Prefer = None,
+    data_root: DataRoot = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Write a bundle: architecture, weights, ONNX and torch.export programs, parity, card.
+
+    Example: skipnas export digits-gaussian-50 --pick knee --to bundle
+    """
+    from studies.bundles import export_choice
+    from studies.storage import open_study
+
+    facts = export_choice(open_study(name, storage), to, pick=pick, prefer=_weights(prefer), data_root=data_root)
+    if as_json:
+        _print_json(facts)
+        return
+    typer.echo(facts["reason"])
+    typer.echo(f"bundle written to {to}: {', '.join(facts['files'])}")
+    typer.echo(f"largest difference to PyTorch: ONNX {facts['onnx']:.1e}, torch.export {facts['torch_export']:.1e}")
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that export wrote.")],
+    data: Annotated[str | None, typer.Option(help="As for search. Default: what the bundle was searched on.")] = None,
+    noise: Annotated[str | None, typer.Option(help="As for search. Default: the bundle's.")] = None,
+    split: Annotated[str, typer.Option(help="test or validation.")] = "test",
+    data_root: DataRoot = None,
+    as_json: Json = False,
+) -> None:
+    """PSNR, SSIM and accuracy of a bundle on the test split or a folder of images.
+
+    Example: skipnas evaluate bundle --data digits --noise gaussian:25
+    """
+    from studies.bundles import evaluate_bundle
+
+    result = evaluate_bundle(bundle, data=data, noise=noise, split=split, data_root=data_root)
+    if as_json:
+        _print_json(result)
+        return
+    typer.echo(f"{result['data']}, {result['split']} split, {result['images']} images, {result['noise']}")
+    _print_table(
+        ("", "PSNR (dB)", "SSIM", "accuracy (%)"),
+        [
+            ("noisy input", f"{result['noisy_psnr']:.2f}", f"{result['noisy_ssim']:.4f}", ""),
+            (
+                "network",
+                f"{result['psnr']:.2f}",
+                f"{result['ssim']:.4f}",
+                "-" if result["accuracy"] is None else f"{result['accuracy']:.2f}",
+            ),
+        ],
+    )
+
+
+@app.command()
+def dashboard(
+    port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 8080,
+    host: Annotated[str, typer.Option(help="Address to bind to; the dashboard has no passwords.")] = "127.0.0.1",
+    storage: Storage = None,
+) -> None:
+    """Optuna Dashboard on the storage, until Ctrl-C.
+
+    Example: skipnas dashboard --port 8081
+    """
+    from studies.dashboard import serve
+
+    serve(storage, host=host, port=port, ready=lambda url: _say(f"Optuna Dashboard at {url} - stop with Ctrl-C"))
+
+
+@app.command()
+def spaces(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A space; all of them when left out.")] = None,
+    sample: Annotated[int, typer.Option(min=0, help="Also draw this many architectures with params and MACs.")] = 0,
+    data: Annotated[str, typer.Option(help="Data whose image size and classes the space is shown for.")] = "digits",
+    data_root: DataRoot = None,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.", min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Hyperparameters, choices and size of each search space.
+
+    Example: skipnas spaces unet --sample 5
+    """
+    from studies.show import space_facts, space_lines
+
+    facts = space_facts(name, sample=sample, data=data, data_root=data_root, seed=seed)
+    if as_json:
+        _print_json(facts)
+    else:
+        for line in space_lines(facts):
+            typer.echo(line)
+
+
+@app.command()
+def doctor(storage: Storage = None, as_json: Json = False) -> None:
+    """Versions, devices, Ray, storage, interrupted trials, and what to do about each.
+
+    Example: skipnas doctor
+    """
+    from studies.doctor import examine
+
+    findings = examine(storage)
+    if as_json:
+        _print_json({"findings": [f.to_dict() for f in findings]})
+    else:
+        for finding in findings:
+            typer.echo(finding.line())
+    if any(f.state == "bad" for f in findings):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Runs a command. A user's error is one line on stderr and exit code 2; only a bug shows a traceback."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for library in ("alembic", "onnx_ir", "onnxscript", "ray", "torch"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    try:
+        # Without its own handling of errors typer returns an exit code instead of raising one.
+        code = app(standalone_mode=False)
+    except SkipnasError as error:
+        _fail(str(error))
+    except TyperException as error:
+        _fail(_one_line(error))
+    except (Abort, KeyboardInterrupt):
+        _say("stopped")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _program() -> list[str]:
+    """How this program was called, for commands to paste."""
+    if Path(sys.argv[0]).suffix != ".py":
+        return [Path(sys.argv[0]).name]
+    return [os.path.relpath(sys.executable), sys.argv[0]]
+
+
+def _fail(message: str) -> None:
+    _say(f"error: {' '.join(message.split())}")
+    sys.exit(2)
+
+
+def _one_line(error: TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    hint = f"; see: {context.command_path} --help" if context is not None else ""
+    return f"{error.format_message().rstrip('.')}{hint}"
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def _print_json(value: Mapping[str, Any]) -> None:
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def _print_table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    cells = [header, *(tuple(str(cell) for cell in row) for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    for row in cells:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _result(result: Any) -> dict[str, Any]:
+    return {
+        "trial": result.number,
+        "digest": result.digest,
+        "values": dict(result.values),
+        "spec": dict(result.spec),
+        "recipe": dict(result.recipe),
+    }
+
+
+def _try_choose(ledger: SqlLedger) -> Any:
+    from studies.best import choose
+
+    return choose(ledger) if ledger.objective_values() else None
+
+
+def _default_gpus() -> float:
+    """A quarter of a GPU where NVIDIA's driver shows one: candidates are far too small to fill it."""
+    return 0.25 if Path("/proc/driver/nvidia/gpus").exists() else 0.0
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if match is None:
+        raise ConfigError(f"--time-limit {text!r} is not a time; give a number and s, m or h, such as 30m")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _weights(text: str | None) -> dict[str, float]:
+    result = {}
+    for part in text.split(",") if text else ():
+        name, _, weight = part.partition("=")
+        try:
+            result[name.strip()] = float(weight)
+        except ValueError:
+            raise ConfigError(f"--prefer {part!r} is not NAME=WEIGHT, such as psnr=2") from None
+    return result
+
+
+if __name__ == "__main__":
+    main()

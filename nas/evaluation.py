@@ -1,0 +1,189 @@
+"""One candidate, judged: (network, task, recipe, seed) -> `Measurement`, an epoch at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nas.metrics import correct, psnr
+from nas.stability import stability
+from nas.training import DeviceData, Diverged, Training
+from nas.types import Cost, EpochRow, Measurement, Recipe, Task, digest_of
+
+REDUCTION = 3
+"""Validation happens after epochs 1, 3, 9, 27, ... and after the last: the rungs of early stopping."""
+
+
+def candidate_seed(study_seed: int, digest: str) -> int:
+    """The seed of a candidate's weights, data order and noise, from the study's seed and its digest."""
+    return int(digest_of(f"{study_seed}:{digest}"), 16) % 2**31
+
+
+def is_milestone(epoch: int, epochs: int) -> bool:
+    """Whether validation follows this epoch: powers of `REDUCTION`, and the last one."""
+    while epoch % REDUCTION == 0 and epoch != epochs:
+        epoch //= REDUCTION
+    return epoch in (1, epochs)
+
+
+class Evaluation:
+    """Trains one candidate and measures it. `advance` until `done`, then `measurement`.
+
+    Args:
+        build: makes the untrained network; called with torch's global generator seeded, which also
+            feeds dropout, so one process must run one evaluation at a time.
+        task: what is trained and judged.
+        recipe: how.
+        data: on the device, noise drawn.
+        cost: the network's size, reported with the values.
+        seed: see `candidate_seed`.
+        precision: of training; validation is always judged in fp32, the precision of an export.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], nn.Module],
+        task: Task,
+        recipe: Recipe,
+        data: DeviceData,
+        cost: Cost,
+        *,
+        seed: int,
+        precision: str = "fp32",
+    ) -> None:
+        _reset_peak_memory(data.images.device)
+        started = time.perf_counter()
+        torch.manual_seed(seed)
+        self.training = Training(build(), task, recipe, data, seed=seed, precision=precision)
+        self.task, self.cost, self.seed = task, cost, seed
+        self.row: EpochRow | None = None
+        self.seconds = time.perf_counter() - started
+
+    @property
+    def done(self) -> bool:
+        return self.training.epoch >= self.training.recipe.epochs
+
+    def advance(self) -> EpochRow:
+        """Trains one epoch, validates where it is a milestone. Raises `nas.training.Diverged`."""
+        started = time.perf_counter()
+        denoise, classify = self.training.run_epoch()
+        quality: float | None = None
+        accuracy: float | None = None
+        so_far: float | None = None
+        if is_milestone(self.training.epoch, self.training.recipe.epochs):
+            quality, accuracy = judge(self.training.network, self.training.data.validation)
+            if not math.isfinite(quality):
+                raise Diverged(f"validation PSNR is {quality} after epoch {self.training.epoch}")
+            so_far = stability(self.training.probe_curve())
+        seconds = time.perf_counter() - started
+        self.seconds += seconds
+        self.row = EpochRow(
+            epoch=self.training.epoch,
+            denoise_loss=denoise,
+            classify_loss=classify,
+            psnr=quality,
+            accuracy=accuracy,
+            stability=so_far,
+            seconds=seconds,
+        )
+        return self.row
+
+    def measurement(self) -> Measurement:
+        """The full-budget result. Every figure is measured, whether it is an objective or not."""
+        assert self.done
+        assert self.row is not None
+        assert self.row.psnr is not None
+        assert self.row.stability is not None
+        values = {
+            "psnr": self.row.psnr,
+            "stability": self.row.stability,
+            "params": float(self.cost.params),
+            "macs": float(self.cost.macs),
+            "latency": latency(self.training.network, self.task),
+        }
+        if self.row.accuracy is not None:
+            values["accuracy"] = self.row.accuracy
+        return Measurement(
+            values=values,
+            probe=self.training.probe_curve(),
+            gates=tuple(_gate_summary(g) for g in self.training.network.gates()),
+            seconds=self.seconds,
+            peak_memory=_peak_memory(self.training.device),
+            seed=self.seed,
+        )
+
+
+def judge(network: nn.Module, batches: Sequence[tuple[Tensor, Tensor, Tensor | None]]) -> tuple[float, float | None]:
+    """Mean PSNR in dB (mean over images of each image's PSNR) and top-1 accuracy in percent.
+
+    Accuracy is taken on the noisy images; None without labels. The network is left in training mode as found.
+    """
+    was_training = network.training
+    network.eval()
+    quality = []
+    hits = []
+    with torch.inference_mode():
+        for noisy, clean, labels in batches:
+            denoised, logits = network(noisy.contiguous(memory_format=torch.channels_last))
+            quality.append(psnr(denoised, clean))
+            if labels is not None:
+                hits.append(correct(logits, labels))
+    network.train(was_training)
+    accuracy = 100.0 * float(torch.cat(hits).double().mean()) if hits else None
+    return float(torch.cat(quality).double().mean()), accuracy
+
+
+def noisy_psnr(data: DeviceData) -> float:
+    """Mean PSNR in dB of the noisy validation images themselves: the reference of the PSNR objective."""
+    return float(torch.cat([psnr(noisy, clean, clip=False) for noisy, clean, _ in data.validation]).double().mean())
+
+
+def latency(network: nn.Module, task: Task, repeats: int = 15) -> float:
+    """Median time in ms for one image of the task (batch 1, fp32), on the network's device, after warm-up."""
+    device = next(network.parameters()).device
+    image = torch.zeros(1, task.channels, task.height, task.width, device=device)
+    was_training = network.training
+    network.eval()
+    times = []
+    with torch.inference_mode():
+        for _ in range(repeats + 3):
+            started = time.perf_counter()
+            network(image)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(1000 * (time.perf_counter() - started))
+    network.train(was_training)
+    return statistics.median(times[3:])
+
+
+def _gate_summary(gate: Tensor) -> dict[str, float]:
+    return {"mean": float(gate.mean()), "min": float(gate.min()), "max": float(gate.max())}
+
+
+def _reset_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    # A reused worker would otherwise report the largest trial it ever ran. Not every system lets a
+    # process reset its peak; there the figure is the worker's peak so far.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory(device: torch.device) -> float:
+    """Peak memory in MiB since the last reset: of the device for CUDA, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -1,0 +1,162 @@
+"""Pareto work on arrays: dominance, ranks, hypervolume, contributions and the knee. Pure functions.
+
+Every function takes `values` of shape (n, d), one row a point, finite, and `maximize` of length d.
+Inside, objectives become losses (all minimised), so that each formula is written once.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+def _losses(values: Array, maximize: Sequence[bool]) -> Array:
+    values = np.asarray(values, dtype=np.float64).reshape(-1, len(maximize))
+    return np.where(np.asarray(maximize), -values, values)
+
+
+def _non_dominated(losses: Array) -> Mask:
+    # Sorted lexicographically, a point can only be dominated by one before it, and (dominance being
+    # transitive) by one on the front so far: n * |front| comparisons instead of n * n.
+    order = np.lexsort(losses.T[::-1])
+    front = np.empty_like(losses)
+    size = 0
+    mask = np.zeros(len(losses), dtype=bool)
+    for index in order:
+        point = losses[index]
+        rivals = front[:size]
+        if not np.any(np.all(rivals <= point, axis=1) & np.any(rivals < point, axis=1)):
+            front[size] = point
+            size += 1
+            mask[index] = True
+    return mask
+
+
+def non_dominated(values: Array, maximize: Sequence[bool]) -> Mask:
+    """Which points no other point dominates; equal points stand or fall together. Shape (n,)."""
+    return _non_dominated(_losses(values, maximize))
+
+
+def ranks(values: Array, maximize: Sequence[bool]) -> NDArray[np.int64]:
+    """Non-domination rank of each point: 0 on the front, 1 on the front of the rest, and so on (Deb 2002)."""
+    losses = _losses(values, maximize)
+    result = np.full(len(losses), -1, dtype=np.int64)
+    left = np.arange(len(losses))
+    rank = 0
+    while left.size:
+        front = _non_dominated(losses[left])
+        result[left[front]] = rank
+        left = left[~front]
+        rank += 1
+    return result
+
+
+def hypervolume(values: Array, reference: Sequence[float], maximize: Sequence[bool]) -> float:
+    """Volume that the points dominate, bounded by `reference`, in the product of the objectives' units.
+
+    Points that do not better the reference in every objective add nothing. 0 for no points.
+    """
+    ref = _losses(np.asarray(reference, dtype=np.float64), maximize)[0]
+    return _hypervolume(_losses(values, maximize), ref)
+
+
+def _hypervolume(losses: Array, ref: Array) -> float:
+    losses = losses[np.all(losses < ref, axis=1)]
+    if not len(losses):
+        return 0.0
+    if losses.shape[1] == 1:
+        return float(ref[0] - losses.min())
+    if losses.shape[1] == 2:  # a prism of height 1
+        return _sweep(np.column_stack([losses, np.zeros(len(losses))]), np.append(ref, 1.0))
+    losses = losses[np.argsort(losses[:, -1], kind="stable")]
+    if losses.shape[1] == 3:
+        return _sweep(losses, ref)
+    # Slices between consecutive values of the last objective, each one dimension lower.
+    losses = losses[_non_dominated(losses)]
+    heights = np.diff(np.append(losses[:, -1], ref[-1]))
+    return float(sum(h * _hypervolume(losses[: k + 1, :-1], ref[:-1]) for k, h in enumerate(heights) if h > 0))
+
+
+def _sweep(losses: Array, ref: Array) -> float:
+    """3-D hypervolume: a plane moves along the third objective over a staircase of the first two.
+
+    `losses` sorted by the third. The staircase is kept sorted by x, so y falls along it; each step costs
+    one bisection and the points it removes, O(n log n) in all.
+    """
+    rx, ry, rz = ref
+    xs: list[float] = [-np.inf, rx]
+    ys: list[float] = [ry, -np.inf]
+    area = volume = 0.0
+    last = losses[0, 2]
+    for x, y, z in losses:
+        volume += area * (z - last)
+        last = z
+        right = bisect_left(xs, x)
+        if ys[right - 1] <= y or (xs[right] == x and ys[right] <= y):
+            continue
+        # Points from `right` on whose y is not lower are dominated now: take their steps away.
+        end, left_y, at = right, ys[right - 1], x
+        while ys[end] >= y:
+            area += (xs[end] - at) * (left_y - y)
+            at, left_y = xs[end], ys[end]
+            end += 1
+        area += (xs[end] - at) * (left_y - y)
+        xs[right:end], ys[right:end] = [x], [y]
+    return float(volume + area * (rz - last))
+
+
+def contributions(values: Array, reference: Sequence[float], maximize: Sequence[bool]) -> Array:
+    """Hypervolume that would be lost without each point, shape (n,); 0 for dominated and repeated points."""
+    losses = _losses(values, maximize)
+    ref = _losses(np.asarray(reference, dtype=np.float64), maximize)[0]
+    result = np.zeros(len(losses))
+    total = _hypervolume(losses, ref)
+    for index in np.flatnonzero(_non_dominated(losses)):
+        # What the point hides counts too: a dominated point may take over a part.
+        result[index] = total - _hypervolume(np.delete(losses, index, axis=0), ref)
+    return np.maximum(result, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Knee:
+    """The chosen member of a front.
+
+    Attributes:
+        index: row of the chosen point.
+        distance: weighted Euclidean distance to the ideal point, objectives scaled to 0 (ideal) .. 1 (nadir).
+        losses: how far each objective stands from the front's ideal, on the same scale.
+    """
+
+    index: int
+    distance: float
+    losses: tuple[float, ...]
+
+
+def knee(front: Array, maximize: Sequence[bool], weights: Sequence[float] | None = None) -> Knee:
+    """The member of `front` nearest to its ideal point (Das 1999 in its simplest, scale-free form).
+
+    Objectives are scaled by the front's own ideal (best) and nadir (worst); an objective in which all
+    members are equal counts for nothing. Weights default to 1. Ties go to the first member. A front of
+    one member is its own knee.
+
+    Raises:
+        ValueError: when the front is empty.
+    """
+    losses = _losses(front, maximize)
+    if not len(losses):
+        raise ValueError("an empty front has no knee")
+    ideal, nadir = losses.min(axis=0), losses.max(axis=0)
+    span = np.where(nadir > ideal, nadir - ideal, 1.0)
+    scaled = (losses - ideal) / span
+    distances = np.sqrt(
+        (scaled**2 * np.asarray(weights if weights is not None else np.ones(len(maximize)))).sum(axis=1)
+    )
+    index = int(np.argmin(distances))
+    return Knee(index, float(distances[index]), tuple(float(v) for v in scaled[index]))

@@ -1,0 +1,248 @@
+"""`run_search`: a study is brought to the size it should have, on the resources that there are."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from nas.checkpoint import drop_weights
+from nas.data import Dataset
+from nas.pareto import hypervolume
+from nas.protocols import Ledger, SearchSpace
+from nas.types import Counts, StudyConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How a study is run this time; nothing here changes what it finds.
+
+    Attributes:
+        trials: the size the study should have.
+        cpus_per_trial: CPU cores of a trial; gpus_per_trial: GPUs, fractions too.
+        concurrency: trials at a time; None for what the machine or cluster holds.
+        address: a Ray cluster to join; None starts a local Ray.
+        time_limit: seconds after which the search stops; None for no limit.
+    """
+
+    trials: int
+    cpus_per_trial: float = 1.0
+    gpus_per_trial: float = 0.0
+    concurrency: int | None = None
+    address: str | None = None
+    time_limit: float | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """The state of a search, for whoever shows it. The same object is handed over at every change.
+
+    Attributes:
+        trials: the size the study should have; counts: what it has.
+        running: trial number -> (epochs done, epochs in all).
+        best: objective -> best value of a complete trial so far.
+        hypervolume: of the front, from the study's fixed reference.
+        messages: lines about trials that failed, oldest first.
+        started: `time.monotonic` at the start; done_before: trials that were there already.
+    """
+
+    trials: int
+    counts: Counts
+    done_before: int
+    concurrency: int = 0
+    running: dict[int, tuple[int, int]] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+    hypervolume: float = 0.0
+    messages: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    def seconds_left(self) -> float | None:
+        """Expected seconds to the end from the pace so far; None before the first trial has ended."""
+        done = self.counts.trained - self.done_before
+        if done < 1:
+            return None
+        # A trial under way counts for its share of epochs.
+        done_now = done + sum(epoch / epochs for epoch, epochs in self.running.values())
+        left = self.trials - self.counts.trained - (done_now - done)
+        return max(0.0, left) * (time.monotonic() - self.started) / done_now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a search ended.
+
+    Attributes:
+        reason: ``complete``, ``time_limit``, ``interrupted`` or ``exhausted`` (of proposals).
+        counts: what the study holds now; new: trials trained by this run.
+        seconds: wall time.
+        workers: trials at a time; busy: share of the workers' time, between the first and the last
+            trial of this run, in which they trained or judged; None when none was trained.
+    """
+
+    reason: str
+    counts: Counts
+    new: int
+    seconds: float = 0.0
+    workers: int = 0
+    busy: float | None = None
+
+
+def run_search(
+    config: StudyConfig,
+    space: SearchSpace,
+    ledger: Ledger,
+    data: Dataset,
+    files: Path,
+    options: RunOptions,
+    observe: Callable[[Progress], None] = lambda progress: None,
+) -> Outcome:
+    """Trains candidates until the study holds `options.trials` of them, or the search is stopped.
+
+    Returns at once, without starting Ray, when the study is that large already. A stop (time limit,
+    SIGINT, SIGTERM) leaves the trials under way RUNNING in the study; the next call continues them.
+
+    Args:
+        config: the study's, as stored in the ledger.
+        space: of the study.
+        ledger: where everything is kept.
+        data: the data set that `config` names; its test split is not looked at.
+        files: folder for weights; it holds those of the trials on the front.
+        options: resources and limits of this run.
+        observe: called with the progress at every change, in this thread.
+
+    Raises:
+        ConfigError: a trial asks for more than there is. ClusterError: no cluster answers.
+    """
+    counts = ledger.counts()
+    progress = Progress(trials=options.trials, counts=counts, done_before=counts.trained)
+    if counts.trained >= options.trials:
+        return Outcome(reason="complete", counts=counts, new=0)
+
+    # Ray is slow to import and not needed above.
+    from nas.executor import ray_session, run_trials, slots
+    from nas.searcher import Recorder, Report, StudySearcher
+    from nas.trainable import WorkerSettings
+
+    busy = _Busy()
+    front = set(ledger.front())
+
+    def on_report(report: Report) -> None:
+        epoch = progress.running.get(report.number, (0, 0))[0]
+        progress.running[report.number] = (report.rows[-1].epoch if report.rows else epoch, config.epochs)
+        busy.add(sum(row.seconds for row in report.rows))
+        observe(progress)
+
+    def on_end(number: int, outcome: str) -> None:
+        progress.running.pop(number, None)
+        progress.counts = ledger.counts()
+        if outcome == "complete":
+            nonlocal front
+            before, front = front, set(ledger.front())
+            drop_weights(files, {*before, number} - front)
+            _update_quality(progress, ledger)
+        else:
+            progress.messages.append(f"trial {number} ended: {outcome}; see: skipnas studies show {config.study}")
+        observe(progress)
+
+    _update_quality(progress, ledger)
+    with _stop_signals() as stop, ray_session(options.address):
+        concurrency = slots(options.cpus_per_trial, options.gpus_per_trial, options.concurrency)
+        progress.concurrency = concurrency
+        observe(progress)
+        deadline = None if options.time_limit is None else time.monotonic() + options.time_limit
+
+        def stopping() -> bool:
+            return stop.is_set() or (deadline is not None and time.monotonic() > deadline)
+
+        searcher = StudySearcher(ledger, space, trials=options.trials, stopping=stopping, on_end=on_end)
+        run_trials(
+            searcher,
+            Recorder(ledger, on_report),
+            space=space,
+            data=data,
+            settings=WorkerSettings(
+                task=config.task,
+                device=config.device,
+                precision=config.precision,
+                threads=config.threads,
+                files=files.resolve(),
+            ),
+            cpus_per_trial=options.cpus_per_trial,
+            gpus_per_trial=options.gpus_per_trial,
+            concurrency=concurrency,
+            stopping=stopping,
+        )
+    counts = ledger.counts()
+    if counts.trained >= options.trials:
+        reason = "complete"
+    elif searcher.exhausted:
+        reason = "exhausted"
+    else:
+        reason = "interrupted" if stop.is_set() else "time_limit"
+    return Outcome(
+        reason=reason,
+        counts=counts,
+        new=counts.trained - progress.done_before,
+        seconds=time.monotonic() - progress.started,
+        workers=concurrency,
+        busy=busy.share(concurrency),
+    )
+
+
+def _update_quality(progress: Progress, ledger: Ledger) -> None:
+    results = [result for _, result in sorted(ledger.objective_values().items())]
+    if not results:
+        return
+    objectives = ledger.config.objectives
+    values = np.array(results)
+    maximize = [o.direction == "maximize" for o in objectives]
+    for column, (objective, up) in enumerate(zip(objectives, maximize, strict=True)):
+        progress.best[objective.name] = float((max if up else min)(values[:, column]))
+    progress.hypervolume = hypervolume(values, [o.reference for o in objectives], maximize)
+
+
+class _Busy:
+    """Share of worker time spent on trials, between the first report's start and the last report."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._first: float | None = None
+        self._last = 0.0
+
+    def add(self, seconds: float) -> None:
+        now = time.monotonic()
+        self._first = now - seconds if self._first is None else min(self._first, now - seconds)
+        self._last = now
+        self._seconds += seconds
+
+    def share(self, workers: int) -> float | None:
+        if self._first is None:
+            return None
+        return min(1.0, self._seconds / (workers * (self._last - self._first)))
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that the first SIGINT or SIGTERM sets; a second one ends the process the hard way."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

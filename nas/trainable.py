@@ -1,0 +1,110 @@
+"""One candidate inside a Ray worker. Exceptions are reported, never raised: Ray would retry a bug."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from nas.checkpoint import save_weights
+from nas.data import Dataset
+from nas.evaluation import Evaluation
+from nas.protocols import SearchSpace
+from nas.searcher import Report
+from nas.training import DeviceData, Diverged
+from nas.types import Recipe, Task
+
+REPORT_SECONDS = 1.0
+"""A worker reports at validations, at the end, and otherwise about this often."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """What is the same for every trial of a search.
+
+    Attributes:
+        device: ``cpu`` or ``cuda``; a worker that sees no CUDA device trains on the CPU.
+        precision: ``fp32`` or ``bf16``.
+        threads: torch threads of a worker.
+        files: folder for weights, on a disk that driver and workers share.
+    """
+
+    task: Task
+    device: str
+    precision: str
+    threads: int
+    files: Path
+
+
+class CandidateTrainable(tune.Trainable):
+    """Trains one candidate, reporting a `Report`. The process and the data on its device are reused."""
+
+    def setup(  # type: ignore[override]  # tune.with_parameters supplies the rest
+        self, config: dict[str, Any], *, data: Dataset, space: SearchSpace, settings: WorkerSettings
+    ) -> None:
+        torch.set_num_threads(settings.threads)
+        self._space, self._settings = space, settings
+        cuda = settings.device == "cuda" and torch.cuda.is_available()
+        self._data = DeviceData.of(data, settings.task, torch.device("cuda" if cuda else "cpu"))
+        self._evaluation: Evaluation | None = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._evaluation = None
+        return True
+
+    def step(self) -> dict[str, Any]:
+        number = self.config["number"]
+        try:
+            report = self._advance(number)
+        except Diverged as error:
+            probe = self._evaluation.training.probe_curve() if self._evaluation else None
+            report = Report(number=number, outcome="diverged", detail=str(error), probe=probe)
+        except Exception as error:
+            outcome = "out_of_memory" if _is_out_of_memory(error) else "exception"
+            report = Report(number=number, outcome=outcome, detail=traceback.format_exc())
+        if report.outcome is not None:
+            self._evaluation = None  # free its memory before the next trial is built
+        return {"report": report, "done": report.outcome is not None}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: a trial's state is its own (see `nas.checkpoint`), not Tune's."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing: see `save_checkpoint`."""
+
+    def _advance(self, number: int) -> Report:
+        started = time.perf_counter()
+        evaluation = self._evaluation = self._evaluation or self._begin()
+        rows = []
+        while True:
+            rows.append(evaluation.advance())
+            if evaluation.done:
+                measurement = evaluation.measurement()
+                save_weights(evaluation.training.network, self._settings.files, number)
+                return Report(number=number, rows=tuple(rows), outcome="complete", measurement=measurement)
+            if rows[-1].psnr is not None or time.perf_counter() - started > REPORT_SECONDS:
+                return Report(number=number, rows=tuple(rows))
+
+    def _begin(self) -> Evaluation:
+        task = self._settings.task
+        spec = self._space.spec(self.config["spec"])
+        return Evaluation(
+            partial(self._space.build, spec, task),
+            task,
+            Recipe.from_dict(self.config["recipe"]),
+            self._data,
+            self._space.cost(spec, task),
+            seed=self.config["seed"],
+            precision=self._settings.precision,
+        )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch raises a plain RuntimeError when the host's allocator fails.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

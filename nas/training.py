@@ -1,0 +1,191 @@
+"""The training loop, on one page: a network, a recipe, data on the device, one epoch at a time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas.data import Dataset, Split, to_float, validation_draws
+from nas.noise import Noise, parse_noise
+from nas.stability import PROBES
+from nas.types import ProbeCurve, Recipe, Task
+
+WARM_UP = 0.05
+"""Share of the run over which the learning rate rises from zero; cosine decay to zero follows."""
+
+BLOWN_UP = 100.0
+"""An epoch whose mean loss is this many times the untrained network's has diverged."""
+
+PROBE_IMAGES = 64
+
+
+class Diverged(Exception):  # noqa: N818 - an outcome of a trial, not an error
+    """The loss became NaN or infinite, or blew up; the message says at which epoch and how."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceData:
+    """A data set on the device of a trial, with the noise that is drawn once.
+
+    Attributes:
+        images: training images (N, C, H, W), uint8 or float32 in [0, 1]; labels (N,) or None.
+        probe: (noisy, clean, labels) of the fixed probe batch, from the training split.
+        validation: (noisy, clean, labels) batches: every validation image under each fixed noise draw.
+        trivial: the noisy probe batch's MSE; for noise ``none`` the images' variance. Never 0.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    noise: Noise
+    probe: tuple[Tensor, Tensor, Tensor | None]
+    validation: list[tuple[Tensor, Tensor, Tensor | None]]
+    trivial: float
+
+    @classmethod
+    def of(cls, data: Dataset, task: Task, device: torch.device) -> DeviceData:
+        """Copies `data` to `device` and draws validation and probe noise from the data's fingerprint."""
+        noise = parse_noise(task.noise)
+        seed = int(data.fingerprint, 16) % 2**63
+        images, labels = tensors(data.train, device)
+        generator = torch.Generator(device).manual_seed(seed)
+        chosen = torch.randperm(len(images), generator=generator, device=device)[:PROBE_IMAGES]
+        clean = to_float(images[chosen])
+        noisy = noise.add(clean, generator)
+        trivial = (noisy - clean).square().mean() if task.denoises else clean.var()
+        validation = noisy_batches(
+            data.validation, noise, device, seed=seed, draws=validation_draws(len(data.validation.images))
+        )
+        probe = (noisy, clean, None if labels is None else labels[chosen])
+        return cls(images, labels, noise, probe, validation, max(float(trivial), 1e-8))
+
+
+def tensors(split: Split, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """A split's images and labels on the device."""
+    # A copy: Ray's object store hands out read-only arrays, which torch must not share.
+    images = torch.tensor(split.images, device=device)
+    return images, None if split.labels is None else torch.tensor(split.labels, device=device)
+
+
+def noisy_batches(
+    split: Split, noise: Noise, device: torch.device, *, seed: int, draws: int = 1, size: int = 256
+) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+    """(noisy, clean, labels) batches of a whole split under `draws` noise draws; the same for the same seed."""
+    images, labels = tensors(split, device)
+    generator = torch.Generator(device).manual_seed(seed)
+    result = []
+    for _ in range(draws):
+        for rows in torch.arange(len(images), device=device).split(size):
+            clean = to_float(images[rows])
+            result.append((noise.add(clean, generator), clean, None if labels is None else labels[rows]))
+    return result
+
+
+class Training:
+    """One run of a recipe: fresh weights to the full budget, an epoch at a time.
+
+    The loss is ``L_denoise + lambda * L_classify`` (AddUNet): the MSE over the noisy input's MSE, so that
+    it starts near 1 at every noise level and lambda means the same everywhere, and the cross-entropy in
+    nats. AdamW, linear warm-up, cosine decay over the full budget. Losses stay on the device within an epoch.
+
+    Args:
+        network: images -> (denoised, logits); moved to the data's device.
+        task: what of the outputs is trained.
+        recipe: the schedule always spans ``recipe.epochs``.
+        data: see `DeviceData`.
+        seed: seeds data order and training noise, by an own generator.
+        precision: ``fp32`` or ``bf16`` (autocast).
+    """
+
+    def __init__(
+        self, network: nn.Module, task: Task, recipe: Recipe, data: DeviceData, *, seed: int, precision: str = "fp32"
+    ) -> None:
+        self.device = data.images.device
+        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.task, self.recipe, self.data = task, recipe, data
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.bf16 = precision == "bf16"
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            fused=self.device.type == "cuda",
+        )
+        self.epoch = 0
+        self.step = 0
+        self.steps_per_epoch = math.ceil(len(data.images) / recipe.batch_size)
+        self.total_steps = recipe.epochs * self.steps_per_epoch
+        probes = min(PROBES, self.total_steps)
+        self._probe_at = {round(i * self.total_steps / probes) for i in range(probes + 1)}
+        self._probes: list[tuple[int, Tensor, Tensor]] = []
+        self._probe()
+        self._initial_loss = float(self._total(*self._probes[0][1:]))
+
+    def run_epoch(self) -> tuple[float, float | None]:
+        """Trains one epoch. Returns the mean denoising loss (in trivial losses) and cross-entropy (nats).
+
+        Raises:
+            Diverged: the epoch's mean loss is not finite or has blown up.
+        """
+        sums = torch.zeros(2, device=self.device)
+        order = torch.randperm(len(self.data.images), generator=self.generator, device=self.device)
+        for rows in order.split(self.recipe.batch_size):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.recipe.learning_rate * self._schedule()
+            clean = to_float(self.data.images[rows])
+            noisy = self.data.noise.add(clean, self.generator)
+            labels = None if self.data.labels is None else self.data.labels[rows]
+            losses = self._losses(noisy, clean, labels)
+            self.optimizer.zero_grad(set_to_none=True)
+            self._total(*losses).backward()
+            self.optimizer.step()
+            self.step += 1
+            sums += torch.stack(losses).detach() * len(rows)
+            if self.step in self._probe_at:
+                self._probe()
+        self.epoch += 1
+        denoise, classify = (sums / len(order)).tolist()
+        loss = denoise + self.recipe.classification_weight * classify
+        if not math.isfinite(loss):
+            raise Diverged(f"loss is {loss} in epoch {self.epoch}")
+        if loss > BLOWN_UP * max(self._initial_loss, 1.0):
+            raise Diverged(f"loss rose from {self._initial_loss:.3g} to {loss:.3g} in epoch {self.epoch}")
+        return denoise, classify if self.task.classifies else None
+
+    def probe_curve(self) -> ProbeCurve:
+        """Probe losses so far, over their trivial losses: the noisy input's MSE and ln(classes)."""
+        steps = tuple(step for step, _, _ in self._probes)
+        denoise, classify = torch.stack([torch.stack(losses) for _, *losses in self._probes]).T.tolist()
+        trivial = math.log(max(self.task.classes, 2))
+        return ProbeCurve(
+            steps=steps,
+            denoise=tuple(denoise) if self.task.denoises else (),
+            classify=tuple(c / trivial for c in classify) if self.task.classifies else (),
+        )
+
+    def _losses(self, noisy: Tensor, clean: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            denoised, logits = self.network(noisy.contiguous(memory_format=torch.channels_last))
+        denoise = F.mse_loss(denoised.float(), clean) / self.data.trivial
+        if labels is None:
+            return denoise, denoise.new_zeros(())
+        return denoise, F.cross_entropy(logits.float(), labels)
+
+    def _total(self, denoise: Tensor, classify: Tensor) -> Tensor:
+        return denoise + self.recipe.classification_weight * classify
+
+    def _schedule(self) -> float:
+        """Share of the peak learning rate at the current step."""
+        warm_up = max(1.0, WARM_UP * self.total_steps)
+        if self.step < warm_up:
+            return (self.step + 1) / warm_up
+        return 0.5 * (1 + math.cos(math.pi * (self.step - warm_up) / max(1.0, self.total_steps - warm_up)))
+
+    def _probe(self) -> None:
+        self.network.eval()
+        with torch.no_grad():
+            self._probes.append((self.step, *self._losses(*self.data.probe)))
+        self.network.train()

@@ -1,0 +1,1 @@
+"""U-Nets that denoise an image and classify it at once, and differ in how they carry features."""

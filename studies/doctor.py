@@ -1,0 +1,118 @@
+"""What is installed, what there is to run on, what is stored, and what to do about each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from nas.errors import SkipnasError
+
+LITTLE_DISK = 2 * 2**30
+"""Free bytes below which Ray's object store and the studies may not fit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at: ``ok``, ``note`` (worth knowing) or ``bad`` (to be mended), and how."""
+
+    subject: str
+    state: Literal["ok", "note", "bad"]
+    text: str
+    advice: str = ""
+
+    def line(self) -> str:
+        return f"{self.state:<4}  {self.subject:<10}  {self.text}" + (f" -> {self.advice}" if self.advice else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def examine(storage: str | None) -> list[Finding]:
+    """Looks at everything that a search needs; starts nothing and changes nothing."""
+    return [*_versions(), *_devices(), *_ray(), *_disk(), *_storage(storage)]
+
+
+def _versions() -> Iterator[Finding]:
+    from studies.provenance import versions
+
+    found = versions()
+    missing = [name for name, version in found.items() if version == "not installed" and name != "skipnas"]
+    text = ", ".join(f"{name} {version}" for name, version in found.items())
+    if missing:
+        yield Finding(subject="versions", state="bad", text=text, advice=f"pip install {' '.join(missing)}")
+    else:
+        yield Finding(subject="versions", state="ok", text=text)
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    from studies.provenance import describe, hardware
+
+    found = hardware()
+    yield Finding(subject="processor", state="ok", text=describe(found | {"gpus": ()}))
+    if found["gpus"]:
+        yield Finding(subject="GPU", state="ok", text=", ".join(found["gpus"]))
+    elif Path("/proc/driver/nvidia").exists():
+        yield Finding(
+            subject="GPU",
+            state="bad",
+            text=f"an NVIDIA driver is there, but torch {torch.__version__} sees no device",
+            advice="install the torch build for this driver's CUDA version",
+        )
+    else:
+        yield Finding(subject="GPU", state="note", text="none; trials train on the CPU")
+
+
+def _ray() -> Iterator[Finding]:
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        yield Finding(
+            subject="Ray",
+            state="note",
+            text=f"RAY_ADDRESS is set to {address}",
+            advice="a search starts its own Ray all the same; give --address to join a cluster",
+        )
+    else:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        yield Finding(subject="Ray", state="ok", text=f"a search starts its own, with {cores} trials at a time")
+
+
+def _disk() -> Iterator[Finding]:
+    for name, folder in (("disk", Path.cwd()), ("temporary", Path("/tmp"))):
+        if folder.exists():
+            free = shutil.disk_usage(folder).free
+            little = free < LITTLE_DISK
+            yield Finding(
+                subject=name,
+                state="bad" if little else "ok",
+                text=f"{free / 2**30:.1f} GiB free in {folder}",
+                advice="free at least 2 GiB" if little else "",
+            )
+
+
+def _storage(url: str | None) -> Iterator[Finding]:
+    from studies.storage import list_studies, open_storage, open_study
+
+    try:
+        with open_storage(url, must_exist=True) as storage:
+            summaries = list_studies(storage)
+            yield Finding(subject="storage", state="ok", text=f"{storage.masked}, {len(summaries)} studies")
+            for summary in summaries:
+                if not summary.counts.running:
+                    continue
+                unfinished = [r.number for r in open_study(summary.name, storage).trials() if r.reason is None]
+                yield Finding(
+                    subject="trials",
+                    state="note",
+                    text=f"study {summary.name}: trials {', '.join(map(str, unfinished))} are running or were cut off",
+                    advice="if no search is at work on it, the command that made it goes on with them: "
+                    + summary.command,
+                )
+    except SkipnasError as error:
+        missing = "no studies" in str(error)
+        yield Finding(subject="storage", state="note" if missing else "bad", text=str(error))

@@ -1,0 +1,233 @@
+"""From what a person asks for to a running search: data, objectives, limits, study, `run_search`."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nas.data import Dataset, load, majority_accuracy, parse_source
+from nas.errors import ConfigError, StudyError
+from nas.noise import parse_noise
+from nas.objectives import DEFAULT, Baseline, resolve_objectives
+from nas.protocols import SearchSpace
+from nas.sampler import CHOICES
+from nas.search import Outcome, Progress, RunOptions, run_search
+from nas.types import Constraint, StudyConfig, Task
+from search_spaces import get_space
+from studies.ledger import SqlLedger
+from studies.storage import Storage, create_study, difference, files_dir, has_study, open_storage, open_study
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchRequest:
+    """What a search was asked for; None means: as the study has it, or else the default.
+
+    Attributes are the options of ``skipnas search``.
+    """
+
+    study: str | None = None
+    space: str | None = None
+    data: str | None = None
+    data_root: Path | None = None
+    noise: str | None = None
+    epochs: int | None = None
+    objectives: tuple[str, ...] | None = None
+    max_params: int | None = None
+    max_macs: int | None = None
+    sampler: str | None = None
+    seed: int | None = None
+    subset: int | None = None
+    storage: str | None = None
+    command: str = ""
+
+
+DEFAULTS: Mapping[str, Any] = {
+    "space": "unet",
+    "data": "digits",
+    "noise": "gaussian:50",
+    "epochs": 27,
+    "objectives": DEFAULT,
+    "sampler": "auto",
+    "seed": 0,
+}
+TRIALS = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """A study that is ready to run. `notes` are lines that a person should read first."""
+
+    ledger: SqlLedger
+    space: SearchSpace
+    data: Dataset
+    files: Path
+    notes: tuple[str, ...]
+
+    def run(self, options: RunOptions, observe: Callable[[Progress], None] = lambda progress: None) -> Outcome:
+        """See `nas.search.run_search`."""
+        return run_search(self.ledger.config, self.space, self.ledger, self.data, self.files, options, observe)
+
+
+def prepare(request: SearchRequest, options: RunOptions) -> Search:
+    """Opens the study that `request` names, or creates it, and loads its data.
+
+    Raises:
+        SkipnasError: anything asked for that is outside its rule; nothing has been created then.
+        StudyError: the study exists and something that is fixed in it was asked for differently.
+    """
+    _check(request, options)
+    name = request.study or default_name(request)
+    storage = open_storage(request.storage)
+    if has_study(storage, name):
+        return _resume(request, open_study(name, storage), storage)
+    return _create(request, options, name, storage)
+
+
+def default_name(request: SearchRequest) -> str:
+    """Data and noise as a study's name: ``digits-gaussian-50``."""
+    data, noise = request.data or DEFAULTS["data"], request.noise or DEFAULTS["noise"]
+    text = f"{Path(data).name if ':' in data else data}-{noise}"
+    return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-._")[:64] or "study"
+
+
+def _check(request: SearchRequest, options: RunOptions) -> None:
+    """Refuses what can be refused without touching data or storage."""
+    if request.space is not None:
+        get_space(request.space)
+    if request.data is not None:
+        parse_source(request.data)
+    if request.noise is not None:
+        parse_noise(request.noise)
+    if request.sampler is not None and request.sampler not in CHOICES:
+        raise ConfigError(f"sampler {request.sampler!r} is not known; choose from {', '.join(CHOICES)}")
+    for option, value, low in (
+        ("--trials", options.trials, 1),
+        ("--epochs", request.epochs, 1),
+        ("--max-params", request.max_params, 1),
+        ("--max-macs", request.max_macs, 1),
+        ("--subset", request.subset, 1),
+        ("--seed", request.seed, 0),
+        ("--concurrency", options.concurrency, 1),
+        ("--gpus-per-trial", options.gpus_per_trial, 0),
+    ):
+        if value is not None and value < low:
+            raise ConfigError(f"{option} is {value}; give at least {low}")
+    if not options.cpus_per_trial > 0:
+        raise ConfigError(f"--cpus-per-trial is {options.cpus_per_trial:g}; give more than 0")
+    if options.time_limit is not None and options.time_limit <= 0:
+        raise ConfigError(f"--time-limit is {options.time_limit:g} s; give more than 0")
+
+
+def _resume(request: SearchRequest, ledger: SqlLedger, storage: Storage) -> Search:
+    stored = ledger.config
+    space = get_space(stored.space if request.space is None else request.space)
+    root = request.data_root or _path(ledger.provenance.get("data_root"))
+    source = stored.data if request.data is None else parse_source(request.data)
+    data = load(source, root=root, subset=stored.subset if request.subset is None else request.subset)
+    noise = stored.task.noise if request.noise is None else parse_noise(request.noise).name
+    objectives = stored.objectives
+    if request.objectives is not None and set(request.objectives) != {o.name for o in objectives}:
+        baseline = Baseline(psnr=0.0, accuracy=0.0)
+        objectives, _ = resolve_objectives(request.objectives, stored.task, baseline, stored.constraints)
+    wanted = dataclasses.replace(
+        stored,
+        space=space.name,
+        data=source,
+        fingerprint=data.fingerprint,
+        task=_task(data, noise),
+        epochs=request.epochs or stored.epochs,
+        objectives=objectives,
+        constraints=_limited(stored.constraints, request),
+        sampler=request.sampler or stored.sampler,
+        seed=stored.seed if request.seed is None else request.seed,
+        subset=stored.subset if request.subset is None else request.subset,
+    )
+    if differences := difference(stored, wanted):
+        raise StudyError(
+            f"study {stored.study!r} is fixed where you ask otherwise ({'; '.join(differences)}); "
+            "leave those options out, or give another --study name"
+        )
+    return Search(ledger=ledger, space=space, data=data, files=files_dir(storage.url, stored.study), notes=())
+
+
+def _create(request: SearchRequest, options: RunOptions, name: str, storage: Storage) -> Search:
+    wanted = {
+        key: default if getattr(request, key) is None else getattr(request, key) for key, default in DEFAULTS.items()
+    }
+    space = get_space(wanted["space"])
+    data = load(parse_source(wanted["data"]), root=request.data_root, subset=request.subset)
+    task = _task(data, parse_noise(wanted["noise"]).name)
+    constraints = _limited(space.limits(task), request)
+    objectives, notes = resolve_objectives(wanted["objectives"], task, _baseline(data, task), constraints)
+    config = StudyConfig(
+        study=name,
+        space=space.name,
+        space_version=space.version,
+        data=data.name,
+        fingerprint=data.fingerprint,
+        task=task,
+        epochs=wanted["epochs"],
+        objectives=objectives,
+        constraints=constraints,
+        subset=request.subset,
+        sampler=wanted["sampler"],
+        seed=wanted["seed"],
+        device="cuda" if options.gpus_per_trial > 0 else "cpu",
+        threads=max(1, int(options.cpus_per_trial)),
+    )
+    from studies.provenance import provenance
+
+    origin = provenance() | {"data_root": str(request.data_root.resolve()) if request.data_root else None}
+    ledger = create_study(storage, config, space.distributions(task), origin, request.command)
+    return Search(ledger=ledger, space=space, data=data, files=files_dir(storage.url, name), notes=tuple(notes))
+
+
+def study_data(ledger: SqlLedger, root: Path | None = None) -> Dataset:
+    """The data set of a study, loaded again and checked against its fingerprint.
+
+    Raises:
+        StudyError: the data has changed since the study was made. DataError: it cannot be read.
+    """
+    config = ledger.config
+    data = load(config.data, root=root or _path(ledger.provenance.get("data_root")), subset=config.subset)
+    if data.fingerprint != config.fingerprint:
+        raise StudyError(
+            f"the data of study {config.study!r} ({config.data}) has changed: fingerprint {data.fingerprint}, "
+            f"was {config.fingerprint}; restore it, or start a new study"
+        )
+    return data
+
+
+def _task(data: Dataset, noise: str) -> Task:
+    _, channels, height, width = data.train.images.shape
+    return Task(channels=channels, classes=len(data.classes), height=height, width=width, noise=noise)
+
+
+def _baseline(data: Dataset, task: Task) -> Baseline:
+    # torch takes a second to import, and a study that exists has its references.
+    import torch
+
+    from nas.evaluation import noisy_psnr
+    from nas.training import DeviceData
+
+    labels = data.validation.labels
+    return Baseline(
+        psnr=noisy_psnr(DeviceData.of(data, task, torch.device("cpu"))),
+        accuracy=None if labels is None else majority_accuracy(labels, len(data.classes)),
+    )
+
+
+def _limited(constraints: tuple[Constraint, ...], request: SearchRequest) -> tuple[Constraint, ...]:
+    asked = {"params": request.max_params, "macs": request.max_macs}
+    return tuple(dataclasses.replace(c, upper=asked[c.name] or c.upper) for c in constraints)
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)

@@ -1,0 +1,71 @@
+"""Where a study comes from: versions, commit, hardware. No paths, host names or user names."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("skipnas", "torch", "torchvision", "optuna", "ray", "numpy", "sqlalchemy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what a number means."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores and GPUs of this machine."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {"processor": _processor(), "cores": os.cpu_count(), "gpus": gpus, "system": platform.system()}
+
+
+def describe(found: Mapping[str, Any]) -> str:
+    """`hardware` in one line."""
+    gpus = "".join(f", {gpu}" for gpu in found["gpus"])
+    return f"{found['processor']}, {found['cores']} cores{gpus}"
+
+
+def provenance() -> dict[str, Any]:
+    """Everything of this module, to be stored when a study is created."""
+    return {"versions": versions(), "hardware": hardware(), "commit": _commit()}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of skipnas's own checkout; None when it was installed from elsewhere."""
+    here = Path(__file__).resolve().parent.parent
+    if not (here / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=5,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,146 @@
+"""The project's own tables, in the same database as Optuna's, keyed by Optuna's study id and trial number.
+
+Optuna keeps hyperparameters, states and values; everything else that is known of a trial is here. Types
+are those that SQLite and PostgreSQL share; times are seconds since the epoch, UTC.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optuna.trial import TrialState
+from sqlalchemy import JSON, BigInteger, Double, ForeignKeyConstraint, Index, LargeBinary, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+SCHEMA_VERSION = 1
+"""Raised with every change of the tables below; a database of a higher version is refused."""
+
+STATES = {
+    "": TrialState.COMPLETE,
+    "diverged": TrialState.PRUNED,
+    "out_of_memory": TrialState.PRUNED,
+    "stopped": TrialState.PRUNED,
+    "exception": TrialState.FAIL,
+    "worker_lost": TrialState.FAIL,
+    "timeout": TrialState.FAIL,
+    "duplicate": TrialState.FAIL,
+    "over_limit": TrialState.FAIL,
+}
+"""The state that Optuna is told for each reason that a trial can end with."""
+
+TRAINED_REASONS = [reason for reason, state in STATES.items() if state is not TrialState.FAIL]
+
+
+class Base(DeclarativeBase):
+    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy's own idiom)
+        int: BigInteger,
+        float: Double,
+        str: Text,
+        bytes: LargeBinary,
+        dict[str, Any]: JSON(none_as_null=True),
+        list[dict[str, float]]: JSON(none_as_null=True),
+    }
+
+
+class MetaRecord(Base):
+    """Facts about the database itself; `schema_version` is the one that must be there."""
+
+    __tablename__ = "skipnas_meta"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str]
+
+
+class StudyRecord(Base):
+    """What a study was created with. `tells` counts its finished trials and hands out their order."""
+
+    __tablename__ = "skipnas_studies"
+
+    study_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    config: Mapped[dict[str, Any]]
+    distributions: Mapped[dict[str, Any]]
+    provenance: Mapped[dict[str, Any]]
+    command: Mapped[str]
+    created: Mapped[float]
+    tells: Mapped[int] = mapped_column(default=0)
+
+
+class TrialRecord(Base):
+    """One trial, from the moment it starts to train, or from its end if it never trained.
+
+    Attributes:
+        digest: identity of the candidate; None when the trial never started.
+        reason: how the trial ended, a key of `STATES`; None while it has not.
+        detail: traceback, or what else there is to say about the reason.
+        tell_order: 1 for the study's first finished trial, 2 for the next, ...
+        latency: ms per image, if it was measured.
+        peak_memory: MiB.
+        epochs_done: the last epoch written to the epochs table.
+        values: everything that was measured, by name, whether it is an objective or not.
+    """
+
+    __tablename__ = "skipnas_trials"
+    __table_args__ = (
+        ForeignKeyConstraint(["study_id"], ["skipnas_studies.study_id"]),
+        Index("ix_skipnas_trials_tell_order", "study_id", "tell_order"),
+    )
+
+    study_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    digest: Mapped[str | None] = mapped_column(String(16), index=True)
+    spec: Mapped[dict[str, Any] | None]
+    recipe: Mapped[dict[str, Any] | None]
+    worker: Mapped[str | None]
+    started: Mapped[float | None]
+    ended: Mapped[float | None]
+    tell_order: Mapped[int | None]
+    reason: Mapped[str | None] = mapped_column(String(32))
+    detail: Mapped[str | None]
+    params: Mapped[int | None]
+    macs: Mapped[int | None]
+    latency: Mapped[float | None]
+    peak_memory: Mapped[float | None]
+    seconds: Mapped[float | None]
+    seed: Mapped[int | None]
+    epochs_done: Mapped[int] = mapped_column(default=0)
+    values: Mapped[dict[str, Any] | None]
+    gates: Mapped[list[dict[str, float]] | None]
+
+    @property
+    def state(self) -> TrialState:
+        """RUNNING until the trial has ended."""
+        return TrialState.RUNNING if self.reason is None else STATES[self.reason]
+
+
+class EpochRecord(Base):
+    """`nas.types.EpochRow`, column by column; NULL stands for NaN in `denoise_loss`."""
+
+    __tablename__ = "skipnas_epochs"
+    __table_args__ = (
+        ForeignKeyConstraint(["study_id", "number"], ["skipnas_trials.study_id", "skipnas_trials.number"]),
+    )
+
+    study_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    denoise_loss: Mapped[float | None]
+    classify_loss: Mapped[float | None]
+    psnr: Mapped[float | None]
+    accuracy: Mapped[float | None]
+    stability: Mapped[float | None]
+    seconds: Mapped[float]
+
+
+class ProbeRecord(Base):
+    """`nas.types.ProbeCurve` as little-endian arrays: int32 steps, float32 losses."""
+
+    __tablename__ = "skipnas_probes"
+    __table_args__ = (
+        ForeignKeyConstraint(["study_id", "number"], ["skipnas_trials.study_id", "skipnas_trials.number"]),
+    )
+
+    study_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    steps: Mapped[bytes]
+    denoise: Mapped[bytes]
+    classify: Mapped[bytes]

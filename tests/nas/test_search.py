@@ -1,0 +1,280 @@
+"""Whole searches through Ray Tune, over a toy space that plants every fault."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import ray
+from toy_space import ToySpace
+
+from nas.checkpoint import load_weights, weights_path
+from nas.data import Dataset, load
+from nas.errors import ClusterError, ConfigError, StudyError
+from nas.executor import ray_session, slots
+from nas.search import Outcome, Progress, RunOptions, run_search
+from nas.types import Constraint, Objective, StudyConfig, Task
+from studies.ledger import SqlLedger
+from studies.storage import create_study, open_storage
+
+TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
+OBJECTIVES = (
+    Objective(name="psnr", direction="maximize", unit="dB", reference=14.0),
+    Objective(name="accuracy", direction="maximize", unit="%", reference=10.0),
+    Objective(name="stability", direction="maximize", unit="", reference=0.0),
+)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load("digits", subset=128)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_ray() -> Iterator[None]:
+    """One Ray for all tests: starting it takes seconds. It claims 2 GPUs, which nothing checks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find the toy space
+        ray.init(num_cpus=8, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+class Search:
+    """A study of toy networks in a folder of its own."""
+
+    def __init__(self, folder: Path, digits: Dataset, space: ToySpace, **changes: Any) -> None:
+        self.files = folder / "files"
+        self.digits = digits
+        self.space = space
+        settings: dict[str, Any] = {
+            "study": "toy",
+            "space": "toy",
+            "space_version": 1,
+            "data": "digits",
+            "fingerprint": digits.fingerprint,
+            "task": TASK,
+            "epochs": 3,
+            "objectives": OBJECTIVES,
+            "constraints": space.limits(TASK),
+            "sampler": "random",
+        }
+        config = StudyConfig(**settings | changes)
+        storage = open_storage(f"sqlite:///{folder / 'studies.db'}")
+        self.ledger: SqlLedger = create_study(storage, config, space.distributions(TASK), {}, "test")
+        self.seen: list[tuple[int, int]] = []
+
+    def run(self, trials: int, **options: Any) -> Outcome:
+        options = {"concurrency": 2, "cpus_per_trial": 1} | options
+        return run_search(
+            self.ledger.config,
+            self.space,
+            self.ledger,
+            self.digits,
+            self.files,
+            RunOptions(trials=trials, **options),
+            self._observe,
+        )
+
+    def _observe(self, progress: Progress) -> None:
+        self.seen.append((progress.counts.trained, len(progress.running)))
+
+    def states(self) -> list[str]:
+        return [trial.state.name for trial in self.ledger.study.get_trials(deepcopy=False)]
+
+
+@pytest.fixture
+def make(tmp_path: Path, digits: Dataset) -> Iterator[Any]:
+    made: list[Search] = []
+
+    def build(space: ToySpace | None = None, **changes: Any) -> Search:
+        made.append(Search(tmp_path, digits, space or ToySpace(scratch=str(tmp_path)), **changes))
+        return made[-1]
+
+    yield build
+    for search in made:
+        search.ledger.close()
+
+
+def test_a_search_fills_the_study_and_continues_it(make: Any) -> None:
+    search = make()
+    first = search.run(3)
+    assert (first.reason, first.new, first.counts.complete) == ("complete", 3, 3)
+    again = search.run(3)
+    assert (again.reason, again.new, again.workers) == ("complete", 0, 0)
+    more = search.run(5)
+    assert (more.new, more.counts.trained) == (2, 5)
+    for result in search.ledger.results():
+        assert {"psnr", "accuracy", "stability", "params", "macs", "latency"} == set(result.values)
+        rows = search.ledger.epochs_table(result.number)
+        assert [row.epoch for row in rows] == [1, 2, 3]
+        assert rows[-1].psnr == result.values["psnr"]
+        assert len(search.ledger.probe(result.number).steps) > 3
+        assert search.ledger.trial(result.number).gates
+
+
+def test_weights_are_kept_for_the_front_alone(make: Any) -> None:
+    search = make()
+    search.run(6)
+    kept = sorted(int(path.stem.split("-")[1]) for path in search.files.glob("*.safetensors"))
+    assert kept == search.ledger.front()
+    network = search.space.build(search.space.spec(search.ledger.results()[kept[0]].spec), TASK)
+    load_weights(network, search.files, kept[0])
+    off = next((n for n in range(6) if n not in kept), None)
+    if off is not None:
+        with pytest.raises(StudyError, match=f"trial {off} has no weights"):
+            load_weights(network, search.files, off)
+    assert not list(search.files.glob("*.partial"))
+
+
+def test_each_fault_ends_as_the_design_says(make: Any, tmp_path: Path) -> None:
+    faults = ("kill", "exception", "none", "nan", "memory")
+    space = ToySpace(faults=faults, scratch=str(tmp_path))
+    search = make(space)
+    for width, fault in enumerate(faults, start=1):
+        search.ledger.study.enqueue_trial({"width": width, "fault": fault})
+    search.run(3, concurrency=5)
+    trials = search.ledger.study.get_trials(deepcopy=False)[: len(faults)]
+    outcome = {t.params["fault"]: (t.state.name, search.ledger.trial(t.number).reason) for t in trials}
+    assert outcome == {
+        "none": ("COMPLETE", ""),
+        "nan": ("PRUNED", "diverged"),
+        "exception": ("FAIL", "exception"),
+        "memory": ("PRUNED", "out_of_memory"),
+        "kill": ("FAIL", "worker_lost"),
+    }
+    exception = next(t.number for t in trials if t.params["fault"] == "exception")
+    assert "planted exception" in search.ledger.trial(exception).detail
+    assert "Traceback" in search.ledger.trial(exception).detail
+    assert all(t.values is None for t in trials if t.state.name != "COMPLETE")
+    assert set(search.ledger.front()) <= {r.number for r in search.ledger.results()}
+
+
+def test_a_worker_killed_once_is_retried_under_its_number(make: Any, tmp_path: Path) -> None:
+    search = make(ToySpace(faults=("kill_once",), scratch=str(tmp_path)))
+    outcome = search.run(2)
+    assert (outcome.counts.complete, outcome.counts.failed) == (2, 0)
+    assert search.states() == ["COMPLETE", "COMPLETE"]
+    assert len(list(tmp_path.glob("killed-*"))) == 2
+
+
+def test_nothing_over_a_limit_is_trained(make: Any) -> None:
+    limits = (Constraint(name="params", upper=400), Constraint(name="macs", upper=10_000_000))
+    search = make(constraints=limits)
+    search.run(5)
+    for record in search.ledger.trials():
+        assert record.params <= 400 or record.reason == "over_limit"
+    assert all(result.values["params"] <= 400 for result in search.ledger.results())
+
+
+def test_an_enqueued_candidate_over_a_limit_is_told_and_asked_again(make: Any) -> None:
+    search = make(constraints=(Constraint(name="params", upper=400), Constraint(name="macs", upper=10_000_000)))
+    search.ledger.study.enqueue_trial({"width": 64, "fault": "none"})
+    outcome = search.run(2)
+    assert (outcome.counts.trained, outcome.counts.over_limit, outcome.counts.failed) == (2, 1, 0)
+    assert search.ledger.trial(0).reason == "over_limit"
+
+
+def test_a_finite_space_is_never_trained_twice_and_ends_exhausted(make: Any, tmp_path: Path) -> None:
+    search = make(ToySpace(widths=3, scratch=str(tmp_path)), epochs=1)
+    outcome = search.run(4)
+    assert outcome.reason == "exhausted"
+    assert outcome.counts.trained == 3
+    digests = [search.ledger.trial(r.number).digest for r in search.ledger.results()]
+    assert len(set(digests)) == 3
+    assert outcome.counts.proposals <= 20 * 4
+
+
+def test_a_time_limit_keeps_what_runs_for_the_next_call(make: Any, tmp_path: Path) -> None:
+    search = make(ToySpace(faults=("slow",), scratch=str(tmp_path)), epochs=60)
+    stopped = search.run(2, time_limit=3)
+    assert stopped.reason == "time_limit"
+    assert "RUNNING" in search.states()
+    running = search.states().count("RUNNING")
+    search.ledger.study.set_user_attr("note", "as a script would")
+    numbers = len(search.states())
+    done = search.run(2)
+    assert done.counts.trained == 2
+    assert len(search.states()) == max(numbers, 2), "interrupted trials go on under their own numbers"
+    assert running <= 2
+
+
+def test_an_interrupt_stops_cleanly(make: Any, tmp_path: Path) -> None:
+    search = make(ToySpace(faults=("slow",), scratch=str(tmp_path)), epochs=200)
+    threading.Timer(4.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    started = time.monotonic()
+    outcome = search.run(2)
+    assert outcome.reason == "interrupted"
+    assert time.monotonic() - started < 30
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_fractions_of_made_up_gpus_run_four_at_a_time(make: Any, tmp_path: Path) -> None:
+    search = make(ToySpace(faults=("count",), scratch=str(tmp_path)), epochs=3)
+    outcome = search.run(8, gpus_per_trial=0.5, concurrency=None)
+    assert outcome.workers == 4
+    assert outcome.counts.complete == 8
+    assert max(running for _, running in search.seen) == 4
+    assert len(list(tmp_path.glob("alive-*"))) >= 4
+
+
+def test_slots_count_whole_devices() -> None:
+    with ray_session(None):
+        assert slots(1, 0, None) == 8
+        assert slots(1, 0.5, None) == 4
+        assert slots(1, 0.4, None) == 4  # twice on each of two, not five times
+        assert slots(1, 0, 3) == 3
+        with pytest.raises(ConfigError, match="a trial asks for 3 GPU, Ray has 2; lower --gpus-per-trial"):
+            slots(1, 3, None)
+        with pytest.raises(ConfigError, match="a trial asks for 9 CPU, Ray has 8; lower --cpus-per-trial"):
+            slots(9, 0, None)
+
+
+def test_the_same_seed_proposes_the_same_one_at_a_time(make: Any, tmp_path: Path, digits: Dataset) -> None:
+    proposals = []
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        search = Search(folder, digits, ToySpace(scratch=str(folder)), sampler="tpe", epochs=1, seed=3)
+        if name == "a":
+            search.run(14, concurrency=1)
+        else:  # in three goes
+            for trials in (4, 11, 14):
+                search.run(trials, concurrency=1)
+        proposals.append([(t.params, t.values) for t in search.ledger.study.get_trials(deepcopy=False)])
+        search.ledger.close()
+    assert proposals[0] == proposals[1]
+
+
+def test_a_plain_script_reads_the_study(make: Any, tmp_path: Path) -> None:
+    search = make()
+    search.run(2)
+    study = optuna.load_study(study_name="toy", storage=f"sqlite:///{tmp_path / 'studies.db'}")
+    assert study.metric_names == ["psnr", "accuracy", "stability"]
+    assert np.isfinite([t.values for t in study.trials]).all()
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", "no Ray cluster answers at '127.0.0.1:1'"),
+        ("nonsense", "cluster address 'nonsense' is not one"),
+        ("ray://127.0.0.1:1", "no Ray cluster answers"),
+    ],
+)
+def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch, address: str, message: str) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(ClusterError, match=message), ray_session(address):
+        pass
+
+
+def test_weights_path_is_keyed_by_number(tmp_path: Path) -> None:
+    assert weights_path(tmp_path, 7).name == "trial-7.safetensors"

@@ -1,0 +1,101 @@
+"""Hyperparameters to candidates and back."""
+
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from unet_strategies import DIGITS, points, specs, tasks
+
+from nas.errors import SpecError
+from nas.types import Candidate, Constraint, Recipe, Task
+from search_spaces.unet.space import UNetSpace
+from search_spaces.unet.spec import UNetSpec, deepest
+
+SPACE = UNetSpace()
+
+
+@given(st.data(), tasks())
+def test_every_point_decodes_to_a_valid_candidate_and_back(data: st.DataObject, task: Task) -> None:
+    candidate = SPACE.decode(data.draw(points(SPACE.distributions(task))), task, epochs=9)
+    candidate.spec.validate_for(task)
+    assert candidate.recipe.epochs == 9
+    assert SPACE.decode(SPACE.encode(candidate), task, epochs=9) == candidate
+    assert SPACE.spec(candidate.spec.to_dict()) == candidate.spec
+
+
+@given(st.data(), tasks())
+def test_encoding_stays_inside_the_space(data: st.DataObject, task: Task) -> None:
+    distributions = SPACE.distributions(task)
+    params = SPACE.encode(SPACE.decode(data.draw(points(distributions)), task, epochs=1))
+    assert set(distributions) <= set(params)
+    for name, distribution in distributions.items():
+        assert distribution._contains(distribution.to_internal_repr(params[name]))
+
+
+@given(specs(levels=st.integers(1, 3)), st.floats(1e-5, 1), st.integers(1, 512))
+def test_a_candidate_off_the_grid_survives_too(spec: UNetSpec, rate: float, batch: int) -> None:
+    recipe = Recipe(epochs=3, batch_size=batch, learning_rate=rate, weight_decay=rate, classification_weight=rate)
+    candidate = Candidate(spec=spec, recipe=recipe)
+    assert SPACE.decode(SPACE.encode(candidate), DIGITS, epochs=3) == candidate
+
+
+@given(tasks(100))
+def test_depths_that_the_image_is_too_small_for_are_not_proposed(task: Task) -> None:
+    levels = SPACE.distributions(task)["levels"]
+    assert isinstance(levels, optuna.distributions.IntDistribution)
+    assert (levels.low, levels.high) == (1, deepest(task))
+
+
+@pytest.mark.parametrize(("side", "levels"), [(1, 1), (3, 1), (4, 2), (8, 3), (28, 4), (32, 5), (256, 5)])
+def test_depth_by_image_side(side: int, levels: int) -> None:
+    assert deepest(Task(channels=1, classes=0, height=side, width=2 * side, noise="none")) == levels
+
+
+def test_without_classes_there_is_no_head_to_choose() -> None:
+    task = Task(channels=1, classes=0, height=8, width=8, noise="gaussian:50")
+    only_with_classes = set(SPACE.distributions(DIGITS)) - set(SPACE.distributions(task))
+    assert only_with_classes == {
+        "head_attach",
+        "head_hidden",
+        "head_width",
+        "head_dropout",
+        "classification_weight",
+    }
+
+
+def test_a_point_that_is_not_valid_for_the_task_is_refused() -> None:
+    params: dict[str, Any] = SPACE.encode(
+        SPACE.decode({n: _first(d) for n, d in SPACE.distributions(DIGITS).items()}, DIGITS, epochs=1)
+    )
+    with pytest.raises(SpecError, match="leave under 2 pixels of a 8x8 image"):
+        SPACE.decode(params | {"levels": 4, "resampling": "max"}, DIGITS, epochs=1)
+    with pytest.raises(SpecError, match="field 'width' is missing"):
+        SPACE.decode({name: value for name, value in params.items() if name != "width"}, DIGITS, epochs=1)
+
+
+def test_limits_follow_the_pixels() -> None:
+    assert SPACE.limits(DIGITS) == (
+        Constraint(name="params", upper=2_000_000),
+        Constraint(name="macs", upper=6_400_000),
+    )
+
+
+def test_optuna_stores_the_space_unchanged() -> None:
+    for distribution in SPACE.distributions(DIGITS).values():
+        stored = optuna.distributions.distribution_to_json(distribution)
+        assert optuna.distributions.json_to_distribution(stored) == distribution
+
+
+def test_foreign_specs_are_a_bug() -> None:
+    class Foreign:
+        def to_dict(self) -> dict[str, Any]:
+            return {}
+
+    with pytest.raises(TypeError, match="not Foreign"):
+        SPACE.cost(Foreign(), DIGITS)
+
+
+def _first(distribution: optuna.distributions.BaseDistribution) -> Any:
+    return distribution.to_external_repr(getattr(distribution, "low", 0))

@@ -1,0 +1,108 @@
+"""A made-up study: configuration, candidates, measurements, a driver that needs no training,
+and databases on a PostgreSQL server when SKIPNAS_TEST_POSTGRES names one.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+
+from nas.types import Candidate, Constraint, Cost, Measurement, Objective, ProbeCurve, Recipe, StudyConfig, Task
+from studies.ledger import SqlLedger
+from studies.storage import parse_url
+
+POSTGRES = os.environ.get("SKIPNAS_TEST_POSTGRES")
+DISTRIBUTIONS: dict[str, BaseDistribution] = {
+    "depth": IntDistribution(1, 5),
+    "learning_rate": FloatDistribution(1e-4, 1e-2, log=True),
+    "fusion": CategoricalDistribution(["none", "concat", "add"]),
+}
+
+
+@dataclass(frozen=True)
+class FakeSpec:
+    depth: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"depth": self.depth}
+
+
+def make_config(name: str = "first", **changes: Any) -> StudyConfig:
+    settings: dict[str, Any] = {
+        "study": name,
+        "space": "unet",
+        "space_version": 1,
+        "data": "digits",
+        "fingerprint": "f" * 16,
+        "task": Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50"),
+        "epochs": 27,
+        "objectives": (
+            Objective(name="psnr", direction="maximize", unit="dB", reference=14.0),
+            Objective(name="latency", direction="minimize", unit="ms", reference=100.0),
+        ),
+        "constraints": (Constraint(name="params", upper=2_000_000), Constraint(name="macs", upper=10_000_000)),
+    }
+    return StudyConfig(**settings | changes)
+
+
+def make_candidate(depth: int = 2) -> Candidate:
+    recipe = Recipe(epochs=27, batch_size=64, learning_rate=1e-3, weight_decay=0.0, classification_weight=1.0)
+    return Candidate(spec=FakeSpec(depth), recipe=recipe)
+
+
+def make_measurement(psnr: float = 20.0, latency: float = 2.0, **values: float) -> Measurement:
+    return Measurement(
+        values={"psnr": psnr, "latency": latency, "accuracy": 97.5} | values,
+        probe=ProbeCurve(steps=(1, 2), denoise=(0.5, 0.25), classify=(1.0, 0.75)),
+        gates=({"mean": 1.0, "minimum": 0.5, "maximum": 1.5},),
+        seconds=11.5,
+        peak_memory=300.0,
+        seed=7,
+    )
+
+
+COST = Cost(params=1_000_000, macs=9_000_000)
+
+
+class Driver:
+    """Does to a ledger what a search does: asks, starts, ends."""
+
+    def __init__(self, ledger: SqlLedger) -> None:
+        self.ledger = ledger
+
+    def ask(self) -> int:
+        return int(self.ledger.study.ask(self.ledger.distributions).number)
+
+    def start(self, depth: int = 2) -> int:
+        number = self.ask()
+        self.ledger.start(number, make_candidate(depth), COST, "worker-1")
+        return number
+
+    def complete(self, psnr: float = 20.0, latency: float = 2.0, depth: int = 2) -> int:
+        number = self.start(depth)
+        self.ledger.complete(number, make_measurement(psnr, latency))
+        return number
+
+
+@contextmanager
+def fresh_postgres() -> Iterator[str]:
+    """The URL of a database of its own on the test server."""
+    server = make_url(POSTGRES or "")
+    name = f"skipnas_{uuid.uuid4().hex[:12]}"
+    engine = create_engine(parse_url(POSTGRES), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    try:
+        yield server.set(database=name).render_as_string(hide_password=False)
+    finally:
+        with engine.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))

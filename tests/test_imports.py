@@ -1,0 +1,68 @@
+"""Imports run one way, and the heavy ones happen late: read from the source, and seen in a fresh process."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("nas", "search_spaces", "studies")
+FILES = [*sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")), ROOT / "app_cli.py"]
+
+RAY = {"nas/searcher.py", "nas/early_stopping.py", "nas/trainable.py", "nas/executor.py"}
+PLOTLY = {"studies/plots.py", "studies/report.py"}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports anywhere, but for those that only type checkers read."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            for child in ast.walk(node):
+                child.names = []  # type: ignore[attr-defined]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.names:
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_one_way(path: Path) -> None:
+    name = path.relative_to(ROOT).as_posix()
+    room = name.split("/")[0]
+    for module in imports(path):
+        top = module.split(".")[0]
+        if room == "nas":
+            assert top not in ("search_spaces", "studies", "app_cli"), module
+        if room == "search_spaces":
+            assert top not in ("studies", "app_cli"), module
+            assert top != "nas" or module in ("nas.errors", "nas.types", "nas.protocols"), module
+            assert top != "optuna" or module == "optuna.distributions", module
+        if top == "ray":
+            assert name in RAY, module
+        if top == "plotly":
+            assert name in PLOTLY, module
+        if top == "typer":
+            assert name == "app_cli.py", module
+
+
+def loaded_by(command: list[str]) -> set[str]:
+    script = (
+        "import sys, app_cli\n"
+        f"sys.argv = ['skipnas', *{command!r}]\n"
+        "try:\n    app_cli.main()\nexcept SystemExit:\n    pass\n"
+        "print(' '.join(m for m in sys.modules if '.' not in m), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return set(done.stderr.split("\n")[-2].split())
+
+
+@pytest.mark.parametrize("command", [["--help"], ["search", "--help"], ["studies", "list", "--storage", "none.db"]])
+def test_quick_commands_load_neither_torch_nor_ray(command: list[str]) -> None:
+    modules = loaded_by(command)
+    assert "app_cli" in modules
+    assert not modules & {"torch", "ray", "plotly", "sklearn", "skimage"}

@@ -5,6 +5,7 @@ Libraries are imported inside the commands, so that ``--help`` and ``studies lis
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -330,7 +331,7 @@ def evaluate(
 
 @app.command()
 def dashboard(
-    port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 8080,
+    port: Annotated[int, typer.Option(help="Port on this machine, 1 to 65535.")] = 8080,
     host: Annotated[str, typer.Option(help="Address to bind to; the dashboard has no passwords.")] = "127.0.0.1",
     storage: Storage = None,
 ) -> None:
@@ -346,10 +347,10 @@ def dashboard(
 @app.command()
 def spaces(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A space; all of them when left out.")] = None,
-    sample: Annotated[int, typer.Option(min=0, help="Also draw this many architectures with params and MACs.")] = 0,
+    sample: Annotated[int, typer.Option(help="Also draw this many architectures with params and MACs.")] = 0,
     data: Annotated[str, typer.Option(help="Data whose image size and classes the space is shown for.")] = "digits",
     data_root: DataRoot = None,
-    seed: Annotated[int, typer.Option(help="Seed of the draws.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Hyperparameters, choices and size of each search space.
@@ -418,9 +419,12 @@ def _fail(message: str) -> None:
 
 
 def _one_line(error: TyperException) -> str:
-    context = getattr(error, "ctx", None)
-    hint = f"; see: {context.command_path} --help" if context is not None else ""
-    return f"{error.format_message().rstrip('.')}{hint}"
+    """typer's message, with the value that it leaves out and where to look."""
+    context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
+    names = set(getattr(parameter, "opts", ()))
+    given = [f" (given: {value})" for name, value in itertools.pairwise(sys.argv) if name in names]
+    hint = f"; see: skipnas {' '.join(context.command_path.split()[1:])} --help" if context is not None else ""
+    return f"{error.format_message().rstrip('.')}{''.join(given)}{hint}"
 
 
 def _say(line: str) -> None:

@@ -30,7 +30,7 @@ class Assessment:
         psnr: of the restored images in dB, as `nas.evaluation.judge` takes it.
         ssim: structural similarity of the restored images, at most 1.
         accuracy: top-1 on the noisy images in percent; None without labels or without classes.
-        noisy_psnr: of the noisy images themselves, in dB.
+        noisy_psnr: of the noisy images themselves, as they are, in dB.
         noisy_ssim: of the noisy images themselves.
         images: images in the split.
         draws: noise draws that each image was judged under.
@@ -71,7 +71,7 @@ def assess(
             # Networks are trained and judged in this layout; another one rounds differently.
             denoised, logits = predict(noisy.contiguous(memory_format=torch.channels_last))
             restored.append(psnr(denoised, clean))
-            noisy_input.append(psnr(noisy, clean))
+            noisy_input.append(psnr(noisy, clean, clip=False))
             similar += ssim(denoised, clean)
             noisy_similar += ssim(noisy, clean)
             if labels is not None and logits.shape[1] > 0:

@@ -50,6 +50,8 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
     """Markdown from what architecture.json and parity.json hold (see `nas.export.export_bundle`)."""
     task, facts, cost = architecture["task"], architecture["facts"], architecture["cost"]
     classes, space, versions = architecture["classes"], architecture["space"], architecture["versions"]
+    values = facts.get("values", {})
+    difference = max(value for found in parity["differences"].values() for value in found.values())
     kind = {1: "gray", 3: "colour"}.get(task["channels"], f"{task['channels']}-channel")
     shape = f"1, {task['channels']}, {task['height']}, {task['width']}"
     answer = "logits.argmax(1)" if classes else "logits.shape"
@@ -58,7 +60,7 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
         (
             f"# {space['name']} {architecture['digest']}",
             "",
-            f"A U-Net that restores noisy {kind} images of any size"
+            f"A network that restores noisy {kind} images of any size"
             + (f" and tells which of {len(classes)} classes they show." if classes else "; it knows no classes."),
             "Found by skipnas, a multi-objective architecture search.",
             "",
@@ -74,9 +76,7 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
             ),
             "",
             f"## Measured on the {facts.get('split', 'unnamed')} split",
-            *_items(
-                {label: form.format(facts["values"][n]) for n, (label, form) in VALUES.items() if n in facts["values"]}
-            ),
+            *_items({label: form.format(values[name]) for name, (label, form) in VALUES.items() if name in values}),
             *_items(
                 {
                     "hardware of the time": facts.get("hardware"),
@@ -110,7 +110,7 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
             "- Trained and measured on this data and noise; other images and strengths may come out worse.",
             "- The search picked this network by its measured values, which are a little too good for that reason.",
             "  The test split took no part in the search: `skipnas evaluate` judges on it.",
-            f"- model.onnx and model.pt2 are within {parity['limit']:g} of PyTorch at (N, C, H, W) = "
+            f"- model.onnx and model.pt2 differ from PyTorch by at most {difference:.1e} at (N, C, H, W) = "
             + ", ".join(str(tuple(size)) for size in parity["sizes"])
             + ".",
             "  Much smaller images may be refused.",

@@ -69,10 +69,10 @@ def export_bundle(
 
     Raises:
         BundleError: `target` is taken or cannot be written, or a program differs from the network by more
-            than `PARITY_LIMIT`. Nothing is left behind then.
+            than `PARITY_LIMIT`. Nothing of the bundle is left behind then.
     """
     target = target.resolve()
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial = target.parent / f".{target.name}.{os.getpid()}.partial"
     cost = space.cost(candidate.spec, task)
     architecture = {
         "format": FORMAT,
@@ -219,7 +219,7 @@ def _exporters_quiet() -> Iterator[None]:
 def _without_folders(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Facts with ``folder:/home/someone/set`` as ``folder:set``."""
     kind, colon, folder = str(facts.get("data", "")).partition(":")
-    return {**facts, "data": f"{kind}{colon}{Path(folder).name}"}
+    return {**facts, "data": f"{kind}:{Path(folder).name}"} if colon else dict(facts)
 
 
 def _versions() -> dict[str, str]:

@@ -112,7 +112,7 @@ class Training:
             self.network.parameters(),
             lr=recipe.learning_rate,
             weight_decay=recipe.weight_decay,
-            fused=self.device.type == "cuda",
+            fused=True,
         )
         self.epoch = 0
         self.step = 0

@@ -134,6 +134,8 @@ def evaluate_bundle(
     source = data or bundle.facts.get("data")
     if not isinstance(source, str):
         raise ConfigError("the bundle does not say what data it was made on; give --data")
+    if data is None and ":" in source:
+        raise ConfigError(f"the bundle was made on {source}, a folder that it does not know the place of; give --data")
     parsed = parse_noise(noise or bundle.task.noise)
     loaded = load(source, root=data_root)
     return {

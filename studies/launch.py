@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.data import Dataset, load, majority_accuracy, parse_source
-from nas.errors import ConfigError, StudyError
+from nas.errors import ClusterError, ConfigError, StudyError
 from nas.noise import parse_noise
 from nas.objectives import DEFAULT, Baseline, resolve_objectives
 from nas.protocols import SearchSpace
@@ -20,7 +20,16 @@ from nas.search import Outcome, Progress, RunOptions, run_search
 from nas.types import Constraint, StudyConfig, Task
 from search_spaces import get_space
 from studies.ledger import SqlLedger
-from studies.storage import Storage, create_study, difference, files_dir, has_study, open_storage, open_study
+from studies.storage import (
+    Storage,
+    create_study,
+    delete_study,
+    difference,
+    files_dir,
+    has_study,
+    open_storage,
+    open_study,
+)
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +78,16 @@ class Search:
     data: Dataset
     files: Path
     notes: tuple[str, ...]
+    created: bool
 
     def run(self, options: RunOptions, observe: Callable[[Progress], None] = lambda progress: None) -> Outcome:
-        """See `nas.search.run_search`."""
-        return run_search(self.ledger.config, self.space, self.ledger, self.data, self.files, options, observe)
+        """See `nas.search.run_search`. A study that was made for a run that cannot start is taken back."""
+        try:
+            return run_search(self.ledger.config, self.space, self.ledger, self.data, self.files, options, observe)
+        except (ConfigError, ClusterError):
+            if self.created and not self.ledger.counts().proposals:
+                delete_study(self.ledger.storage, self.ledger.config.study)
+            raise
 
 
 def prepare(request: SearchRequest, options: RunOptions) -> Search:
@@ -154,7 +169,9 @@ def _resume(request: SearchRequest, ledger: SqlLedger, storage: Storage) -> Sear
             f"study {stored.study!r} is fixed where you ask otherwise ({'; '.join(differences)}); "
             "leave those options out, or give another --study name"
         )
-    return Search(ledger=ledger, space=space, data=data, files=files_dir(storage.url, stored.study), notes=())
+    return Search(
+        ledger=ledger, space=space, data=data, files=files_dir(storage.url, stored.study), notes=(), created=False
+    )
 
 
 def _create(request: SearchRequest, options: RunOptions, name: str, storage: Storage) -> Search:
@@ -186,7 +203,9 @@ def _create(request: SearchRequest, options: RunOptions, name: str, storage: Sto
 
     origin = provenance() | {"data_root": str(request.data_root.resolve()) if request.data_root else None}
     ledger = create_study(storage, config, space.distributions(task), origin, request.command)
-    return Search(ledger=ledger, space=space, data=data, files=files_dir(storage.url, name), notes=tuple(notes))
+    return Search(
+        ledger=ledger, space=space, data=data, files=files_dir(storage.url, name), notes=tuple(notes), created=True
+    )
 
 
 def study_data(ledger: SqlLedger, root: Path | None = None) -> Dataset:

@@ -99,6 +99,9 @@ def space_facts(
     """
     from nas.data import load
 
+    for option, value in (("--sample", sample), ("--seed", seed)):
+        if value < 0:
+            raise ConfigError(f"{option} is {value}; give at least 0")
     spaces = [get_space(name)] if name else list(SPACES.values())
     loaded = load(data, root=data_root)
     _, channels, height, width = loaded.train.images.shape

@@ -57,13 +57,17 @@ class ConvBlock(nn.Sequential):
 class ResidualBlock(nn.Module):
     """h + (conv, norm, GELU) twice: the block of Multi-ResNet (Williams et al. 2023, arXiv 2305.19638).
 
-    Where the width changes, a 1x1 convolution stands on the shortcut.
+    Where the width changes, a 1x1 convolution stands on the shortcut. Without norm the second convolution
+    starts at zero (Fixup, Zhang et al. 2019), or the signal would double with every block.
     """
 
     def __init__(self, inputs: int, width: int, kernel: int, norm: Norm) -> None:
         super().__init__()
         self.shortcut = nn.Identity() if inputs == width else conv(inputs, width, 1)
         self.residual = ConvBlock(inputs, width, kernel, norm)
+        if norm == "none":
+            for parameter in self.residual[3].parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, features: Tensor) -> Tensor:
         state: Tensor = self.shortcut(features) + self.residual(features)

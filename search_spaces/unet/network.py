@@ -26,7 +26,7 @@ class UNet(nn.Module):
     This is U-Net (Ronneberger et al. 2015) with the decoder level of Multi-ResNet (arXiv 2305.19638) and
     the skip gates of AddUNet (arXiv 2601.13208). Images of any size are padded on the right and at the
     bottom, by repeating the edge, to a multiple of the deepest level's reduction; the result is cropped
-    back. The head sees the padded features.
+    back. The head sees the padded features. Programs of torch.export need sides longer than the reduction.
     """
 
     def __init__(self, spec: UNetSpec, task: Task) -> None:

@@ -16,12 +16,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from bundle_samples import CLASSES, FACTS, SPACE, TASK, candidate, network_of, write_bundle
+from bundle_samples import CLASSES, FACTS, SPACE, TASK, candidate, digits, network_of, write_bundle
 from torch import Tensor, nn
 
 from nas import export
+from nas.assess import assess
 from nas.bundle import ARCHITECTURE, CARD, ONNX, PARITY, PROGRAM, WEIGHTS, open_bundle
 from nas.errors import BundleError
+from nas.noise import parse_noise
 from search_spaces import get_space
 
 FILES = {ARCHITECTURE, CARD, ONNX, PARITY, PROGRAM, WEIGHTS}
@@ -150,7 +152,7 @@ def test_a_network_without_classes(tmp_path: Path, capfd: pytest.CaptureFixture[
     one = candidate()
     network = network_of(one, task)
     parity = write_bundle(tmp_path / "bundle", one, network, task)
-    assert capfd.readouterr().out == ""
+    assert capfd.readouterr() == ("", "")
     assert parity["differences"]["onnx"]["logits"] == 0
     check_programs(tmp_path / "bundle", network)
     assert open_bundle(tmp_path / "bundle", get_space).classes == ()
@@ -165,6 +167,24 @@ def test_the_network_given_is_left_as_it_was(tmp_path: Path, network: nn.Module,
     assert network.training
     assert torch.equal(torch.random.get_rng_state(), random)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_nothing_has_to_be_known_of_a_network(tmp_path: Path, network: nn.Module, quick: None) -> None:
+    write_bundle(tmp_path, candidate(), network, facts={})
+    text = (tmp_path / CARD).read_text()
+    assert "None" not in text
+    assert open_bundle(tmp_path, get_space).facts == {}
+
+
+def test_a_bundle_scores_as_its_network_does(folder: Path, network: nn.Module) -> None:
+    network.eval()
+    split, noise = digits(200), parse_noise(TASK.noise)
+    wanted = assess(network, split, noise, seed=1)
+    opened = open_bundle(folder, get_space).network
+    for predict in (opened, lambda noisy: tuple(onnx_outputs(folder, noisy))):
+        found = assess(predict, split, noise, seed=1)
+        assert found.psnr == pytest.approx(wanted.psnr, abs=0.01)
+        assert found.accuracy == pytest.approx(wanted.accuracy, abs=0.1)
 
 
 def test_an_empty_folder_is_filled(tmp_path: Path, network: nn.Module, quick: None) -> None:

@@ -1,0 +1,76 @@
+"""One real study, searched once through the command line, for every test that needs one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import app_cli
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+"""Real images beside the project; tests that want them skip where they are not."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command printed and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Studied:
+    """A finished search: its folder (with runs/studies.db), its study's name, and what it said."""
+
+    folder: Path
+    study: str
+    said: Said
+
+
+SEARCH = ["search", "--trials", "4", "--epochs", "2", "--subset", "200", "--max-macs", "400000", "--study", "small"]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Runs a command in this process, which spares every test the imports."""
+
+    def call(*arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["skipnas", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            app_cli.main()
+        captured = capfd.readouterr()
+        return Said(int(stop.value.code or 0), captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def _searched(tmp_path_factory: pytest.TempPathFactory) -> Studied:
+    folder = tmp_path_factory.mktemp("searched")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "app_cli.py"), *SEARCH], cwd=folder, capture_output=True, text=True, timeout=240
+    )
+    return Studied(folder, "small", Said(done.returncode, done.stdout, done.stderr))
+
+
+@pytest.fixture
+def studied(_searched: Studied, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Studied]:
+    """A copy of the study of `SEARCH`, in the current folder."""
+    folder = tmp_path / "work"
+    shutil.copytree(_searched.folder, folder)
+    monkeypatch.chdir(folder)
+    yield Studied(folder, _searched.study, _searched.said)
+    with contextlib.suppress(FileNotFoundError):
+        os.chdir(ROOT)

@@ -1,0 +1,245 @@
+"""The commands on a real study: what they print, what they leave behind, and how fast they give up."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from conftest import ROOT, SEARCH, SHARED, Said, Studied
+
+Run = Callable[..., Said]
+
+
+def test_the_search_ends_with_a_front_and_what_comes_next(studied: Studied) -> None:
+    said = studied.said
+    assert said.code == 0, said.err
+    assert "psnr (dB)" in said.out
+    assert "<- chosen" in said.out
+    assert "4 trials in" in said.err
+    assert "workers were busy" in said.err
+    assert "best small" in said.err
+    assert "export small" in said.err
+    assert "\x1b" not in said.out + said.err, "no control codes in a pipe"
+    assert not any(word in said.out + said.err for word in ("Traceback", "(raylet)", "[I 20", "WARNING"))
+    assert all(len(line) < 160 for line in said.out.splitlines()[:12])
+
+
+def test_nothing_is_left_but_the_study(studied: Studied) -> None:
+    left = {path.relative_to(studied.folder).as_posix() for path in studied.folder.rglob("*") if path.is_file()}
+    assert {path for path in left if not path.endswith(".safetensors")} == {"runs/studies.db"}
+
+
+def test_the_same_command_again_says_that_nothing_is_to_do(studied: Studied, run: Run) -> None:
+    started = time.monotonic()
+    said = run(*SEARCH)
+    assert said.code == 0
+    assert "study small is complete: it has 4 trained trials of 4; nothing to do" in said.err
+    assert time.monotonic() - started < 10
+    assert "<- chosen" in said.out
+
+
+def test_fewer_options_continue_the_same_study(studied: Studied, run: Run) -> None:
+    assert run("search", "--study", "small", "--trials", "4").code == 0
+
+
+def test_json_is_all_there_is_on_stdout(studied: Studied, run: Run) -> None:
+    said = run(*SEARCH, "--json")
+    value = json.loads(said.out)
+    assert value["trained"] == 4
+    assert value["reason"] == "complete"
+    assert {"psnr", "accuracy", "stability"} <= set(value["front"][0]["values"])
+    for command in (
+        ("studies", "list"),
+        ("studies", "show", "small"),
+        ("best", "small"),
+        ("spaces", "unet", "--sample", "2"),
+        ("doctor",),
+    ):
+        json.loads(run(*command, "--json").out)
+
+
+def test_best_picks_and_says_why(studied: Studied, run: Run) -> None:
+    knee = json.loads(run("best", "small", "--json").out)
+    assert "knee" in knee["reason"] or "only member" in knee["reason"]
+    numbers = [member["trial"] for member in knee["front"]]
+    top = json.loads(run("best", "small", "--pick", "psnr", "--json").out)["chosen"]
+    assert top["values"]["psnr"] == max(member["values"]["psnr"] for member in knee["front"])
+    assert json.loads(run("best", "small", "--pick", numbers[-1], "--json").out)["chosen"]["trial"] == numbers[-1]
+    preferred = json.loads(run("best", "small", "--prefer", "psnr=1000,accuracy=0,stability=0", "--json").out)
+    assert preferred["chosen"]["trial"] == top["trial"]
+    plain = run("best", "small")
+    assert "architecture: levels" in plain.out
+    assert "recipe: epochs 2" in plain.out
+
+
+def test_studies_are_listed_shown_written_and_deleted(studied: Studied, run: Run) -> None:
+    assert "small" in run("studies", "list").out
+    shown = run("studies", "show", "small").out
+    assert "gaussian:50" in shown
+    assert "4 trained" in shown
+    assert run("studies", "to-csv", "small", "trials.csv").code == 0
+    rows = list(csv.DictReader((studied.folder / "trials.csv").read_text().splitlines()))
+    assert len(rows) == 4
+    assert {"number", "state", "psnr", "fusion", "learning_rate", "digest"} <= set(rows[0])
+    assert run("studies", "delete", "small", "--yes").code == 0
+    assert not list((studied.folder / "runs").rglob("*.safetensors"))
+    assert "error: no study 'small'" in run("studies", "show", "small").err
+
+
+def test_a_bundle_evaluates_to_what_the_study_measured(studied: Studied, run: Run) -> None:
+    best = json.loads(run("best", "small", "--json").out)["chosen"]["values"]
+    said = run("export", "small", "--to", "bundle", "--json")
+    assert said.code == 0, said.err
+    exported = json.loads(said.out)
+    assert exported["onnx"] < 1e-4
+    assert exported["torch_export"] < 1e-4
+    found = json.loads(run("evaluate", "bundle", "--split", "validation", "--json").out)
+    assert found["psnr"] == pytest.approx(best["psnr"], abs=0.01)
+    assert found["accuracy"] == pytest.approx(best["accuracy"], abs=0.1)
+    test = run("evaluate", "bundle")
+    assert "digits, test split, 359 images, gaussian:50" in test.out
+    assert "noisy input" in test.out
+    weaker = json.loads(run("evaluate", "bundle", "--noise", "gaussian:25", "--json").out)
+    assert weaker["noisy_psnr"] == pytest.approx(20.2, abs=0.1)
+
+
+def test_a_plain_optuna_script_reads_the_study(studied: Studied) -> None:
+    study = optuna.load_study(study_name="small", storage="sqlite:///runs/studies.db")
+    assert study.metric_names == ["psnr", "accuracy", "stability"]
+    assert len(study.trials) == 4
+    assert study.best_trials
+
+
+def test_spaces_are_shown_for_a_task(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = run("spaces").out
+    assert "unet (version" in shown
+    assert "fusion" in shown
+    assert len([line for line in run("spaces", "unet", "--sample", "3").out.splitlines() if " MACs: " in line]) == 3
+
+
+def test_doctor_looks_and_changes_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = run("doctor")
+    assert "torch" in said.out
+    assert "no studies" in said.out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["search", "best", "export", "evaluate", "dashboard", "spaces", "doctor"])
+def test_every_help_holds_an_example(run: Run, command: str) -> None:
+    said = run(command, "--help")
+    assert said.code == 0
+    assert f"Example: skipnas {command}" in said.out
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_the_dashboard_serves_every_trial_and_stops(studied: Studied) -> None:
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, str(ROOT / "app_cli.py"), "dashboard", "--port", str(port)],
+        cwd=studied.folder,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stderr is not None
+        assert f"http://127.0.0.1:{port}/" in server.stderr.readline()
+        base = f"http://127.0.0.1:{port}/api/studies"
+        with urllib.request.urlopen(base, timeout=20) as answer:
+            study = json.load(answer)["study_summaries"][0]
+        with urllib.request.urlopen(f"{base}/{study['study_id']}?after=0", timeout=20) as answer:
+            detail = json.load(answer)
+        assert detail["objective_names"] == ["psnr", "accuracy", "stability"]
+        assert len(detail["trials"]) == 4
+        assert all(len(trial["values"]) == 3 for trial in detail["trials"])
+        assert all(trial["constraints"] for trial in detail["trials"])
+    finally:
+        server.send_signal(signal.SIGINT)
+        _, rest = server.communicate(timeout=20)
+    assert "Traceback" not in rest
+    assert server.returncode == 0
+
+
+def test_ctrl_c_stops_a_search_and_says_how_to_go_on(tmp_path: Path) -> None:
+    search = subprocess.Popen(
+        [sys.executable, str(ROOT / "app_cli.py"), "search", "--trials", "2", "--epochs", "500", "--study", "cut"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert search.stderr is not None
+    try:
+        assert "running" in search.stderr.readline()  # Ray is up
+        time.sleep(4)
+        search.send_signal(signal.SIGINT)
+        _, rest = search.communicate(timeout=60)
+    finally:
+        search.kill()
+    assert search.returncode == 0
+    assert "stopped by an interrupt; trials under way are kept. Go on with:" in rest
+    assert "Traceback" not in rest
+    study = optuna.load_study(study_name="cut", storage=f"sqlite:///{tmp_path}/runs/studies.db")
+    assert {trial.state.name for trial in study.trials} == {"RUNNING"}
+
+
+shared = pytest.mark.skipif(not SHARED.exists(), reason=f"no real images at {SHARED.name} beside the project")
+
+
+@shared
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "objectives"),
+    [
+        (["--data", "fashion-mnist", "--data-root", str(SHARED), "--subset", "6000"], 3),
+        (["--data", f"folder:{SHARED / 'cifar10-subset'}", "--subset", "2000"], 3),
+        (["--data", "photos", "--noise", "poisson:30"], 3),
+        (["--data", f"images:{SHARED / 'train400'}", "--subset", "200"], 2),
+    ],
+    ids=["fashion", "cifar", "photos", "images"],
+)
+def test_real_data_searches(tmp_path: Path, options: list[str], objectives: int) -> None:
+    command = [
+        "search",
+        "--study",
+        "real",
+        "--trials",
+        "3",
+        "--epochs",
+        "1",
+        "--max-macs",
+        "8000000",
+        *options,
+        "--json",
+    ]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "app_cli.py"), *command, *options],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)
+    assert value["trained"] == 3
+    study = optuna.load_study(study_name="real", storage=f"sqlite:///{tmp_path}/runs/studies.db")
+    assert len(study.metric_names) == objectives
+    assert ("accuracy drops out" in done.stderr) == (objectives == 2)

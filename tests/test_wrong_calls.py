@@ -1,0 +1,161 @@
+"""Every wrong call gives one line that names the value, exit code 2, and leaves everything as it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from conftest import SEARCH, Said, Studied
+from PIL import Image
+
+from studies.storage import list_studies, open_storage
+
+Run = Callable[..., Said]
+
+NEW = ["search", "--study", "new", "--trials", "1", "--epochs", "1", "--subset", "100"]
+
+
+@pytest.fixture(scope="module")
+def bundle(_searched: Studied, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One real bundle, to be broken in copies."""
+    from studies.bundles import export_choice
+    from studies.storage import open_study
+
+    target = tmp_path_factory.mktemp("bundles") / "bundle"
+    with open_study("small", f"sqlite:///{_searched.folder}/runs/studies.db") as ledger:
+        export_choice(ledger, target)
+    return target
+
+
+@pytest.fixture
+def wrong(studied: Studied, bundle: Path) -> Iterator[Path]:
+    """A folder with everything that can be wrong in it."""
+    folder = studied.folder
+    for name, classes in (("one-class", ["cat"]), ("corrupt", ["cat", "dog"]), ("good", ["cat", "dog"])):
+        for label in classes:
+            (folder / name / label).mkdir(parents=True)
+            for i in range(10):
+                Image.new("L", (16, 16), 20 * i).save(folder / name / label / f"{i}.png")
+    (folder / "corrupt" / "cat" / "3.png").write_bytes(b"\x89PNG but no more")
+    (folder / "empty").mkdir()
+    (folder / "text.db").write_text("not a database " * 100)
+    (folder / "newer.db").unlink(missing_ok=True)
+    with closing(sqlite3.connect(folder / "newer.db")) as database, database:
+        database.execute("CREATE TABLE skipnas_meta (key VARCHAR(64) PRIMARY KEY, value TEXT)")
+        database.execute("INSERT INTO skipnas_meta VALUES ('schema_version', '999')")
+    for name in ("truncated", "newer-bundle", "no-weights"):
+        shutil.copytree(bundle, folder / name)
+    weights = folder / "truncated" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    facts = json.loads((folder / "newer-bundle" / "architecture.json").read_text())
+    key = next(k for k in facts if k.startswith("format"))
+    (folder / "newer-bundle" / "architecture.json").write_text(json.dumps(facts | {key: 999}))
+    (folder / "no-weights" / "weights.safetensors").unlink()
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        (folder / "port").write_text(str(busy.getsockname()[1]))
+        yield folder
+
+
+CASES = {
+    "no command": (["conquer"], "No such command 'conquer'"),
+    "no option": (["search", "--colour", "red"], "No such option: --colour"),
+    "not a number": (["search", "--trials", "many"], "--trials"),
+    "space": ([*NEW, "--space", "vnet"], "'vnet'"),
+    "data": ([*NEW, "--data", "imagenette2000"], "'imagenette2000'"),
+    "noise name": ([*NEW, "--noise", "rain:3"], "'rain:3'"),
+    "noise too weak": ([*NEW, "--noise", "gaussian:0"], "gaussian:0"),
+    "noise too strong": ([*NEW, "--noise", "gaussian:300"], "gaussian:300"),
+    "noise turned round": ([*NEW, "--noise", "gaussian:50-10"], "gaussian:50-10"),
+    "objective": ([*NEW, "--objectives", "psnr,beauty"], "'beauty'"),
+    "objective twice": ([*NEW, "--objectives", "psnr,psnr"], "'psnr' is named twice"),
+    "trials": (["search", "--trials", "0"], "--trials is 0"),
+    "epochs": ([*NEW, "--epochs", "0"], "--epochs is 0"),
+    "max params": ([*NEW, "--max-params", "0"], "--max-params is 0"),
+    "sampler": ([*NEW, "--sampler", "oracle"], "'oracle'"),
+    "no cpus": ([*NEW, "--cpus-per-trial", "0"], "--cpus-per-trial is 0"),
+    "more gpus than there are": ([*NEW, "--gpus-per-trial", "64"], "64 GPU"),
+    "concurrency": ([*NEW, "--concurrency", "0"], "--concurrency is 0"),
+    "time limit": ([*NEW, "--time-limit", "soon"], "'soon'"),
+    "seed": ([*NEW, "--seed", "-1"], "--seed is -1"),
+    "subset too large": (["search", "--study", "new", "--subset", "1000000"], "1000000"),
+    "study name": ([*NEW[:1], "--study", "../up", *NEW[3:]], "'../up'"),
+    "cluster": ([*NEW, "--address", "127.0.0.1:1"], "127.0.0.1:1"),
+    "folder missing": ([*NEW, "--data", "folder:nowhere"], "nowhere"),
+    "folder empty": ([*NEW, "--data", "folder:empty"], "empty"),
+    "one class": ([*NEW[:-2], "--data", "folder:one-class"], "one-class"),
+    "corrupt image": ([*NEW[:-2], "--data", "folder:corrupt"], "3.png"),
+    "images of nothing": ([*NEW[:-2], "--data", "images:empty"], "empty"),
+    "image for a folder": ([*NEW, "--data", "folder:text.db"], "text.db"),
+    "storage dialect": ([*NEW, "--storage", "oracledb9://x"], "oracledb9"),
+    "storage not a database": ([*NEW, "--storage", "text.db"], "text.db"),
+    "storage of a newer version": ([*NEW, "--storage", "newer.db"], "schema 999"),
+    "storage in no folder": ([*NEW, "--storage", "sqlite:///nowhere/x.db"], "nowhere"),
+    "storage unwritable": ([*NEW, "--storage", "sqlite:////proc/x.db"], "/proc/x.db"),
+    "nothing stored": (["studies", "list", "--storage", "absent.db"], "absent.db"),
+    "study": (["best", "large"], "no study 'large'"),
+    "pick": (["best", "small", "--pick", "prettiest"], "'prettiest'"),
+    "pick off the front": (["best", "small", "--pick", "99"], "trial 99 is not on the front"),
+    "prefer": (["best", "small", "--prefer", "psnr"], "'psnr' is not NAME=WEIGHT"),
+    "prefer what": (["best", "small", "--prefer", "size=2"], "'size'"),
+    "other noise": ([*SEARCH, "--noise", "gaussian:25"], "noise: study has gaussian:50, asked for gaussian:25"),
+    "other data": (["search", "--study", "small", "--subset", "12", "--data", "folder:good"], "data: study has digits"),
+    "other epochs": (["search", "--study", "small", "--epochs", "9"], "epochs: study has 2, asked for 9"),
+    "other objectives": (["search", "--study", "small", "--objectives", "psnr"], "objectives"),
+    "export over something": (["export", "small", "--to", "good"], "good"),
+    "export nowhere": (["export", "small", "--to", "text.db/bundle"], "text.db/bundle"),
+    "csv nowhere": (["studies", "to-csv", "small", "nowhere/x.csv"], "nowhere/x.csv"),
+    "no bundle": (["evaluate", "empty"], "empty"),
+    "bundle truncated": (["evaluate", "truncated"], "weights.safetensors"),
+    "bundle of a newer version": (["evaluate", "newer-bundle"], "999"),
+    "bundle without weights": (["evaluate", "no-weights"], "weights.safetensors"),
+    "split": (["evaluate", "truncated", "--split", "train"], "'train'"),
+    "spaces": (["spaces", "vnet"], "'vnet'"),
+    "port out of range": (["dashboard", "--port", "70000"], "70000"),
+}
+
+
+def tree(folder: Path) -> set[tuple[str, int]]:
+    """Every file with its size, but for what SQLite keeps beside an open database."""
+    return {
+        (path.relative_to(folder).as_posix(), path.stat().st_size if path.is_file() else 0)
+        for path in folder.rglob("*")
+        if not path.name.endswith(("-wal", "-shm"))
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_line_exit_2_and_nothing_changed(wrong: Path, run: Run, case: str) -> None:
+    arguments, names = CASES[case]
+    before = tree(wrong)
+    said = run(*arguments)
+    lines = said.err.strip().splitlines()
+    assert said.code == 2, said
+    assert len(lines) == 1, said.err
+    assert lines[0].startswith("error: ")
+    assert names in lines[0]
+    assert len(lines[0]) > len("error: ") + len(names), "more than the value: a rule or a fix"
+    assert said.out == ""
+    assert tree(wrong) == before
+    with open_storage(f"sqlite:///{wrong}/runs/studies.db") as storage:
+        assert [(s.name, s.counts.proposals) for s in list_studies(storage)] == [("small", 4)]
+
+
+def test_a_port_in_use(wrong: Path, run: Run) -> None:
+    port = (wrong / "port").read_text()
+    said = run("dashboard", "--port", port)
+    assert said.code == 2
+    assert said.err.startswith(f"error: --port {port} on 127.0.0.1: Address already in use; choose another port")
+
+
+def test_a_password_is_never_shown(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = run("studies", "list", "--storage", "postgresql://someone:hunter2@127.0.0.1:1/none")
+    assert said.code == 2
+    assert len(said.err.strip().splitlines()) == 1
+    assert "hunter2" not in said.err + said.out

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,17 +66,24 @@ class Evaluation:
         torch.manual_seed(seed)
         self.training = Training(build(), task, recipe, data, seed=seed, precision=precision)
         self.task, self.cost, self.seed = task, cost, seed
-        self.row: EpochRow | None = None
+        self.rows: list[EpochRow] = []
         self.seconds = time.perf_counter() - started
 
     @property
     def done(self) -> bool:
         return self.training.epoch >= self.training.recipe.epochs
 
-    def advance(self) -> EpochRow:
-        """Trains one epoch, validates where it is a milestone. Raises `nas.training.Diverged`."""
+    def advance(self, after_step: Callable[[], None] = lambda: None) -> EpochRow:
+        """Trains one epoch, or the rest of it, and validates where it is a milestone.
+
+        Args:
+            after_step: called between steps, when `state` may be taken.
+
+        Raises:
+            Diverged: see `nas.training.Training.run_epoch`; also when the validation PSNR is not finite.
+        """
         started = time.perf_counter()
-        denoise, classify = self.training.run_epoch()
+        denoise, classify = self.training.run_epoch(after_step)
         quality: float | None = None
         accuracy: float | None = None
         so_far: float | None = None
@@ -85,7 +94,7 @@ class Evaluation:
             so_far = stability(self.training.probe_curve())
         seconds = time.perf_counter() - started
         self.seconds += seconds
-        self.row = EpochRow(
+        row = EpochRow(
             epoch=self.training.epoch,
             denoise_loss=denoise,
             classify_loss=classify,
@@ -94,23 +103,47 @@ class Evaluation:
             stability=so_far,
             seconds=seconds,
         )
-        return self.row
+        self.rows.append(row)
+        return row
+
+    def state(self) -> dict[str, Any]:
+        """The run as tensors and plain values, safe to load with ``weights_only``; see `restore`."""
+        return {
+            "training": self.training.state(),
+            "rows": [dataclasses.asdict(row) for row in self.rows],
+            "seconds": self.seconds,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.training.device) if self._cuda else None,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continues from a `state`, random generators of dropout included."""
+        self.training.restore(state["training"])
+        self.rows = [EpochRow(**row) for row in state["rows"]]
+        self.seconds = state["seconds"]
+        torch.set_rng_state(state["rng"].cpu())
+        if self._cuda:
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.training.device)
+
+    @property
+    def _cuda(self) -> bool:
+        return self.training.device.type == "cuda"
 
     def measurement(self) -> Measurement:
         """The full-budget result. Every figure is measured, whether it is an objective or not."""
         assert self.done
-        assert self.row is not None
-        assert self.row.psnr is not None
-        assert self.row.stability is not None
+        last = self.rows[-1]
+        assert last.psnr is not None
+        assert last.stability is not None
         values = {
-            "psnr": self.row.psnr,
-            "stability": self.row.stability,
+            "psnr": last.psnr,
+            "stability": last.stability,
             "params": float(self.cost.params),
             "macs": float(self.cost.macs),
             "latency": latency(self.training.network, self.task),
         }
-        if self.row.accuracy is not None:
-            values["accuracy"] = self.row.accuracy
+        if last.accuracy is not None:
+            values["accuracy"] = last.accuracy
         return Measurement(
             values=values,
             probe=self.training.probe_curve(),

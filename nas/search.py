@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nas.checkpoint import drop_weights
+from nas.checkpoint import drop_checkpoint, drop_weights
 from nas.data import Dataset
 from nas.pareto import hypervolume
 from nas.protocols import Ledger, SearchSpace
@@ -140,6 +140,7 @@ def run_search(
 
     def on_end(number: int, outcome: str) -> None:
         progress.running.pop(number, None)
+        drop_checkpoint(files, number)
         progress.counts = ledger.counts()
         if outcome == "complete":
             nonlocal front

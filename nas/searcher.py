@@ -138,6 +138,7 @@ class StudySearcher(LivesInDriver, Searcher):
         self.ledger.start(number, candidate, cost, worker=trial_id)
         return {
             "number": number,
+            "digest": candidate.digest,
             "spec": candidate.spec.to_dict(),
             "recipe": candidate.recipe.to_dict(),
             "seed": candidate_seed(self.ledger.config.seed, candidate.digest),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 from dataclasses import dataclass
@@ -12,13 +13,18 @@ from typing import Any
 import torch
 from ray import tune
 
-from nas.checkpoint import save_weights
+from nas.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from nas.data import Dataset
 from nas.evaluation import Evaluation
 from nas.protocols import SearchSpace
 from nas.searcher import Report
 from nas.training import DeviceData, Diverged
 from nas.types import Recipe, Task
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_SECONDS = 30.0
+"""A trial's state is written at every validation, and when this long has passed since the last."""
 
 REPORT_SECONDS = 1.0
 """A worker reports at validations, at the end, and otherwise about this often."""
@@ -80,21 +86,28 @@ class CandidateTrainable(tune.Trainable):
 
     def _advance(self, number: int) -> Report:
         started = time.perf_counter()
-        evaluation = self._evaluation = self._evaluation or self._begin()
-        rows = []
-        while True:
-            rows.append(evaluation.advance())
-            if evaluation.done:
-                measurement = evaluation.measurement()
-                save_weights(evaluation.training.network, self._settings.files, number)
-                return Report(number=number, rows=tuple(rows), outcome="complete", measurement=measurement)
-            if rows[-1].psnr is not None or time.perf_counter() - started > REPORT_SECONDS:
-                return Report(number=number, rows=tuple(rows))
+        if self._evaluation is None:
+            self._evaluation, self._reported = self._begin(), 0
+        evaluation = self._evaluation
+        while not evaluation.done:
+            row = evaluation.advance(self._checkpoint_if_due)
+            if not evaluation.done and row.psnr is not None:
+                self._checkpoint()
+            if row.psnr is not None or time.perf_counter() - started > REPORT_SECONDS:
+                break
+        rows = tuple(evaluation.rows[self._reported :])
+        self._reported = len(evaluation.rows)
+        if not evaluation.done:
+            return Report(number=number, rows=rows)
+        measurement = evaluation.measurement()
+        save_weights(evaluation.training.network, self._settings.files, number)
+        return Report(number=number, rows=rows, outcome="complete", measurement=measurement)
 
     def _begin(self) -> Evaluation:
         task = self._settings.task
         spec = self._space.spec(self.config["spec"])
-        return Evaluation(
+        self._saved = time.monotonic()
+        evaluation = Evaluation(
             partial(self._space.build, spec, task),
             task,
             Recipe.from_dict(self.config["recipe"]),
@@ -103,6 +116,26 @@ class CandidateTrainable(tune.Trainable):
             seed=self.config["seed"],
             precision=self._settings.precision,
         )
+        state = load_checkpoint(self._settings.files, self.config["number"], **self._identity())
+        if state is not None:
+            # Every row is reported again: those since the last report may have died with a worker.
+            evaluation.restore(state)
+        return evaluation
+
+    def _checkpoint_if_due(self) -> None:
+        if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        assert self._evaluation is not None
+        try:
+            save_checkpoint(self._evaluation.state(), self._settings.files, self.config["number"], **self._identity())
+        except OSError as error:  # a full disk costs the chance to resume, not the trial
+            log.warning("trial %d goes on without a checkpoint: %s", self.config["number"], error)
+        self._saved = time.monotonic()
+
+    def _identity(self) -> dict[str, Any]:
+        return {"digest": self.config["digest"], "seed": self.config["seed"]}
 
 
 def _is_out_of_memory(error: Exception) -> bool:

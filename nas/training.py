@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -121,18 +123,28 @@ class Training:
         probes = min(PROBES, self.total_steps)
         self._probe_at = {round(i * self.total_steps / probes) for i in range(probes + 1)}
         self._probes: list[tuple[int, Tensor, Tensor]] = []
+        # The epoch under way: order of the images, how many of them are done, and the sums of their losses.
+        self._order: Tensor | None = None
+        self._done = 0
+        self._sums = torch.zeros(2, device=self.device)
         self._probe()
         self._initial_loss = float(self._total(*self._probes[0][1:]))
 
-    def run_epoch(self) -> tuple[float, float | None]:
-        """Trains one epoch. Returns the mean denoising loss (in trivial losses) and cross-entropy (nats).
+    def run_epoch(self, after_step: Callable[[], None] = lambda: None) -> tuple[float, float | None]:
+        """Trains one epoch, or the rest of it. Returns the mean denoising loss (in trivial losses) and
+        cross-entropy (nats).
+
+        Args:
+            after_step: called between steps, when `state` may be taken.
 
         Raises:
             Diverged: the epoch's mean loss is not finite or has blown up.
         """
-        sums = torch.zeros(2, device=self.device)
-        order = torch.randperm(len(self.data.images), generator=self.generator, device=self.device)
-        for rows in order.split(self.recipe.batch_size):
+        if self._order is None:
+            self._order = torch.randperm(len(self.data.images), generator=self.generator, device=self.device)
+            self._done, self._sums = 0, torch.zeros(2, device=self.device)
+        for start in range(self._done, len(self._order), self.recipe.batch_size):
+            rows = self._order[start : start + self.recipe.batch_size]
             for group in self.optimizer.param_groups:
                 group["lr"] = self.recipe.learning_rate * self._schedule()
             clean = to_float(self.data.images[rows])
@@ -143,11 +155,14 @@ class Training:
             self._total(*losses).backward()
             self.optimizer.step()
             self.step += 1
-            sums += torch.stack(losses).detach() * len(rows)
+            self._done += len(rows)
+            self._sums += torch.stack(losses).detach() * len(rows)
             if self.step in self._probe_at:
                 self._probe()
+            after_step()
         self.epoch += 1
-        denoise, classify = (sums / len(order)).tolist()
+        denoise, classify = (self._sums / len(self._order)).tolist()
+        self._order = None
         loss = denoise + self.recipe.classification_weight * classify
         if not math.isfinite(loss):
             raise Diverged(f"loss is {loss} in epoch {self.epoch}")
@@ -165,6 +180,30 @@ class Training:
             denoise=tuple(denoise) if self.task.denoises else (),
             classify=tuple(c / trivial for c in classify) if self.task.classifies else (),
         )
+
+    def state(self) -> dict[str, Any]:
+        """Everything that decides how the run goes on, as tensors and plain values; see `restore`."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "order": self._order,
+            "done": self._done,
+            "sums": self._sums,
+            "probes": self._probes,
+            "initial_loss": self._initial_loss,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continues from a `state`; on the CPU the run then ends bit for bit as if it had never stopped."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"].cpu())
+        self.epoch, self.step = state["epoch"], state["step"]
+        self._order, self._done, self._sums = state["order"], state["done"], state["sums"]
+        self._probes, self._initial_loss = list(state["probes"]), state["initial_loss"]
 
     def _losses(self, noisy: Tensor, clean: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):

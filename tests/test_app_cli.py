@@ -16,7 +16,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import ROOT, SEARCH, SHARED, Said, Studied
+from command_samples import ROOT, SEARCH, SHARED, Said, Studied
 
 Run = Callable[..., Said]
 

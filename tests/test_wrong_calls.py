@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import SEARCH, Said, Studied
+from command_samples import SEARCH, Said, Studied
 from PIL import Image
 
 from studies.storage import list_studies, open_storage

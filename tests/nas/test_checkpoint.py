@@ -1,0 +1,135 @@
+"""A resumed run is the run that never stopped, bit for bit; files are whole, and safe to read."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from nas.checkpoint import (
+    checkpoint_path,
+    drop_all,
+    drop_checkpoint,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    save_weights,
+    weights_path,
+)
+from nas.data import load
+from nas.errors import StudyError
+from nas.evaluation import Evaluation
+from nas.training import DeviceData
+from nas.types import Recipe, Task
+from search_spaces import get_space
+from toy_space import ToySpace, ToySpec
+
+TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
+WHO = {"digest": "d", "seed": 1}
+UNET = {
+    "levels": 2,
+    "width": 4,
+    "growth": "constant",
+    "fusion": "concat",
+    "gate": "channel",
+    "resampling": "max",
+    "block": "conv",
+    "norm": "batch",
+    "kernel": 3,
+    "head_hidden": 1,
+    "head_width": 8,
+    "head_dropout": 0.25,
+}
+
+
+@pytest.fixture(scope="module")
+def data() -> DeviceData:
+    return DeviceData.of(load("digits", subset=200), TASK, torch.device("cpu"))
+
+
+def start(data: DeviceData, precision: str = "fp32") -> Evaluation:
+    """A network with dropout and batch statistics, so that every kind of state matters."""
+    space = get_space("unet")
+    spec = space.spec(UNET)
+    recipe = Recipe(epochs=4, batch_size=32, learning_rate=3e-3, weight_decay=1e-3, classification_weight=0.3)
+    return Evaluation(
+        lambda: space.build(spec, TASK), TASK, recipe, data, space.cost(spec, TASK), seed=1, precision=precision
+    )
+
+
+def finish(run: Evaluation) -> tuple[list[torch.Tensor], object]:
+    while not run.done:
+        run.advance()
+    rows = [(row.epoch, row.denoise_loss, row.classify_loss, row.psnr, row.accuracy, row.stability) for row in run.rows]
+    return list(run.training.network.state_dict().values()), (rows, run.training.probe_curve())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("steps", [1, 6, 7, 8, 20])
+def test_resuming_changes_no_bit(data: DeviceData, tmp_path: Path, steps: int, precision: str) -> None:
+    class Killed(Exception):
+        pass
+
+    run = start(data, precision)
+
+    def after_step() -> None:
+        if run.training.step == steps:
+            save_checkpoint(run.state(), tmp_path, 0, **WHO)
+            raise Killed
+
+    with pytest.raises(Killed):
+        [run.advance(after_step) for _ in range(4)]
+    torch.manual_seed(12345)  # whatever the process did in between
+    resumed = start(data, precision)
+    state = load_checkpoint(tmp_path, 0, **WHO)
+    assert state is not None
+    resumed.restore(state)
+    weights, history = finish(resumed)
+    expected_weights, expected_history = finish(start(data, precision))
+    assert history == expected_history
+    assert all(torch.equal(a, b) for a, b in zip(weights, expected_weights, strict=True))
+
+
+def test_a_checkpoint_of_another_candidate_is_not_taken(data: DeviceData, tmp_path: Path) -> None:
+    save_checkpoint(start(data).state(), tmp_path, 0, **WHO)
+    assert load_checkpoint(tmp_path, 0, digest="other", seed=1) is None
+    assert load_checkpoint(tmp_path, 0, digest="d", seed=2) is None
+    assert load_checkpoint(tmp_path, 1, **WHO) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half a zip", pickle.dumps({"digest": print})])
+def test_a_damaged_or_hostile_checkpoint_starts_the_trial_again(tmp_path: Path, content: bytes) -> None:
+    checkpoint_path(tmp_path, 0).write_bytes(content)
+    assert load_checkpoint(tmp_path, 0, **WHO) is None
+
+
+def test_a_failed_write_leaves_the_old_file(data: DeviceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(start(data).state(), tmp_path, 0, **WHO)
+    before = checkpoint_path(tmp_path, 0).read_bytes()
+
+    def full(content: object, file: Path) -> None:
+        file.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint({}, tmp_path, 0, **WHO)
+    assert checkpoint_path(tmp_path, 0).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["trial-0.checkpoint"]
+
+
+def test_weights_come_back_and_are_dropped(tmp_path: Path) -> None:
+    space = ToySpace()
+    first, second = (space.build(ToySpec(width=4), TASK) for _ in range(2))
+    folder = tmp_path / "study"
+    save_weights(first, folder, 3)
+    load_weights(second, folder, 3)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    with pytest.raises(StudyError, match="trial 4 has no weights"):
+        load_weights(second, folder, 4)
+    (folder / "mine.txt").write_text("kept")
+    drop_checkpoint(folder, 3)
+    drop_all(folder)
+    assert not weights_path(folder, 3).exists()
+    assert (folder / "mine.txt").exists()

@@ -94,7 +94,7 @@ def search(
     """
     from nas.search import RunOptions
     from studies.launch import SearchRequest, prepare
-    from studies.terminal import SearchDisplay, front_table, stdout, summary
+    from studies.terminal import SearchDisplay, front_table, say, stdout, summary
 
     limit = None if time_limit is None else _seconds(time_limit)
     options = RunOptions(
@@ -150,7 +150,7 @@ def search(
         )
     elif choice is not None:
         stdout().print(front_table(choice, config.objectives))
-        typer.echo(f"hypervolume {choice.hypervolume:.4g}; {choice.reason}")
+        say(f"hypervolume {choice.hypervolume:.4g}; {choice.reason}")
     for line in lines if not quiet else ():
         _say(line)
     if choice is not None and not quiet:
@@ -247,7 +247,7 @@ def best(
     """
     from studies.best import choose
     from studies.storage import open_study
-    from studies.terminal import describe, front_table, stdout
+    from studies.terminal import describe, front_table, say, stdout
 
     ledger = open_study(name, storage)
     choice = choose(ledger, pick=pick, prefer=_weights(prefer))
@@ -264,9 +264,9 @@ def best(
         )
         return
     stdout().print(front_table(choice, ledger.config.objectives))
-    typer.echo(choice.reason)
-    typer.echo(f"architecture: {describe(choice.chosen.spec)}")
-    typer.echo(f"recipe: {describe(choice.chosen.recipe)}")
+    say(choice.reason)
+    say(f"architecture: {describe(choice.chosen.spec)}")
+    say(f"recipe: {describe(choice.chosen.recipe)}")
 
 
 @app.command()

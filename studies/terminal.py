@@ -182,6 +182,12 @@ def summary(outcome: Outcome, config: StudyConfig, trials: int, again: Sequence[
     return lines
 
 
+def say(text: str) -> None:
+    """A sentence on stdout: wrapped at words on a terminal, one line in a pipe."""
+    console = stdout()
+    console.print(text, markup=False, soft_wrap=not console.is_terminal)
+
+
 def stdout() -> Console:
     """Where results go. Not wrapped in a pipe, so that other programs can read lines."""
     return Console(width=None if sys.stdout.isatty() else 160, highlight=False)

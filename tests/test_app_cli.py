@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy.exc
 from command_samples import ROOT, SEARCH, SHARED, Said, Studied
 
 Run = Callable[..., Said]
@@ -177,6 +179,19 @@ def test_the_dashboard_serves_every_trial_and_stops(studied: Studied) -> None:
     assert server.returncode == 0
 
 
+def names(url: str) -> list[str]:
+    return optuna.get_all_study_names(url) if Path(url.removeprefix("sqlite:///")).exists() else []
+
+
+def wait_until(happened: Callable[[], bool], seconds: float = 120) -> None:
+    for _ in range(int(seconds / 0.5)):
+        with contextlib.suppress(sqlalchemy.exc.OperationalError, KeyError):  # tables that are not all there yet
+            if happened():
+                return
+        time.sleep(0.5)
+    pytest.fail(f"it did not happen within {seconds:g} seconds")
+
+
 def test_ctrl_c_stops_a_search_and_says_how_to_go_on(tmp_path: Path) -> None:
     search = subprocess.Popen(
         [sys.executable, str(ROOT / "app_cli.py"), "search", "--trials", "2", "--epochs", "500", "--study", "cut"],
@@ -186,10 +201,9 @@ def test_ctrl_c_stops_a_search_and_says_how_to_go_on(tmp_path: Path) -> None:
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
-    assert search.stderr is not None
+    url = f"sqlite:///{tmp_path}/runs/studies.db"
     try:
-        assert "running" in search.stderr.readline()  # Ray is up
-        time.sleep(4)
+        wait_until(lambda: "cut" in names(url) and bool(optuna.load_study(study_name="cut", storage=url).trials))
         search.send_signal(signal.SIGINT)
         _, rest = search.communicate(timeout=60)
     finally:
@@ -197,7 +211,7 @@ def test_ctrl_c_stops_a_search_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert search.returncode == 0
     assert "stopped by an interrupt; trials under way are kept. Go on with:" in rest
     assert "Traceback" not in rest
-    study = optuna.load_study(study_name="cut", storage=f"sqlite:///{tmp_path}/runs/studies.db")
+    study = optuna.load_study(study_name="cut", storage=url)
     assert {trial.state.name for trial in study.trials} == {"RUNNING"}
 
 

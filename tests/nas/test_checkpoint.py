@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from toy_space import ToySpace, ToySpec
+
 from nas.checkpoint import (
     checkpoint_path,
     drop_all,
@@ -23,7 +25,6 @@ from nas.evaluation import Evaluation
 from nas.training import DeviceData
 from nas.types import Recipe, Task
 from search_spaces import get_space
-from toy_space import ToySpace, ToySpec
 
 TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
 WHO = {"digest": "d", "seed": 1}
@@ -68,7 +69,7 @@ def finish(run: Evaluation) -> tuple[list[torch.Tensor], object]:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("steps", [1, 6, 7, 8, 20])
 def test_resuming_changes_no_bit(data: DeviceData, tmp_path: Path, steps: int, precision: str) -> None:
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     run = start(data, precision)
@@ -76,9 +77,9 @@ def test_resuming_changes_no_bit(data: DeviceData, tmp_path: Path, steps: int, p
     def after_step() -> None:
         if run.training.step == steps:
             save_checkpoint(run.state(), tmp_path, 0, **WHO)
-            raise Killed
+            raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         [run.advance(after_step) for _ in range(4)]
     torch.manual_seed(12345)  # whatever the process did in between
     resumed = start(data, precision)

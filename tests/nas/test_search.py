@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +69,7 @@ class Search:
         storage = open_storage(f"sqlite:///{folder / 'studies.db'}")
         self.ledger: SqlLedger = create_study(storage, config, space.distributions(TASK), {}, "test")
         self.seen: list[tuple[int, int]] = []
+        self.when_running: Callable[[], None] | None = None
 
     def run(self, trials: int, **options: Any) -> Outcome:
         options = {"concurrency": 2, "cpus_per_trial": 1} | options
@@ -86,6 +85,9 @@ class Search:
 
     def _observe(self, progress: Progress) -> None:
         self.seen.append((progress.counts.trained, len(progress.running)))
+        if progress.running and self.when_running is not None:
+            call, self.when_running = self.when_running, None
+            call()
 
     def states(self) -> list[str]:
         return [trial.state.name for trial in self.ledger.study.get_trials(deepcopy=False)]
@@ -195,35 +197,33 @@ def test_a_finite_space_is_never_trained_twice_and_ends_exhausted(make: Any, tmp
 
 def test_a_time_limit_keeps_what_runs_for_the_next_call(make: Any, tmp_path: Path) -> None:
     search = make(ToySpace(faults=("slow",), scratch=str(tmp_path)), epochs=60)
-    stopped = search.run(2, time_limit=3)
+    # 12 seconds a trial: none ends within the limit.
+    stopped = search.run(2, time_limit=4)
     assert stopped.reason == "time_limit"
-    assert "RUNNING" in search.states()
-    running = search.states().count("RUNNING")
-    search.ledger.study.set_user_attr("note", "as a script would")
-    numbers = len(search.states())
+    before = search.states()
+    assert set(before) <= {"RUNNING"}
+    (tmp_path / "fast").touch()
     done = search.run(2)
     assert done.counts.trained == 2
-    assert len(search.states()) == max(numbers, 2), "interrupted trials go on under their own numbers"
-    assert running <= 2
+    assert len(search.states()) == 2, "interrupted trials go on under their own numbers"
 
 
 def test_an_interrupt_stops_cleanly(make: Any, tmp_path: Path) -> None:
-    search = make(ToySpace(faults=("slow",), scratch=str(tmp_path)), epochs=200)
-    threading.Timer(4.0, os.kill, (os.getpid(), signal.SIGINT)).start()
-    started = time.monotonic()
+    search = make(ToySpace(faults=("slow",), scratch=str(tmp_path)), epochs=1000)
+    search.when_running = lambda: os.kill(os.getpid(), signal.SIGINT)
     outcome = search.run(2)
     assert outcome.reason == "interrupted"
-    assert time.monotonic() - started < 30
+    assert set(search.states()) == {"RUNNING"}
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_fractions_of_made_up_gpus_run_four_at_a_time(make: Any, tmp_path: Path) -> None:
-    search = make(ToySpace(faults=("count",), scratch=str(tmp_path)), epochs=3)
+    search = make(ToySpace(faults=("meet",), scratch=str(tmp_path)), epochs=3)
     outcome = search.run(8, gpus_per_trial=0.5, concurrency=None)
     assert outcome.workers == 4
     assert outcome.counts.complete == 8
     assert max(running for _, running in search.seen) == 4
-    assert len(list(tmp_path.glob("alive-*"))) >= 4
+    assert len(list(tmp_path.glob("alive-*"))) == 4
 
 
 def test_slots_count_whole_devices() -> None:

@@ -56,12 +56,15 @@ class ToyNet(nn.Module):
         if self.fault == "kill" or (self.fault == "kill_once" and not once.exists()):
             once.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.fault == "slow":
-            time.sleep(0.05)
-        if self.fault == "count":
-            # Who runs, and with whom: one file a process, touched while it trains.
+        if self.fault == "slow" and not (Path(self.scratch) / "fast").exists():
+            time.sleep(0.2)
+        if self.fault == "meet":
+            # Trains on when four processes have met here, which they only can when they run together.
             (Path(self.scratch) / f"alive-{os.getpid()}").touch()
-            time.sleep(0.1)
+            for _ in range(600):
+                if len(list(Path(self.scratch).glob("alive-*"))) >= 4:
+                    break
+                time.sleep(0.1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,7 +58,9 @@ def search(
     study: Annotated[
         str | None, typer.Option(help="Name; continued if it exists. Default: from data and noise.")
     ] = None,
-    space: Annotated[str | None, typer.Option(help="Search space. Default: unet.")] = None,
+    space: Annotated[
+        str | None, typer.Option(help="Search space (skipnas spaces), or your own: module:object. Default: unet.")
+    ] = None,
     data: Annotated[
         str | None, typer.Option(help="digits, photos, a torchvision set, folder:DIR or images:DIR. Default: digits.")
     ] = None,
@@ -75,6 +77,10 @@ def search(
     max_params: Annotated[int | None, typer.Option(help="Limit of parameters. Default: the space's.")] = None,
     max_macs: Annotated[int | None, typer.Option(help="Limit of MACs for an image. Default: the space's.")] = None,
     sampler: Annotated[str | None, typer.Option(help="auto, tpe, gp, nsga2, random, qmc. Default: auto.")] = None,
+    early_stopping: Annotated[
+        bool | None,
+        typer.Option("--early-stopping/--no-early-stopping", help="Stop weak trials at rungs. Default: yes."),
+    ] = None,
     cpus_per_trial: Annotated[float, typer.Option(help="CPU cores of a trial, which are its torch threads.")] = 1.0,
     gpus_per_trial: Annotated[
         float | None, typer.Option(help="GPUs of a trial. Default: 0.25 if there are any.")
@@ -82,6 +88,13 @@ def search(
     concurrency: Annotated[int | None, typer.Option(help="Trials at a time. Default: as many as fit.")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join: host:port or auto.")] = None,
     time_limit: Annotated[str | None, typer.Option(help="Stop after 90s, 30m or 2h; continue any time.")] = None,
+    warm_start: Annotated[
+        str | None, typer.Option(metavar="STUDY", help="Begin with the front of another study of this storage.")
+    ] = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Begin with the networks of the papers that lie in the space.")
+    ] = False,
+    trial_timeout: Annotated[str | None, typer.Option(help="Fail a trial that takes longer, e.g. 20m.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search. Default: 0.")] = None,
     storage: Storage = None,
     subset: Annotated[int | None, typer.Option(help="Use only this many training images.")] = None,
@@ -96,14 +109,14 @@ def search(
     from studies.launch import SearchRequest, prepare
     from studies.terminal import SearchDisplay, front_table, say, stdout, summary
 
-    limit = None if time_limit is None else _seconds(time_limit)
     options = RunOptions(
         trials=trials,
         cpus_per_trial=cpus_per_trial,
         gpus_per_trial=_default_gpus() if gpus_per_trial is None else gpus_per_trial,
         concurrency=concurrency,
         address=address,
-        time_limit=limit,
+        time_limit=_seconds("--time-limit", time_limit),
+        trial_timeout=_seconds("--trial-timeout", trial_timeout),
     )
     request = SearchRequest(
         study=study,
@@ -118,6 +131,9 @@ def search(
         sampler=sampler,
         seed=seed,
         subset=subset,
+        early_stopping=early_stopping,
+        warm_start=warm_start,
+        baselines=baselines,
         storage=storage,
         command=shlex.join(["skipnas", *sys.argv[1:]]),
     )
@@ -235,6 +251,26 @@ def studies_to_csv(
 
     rows = to_csv(open_study(name, storage), file)
     typer.echo(f"{rows} trials written to {file}")
+
+
+@studies_app.command("replay")
+def studies_replay(name: Study, storage: Storage = None, as_json: Json = False) -> None:
+    """Propose a study's candidates again in the stored order, train nothing, and say whether they are the same.
+
+    Example: skipnas studies replay digits-gaussian-50
+    """
+    from studies.replay import replay
+    from studies.storage import open_study
+
+    replayed = replay(open_study(name, storage))
+    if as_json:
+        _print_json({"study": name, "proposed": replayed.proposed, "differs": replayed.differs})
+    elif replayed.differs is None:
+        typer.echo(f"{replayed.proposed} trials were proposed again, each the same candidate")
+    else:
+        typer.echo(f"trial {replayed.differs} is another candidate; the {replayed.proposed - 1} before it are the same")
+    if replayed.differs is not None:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -463,10 +499,12 @@ def _default_gpus() -> float:
     return 0.25 if Path("/proc/driver/nvidia/gpus").exists() else 0.0
 
 
-def _seconds(text: str) -> float:
+def _seconds(option: str, text: str | None) -> float | None:
+    if text is None:
+        return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
     if match is None:
-        raise ConfigError(f"--time-limit {text!r} is not a time; give a number and s, m or h, such as 30m")
+        raise ConfigError(f"{option} {text!r} is not a time; give a number and s, m or h, such as 30m")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 

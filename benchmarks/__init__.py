@@ -1,1 +1,1 @@
-"""Measurements that anyone can run again, each printing a table and a ratio."""
+"""Measurements that can be run again, each printing a table and what follows from it."""

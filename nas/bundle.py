@@ -153,9 +153,10 @@ def _space(value: Mapping[str, Any], get_space: Callable[[str], SearchSpace]) ->
 
 
 def _recipe(value: Mapping[str, Any]) -> Recipe:
-    for name, number in value.items():
-        if type(number) not in (int, float) or not math.isfinite(number):
-            raise BundleError(f"recipe: {name} is {number!r}, must be a finite number")
+    for name, found in value.items():
+        # Words are checked by the recipe itself.
+        if type(found) is not str and (type(found) not in (int, float) or not math.isfinite(found)):
+            raise BundleError(f"recipe: {name} is {found!r}, must be a finite number")
     return Recipe.from_dict(value)
 
 

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from nas.errors import StudyError
 
@@ -25,6 +25,11 @@ def weights_path(folder: Path, number: int) -> Path:
 def checkpoint_path(folder: Path, number: int) -> Path:
     """Where a trial that is not finished keeps its newest state."""
     return folder / f"trial-{number}.checkpoint"
+
+
+def hang_path(folder: Path, number: int) -> Path:
+    """Where a trial that hangs leaves a traceback."""
+    return folder / f"trial-{number}.hang"
 
 
 def save_weights(network: nn.Module, folder: Path, number: int) -> None:
@@ -80,9 +85,22 @@ def load_checkpoint(folder: Path, number: int, *, digest: str, seed: int) -> dic
     return None
 
 
+def open_hang(folder: Path, number: int) -> TextIO:
+    """An empty file for the traceback of a trial that will be ended because it hangs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return hang_path(folder, number).open("w")
+
+
+def read_hang(folder: Path, number: int) -> str:
+    """Where a trial hung when it was ended; empty when it was not."""
+    path = hang_path(folder, number)
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
 def drop_checkpoint(folder: Path, number: int) -> None:
-    """Deletes a trial's checkpoint, if there is one."""
+    """Deletes what an unfinished trial kept, if there is anything."""
     checkpoint_path(folder, number).unlink(missing_ok=True)
+    hang_path(folder, number).unlink(missing_ok=True)
 
 
 def drop_weights(folder: Path, numbers: Iterable[int]) -> None:
@@ -94,7 +112,7 @@ def drop_weights(folder: Path, numbers: Iterable[int]) -> None:
 def drop_all(folder: Path) -> None:
     """Deletes everything that trials left in `folder`, and the folder itself if nothing else is in it."""
     for path in folder.glob("trial-*"):
-        if path.suffix in (".safetensors", ".checkpoint", ".partial"):
+        if path.suffix in (".safetensors", ".checkpoint", ".hang", ".partial"):
             path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         folder.rmdir()

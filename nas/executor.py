@@ -30,6 +30,7 @@ import ray
 from ray import tune
 
 from nas.data import Dataset
+from nas.early_stopping import RungScheduler
 from nas.protocols import SearchSpace
 from nas.searcher import LivesInDriver, Recorder, StudySearcher
 from nas.trainable import CandidateTrainable, WorkerSettings
@@ -111,6 +112,7 @@ def run_trials(
     searcher: StudySearcher,
     recorder: Recorder,
     *,
+    early_stopping: bool,
     space: SearchSpace,
     data: Dataset,
     settings: WorkerSettings,
@@ -131,7 +133,11 @@ def run_trials(
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=searcher, num_samples=-1, max_concurrent_trials=concurrency, reuse_actors=True
+                search_alg=searcher,
+                scheduler=RungScheduler(searcher) if early_stopping else None,
+                num_samples=-1,
+                max_concurrent_trials=concurrency,
+                reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="search",

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from nas.checkpoint import drop_checkpoint, drop_weights
 from nas.data import Dataset
 from nas.pareto import hypervolume
 from nas.protocols import Ledger, SearchSpace
-from nas.types import Counts, StudyConfig
+from nas.types import Counts, Measurement, StudyConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,7 @@ class RunOptions:
         concurrency: trials at a time; None for what the machine or cluster holds.
         address: a Ray cluster to join; None starts a local Ray.
         time_limit: seconds after which the search stops; None for no limit.
+        trial_timeout: seconds after which a trial counts as hanging and fails; None for no limit.
     """
 
     trials: int
@@ -37,6 +38,7 @@ class RunOptions:
     concurrency: int | None = None
     address: str | None = None
     time_limit: float | None = None
+    trial_timeout: float | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,6 +103,7 @@ def run_search(
     files: Path,
     options: RunOptions,
     observe: Callable[[Progress], None] = lambda progress: None,
+    known: Mapping[str, Measurement] | None = None,
 ) -> Outcome:
     """Trains candidates until the study holds `options.trials` of them, or the search is stopped.
 
@@ -115,6 +118,7 @@ def run_search(
         files: folder for weights; it holds those of the trials on the front.
         options: resources and limits of this run.
         observe: called with the progress at every change, in this thread.
+        known: measurements by digest from elsewhere; these candidates are not trained again.
 
     Raises:
         ConfigError: a trial asks for more than there is. ClusterError: no cluster answers.
@@ -152,7 +156,7 @@ def run_search(
         observe(progress)
 
     _update_quality(progress, ledger)
-    with _stop_signals() as stop, ray_session(options.address):
+    with _stop_signals() as stop, ray_session(options.address), ledger.drive():
         concurrency = slots(options.cpus_per_trial, options.gpus_per_trial, options.concurrency)
         progress.concurrency = concurrency
         observe(progress)
@@ -161,10 +165,11 @@ def run_search(
         def stopping() -> bool:
             return stop.is_set() or (deadline is not None and time.monotonic() > deadline)
 
-        searcher = StudySearcher(ledger, space, trials=options.trials, stopping=stopping, on_end=on_end)
+        searcher = StudySearcher(ledger, space, trials=options.trials, stopping=stopping, on_end=on_end, known=known)
         run_trials(
             searcher,
-            Recorder(ledger, on_report),
+            Recorder(searcher, on_report),
+            early_stopping=config.early_stopping,
             space=space,
             data=data,
             settings=WorkerSettings(
@@ -173,6 +178,7 @@ def run_search(
                 precision=config.precision,
                 threads=config.threads,
                 files=files.resolve(),
+                trial_timeout=options.trial_timeout,
             ),
             cpus_per_trial=options.cpus_per_trial,
             gpus_per_trial=options.gpus_per_trial,

@@ -6,7 +6,7 @@ ever. Here every trial ends as its worker says, and one that was cut off stays R
 
 from __future__ import annotations
 
-from collections import deque
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +14,14 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.search import Searcher
 
+from nas.errors import LeaseLostError
 from nas.evaluation import candidate_seed
 from nas.protocols import Ledger, SearchSpace
 from nas.sampler import NovelSampler
 from nas.types import Candidate, Cost, EpochRow, Measurement, ProbeCurve
+
+WAIT_SECONDS = 0.2
+"""Pause between looks at a study whose remaining trials are under way at other drivers."""
 
 PROPOSALS_PER_TRIAL = 20
 """At most this many proposals are drawn for each trial that a search should have."""
@@ -27,7 +31,7 @@ PROPOSALS_PER_TRIAL = 20
 class Report:
     """What a worker says after some epochs; `outcome` is None while the trial goes on.
 
-    Outcomes: ``complete`` (with `measurement`), ``diverged``, ``out_of_memory``, ``exception``.
+    Outcomes: ``complete`` (with `measurement`), ``diverged``, ``out_of_memory``, ``exception``, ``timeout``.
     """
 
     number: int
@@ -49,15 +53,17 @@ class LivesInDriver:
 class StudySearcher(LivesInDriver, Searcher):
     """Proposes candidates from the study until it holds `trials` trained ones.
 
-    Trials that a driver left RUNNING are proposed first, under their own number. Duplicates and
-    candidates over a limit are told so and asked again; they never reach a worker.
+    Trials whose driver is gone are taken over first, under their own number. Duplicates and candidates
+    over a limit are told so and asked again; they never reach a worker. Several drivers may work on one
+    study: each holds a reservation for what it proposes, so that together they reach `trials` exactly.
 
     Args:
-        ledger: the study; only this object writes to it while the search runs.
+        ledger: the study; only this object and the scheduler write to it while the search runs.
         space: decodes hyperparameters; judges cost.
         trials: the size the study should have.
         stopping: when it answers True no new trial is proposed.
         on_end: called with a trial's number and outcome after it was told.
+        known: measurements by digest, of candidates that need not be trained: they are complete at once.
     """
 
     def __init__(
@@ -68,57 +74,78 @@ class StudySearcher(LivesInDriver, Searcher):
         trials: int,
         stopping: Callable[[], bool],
         on_end: Callable[[int, str], None],
+        known: Mapping[str, Measurement] | None = None,
     ) -> None:
         super().__init__(metric=None, mode=None)
         self.ledger, self.space, self.trials = ledger, space, trials
-        self.stopping, self.on_end = stopping, on_end
+        self.stopping, self.on_end, self.known = stopping, on_end, known or {}
         self.live: dict[str, int] = {}
         self.exhausted = False
-        self._interrupted = deque(ledger.interrupted())
-        self._taken = set(ledger.trained_digests())
+        self._stopped: dict[str, int] = {}
+        self._lost: set[str] = set()
+        self._reserved = False
+        self._proposed: set[str] = set()
+        self._trained = ledger.trained_digests()
         config = ledger.config
-        ledger.study.sampler = NovelSampler(config.sampler, config.seed, ledger.distributions, self._acceptable)
+        ledger.study.sampler = NovelSampler(
+            config.sampler, config.seed, ledger.distributions, ledger.judged, config.objectives, self._acceptable
+        )
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial as Tune's config, None to wait, or FINISHED. Called by Tune."""
         if self.stopping():
-            return None if self.live else Searcher.FINISHED
-        if self._interrupted:
-            number, params = self._interrupted.popleft()
-            return self._begin(trial_id, number, params)
+            return self._nothing_more()
+        claimed = self.ledger.claim()
+        if claimed is not None:
+            return self._begin(trial_id, *claimed)
         while True:
             counts = self.ledger.counts()
-            if counts.trained + len(self.live) >= self.trials:
-                return None if self.live else Searcher.FINISHED
+            if counts.trained >= self.trials:
+                return self._nothing_more()
             if counts.proposals >= PROPOSALS_PER_TRIAL * self.trials:
                 self.exhausted = True
-                return None if self.live else Searcher.FINISHED
-            trial = self.ledger.study.ask(self.ledger.distributions)
+                return self._nothing_more()
+            if not self._reserved and not self.ledger.reserve(self.trials):
+                # The rest is under way: here, or at another driver, whose trials are taken over if it dies.
+                if not self.live:
+                    time.sleep(WAIT_SECONDS)
+                return None
+            self._reserved = True
+            self._trained = self.ledger.trained_digests()
+            try:
+                trial = self.ledger.study.ask(self.ledger.distributions)
+            except LeaseLostError:  # the lease ran out, and others filled the budget meanwhile
+                self._reserved = False
+                return None
             config = self._begin(trial_id, trial.number, trial.params)
             if config is not None:
+                self._reserved = False
                 return config
+
+    def stop(self, trial_id: str, epoch: int) -> None:
+        """Notes that a trial did not pass its rung at `epoch`; Tune will call `on_trial_complete`."""
+        self._stopped[trial_id] = epoch
+
+    def record(self, trial_id: str, report: Report) -> bool:
+        """Writes the epochs of a report. False when another driver has taken the trial over."""
+        try:
+            self.ledger.epochs(report.number, report.rows)
+        except LeaseLostError:
+            self._lost.add(trial_id)
+        return trial_id not in self._lost
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Tells the study how a trial ended. Called by Tune, once a trial, also when the search is stopped."""
         number = self.live.pop(trial_id, None)
-        if number is None:
+        if number is None or trial_id in self._lost:
             return
         report: Report | None = (result or {}).get("report")
-        if error:
-            outcome = "worker_lost"
-            self.ledger.fail(number, outcome, detail="its worker or node was lost, and so were those that retried it")
-        elif report is None or report.outcome is None:
-            return  # cut off by a stop: it stays RUNNING and is continued when the study is opened again
-        elif report.measurement is not None:
-            outcome = "complete"
-            self.ledger.complete(number, report.measurement)
-        elif report.outcome == "exception":
-            outcome = report.outcome
-            self.ledger.fail(number, outcome, detail=report.detail)
-        else:
-            outcome = report.outcome
-            self.ledger.prune(number, outcome, detail=report.detail, probe=report.probe)
-        self.on_end(number, outcome)
+        try:
+            outcome = self._tell(trial_id, number, report, error)
+        except LeaseLostError:
+            return
+        if outcome is not None:
+            self.on_end(number, outcome)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study is the state (and Tune's file would hold the database's password)."""
@@ -126,16 +153,45 @@ class StudySearcher(LivesInDriver, Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: a search continues from its study."""
 
+    def _tell(self, trial_id: str, number: int, report: Report | None, error: bool) -> str | None:
+        """How a trial ended; None when it was cut off and is continued when the study is opened again."""
+        ledger = self.ledger
+        if error:
+            detail = "its worker or node was lost, and so were those that retried it"
+            ledger.fail(number, "worker_lost", detail=detail)
+            return "worker_lost"
+        if trial_id in self._stopped:
+            ledger.prune(number, "stopped", detail=f"not among the best at epoch {self._stopped[trial_id]}")
+            return "stopped"
+        if report is None or report.outcome is None:
+            return None
+        if report.measurement is not None:
+            ledger.complete(number, report.measurement)
+        elif report.outcome in ("exception", "timeout"):
+            ledger.fail(number, report.outcome, detail=report.detail)
+        else:
+            ledger.prune(number, report.outcome, detail=report.detail, probe=report.probe)
+        return report.outcome
+
     def _begin(self, trial_id: str, number: int, params: Mapping[str, Any]) -> dict[str, Any] | None:
         candidate, cost = self._candidate(params)
-        reason = self._rejection(candidate, cost)
-        if reason is not None:
-            self.ledger.start(number, candidate, cost, worker="")
-            self.ledger.fail(number, reason)
+        reason = self._over_limit(cost)
+        try:
+            if reason is None and not self.ledger.start(number, candidate, cost, worker=trial_id):
+                reason = "duplicate"
+            if reason is not None:
+                self._reserved = False  # the ledger has it back
+                self.ledger.reject(number, candidate, cost, reason)
+                return None
+        except LeaseLostError:  # another driver has taken the trial over
             return None
-        self._taken.add(candidate.digest)
+        self._proposed.add(candidate.digest)
+        if candidate.digest in self.known:
+            self._reserved = False
+            self.ledger.complete(number, self.known[candidate.digest])
+            self.on_end(number, "complete")
+            return None
         self.live[trial_id] = number
-        self.ledger.start(number, candidate, cost, worker=trial_id)
         return {
             "number": number,
             "digest": candidate.digest,
@@ -144,18 +200,22 @@ class StudySearcher(LivesInDriver, Searcher):
             "seed": candidate_seed(self.ledger.config.seed, candidate.digest),
         }
 
+    def _nothing_more(self) -> str | None:
+        finished: str = Searcher.FINISHED
+        return None if self.live else finished
+
     def _candidate(self, params: Mapping[str, Any]) -> tuple[Candidate, Cost]:
         task = self.ledger.config.task
         candidate = self.space.decode(params, task, self.ledger.config.epochs)
         return candidate, self.space.cost(candidate.spec, task)
 
-    def _rejection(self, candidate: Candidate, cost: Cost) -> str | None:
-        if any(c.violation(cost) > 0 for c in self.ledger.config.constraints):
-            return "over_limit"
-        return "duplicate" if candidate.digest in self._taken else None
+    def _over_limit(self, cost: Cost) -> str | None:
+        return "over_limit" if any(c.violation(cost) > 0 for c in self.ledger.config.constraints) else None
 
     def _acceptable(self, params: Mapping[str, Any]) -> bool:
-        return self._rejection(*self._candidate(params)) is None
+        candidate, cost = self._candidate(params)
+        known = candidate.digest in self._trained or candidate.digest in self._proposed
+        return not known and self._over_limit(cost) is None
 
 
 class Recorder(LivesInDriver, Callback):
@@ -165,13 +225,12 @@ class Recorder(LivesInDriver, Callback):
     sees them all.
     """
 
-    def __init__(self, ledger: Ledger, observe: Callable[[Report], None]) -> None:
-        self._ledger, self._observe = ledger, observe
+    def __init__(self, searcher: StudySearcher, observe: Callable[[Report], None]) -> None:
+        self._searcher, self._observe = searcher, observe
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         report: Report = result["report"]
-        if report.rows:
-            self._ledger.epochs(report.number, report.rows)
+        self._searcher.record(trial.trial_id, report)
         self._observe(report)

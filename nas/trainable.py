@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import time
 import traceback
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from ray import tune
 
-from nas.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from nas.checkpoint import load_checkpoint, open_hang, read_hang, save_checkpoint, save_weights
 from nas.data import Dataset
 from nas.evaluation import Evaluation
 from nas.protocols import SearchSpace
@@ -38,7 +39,8 @@ class WorkerSettings:
         device: ``cpu`` or ``cuda``; a worker that sees no CUDA device trains on the CPU.
         precision: ``fp32`` or ``bf16``.
         threads: torch threads of a worker.
-        files: folder for weights, on a disk that driver and workers share.
+        files: folder for weights and checkpoints, on a disk that driver and workers share.
+        trial_timeout: seconds after which a trial counts as hanging; None for never.
     """
 
     task: Task
@@ -46,6 +48,7 @@ class WorkerSettings:
     precision: str
     threads: int
     files: Path
+    trial_timeout: float | None
 
 
 class CandidateTrainable(tune.Trainable):
@@ -59,6 +62,7 @@ class CandidateTrainable(tune.Trainable):
         cuda = settings.device == "cuda" and torch.cuda.is_available()
         self._data = DeviceData.of(data, settings.task, torch.device("cuda" if cuda else "cpu"))
         self._evaluation: Evaluation | None = None
+        self._hang: TextIO | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._evaluation = None
@@ -67,7 +71,9 @@ class CandidateTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         number = self.config["number"]
         try:
-            report = self._advance(number)
+            # A trial that hung has had its process ended, and Ray has started it again in this one.
+            hung = "" if self._evaluation is not None else read_hang(self._settings.files, number)
+            report = Report(number=number, outcome="timeout", detail=hung) if hung else self._advance(number)
         except Diverged as error:
             probe = self._evaluation.training.probe_curve() if self._evaluation else None
             report = Report(number=number, outcome="diverged", detail=str(error), probe=probe)
@@ -76,6 +82,7 @@ class CandidateTrainable(tune.Trainable):
             report = Report(number=number, outcome=outcome, detail=traceback.format_exc())
         if report.outcome is not None:
             self._evaluation = None  # free its memory before the next trial is built
+            self._watch(None)
         return {"report": report, "done": report.outcome is not None}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -104,6 +111,7 @@ class CandidateTrainable(tune.Trainable):
         return Report(number=number, rows=rows, outcome="complete", measurement=measurement)
 
     def _begin(self) -> Evaluation:
+        self._watch(self._settings.trial_timeout)
         task = self._settings.task
         spec = self._space.spec(self.config["spec"])
         self._saved = time.monotonic()
@@ -121,6 +129,21 @@ class CandidateTrainable(tune.Trainable):
             # Every row is reported again: those since the last report may have died with a worker.
             evaluation.restore(state)
         return evaluation
+
+    def _watch(self, timeout: float | None) -> None:
+        """Ends this process when the trial takes longer than `timeout` seconds, or no longer watches it.
+
+        The watchdog is a thread in C that needs no interpreter lock, so code that hangs while it holds
+        the lock is ended too. It leaves a traceback of where the trial hung.
+        """
+        faulthandler.cancel_dump_traceback_later()
+        if self._hang is not None:
+            self._hang.close()
+            Path(self._hang.name).unlink(missing_ok=True)
+            self._hang = None
+        if timeout is not None:
+            self._hang = open_hang(self._settings.files, self.config["number"])
+            faulthandler.dump_traceback_later(timeout, exit=True, file=self._hang)
 
     def _checkpoint_if_due(self) -> None:
         if time.monotonic() - self._saved > CHECKPOINT_SECONDS:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas.balancing import BALANCES, Balance
 from nas.data import Dataset, Split, to_float, validation_draws
 from nas.noise import Noise, parse_noise
 from nas.stability import PROBES
-from nas.types import ProbeCurve, Recipe, Task
+from nas.types import Optimizer, ProbeCurve, Recipe, Task
 
 WARM_UP = 0.05
 """Share of the run over which the learning rate rises from zero; cosine decay to zero follows."""
@@ -23,6 +25,11 @@ BLOWN_UP = 100.0
 """An epoch whose mean loss is this many times the untrained network's has diverged."""
 
 PROBE_IMAGES = 64
+
+OPTIMIZERS: Mapping[Optimizer, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": partial(torch.optim.AdamW, fused=True),
+    "sgd": partial(torch.optim.SGD, momentum=0.9, fused=True),
+}
 
 
 class Diverged(Exception):  # noqa: N818 - an outcome of a trial, not an error
@@ -91,7 +98,8 @@ class Training:
 
     The loss is ``L_denoise + lambda * L_classify`` (AddUNet): the MSE over the noisy input's MSE, so that
     it starts near 1 at every noise level and lambda means the same everywhere, and the cross-entropy in
-    nats. AdamW, linear warm-up, cosine decay over the full budget. Losses stay on the device within an epoch.
+    nats; recipes may balance the two otherwise, and networks add a penalty. Linear warm-up, cosine decay
+    over the full budget. Losses stay on the device within an epoch.
 
     Args:
         network: images -> (denoised, logits); moved to the data's device.
@@ -110,11 +118,12 @@ class Training:
         self.task, self.recipe, self.data = task, recipe, data
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.bf16 = precision == "bf16"
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
-            fused=True,
+        learned = getattr(self.network, "tasks", ("denoise", "classify"))
+        self.tasks = [name for name in learned if name == "denoise" or task.classifies]
+        balance = BALANCES[recipe.balancing] if len(self.tasks) > 1 else Balance
+        self.balance = balance(recipe).to(self.device)
+        self.optimizer = OPTIMIZERS[recipe.optimizer](
+            self._parameter_groups(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
         self.epoch = 0
         self.step = 0
@@ -146,13 +155,13 @@ class Training:
         for start in range(self._done, len(self._order), self.recipe.batch_size):
             rows = self._order[start : start + self.recipe.batch_size]
             for group in self.optimizer.param_groups:
-                group["lr"] = self.recipe.learning_rate * self._schedule()
+                group["lr"] = self.recipe.learning_rate * self._schedule() * group["rate"]
             clean = to_float(self.data.images[rows])
             noisy = self.data.noise.add(clean, self.generator)
             labels = None if self.data.labels is None else self.data.labels[rows]
             losses = self._losses(noisy, clean, labels)
             self.optimizer.zero_grad(set_to_none=True)
-            self._total(*losses).backward()
+            self.balance.backward(*losses, self._penalty(), list(self.network.parameters()))
             self.optimizer.step()
             self.step += 1
             self._done += len(rows)
@@ -177,8 +186,8 @@ class Training:
         trivial = math.log(max(self.task.classes, 2))
         return ProbeCurve(
             steps=steps,
-            denoise=tuple(denoise) if self.task.denoises else (),
-            classify=tuple(c / trivial for c in classify) if self.task.classifies else (),
+            denoise=tuple(denoise) if self.task.denoises and "denoise" in self.tasks else (),
+            classify=tuple(c / trivial for c in classify) if "classify" in self.tasks else (),
         )
 
     def state(self) -> dict[str, Any]:
@@ -186,6 +195,7 @@ class Training:
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "balance": self.balance.state_dict(),
             "generator": self.generator.get_state(),
             "epoch": self.epoch,
             "step": self.step,
@@ -200,6 +210,7 @@ class Training:
         """Continues from a `state`; on the CPU the run then ends bit for bit as if it had never stopped."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.balance.load_state_dict(state["balance"])
         self.generator.set_state(state["generator"].cpu())
         self.epoch, self.step = state["epoch"], state["step"]
         self._order, self._done, self._sums = state["order"], state["done"], state["sums"]
@@ -215,6 +226,18 @@ class Training:
 
     def _total(self, denoise: Tensor, classify: Tensor) -> Tensor:
         return denoise + self.recipe.classification_weight * classify
+
+    def _penalty(self) -> Tensor | None:
+        penalty: Callable[[], Tensor | None] = getattr(self.network, "penalty", lambda: None)
+        return penalty()
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """For the optimiser: `rate` is a group's learning rate in units of the recipe's."""
+        rates = {"sharing": self.recipe.sharing_rate}
+        named = getattr(self.network, "parameter_groups", lambda: {"base": list(self.network.parameters())})()
+        groups = [{"params": group, "rate": rates.get(name, 1.0)} for name, group in named.items() if group]
+        own = list(self.balance.parameters())
+        return [*groups, *([{"params": own, "rate": 1.0, "weight_decay": 0.0}] if own else [])]
 
     def _schedule(self) -> float:
         """Share of the peak learning rate at the current step."""

@@ -11,7 +11,7 @@ from nas.bundle import Bundle
 from nas.bundle import open_bundle as _open_bundle
 from nas.errors import BundleError, ConfigError
 from nas.types import Candidate, Recipe
-from search_spaces import get_space
+from search_spaces import get_space, known_space
 from studies.best import choose
 from studies.launch import study_data
 from studies.provenance import describe
@@ -30,7 +30,7 @@ def open_bundle(path: Path | str) -> Bundle:
     Raises:
         BundleError: the folder is not a complete, undamaged bundle of a known version and space.
     """
-    return _open_bundle(Path(path), get_space)
+    return _open_bundle(Path(path), known_space)  # never a space that has to be imported
 
 
 def export_choice(

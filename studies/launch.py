@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from nas.data import Dataset, load, majority_accuracy, parse_source
-from nas.errors import ClusterError, ConfigError, StudyError
+from nas.errors import ClusterError, ConfigError, SpecError, StudyError
 from nas.noise import parse_noise
 from nas.objectives import DEFAULT, Baseline, resolve_objectives
 from nas.protocols import SearchSpace
 from nas.sampler import CHOICES
 from nas.search import Outcome, Progress, RunOptions, run_search
-from nas.types import Constraint, StudyConfig, Task
+from nas.types import Candidate, Constraint, Measurement, Recipe, StudyConfig, Task
 from search_spaces import get_space
 from studies.ledger import SqlLedger
+from studies.show import choices
 from studies.storage import (
     Storage,
     create_study,
@@ -53,6 +54,9 @@ class SearchRequest:
     sampler: str | None = None
     seed: int | None = None
     subset: int | None = None
+    early_stopping: bool | None = None
+    warm_start: str | None = None
+    baselines: bool = False
     storage: str | None = None
     command: str = ""
 
@@ -65,6 +69,7 @@ DEFAULTS: Mapping[str, Any] = {
     "objectives": DEFAULT,
     "sampler": "auto",
     "seed": 0,
+    "early_stopping": True,
 }
 TRIALS = 24
 
@@ -79,11 +84,14 @@ class Search:
     files: Path
     notes: tuple[str, ...]
     created: bool
+    known: Mapping[str, Measurement]
 
     def run(self, options: RunOptions, observe: Callable[[Progress], None] = lambda progress: None) -> Outcome:
         """See `nas.search.run_search`. A study that was made for a run that cannot start is taken back."""
         try:
-            return run_search(self.ledger.config, self.space, self.ledger, self.data, self.files, options, observe)
+            return run_search(
+                self.ledger.config, self.space, self.ledger, self.data, self.files, options, observe, self.known
+            )
         except (ConfigError, ClusterError):
             if self.created and not self.ledger.counts().proposals:
                 delete_study(self.ledger.storage, self.ledger.config.study)
@@ -100,9 +108,15 @@ def prepare(request: SearchRequest, options: RunOptions) -> Search:
     _check(request, options)
     name = request.study or default_name(request)
     storage = open_storage(request.storage)
+    if request.warm_start is not None:
+        open_study(request.warm_start, storage)  # refused before anything is made
     if has_study(storage, name):
-        return _resume(request, open_study(name, storage), storage)
-    return _create(request, options, name, storage)
+        search = _resume(request, open_study(name, storage), storage)
+    else:
+        search = _create(request, options, name, storage)
+    if not request.baselines:
+        return search
+    return dataclasses.replace(search, notes=(*search.notes, *_enqueue_baselines(search.ledger, search.space)))
 
 
 def default_name(request: SearchRequest) -> str:
@@ -136,8 +150,9 @@ def _check(request: SearchRequest, options: RunOptions) -> None:
             raise ConfigError(f"{option} is {value}; give at least {low}")
     if not options.cpus_per_trial > 0:
         raise ConfigError(f"--cpus-per-trial is {options.cpus_per_trial:g}; give more than 0")
-    if options.time_limit is not None and options.time_limit <= 0:
-        raise ConfigError(f"--time-limit is {options.time_limit:g} s; give more than 0")
+    for option, seconds in (("--time-limit", options.time_limit), ("--trial-timeout", options.trial_timeout)):
+        if seconds is not None and seconds <= 0:
+            raise ConfigError(f"{option} is {seconds:g} s; give more than 0")
 
 
 def _resume(request: SearchRequest, ledger: SqlLedger, storage: Storage) -> Search:
@@ -163,6 +178,7 @@ def _resume(request: SearchRequest, ledger: SqlLedger, storage: Storage) -> Sear
         sampler=request.sampler or stored.sampler,
         seed=stored.seed if request.seed is None else request.seed,
         subset=stored.subset if request.subset is None else request.subset,
+        early_stopping=stored.early_stopping if request.early_stopping is None else request.early_stopping,
     )
     if differences := difference(stored, wanted):
         raise StudyError(
@@ -170,7 +186,13 @@ def _resume(request: SearchRequest, ledger: SqlLedger, storage: Storage) -> Sear
             "leave those options out, or give another --study name"
         )
     return Search(
-        ledger=ledger, space=space, data=data, files=files_dir(storage.url, stored.study), notes=(), created=False
+        ledger=ledger,
+        space=space,
+        data=data,
+        files=files_dir(storage.url, stored.study),
+        notes=(),
+        created=False,
+        known={} if request.warm_start is None else measured(open_study(request.warm_start, storage), ledger),
     )
 
 
@@ -198,14 +220,81 @@ def _create(request: SearchRequest, options: RunOptions, name: str, storage: Sto
         seed=wanted["seed"],
         device="cuda" if options.gpus_per_trial > 0 else "cpu",
         threads=max(1, int(options.cpus_per_trial)),
+        early_stopping=wanted["early_stopping"],
     )
     from studies.provenance import provenance
 
     origin = provenance() | {"data_root": str(request.data_root.resolve()) if request.data_root else None}
     ledger = create_study(storage, config, space.distributions(task), origin, request.command)
+    known: Mapping[str, Measurement] = {}
+    if request.warm_start is not None:
+        source = open_study(request.warm_start, storage)
+        known = measured(source, ledger)
+        notes.append(f"warm start: {_enqueue_front(source, ledger, space)} candidates from study {request.warm_start}")
     return Search(
-        ledger=ledger, space=space, data=data, files=files_dir(storage.url, name), notes=tuple(notes), created=True
+        ledger=ledger,
+        space=space,
+        data=data,
+        files=files_dir(storage.url, name),
+        notes=tuple(notes),
+        created=True,
+        known=known,
     )
+
+
+def measured(source: SqlLedger, ledger: SqlLedger) -> dict[str, Measurement]:
+    """Measurements of another study by digest, where data, noise, precision and seed of both are the same.
+
+    The recipe is part of the digest, epochs included.
+    """
+    for field in ("fingerprint", "subset", "task", "device", "precision", "seed"):
+        if getattr(source.config, field) != getattr(ledger.config, field):
+            return {}
+    names = {o.name for o in ledger.config.objectives}
+    return {r.digest: source.measurement(r.number) for r in source.results() if names <= set(r.values)}
+
+
+def _enqueue_front(source: SqlLedger, ledger: SqlLedger, space: SearchSpace) -> int:
+    """Enqueues the front of another study, as far as it lies in this study's space; how many did."""
+    count = 0
+    results = {result.number: result for result in source.results()}
+    for number in source.front():
+        try:
+            recipe = Recipe.from_dict({**results[number].recipe, "epochs": ledger.config.epochs})
+            params = space.encode(Candidate(spec=space.spec(results[number].spec), recipe=recipe))
+        except SpecError:
+            continue
+        if all(params.get(name) in choices(d) for name, d in ledger.distributions.items()):
+            ledger.study.enqueue_trial({name: params[name] for name in ledger.distributions})
+            count += 1
+    return count
+
+
+def _enqueue_baselines(ledger: SqlLedger, space: SearchSpace) -> list[str]:
+    """Enqueues the space's reference networks, those that the study does not hold yet; lines that say which."""
+    config = ledger.config
+    if not hasattr(space, "baselines"):
+        return [f"baselines: space {space.name} has none"]
+    known = [trial.system_attrs.get("fixed_params", trial.params) for trial in ledger.study.get_trials(deepcopy=False)]
+    enqueued, left_out = [], []
+    for name, candidate in space.baselines(config.task, config.epochs, config.constraints).items():
+        encoded = space.encode(candidate)
+        params = {gene: encoded.get(gene) for gene in ledger.distributions}
+        outside = [gene for gene, d in ledger.distributions.items() if params[gene] not in choices(d)]
+        cost = space.cost(candidate.spec, config.task)
+        over = [c.name for c in config.constraints if c.violation(cost) > 0]
+        if outside:
+            left_out.append(f"{name} ({outside[0]} {params[outside[0]]} is not in the study's space)")
+        elif space.decode(params, config.task, config.epochs) != candidate:
+            left_out.append(f"{name} (not in the study's space)")
+        elif over:
+            left_out.append(f"{name} (over the limit of {over[0]})")
+        elif params not in known:
+            ledger.study.enqueue_trial(params, user_attrs={"baseline": name})
+            known.append(params)
+            enqueued.append(name)
+    lines = [f"baselines: {', '.join(enqueued)}" if enqueued else "baselines: none that the study does not hold"]
+    return [*lines, *([f"left out: {', '.join(left_out)}"] if left_out else [])]
 
 
 def study_data(ledger: SqlLedger, root: Path | None = None) -> Dataset:

@@ -158,6 +158,48 @@ def test_each_fault_ends_as_the_design_says(make: Any, tmp_path: Path) -> None:
     assert set(search.ledger.front()) <= {r.number for r in search.ledger.results()}
 
 
+def test_weak_candidates_are_stopped_at_rungs(make: Any, tmp_path: Path) -> None:
+    search = make(epochs=9, early_stopping=True)
+    outcome = search.run(9)
+    assert outcome.counts.trained == 9
+    stopped = [r for r in search.ledger.trials() if r.reason == "stopped"]
+    assert stopped, "of nine, six at least are not among the best third"
+    for record in stopped:
+        assert record.epochs_done in (1, 3)
+        assert record.detail == f"not among the best at epoch {record.epochs_done}"
+        assert search.ledger.epochs_table(record.number)[-1].epoch == record.epochs_done
+        trial = search.ledger.study.trials[record.number]
+        assert trial.state.name == "PRUNED"
+        assert trial.values is None
+        assert not trial.intermediate_values
+    assert not set(search.ledger.front()) & {r.number for r in stopped}
+    assert not list(search.files.glob("*.checkpoint"))
+    judged = search.ledger.judged()
+    assert {judged[r.number][0] for r in stopped} <= {1, 3}
+
+
+def test_a_hanging_trial_fails_with_where_it_hung(make: Any, tmp_path: Path) -> None:
+    search = make(ToySpace(faults=("hang", "none"), scratch=str(tmp_path)))
+    search.ledger.study.enqueue_trial({"width": 5, "fault": "hang"})
+    search.ledger.study.enqueue_trial({"width": 6, "fault": "none"})
+    outcome = search.run(1, trial_timeout=12, concurrency=1)
+    record = search.ledger.trial(0)
+    assert (record.reason, search.states()[0]) == ("timeout", "FAIL")
+    assert "_fault" in record.detail, "the traceback says where"
+    assert (outcome.counts.trained, outcome.counts.failed) == (1, 1)
+    assert not list(search.files.glob("*.hang"))
+
+
+def test_a_lost_worker_s_trial_goes_on_from_its_checkpoint(make: Any, tmp_path: Path) -> None:
+    search = make(ToySpace(faults=("kill_late",), scratch=str(tmp_path)), epochs=6)
+    outcome = search.run(1, concurrency=1)
+    assert outcome.counts.complete == 1
+    # Killed in its fifth epoch, it goes on after the third: epochs 1 to 4 begin once or twice, never thrice.
+    begun = (tmp_path / "epochs").read_text().split()
+    assert begun == ["1", "2", "3", "4", "5", "4", "5", "6"]
+    assert [row.epoch for row in search.ledger.epochs_table(0)] == [1, 2, 3, 4, 5, 6]
+
+
 def test_a_worker_killed_once_is_retried_under_its_number(make: Any, tmp_path: Path) -> None:
     search = make(ToySpace(faults=("kill_once",), scratch=str(tmp_path)))
     outcome = search.run(2)

@@ -1,22 +1,30 @@
-"""How well a network restores and recognises the images of a split: what ``evaluate`` prints."""
+"""How well a network restores and recognises images: what ``evaluate`` prints and cards hold."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import torch
 from skimage.metrics import structural_similarity
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas.bundle import Bundle
-from nas.data import Dataset, Split, validation_draws
+from nas.data import Dataset, Split, to_float, validation_draws
 from nas.errors import DataError
-from nas.metrics import correct, psnr
+from nas.inference import Predict, tiled
+from nas.metrics import psnr
 from nas.noise import Noise
+from nas.reference_denoisers import Denoiser, restore
+from nas.sources import read_photograph
 from nas.training import noisy_batches
+
+Batch = tuple[Tensor, Tensor, Tensor | None]
 
 SSIM_WINDOW = 7
 """Side in pixels of the window of scikit-image's SSIM."""
@@ -30,30 +38,31 @@ class Assessment:
         psnr: of the restored images in dB, as `nas.evaluation.judge` takes it.
         ssim: structural similarity of the restored images, at most 1.
         accuracy: top-1 on the noisy images in percent; None without labels or without classes.
+        confusion: how often each class (row) was answered with each class (column); None without accuracy.
         noisy_psnr: of the noisy images themselves, as they are, in dB.
         noisy_ssim: of the noisy images themselves.
-        images: images in the split.
+        reference_psnr: of what a reference denoiser restored; None without one.
+        reference_ssim: of the same.
+        images: images judged.
         draws: noise draws that each image was judged under.
     """
 
     psnr: float
     ssim: float
     accuracy: float | None
+    confusion: tuple[tuple[int, ...], ...] | None
     noisy_psnr: float
     noisy_ssim: float
+    reference_psnr: float | None
+    reference_ssim: float | None
     images: int
     draws: int
 
 
 def assess(
-    predict: Callable[[Tensor], tuple[Tensor, Tensor]],
-    split: Split,
-    noise: Noise,
-    *,
-    seed: int,
-    draws: int = 1,
+    predict: Predict, split: Split, noise: Noise, *, seed: int, draws: int = 1, reference: Denoiser | None = None
 ) -> Assessment:
-    """Judges whatever maps noisy images (N, C, H, W) to (denoised (N, C, H, W), logits (N, K)), on the CPU.
+    """Judges whatever maps noisy images to restored ones and logits, on the CPU.
 
     Args:
         predict: a network in evaluation mode, or any other runtime behind a function.
@@ -61,33 +70,18 @@ def assess(
         noise: added to them.
         seed: of the noise; the same seed gives the same noisy images.
         draws: noise draws for each image.
+        reference: judged on the same noisy images (see `nas.reference_denoisers`).
 
     Raises:
         DataError: images have a side under 3 pixels, which SSIM is not defined for.
     """
-    restored, noisy_input, similar, noisy_similar, hits = [], [], [], [], []
-    with torch.inference_mode():
-        for noisy, clean, labels in noisy_batches(split, noise, torch.device("cpu"), seed=seed, draws=draws):
-            # Networks are trained and judged in this layout; another one rounds differently.
-            denoised, logits = predict(noisy.contiguous(memory_format=torch.channels_last))
-            restored.append(psnr(denoised, clean))
-            noisy_input.append(psnr(noisy, clean, clip=False))
-            similar += ssim(denoised, clean)
-            noisy_similar += ssim(noisy, clean)
-            if labels is not None and logits.shape[1] > 0:
-                hits.append(correct(logits, labels))
-    return Assessment(
-        psnr=_mean(restored),
-        ssim=fmean(similar),
-        accuracy=100 * _mean(hits) if hits else None,
-        noisy_psnr=_mean(noisy_input),
-        noisy_ssim=fmean(noisy_similar),
-        images=len(split.images),
-        draws=draws,
-    )
+    batches = noisy_batches(split, noise, torch.device("cpu"), seed=seed, draws=draws)
+    return _assess(predict, batches, len(split.images), draws, reference)
 
 
-def assess_bundle(bundle: Bundle, data: Dataset, noise: Noise, *, part: str = "test") -> Assessment:
+def assess_bundle(
+    bundle: Bundle, data: Dataset, noise: Noise, *, part: str = "test", reference: Denoiser | None = None
+) -> Assessment:
     """Judges a bundle on a split of a data set, under noise that depends on the data alone.
 
     A network that knows classes is judged on denoising alone where the data has no labels, and vice versa.
@@ -96,13 +90,14 @@ def assess_bundle(bundle: Bundle, data: Dataset, noise: Noise, *, part: str = "t
         bundle: as `nas.bundle.open_bundle` returns it.
         data: its channels must be the network's, and its classes, when it has any and the network too.
         noise: any kind and strength.
-        part: ``train``, ``validation`` or ``test``. On ``validation``, seed and draws are the search's.
+        part: ``train``, ``validation``, ``test``, or ``all`` three. On ``validation``, seed and draws are
+            the search's.
+        reference: see `assess`.
 
     Raises:
         DataError: the data does not fit the network.
     """
-    split: Split = getattr(data, part)
-    channels = split.images.shape[1]
+    channels = data.test.images.shape[1]
     if channels != bundle.task.channels:
         raise DataError(
             f"{data.name}: images have {channels} channel(s), the network of {bundle.path} takes "
@@ -113,8 +108,84 @@ def assess_bundle(bundle: Bundle, data: Dataset, noise: Noise, *, part: str = "t
             f"{data.name}: {len(data.classes)} classes ({_some(data.classes)}) are not the {len(bundle.classes)} of "
             f"{bundle.path} ({_some(bundle.classes)}); evaluate it on data with the same class names"
         )
+    return assess_data(bundle.network, data, noise, part=part, reference=reference)
+
+
+def assess_data(
+    predict: Predict, data: Dataset, noise: Noise, *, part: str, reference: Denoiser | None = None
+) -> Assessment:
+    """Judges on a split of a data set, under noise that depends on the data alone; see `assess_bundle`."""
+    split = _part(data, part)
     seed = int(data.fingerprint, 16) % 2**63
-    return assess(bundle.network, split, noise, seed=seed, draws=validation_draws(len(split.images)))
+    draws = validation_draws(len(split.images))
+    return assess(predict, split, noise, seed=seed, draws=draws, reference=reference)
+
+
+def assess_photographs(
+    predict: Predict, channels: int, paths: Sequence[Path], noise: Noise, *, reference: Denoiser | None = None
+) -> Assessment:
+    """Judges on photographs of any sizes, each at its full size, under noise of the image's own.
+
+    A network is run in tiles where a photograph would not fit (see `nas.inference`), another function as it is.
+    A network for colour (3 `channels`) takes gray photographs as colour ones. The noise depends on the image
+    and the noise's name alone. Only one photograph is in memory at a time.
+
+    Raises:
+        DataError: a photograph cannot be read, or is in colour where the network takes gray.
+    """
+    if isinstance(predict, nn.Module):
+        predict = tiled(predict, channels)
+    return _assess(predict, _photograph_batches(channels, paths, noise), len(paths), 1, reference)
+
+
+def _photograph_batches(channels: int, paths: Sequence[Path], noise: Noise) -> Iterator[Batch]:
+    for path in paths:
+        image = read_photograph(path)
+        if image.shape[0] == 1 and channels == 3:
+            image = image.repeat(3, axis=0)  # as among colour images in a search
+        if image.shape[0] != channels:
+            raise DataError(
+                f"image {path}: {image.shape[0]} channel(s), the network takes {channels}; evaluate it on such images"
+            )
+        seed = int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:7], "big")
+        clean = to_float(torch.from_numpy(image)[None])
+        yield noise.add(clean, torch.Generator().manual_seed(seed)), clean, None
+
+
+def _assess(
+    predict: Predict, batches: Iterable[Batch], images: int, draws: int, reference: Denoiser | None
+) -> Assessment:
+    columns: dict[str, list[float]] = {
+        name: [] for name in ("psnr", "ssim", "noisy_psnr", "noisy_ssim", "reference_psnr", "reference_ssim")
+    }
+    confusion: Tensor | None = None
+    with torch.inference_mode():
+        for noisy, clean, labels in batches:
+            # Networks are trained and judged in this layout; another one rounds differently.
+            denoised, logits = predict(noisy.contiguous(memory_format=torch.channels_last))
+            columns["psnr"] += psnr(denoised, clean).tolist()
+            columns["ssim"] += ssim(denoised, clean)
+            columns["noisy_psnr"] += psnr(noisy, clean, clip=False).tolist()
+            columns["noisy_ssim"] += ssim(noisy, clean)
+            if reference is not None:
+                restored = restore(reference, noisy, clean)
+                columns["reference_psnr"] += psnr(restored, clean).tolist()
+                columns["reference_ssim"] += ssim(restored, clean)
+            if labels is not None and (classes := logits.shape[1]) > 0:
+                pairs = torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2)
+                confusion = pairs if confusion is None else confusion + pairs
+    means = {name: fmean(values) if values else None for name, values in columns.items()}
+    table: tuple[tuple[int, ...], ...] | None = None
+    if confusion is not None:
+        side = round(len(confusion) ** 0.5)
+        table = tuple(tuple(row) for row in confusion.view(side, side).tolist())
+    return Assessment(
+        **means,  # type: ignore[arg-type]  # None for the reference alone
+        accuracy=None if confusion is None or table is None else _accuracy(table),
+        confusion=table,
+        images=images,
+        draws=draws,
+    )
 
 
 def ssim(output: Tensor, clean: Tensor) -> list[float]:
@@ -135,8 +206,17 @@ def ssim(output: Tensor, clean: Tensor) -> list[float]:
     return [float(same(*pair)) for pair in pairs]
 
 
-def _mean(parts: list[Tensor]) -> float:
-    return float(torch.cat(parts).double().mean())
+def _accuracy(confusion: Sequence[Sequence[int]]) -> float:
+    return 100 * sum(row[i] for i, row in enumerate(confusion)) / sum(map(sum, confusion))
+
+
+def _part(data: Dataset, part: str) -> Split:
+    if part != "all":
+        split: Split = getattr(data, part)
+        return split
+    splits = (data.train, data.validation, data.test)
+    labels = [split.labels for split in splits if split.labels is not None]
+    return Split(np.concatenate([split.images for split in splits]), np.concatenate(labels) if labels else None)
 
 
 def _some(names: tuple[str, ...]) -> str:

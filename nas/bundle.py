@@ -28,6 +28,7 @@ FORMAT = 1
 ARCHITECTURE = "architecture.json"
 WEIGHTS = "weights.safetensors"
 ONNX = "model.onnx"
+INT8 = "model.int8.onnx"
 PROGRAM = "model.pt2"
 PARITY = "parity.json"
 CARD = "README.md"
@@ -103,6 +104,8 @@ def _open(path: Path, get_space: Callable[[str], SearchSpace]) -> Bundle:
             raise BundleError(f"digest is {digest!r}, that of the spec and recipe is {candidate.digest!r}")
         if (params := space.cost(spec, task).params) > MAX_PARAMS:
             raise BundleError(f"the network has {params} parameters, a bundle at most {MAX_PARAMS}")
+        # A file that is too small for them is refused before memory is taken, too.
+        _check_size(path / WEIGHTS, 4 * params, 8 * MAX_PARAMS)
         # Fresh weights are drawn and thrown away; the caller's random numbers should not notice.
         with torch.random.fork_rng(devices=[]):
             network = space.build(spec, task).eval()
@@ -153,9 +156,10 @@ def _space(value: Mapping[str, Any], get_space: Callable[[str], SearchSpace]) ->
 
 
 def _recipe(value: Mapping[str, Any]) -> Recipe:
-    for name, number in value.items():
-        if type(number) not in (int, float) or not math.isfinite(number):
-            raise BundleError(f"recipe: {name} is {number!r}, must be a finite number")
+    for name, found in value.items():
+        # Words are checked by the recipe itself.
+        if type(found) is not str and (type(found) not in (int, float) or not math.isfinite(found)):
+            raise BundleError(f"recipe: {name} is {found!r}, must be a finite number")
     return Recipe.from_dict(value)
 
 

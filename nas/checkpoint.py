@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pickle
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from nas.errors import StudyError
 
@@ -15,6 +16,18 @@ if TYPE_CHECKING:
     from torch import nn
 
 log = logging.getLogger(__name__)
+
+DAMAGE = (
+    pickle.UnpicklingError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What torch raises for a file that was cut off or changed, found by doing so."""
 
 
 def weights_path(folder: Path, number: int) -> Path:
@@ -27,12 +40,37 @@ def checkpoint_path(folder: Path, number: int) -> Path:
     return folder / f"trial-{number}.checkpoint"
 
 
+def strip_path(folder: Path, number: int) -> Path:
+    """Where the picture lies of what a finished trial's network does."""
+    return folder / f"trial-{number}.png"
+
+
+def hang_path(folder: Path, number: int) -> Path:
+    """Where a trial that hangs leaves a traceback."""
+    return folder / f"trial-{number}.hang"
+
+
+def traceback_path(folder: Path, number: int) -> Path:
+    """Where the traceback of a confirmation's run lies that ended by a bug, until the run is complete."""
+    return folder / f"trial-{number}.traceback"
+
+
+def confirm_dir(folder: Path) -> Path:
+    """Where the runs that confirm a study's front keep what trials keep, while they are under way."""
+    return folder / "confirm"
+
+
 def save_weights(network: nn.Module, folder: Path, number: int) -> None:
     """Writes the network's state, creating `folder` if need be."""
     from safetensors.torch import save_file
 
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    _write(weights_path(folder, number), lambda file: save_file(tensors, file))
+    write_whole(weights_path(folder, number), lambda file: save_file(tensors, file))
+
+
+def save_strip(picture: bytes, folder: Path, number: int) -> None:
+    """Writes a trial's picture (see `nas.strips.strip`), creating `folder` if need be."""
+    write_whole(strip_path(folder, number), lambda file: file.write_bytes(picture))
 
 
 def load_weights(network: nn.Module, folder: Path, number: int) -> None:
@@ -57,7 +95,7 @@ def save_checkpoint(state: Mapping[str, Any], folder: Path, number: int, *, dige
     import torch
 
     content = {"digest": digest, "seed": seed, "state": dict(state)}
-    _write(checkpoint_path(folder, number), lambda file: torch.save(content, file))
+    write_whole(checkpoint_path(folder, number), lambda file: torch.save(content, file))
 
 
 def load_checkpoint(folder: Path, number: int, *, digest: str, seed: int) -> dict[str, Any] | None:
@@ -65,24 +103,68 @@ def load_checkpoint(folder: Path, number: int, *, digest: str, seed: int) -> dic
 
     Nothing is unpickled but tensors and plain values.
     """
+    content = _read(checkpoint_path(folder, number))
+    if content is None or (content["digest"], content["seed"]) != (digest, seed):
+        return None
+    state: dict[str, Any] = content["state"]
+    return state
+
+
+def checkpoint_epoch(folder: Path, number: int) -> int | None:
+    """The epoch after which a trial's checkpoint goes on; None when there is none that can be read."""
+    content = _read(checkpoint_path(folder, number))
+    return None if content is None else len(content["state"]["rows"])
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What `save_checkpoint` wrote; None, with a warning if it is there, when it cannot be read."""
     import torch
 
-    path = checkpoint_path(folder, number)
     if not path.exists():
         return None
     try:
-        content = torch.load(path, weights_only=True)
-        if (content["digest"], content["seed"]) == (digest, seed):
-            state: dict[str, Any] = content["state"]
-            return state
-    except Exception as error:  # torch raises a dozen kinds for a damaged file; each means the same here
+        content: dict[str, Any] = torch.load(path, weights_only=True)
+        if not isinstance(content, dict) or content.keys() != {"digest", "seed", "state"}:
+            raise ValueError("it is of something else")
+    except (OSError, *DAMAGE) as error:
+        if "DefaultCPUAllocator" in str(error):
+            raise  # memory ran out, which says nothing about the file
         log.warning("checkpoint %s cannot be read (%s); its trial starts again", path, type(error).__name__)
-    return None
+        return None
+    return content
+
+
+def open_hang(folder: Path, number: int) -> TextIO:
+    """An empty file for the traceback of a trial that will be ended because it hangs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return hang_path(folder, number).open("w")
+
+
+def read_hang(folder: Path, number: int) -> str:
+    """Where a trial hung when it was ended; empty when it was not."""
+    path = hang_path(folder, number)
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def drop_checkpoint(folder: Path, number: int) -> None:
-    """Deletes a trial's checkpoint, if there is one."""
+    """Deletes what an unfinished trial kept, if there is anything."""
     checkpoint_path(folder, number).unlink(missing_ok=True)
+    hang_path(folder, number).unlink(missing_ok=True)
+    traceback_path(folder, number).unlink(missing_ok=True)
+    for partial in folder.glob(f"trial-{number}.*.partial"):  # of a process that was killed while it wrote
+        partial.unlink(missing_ok=True)
+
+
+def tidy(folder: Path, ended: Iterable[int], front: Iterable[int]) -> None:
+    """Deletes what trials that `ended` left: checkpoints, and weights of those that are not on the `front`.
+
+    Each trial's are deleted when it ends; this is for those whose driver was killed in between.
+    """
+    if folder.exists():
+        there = {int(path.name.split(".")[0].removeprefix("trial-")) for path in folder.glob("trial-[0-9]*.*")}
+        for number in there & set(ended):
+            drop_checkpoint(folder, number)
+        drop_weights(folder, there & set(ended) - set(front))
 
 
 def drop_weights(folder: Path, numbers: Iterable[int]) -> None:
@@ -93,14 +175,16 @@ def drop_weights(folder: Path, numbers: Iterable[int]) -> None:
 
 def drop_all(folder: Path) -> None:
     """Deletes everything that trials left in `folder`, and the folder itself if nothing else is in it."""
-    for path in folder.glob("trial-*"):
-        if path.suffix in (".safetensors", ".checkpoint", ".partial"):
+    for path in (*folder.glob("trial-*"), *confirm_dir(folder).glob("trial-*")):
+        if path.suffix in (".safetensors", ".checkpoint", ".hang", ".traceback", ".png", ".partial"):
             path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        folder.rmdir()
+    for empty in (confirm_dir(folder), folder):
+        with contextlib.suppress(OSError):
+            empty.rmdir()
 
 
-def _write(target: Path, write: Callable[[Path], None]) -> None:
+def write_whole(target: Path, write: Callable[[Path], object]) -> None:
+    """Has `write` make a file beside `target` and then puts it in its place."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:

@@ -7,6 +7,7 @@ validation comes out of the training data. See `nas.sources` for what each name 
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.errors import ConfigError, DataError
-from nas.sources import IN_FOLDER, NAMED, PARTS, TEST, TRAIN, VALIDATION, Images, Labels, Pool, plain
+from nas.sources import (
+    IN_FOLDER,
+    NAMED,
+    PARTS,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Images,
+    Labels,
+    Pool,
+    cut_photographs,
+    has_splits,
+    list_photographs,
+    plain,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 DEFAULT_ROOT = Path("~/.cache/skipnas/data")
 HELD_OUT = 0.2
@@ -113,6 +130,54 @@ def load(source: str, *, root: Path | None = None, subset: int | None = None) ->
         for code, chosen in rows.items()
     }
     return Dataset(name, splits[TRAIN], splits[VALIDATION], splits[TEST], pool.classes, fingerprint)
+
+
+def photographs(source: str, part: str | None, *, seen: str | None) -> tuple[list[Path], str]:
+    """The photographs of ``images:DIR`` to judge a network on, whole, and the split they are of.
+
+    Args:
+        source: canonical, of the kind ``images``.
+        part: ``validation`` or ``test``; None for all, where the folder has no splits of its own and is not
+            what the network has seen, else for ``test``.
+        seen: fingerprint of the data that the network comes from; None when it is not known.
+
+    Returns:
+        Paths, and ``validation``, ``test`` or ``all``.
+
+    Raises:
+        DataError: the folder cannot be read, or has no such split.
+    """
+    folder = Path(source.partition(":")[2])
+    paths = [path for path, _ in list_photographs(folder)]
+    pool = cut_photographs(folder, tell=log.debug)
+    fingerprint = _fingerprint(pool)
+    if part is None and seen not in (None, fingerprint) and not has_splits(folder):
+        return paths, "all"
+    wanted = {"validation": VALIDATION, "test": TEST}[part or "test"]
+    split = _split_of_groups(pool, source, fingerprint)
+    return [path for path, code in zip(paths, split, strict=True) if code == wanted], part or "test"
+
+
+def split_photographs(source: str) -> tuple[list[Path], NDArray[np.int64], str]:
+    """The photographs of ``images:DIR``, the split of each (TRAIN, VALIDATION or TEST), and the fingerprint.
+
+    They are those of `load`, which cuts the photographs to patches: what a search has not seen no training of
+    whole photographs sees either.
+
+    Raises:
+        DataError: the folder cannot be read, or a split would be empty.
+    """
+    folder = Path(source.partition(":")[2])
+    pool = cut_photographs(folder, tell=log.debug)
+    fingerprint = _fingerprint(pool)
+    paths = [path for path, _ in list_photographs(folder)]
+    return paths, _split_of_groups(pool, source, fingerprint), fingerprint
+
+
+def _split_of_groups(pool: Pool, source: str, fingerprint: str) -> NDArray[np.int64]:
+    _, first = np.unique(pool.groups, return_index=True)
+    split: NDArray[np.int64] = assign(pool, source, fingerprint)[first]
+    return split
 
 
 def assign(pool: Pool, name: str, fingerprint: str) -> NDArray[np.int64]:

@@ -25,6 +25,10 @@ class StorageError(SkipnasError):
     """A database cannot be opened, written or understood."""
 
 
+class LeaseLostError(SkipnasError):
+    """A trial belongs to another driver now, or a place in the budget is gone; nothing was written."""
+
+
 class StudyError(SkipnasError):
     """A study does not exist, or does not match what was asked of it."""
 

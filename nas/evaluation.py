@@ -8,7 +8,7 @@ import math
 import resource
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class Evaluation:
         seed: int,
         precision: str = "fp32",
     ) -> None:
-        _reset_peak_memory(data.images.device)
+        _reset_peak_memory(data.device)
         started = time.perf_counter()
         torch.manual_seed(seed)
         self.training = Training(build(), task, recipe, data, seed=seed, precision=precision)
@@ -154,7 +154,7 @@ class Evaluation:
         )
 
 
-def judge(network: nn.Module, batches: Sequence[tuple[Tensor, Tensor, Tensor | None]]) -> tuple[float, float | None]:
+def judge(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor, Tensor | None]]) -> tuple[float, float | None]:
     """Mean PSNR in dB (mean over images of each image's PSNR) and top-1 accuracy in percent.
 
     Accuracy is taken on the noisy images; None without labels. The network is left in training mode as found.

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import onnxruntime
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from nas.bundle import ARCHITECTURE, CARD, FORMAT, ONNX, PARITY, PROGRAM, WEIGHTS, Bundle, open_bundle
+from nas.bundle import ARCHITECTURE, CARD, FORMAT, INT8, ONNX, PARITY, PROGRAM, WEIGHTS, Bundle, open_bundle
 from nas.card import card
 from nas.errors import BundleError
+from nas.onnx_model import INPUT, OUTPUTS, open_onnx, quantize
 from nas.protocols import SearchSpace
 from nas.types import Candidate, Task
 
@@ -33,7 +33,8 @@ PARITY_LIMIT = 1e-4
 PARITY_SIZES = ((1, 17, 23), (3, 29, 35), (2, 32, 48))
 """(batch, height, width) beside the task's own: two that every U-Net must pad, one that none of 5 levels must."""
 
-OUTPUTS = ("denoised", "logits")
+Judge = Callable[[Callable[[Tensor], tuple[Tensor, Tensor]]], dict[str, Any]]
+"""Measures what maps noisy images to denoised ones and logits: split -> figures."""
 
 
 def export_bundle(
@@ -46,6 +47,8 @@ def export_bundle(
     network: nn.Module,
     images: Tensor,
     facts: Mapping[str, Any],
+    judge: Judge | None = None,
+    calibration: Tensor | None = None,
 ) -> dict[str, Any]:
     """Writes a bundle and proves that its programs compute what the network does.
 
@@ -61,7 +64,11 @@ def export_bundle(
             machine. All are kept; the card shows those that it knows: ``study``, ``trial``, ``seed``,
             ``data`` (of ``folder:DIR`` only the folder's name is kept), ``images`` (split -> number),
             ``values`` (as in `nas.types.Measurement`, and ``noisy_psnr``), ``split`` (which they are from),
-            ``hardware`` (of the latency).
+            ``hardware`` (of the latency), ``confirmed`` (``seeds``, and ``values`` as name -> mean, sd, low,
+            high, n), ``licence``.
+        judge: measures the network as it was written; kept as the fact ``measured``.
+        calibration: noisy training images (N, C, H, W); when given, an int8 program is written too, and
+            kept as the fact ``int8``: ``bytes``, and ``measured`` by `judge`.
 
     Returns:
         What parity.json holds: ``limit``, ``holds``, ``sizes`` (N, C, H, W) and ``differences``, the
@@ -90,7 +97,7 @@ def export_bundle(
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):
             raise BundleError(f"{target} exists and is not an empty folder; give a new one, or remove it")
         partial.mkdir(parents=True)
-        parity = _write(partial, architecture, space, network, images)
+        parity = _write(partial, architecture, space, network, images, judge, calibration)
         partial.replace(target)
     except OSError as error:
         raise BundleError(f"{target} cannot be written ({error.strerror}); give a folder that can be") from error
@@ -100,7 +107,13 @@ def export_bundle(
 
 
 def _write(
-    folder: Path, architecture: Mapping[str, Any], space: SearchSpace, network: nn.Module, images: Tensor
+    folder: Path,
+    architecture: dict[str, Any],
+    space: SearchSpace,
+    network: nn.Module,
+    images: Tensor,
+    judge: Judge | None,
+    calibration: Tensor | None,
 ) -> dict[str, Any]:
     _write_json(folder / ARCHITECTURE, architecture)
     # Copies, as safetensors takes neither shared memory nor the layout that training leaves.
@@ -120,7 +133,7 @@ def _write(
     (folder / ONNX).write_bytes(model.SerializeToString())
 
     programs: dict[str, Callable[[Tensor], Any]] = {
-        "onnx": _onnx_runner(folder / ONNX),
+        "onnx": open_onnx(folder / ONNX),
         "torch_export": program.module(),
     }
     parity = _parity(bundle.network, programs, images)
@@ -130,6 +143,14 @@ def _write(
             "export another network"
         )
     _write_json(folder / PARITY, parity)
+    if judge is not None:
+        architecture["facts"]["measured"] = judge(bundle.network)
+    if calibration is not None:
+        (folder / INT8).write_bytes(quantize(model, calibration).SerializeToString())
+        measured = {} if judge is None else judge(open_onnx(folder / INT8))
+        sizes = {"bytes": (folder / INT8).stat().st_size, "float_bytes": (folder / ONNX).stat().st_size}
+        architecture["facts"]["int8"] = {**sizes, "images": len(calibration), "measured": measured}
+    _write_json(folder / ARCHITECTURE, architecture)
     (folder / CARD).write_text(card(architecture, parity), "utf-8")
     return parity
 
@@ -147,7 +168,7 @@ def _program(bundle: Bundle) -> ExportedProgram:
 
 def _onnx(program: ExportedProgram) -> onnx.ModelProto:
     """The program as ONNX: ``noisy`` to ``denoised`` and ``logits``, without notes about its origin."""
-    exported = torch.onnx.export(program, dynamo=True, input_names=["noisy"], output_names=list(OUTPUTS), verbose=False)
+    exported = torch.onnx.export(program, dynamo=True, input_names=[INPUT], output_names=list(OUTPUTS), verbose=False)
     assert exported is not None  # None is for the exporter of old
     model: onnx.ModelProto = exported.model_proto
     graph = model.graph
@@ -161,18 +182,6 @@ def _onnx(program: ExportedProgram) -> onnx.ModelProto:
     graph.output[1].type.tensor_type.shape.dim[0].dim_param = "batch"
     onnx.checker.check_model(model)
     return model
-
-
-def _onnx_runner(file: Path) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-
-    def run(noisy: Tensor) -> tuple[Tensor, Tensor]:
-        denoised, logits = session.run(OUTPUTS, {"noisy": noisy.numpy()})
-        return torch.from_numpy(denoised), torch.from_numpy(logits)
-
-    return run
 
 
 def _parity(network: nn.Module, programs: Mapping[str, Callable[[Tensor], Any]], images: Tensor) -> dict[str, Any]:

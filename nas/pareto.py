@@ -6,8 +6,9 @@ Inside, objectives become losses (all minimised), so that each formula is writte
 
 from __future__ import annotations
 
+import heapq
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,19 +24,18 @@ def _losses(values: Array, maximize: Sequence[bool]) -> Array:
 
 
 def _non_dominated(losses: Array) -> Mask:
-    # Sorted lexicographically, a point can only be dominated by one before it, and (dominance being
-    # transitive) by one on the front so far: n * |front| comparisons instead of n * n.
-    order = np.lexsort(losses.T[::-1])
-    front = np.empty_like(losses)
-    size = 0
+    # Sorted lexicographically, a point can only be dominated by one before it. So the first of those left is on
+    # the front, and what it dominates is dropped: |front| passes over fewer and fewer points.
+    left = np.lexsort(losses.T[::-1])
+    columns = losses[left].T
     mask = np.zeros(len(losses), dtype=bool)
-    for index in order:
-        point = losses[index]
-        rivals = front[:size]
-        if not np.any(np.all(rivals <= point, axis=1) & np.any(rivals < point, axis=1)):
-            front[size] = point
-            size += 1
-            mask[index] = True
+    while left.size:
+        mask[left[0]] = True
+        first = columns[:, 0]
+        equal = np.logical_and.reduce([column == value for column, value in zip(columns, first, strict=True)])
+        beaten = np.logical_and.reduce([column >= value for column, value in zip(columns, first, strict=True)])
+        mask[left[equal]] = True
+        left, columns = left[~beaten], columns[:, ~beaten]
     return mask
 
 
@@ -122,6 +122,101 @@ def contributions(values: Array, reference: Sequence[float], maximize: Sequence[
         # What the point hides counts too: a dominated point may take over a part.
         result[index] = total - _hypervolume(np.delete(losses, index, axis=0), ref)
     return np.maximum(result, 0.0)
+
+
+def net_gaps(values: Array, maximize: Sequence[bool]) -> Array:
+    """How far each point lies from those that an epsilon-net takes before it, shape (n,).
+
+    The net begins with the best point in the first objective, whose gap is infinite, and goes on with
+    the point that is farthest from all taken so far (Salinas et al., arXiv 2106.05680): the largest gaps
+    are a choice that covers the front evenly. Distances are Euclidean, in units of each objective's
+    range. Equal points have one gap.
+    """
+    points, rows = np.unique(_losses(values, maximize), axis=0, return_inverse=True)
+    gaps = np.empty(len(points))
+    if len(points):
+        span = points.max(axis=0) - points.min(axis=0)
+        points = points / np.where(span > 0, span, 1.0)
+        nearest = np.full(len(points), np.inf)
+        taken = 0  # sorted by the first objective
+        for _ in range(len(points)):
+            gaps[taken] = nearest[taken]
+            nearest = np.minimum(nearest, np.linalg.norm(points - points[taken], axis=1))
+            taken = int(np.argmax(nearest))
+    return gaps[rows.reshape(-1)]
+
+
+WITHIN_RANK: Mapping[str, Callable[[Array, Sequence[float], Sequence[bool]], Array]] = {
+    "hypervolume": contributions,
+    "epsilon-net": lambda values, reference, maximize: net_gaps(values, maximize),
+}
+"""Merits that order points of one non-domination rank, the largest first."""
+
+
+def best_first(
+    values: Array, count: int, reference: Sequence[float], maximize: Sequence[bool], within: str = "hypervolume"
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The `count` best points: by non-domination rank, and within a rank by a merit of `WITHIN_RANK`.
+
+    The merit of a point is among the points of its own rank. Ties keep their order.
+    Only as many fronts as are needed are peeled, so the best few of thousands are cheap.
+
+    Returns:
+        Rows of `values`, best first, and the keys (rank, -merit) that ordered them, shape (n, 2).
+    """
+    losses = _losses(values, maximize)
+    left = np.arange(len(losses))
+    order: list[int] = []
+    keys: list[tuple[float, float]] = []
+    rank = 0
+    while left.size and len(order) < count:
+        front = _non_dominated(losses[left])
+        members = left[front]
+        gains = WITHIN_RANK[within](np.asarray(values)[members], reference, maximize)
+        for position in np.argsort(-gains, kind="stable"):
+            order.append(int(members[position]))
+            keys.append((float(rank), -float(gains[position])))
+        left = left[~front]
+        rank += 1
+    return np.array(order[:count], dtype=np.int64), np.array(keys[:count], dtype=np.float64).reshape(-1, 2)
+
+
+def best_subset(values: Array, count: int, maximize: Sequence[bool]) -> NDArray[np.int64]:
+    """Rows of `count` points that together stand for the best: whole fronts, and of the last a spread choice.
+
+    From a front that does not fit, points are taken greedily by the hypervolume that they add to those
+    taken before (at least 63 % of the best possible, Nemhauser 1978), from a reference a tenth of the
+    front's range beyond its worst values. Contributions alone would favour the ends of a front.
+    """
+    losses = _losses(values, maximize)
+    left = np.arange(len(losses))
+    chosen: list[int] = []
+    while left.size and len(chosen) < count:
+        front = _non_dominated(losses[left])
+        members = left[front]
+        room = count - len(chosen)
+        chosen += members.tolist() if len(members) <= room else members[_spread(losses[members], room)].tolist()
+        left = left[~front]
+    return np.array(chosen, dtype=np.int64)
+
+
+def _spread(losses: Array, count: int) -> list[int]:
+    worst = losses.max(axis=0)
+    ref = worst + 0.1 * np.where(worst > losses.min(axis=0), worst - losses.min(axis=0), 1.0)
+    chosen: list[int] = []
+    volume = 0.0
+    # Gains only shrink as the choice grows, so an old gain is a bound: most are never computed again.
+    queue = [(-float(np.prod(ref - point)), index, 0) for index, point in enumerate(losses)]
+    heapq.heapify(queue)
+    while queue and len(chosen) < count:
+        gain, index, size = heapq.heappop(queue)
+        if size == len(chosen):
+            chosen.append(index)
+            volume -= gain
+        else:
+            gain = volume - _hypervolume(losses[[*chosen, index]], ref)
+            heapq.heappush(queue, (gain, index, len(chosen)))
+    return chosen
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,38 +1,233 @@
-"""Where proposals come from: Optuna's samplers, seeded by trial and asked again until a proposal is new."""
+"""Where proposals come from: Optuna's samplers, seeded by trial and asked again until a proposal is new.
+
+What each learns from: ``tpe`` from every trained trial, stopped and diverged ones included, by `RankedTPE`;
+``gp`` and ``nsga2`` from COMPLETE trials alone; ``random`` and ``qmc`` from none.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler
+from optuna.trial import FrozenTrial
 
 from nas.errors import ConfigError
+from nas.pareto import Array, best_subset
+from nas.types import Objective
 
 TRIES = 20
 """Draws of the sampler before plain random ones take over, for as many tries again."""
 
 
-def _qmc(seed: int, trial_seed: int) -> BaseSampler:
+KNOWN = 250
+"""Trials that TPE looks at at most: the 25 best and a random choice of the others, so that it stays cheap."""
+
+STARTUP_TRIALS = 10
+"""Trained trials before TPE takes over from random draws."""
+
+CANDIDATES = 24
+"""Values drawn from the good trials' density for each hyperparameter; the one that speaks most for them is taken."""
+
+CELLS = 1000
+"""A hyperparameter without a step is cut into so many cells."""
+
+Judged = Mapping[int, tuple[int, tuple[float, ...]]]
+"""Trial number -> (epoch up to which it was judged, values there); () for one that diverged."""
+
+
+class Past(Protocol):
+    """What a sampler may ask of a study; a part of `nas.protocols.Ledger`."""
+
+    def judged(self) -> Judged: ...
+
+    def under_way(self) -> list[int]: ...
+
+    def drawn(self, numbers: Sequence[int]) -> Array: ...
+
+
+class RankedTPE(BaseSampler):
+    """Tree-structured Parzen estimator over trials that are ranked by rung, then by non-domination.
+
+    Optuna's own treatment of several objectives puts stopped trials into the good set when few are
+    complete, and needs their values where a study must not have any. Here the good set is the best tenth
+    of all trained trials: those judged at the highest epoch first, within an epoch by `best_subset`.
+    Trials under way count as bad, which keeps parallel proposals apart.
+
+    The estimator of one hyperparameter is that of Optuna's univariate TPE (Bergstra 2011, Watanabe 2023): a kernel
+    at each observation and a prior, later observations weighing more. But hyperparameters lie on grids, so its
+    two densities are computed once for every value, and all draws of a proposal are read from these tables.
+
+    Args:
+        seed: of this sampler.
+        past: the study.
+        objectives: of the judged values.
+        space: every hyperparameter, in the order of `Past.drawn`.
+    """
+
+    def __init__(
+        self, seed: int, past: Past, objectives: Sequence[Objective], space: Mapping[str, BaseDistribution]
+    ) -> None:
+        self._past, self._objectives, self._space = past, objectives, space
+        self._rng = np.random.default_rng(seed)
+        self._random = RandomSampler(seed)
+        self._tables: dict[str, Table] | None = None
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        if self._tables is None:
+            self._tables = self._look(trial.number)
+        if param_name not in self._tables:
+            return self._random.sample_independent(study, trial, param_name, param_distribution)
+        return param_distribution.to_external_repr(self._tables[param_name].draw(self._rng))
+
+    def _look(self, number: int) -> dict[str, Table]:
+        """The tables for a proposal; none while too few trials are trained."""
+        judged = self._past.judged()
+        if len(judged) < STARTUP_TRIALS:
+            return {}
+        trials = sorted({*judged, *self._past.under_way()} - {number})
+        # Optuna's default takes this share of a study of one objective for its good set.
+        good = sorted(best_judged(judged, math.ceil(0.1 * min(len(trials), KNOWN)), self._objectives))
+        others = sorted(set(trials) - set(good))
+        if len(others) > KNOWN - len(good):
+            others = sorted(self._rng.choice(others, KNOWN - len(good), replace=False).tolist())
+        # In order of their numbers: the estimator weighs later observations more.
+        observed = self._past.drawn(good), self._past.drawn(others)
+        return {
+            name: Table(distribution, *(rows[:, column] for rows in observed))
+            for column, (name, distribution) in enumerate(self._space.items())
+        }
+
+
+class Table:
+    """Where the values of one hyperparameter lie among good trials and among others.
+
+    Args:
+        distribution: its values.
+        good, others: observed ones as Optuna stores them, oldest first; NaN for none.
+    """
+
+    def __init__(self, distribution: BaseDistribution, good: Array, others: Array) -> None:
+        if isinstance(distribution, CategoricalDistribution):
+            self._low, self._step, self._log = 0.0, 1.0, False
+            count = len(distribution.choices)
+            densities = [_categorical(values, count) for values in (good, others)]
+        else:
+            assert isinstance(distribution, IntDistribution | FloatDistribution)
+            edges = self._grid(distribution)
+            densities = [_numerical(np.log(values) if self._log else values, edges) for values in (good, others)]
+        self._cumulative = np.cumsum(densities[0])
+        self._merit = np.log(densities[0]) - np.log(densities[1])
+
+    def draw(self, generator: np.random.Generator) -> float:
+        """A value as Optuna stores it: of some that the good trials' density gives, the one of most merit."""
+        at = np.searchsorted(self._cumulative, generator.random(CANDIDATES) * self._cumulative[-1], side="right")
+        cell = int(at[np.argmax(self._merit[at])])
+        if self._step:
+            return float(self._low + cell * self._step)
+        value = self._low + (cell + generator.random()) * self._width
+        return float(np.clip(np.exp(value) if self._log else value, *self._range))
+
+    def _grid(self, distribution: IntDistribution | FloatDistribution) -> Array:
+        """Sets what values are made of; returns the edges of their cells, as logarithms if it is on that scale."""
+        low, high, step = distribution.low, distribution.high, distribution.step
+        self._log, self._range = distribution.log, (low, high)
+        if step:
+            self._low, self._step = float(low), float(step)
+            edges = np.arange(round((high - low) / step) + 2) * step + (low - step / 2)
+            return np.asarray(np.log(edges) if self._log else edges)
+        ends = np.log((low, high)) if self._log else np.array((low, high))
+        self._low, self._step, self._width = float(ends[0]), 0.0, float(ends[1] - ends[0]) / CELLS
+        return np.linspace(ends[0], ends[1], CELLS + 1)
+
+
+def _categorical(values: Array, count: int) -> Array:
+    """Probability of each choice: every observation says its choice, or with a small weight any."""
+    values = values[~np.isnan(values)]
+    weights, prior = _weights(len(values))
+    smooth = 1.0 / (len(values) + 1)
+    seen = np.bincount(values.astype(np.int64), weights=weights, minlength=count)
+    return np.asarray((seen + smooth * weights.sum()) / (1.0 + count * smooth) + prior / count)
+
+
+def _numerical(values: Array, edges: Array) -> Array:
+    """Probability of each cell: a normal density at every observation, as wide as the way to its neighbours, and
+    one over the whole range, each cut off at its ends."""
+    from scipy.special import ndtr
+
+    values = values[~np.isnan(values)]
+    low, high = edges[0], edges[-1]
+    weights, prior = _weights(len(values))
+    order = np.argsort(values, kind="stable")
+    around = np.concatenate([[low], values[order], [high]])
+    gaps = np.diff(around)
+    widths = np.maximum(gaps[:-1], gaps[1:])
+    if len(values) > 1:  # the ends of the range are no neighbours
+        widths[0], widths[-1] = gaps[1], gaps[-2]
+    widths = np.clip(widths, (high - low) / min(100.0, len(values) + 2.0), high - low)
+    centres = np.append(around[1:-1], (low + high) / 2)
+    reached = ndtr((edges - centres[:, None]) / np.append(widths, high - low)[:, None])
+    mass = np.diff(reached, axis=1) / (reached[:, -1:] - reached[:, :1])
+    return np.asarray(np.append(weights[order], prior) @ mass)
+
+
+def _weights(count: int) -> tuple[Array, float]:
+    """Of observations, oldest first, and of the prior: the latest 25 count in full. They sum to 1."""
+    weights = np.concatenate([np.linspace(1.0 / max(1, count), 1.0, max(0, count - 25)), np.ones(min(count, 25))])
+    total = float(weights.sum()) + 1.0
+    return weights / total, 1.0 / total
+
+
+def best_judged(judged: Judged, count: int, objectives: Sequence[Objective]) -> list[int]:
+    """Numbers of the `count` best trials: by epoch, and within an epoch by `nas.pareto.best_subset`.
+
+    Trials without values come last and are never among them.
+    """
+    epochs = sorted({epoch for epoch, values in judged.values() if values}, reverse=True)
+    chosen: list[int] = []
+    for epoch in epochs:
+        numbers = [number for number, (at, values) in judged.items() if values and at == epoch]
+        values = np.array([judged[number][1] for number in numbers])
+        rows = best_subset(values, count - len(chosen), [o.direction == "maximize" for o in objectives])
+        chosen += [numbers[row] for row in rows]
+        if len(chosen) >= count:
+            break
+    return chosen
+
+
+def _qmc(seed: int, trial_seed: int, *_: object) -> BaseSampler:
     # The sequence is the study's, so its scrambling is; what it cannot draw (categories) is the trial's.
     return QMCSampler(
         scramble=True, seed=seed, independent_sampler=RandomSampler(trial_seed), warn_independent_sampling=False
     )
 
 
-SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {
-    "tpe": lambda seed, trial_seed: TPESampler(seed=trial_seed),
-    "gp": lambda seed, trial_seed: GPSampler(seed=trial_seed),
-    "nsga2": lambda seed, trial_seed: NSGAIISampler(seed=trial_seed, population_size=20),
-    "random": lambda seed, trial_seed: RandomSampler(seed=trial_seed),
+Maker = Callable[[int, int, Past, Sequence[Objective], Mapping[str, BaseDistribution]], BaseSampler]
+"""(the study's seed, the trial's seed, past, objectives, space) -> sampler"""
+
+SAMPLERS: dict[str, Maker] = {
+    "tpe": lambda seed, trial_seed, past, objectives, space: RankedTPE(trial_seed, past, objectives, space),
+    "gp": lambda seed, trial_seed, *_: GPSampler(seed=trial_seed),
+    "nsga2": lambda seed, trial_seed, *_: NSGAIISampler(seed=trial_seed, population_size=20),
+    "random": lambda seed, trial_seed, *_: RandomSampler(seed=trial_seed),
     "qmc": _qmc,
 }
 AUTO = "tpe"
-"""What ``auto`` stands for: univariate TPE, the best of Optuna's that stays cheap with many trials."""
+"""What ``auto`` stands for: the best of them that stays cheap with many trials and learns from stopped ones."""
 
 CHOICES = ("auto", *SAMPLERS)
 
@@ -48,6 +243,7 @@ class NovelSampler(BaseSampler):
         name: one of `CHOICES`.
         seed: the study's seed.
         space: every hyperparameter; all are drawn here.
+        past, objectives: what is known of trials, for samplers that learn from stopped ones.
         acceptable: whether a proposal may be trained (new, and within its limits). When `2 * TRIES`
             draws give none, the last one is returned and the searcher records why it is not trained.
     """
@@ -57,11 +253,16 @@ class NovelSampler(BaseSampler):
         name: str,
         seed: int,
         space: Mapping[str, BaseDistribution],
+        past: Past,
+        objectives: Sequence[Objective],
         acceptable: Callable[[Mapping[str, Any]], bool],
     ) -> None:
         if name not in CHOICES:
             raise ConfigError(f"sampler {name!r} is not known; choose from {', '.join(CHOICES)}")
-        self._make = SAMPLERS[AUTO if name == "auto" else name]
+        make = SAMPLERS[AUTO if name == "auto" else name]
+        self._make: Callable[[int, int], BaseSampler] = lambda seed, trial_seed: make(
+            seed, trial_seed, past, objectives, space
+        )
         self._seed = seed
         self._space = dict(space)
         self._acceptable = acceptable
@@ -94,11 +295,6 @@ class NovelSampler(BaseSampler):
         """Only reached for an enqueued trial that leaves a hyperparameter open."""
         base = self._make(self._seed, self._trial_seed(trial))
         return base.sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(
-        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
-        self._make(self._seed, self._trial_seed(trial)).after_trial(study, trial, state, values)
 
     def _trial_seed(self, trial: FrozenTrial) -> int:
         return int(np.random.SeedSequence((self._seed, trial.number)).generate_state(1)[0])

@@ -6,37 +6,49 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from nas.checkpoint import drop_checkpoint, drop_weights
+from nas.checkpoint import drop_checkpoint, drop_weights, tidy
 from nas.data import Dataset
+from nas.errors import StorageError
 from nas.pareto import hypervolume
 from nas.protocols import Ledger, SearchSpace
-from nas.types import Counts, StudyConfig
+from nas.types import Counts, Measurement, StudyConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """How a study is run this time; nothing here changes what it finds.
+class Resources:
+    """What trials run on this time; nothing here changes what they find.
 
     Attributes:
-        trials: the size the study should have.
         cpus_per_trial: CPU cores of a trial; gpus_per_trial: GPUs, fractions too.
         concurrency: trials at a time; None for what the machine or cluster holds.
         address: a Ray cluster to join; None starts a local Ray.
         time_limit: seconds after which the search stops; None for no limit.
+        trial_timeout: seconds after which a trial counts as hanging and fails; None for no limit.
     """
 
-    trials: int
     cpus_per_trial: float = 1.0
     gpus_per_trial: float = 0.0
     concurrency: int | None = None
     address: str | None = None
     time_limit: float | None = None
+    trial_timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions(Resources):
+    """How a study is run this time.
+
+    Attributes:
+        trials: the size the study should have.
+    """
+
+    trials: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,6 +113,7 @@ def run_search(
     files: Path,
     options: RunOptions,
     observe: Callable[[Progress], None] = lambda progress: None,
+    known: Mapping[str, Measurement] | None = None,
 ) -> Outcome:
     """Trains candidates until the study holds `options.trials` of them, or the search is stopped.
 
@@ -115,17 +128,20 @@ def run_search(
         files: folder for weights; it holds those of the trials on the front.
         options: resources and limits of this run.
         observe: called with the progress at every change, in this thread.
+        known: measurements by digest from elsewhere; these candidates are not trained again.
 
     Raises:
         ConfigError: a trial asks for more than there is. ClusterError: no cluster answers.
+        StorageError: the database is gone for good, or the disk of `files` is full.
     """
+    _tidy(files, ledger)
     counts = ledger.counts()
     progress = Progress(trials=options.trials, counts=counts, done_before=counts.trained)
     if counts.trained >= options.trials:
         return Outcome(reason="complete", counts=counts, new=0)
 
     # Ray is slow to import and not needed above.
-    from nas.executor import ray_session, run_trials, slots
+    from nas.executor import Pool, ray_session, run_trials, slots
     from nas.searcher import Recorder, Report, StudySearcher
     from nas.trainable import WorkerSettings
 
@@ -136,6 +152,7 @@ def run_search(
         epoch = progress.running.get(report.number, (0, 0))[0]
         progress.running[report.number] = (report.rows[-1].epoch if report.rows else epoch, config.epochs)
         busy.add(sum(row.seconds for row in report.rows))
+        progress.messages += [f"trial {report.number}: {warning}" for warning in report.warnings]
         observe(progress)
 
     def on_end(number: int, outcome: str) -> None:
@@ -146,38 +163,35 @@ def run_search(
             nonlocal front
             before, front = front, set(ledger.front())
             drop_weights(files, {*before, number} - front)
-            _update_quality(progress, ledger)
-        else:
-            progress.messages.append(f"trial {number} ended: {outcome}; see: skipnas studies show {config.study}")
+            if front != before:
+                _update_quality(progress, ledger, front)
+        elif outcome != "stopped":  # which is nothing to look into
+            where = f"skipnas studies show {config.study} --trial {number}"
+            progress.messages.append(f"trial {number} ended: {outcome.replace('_', ' ')}; why: {where}")
         observe(progress)
 
-    _update_quality(progress, ledger)
-    with _stop_signals() as stop, ray_session(options.address):
+    _update_quality(progress, ledger, front)
+    with stop_signals() as stop, ray_session(options.address), ledger.drive():
         concurrency = slots(options.cpus_per_trial, options.gpus_per_trial, options.concurrency)
         progress.concurrency = concurrency
         observe(progress)
-        deadline = None if options.time_limit is None else time.monotonic() + options.time_limit
-
-        def stopping() -> bool:
-            return stop.is_set() or (deadline is not None and time.monotonic() > deadline)
-
-        searcher = StudySearcher(ledger, space, trials=options.trials, stopping=stopping, on_end=on_end)
-        run_trials(
-            searcher,
-            Recorder(ledger, on_report),
+        stopping = until(stop, options.time_limit)
+        searcher = StudySearcher(ledger, space, trials=options.trials, stopping=stopping, on_end=on_end, known=known)
+        pool = Pool(
             space=space,
             data=data,
-            settings=WorkerSettings(
-                task=config.task,
-                device=config.device,
-                precision=config.precision,
-                threads=config.threads,
-                files=files.resolve(),
-            ),
-            cpus_per_trial=options.cpus_per_trial,
-            gpus_per_trial=options.gpus_per_trial,
-            concurrency=concurrency,
+            settings=WorkerSettings.of(config, files, trial_timeout=options.trial_timeout),
+            cpus=options.cpus_per_trial,
+            gpus=options.gpus_per_trial,
+            size=concurrency,
             stopping=stopping,
+        )
+        run_trials(searcher, Recorder(searcher, on_report), pool, early_stopping=config.early_stopping)
+    _tidy(files, ledger)
+    if searcher.disk_full:
+        raise StorageError(
+            f"no room for weights in {files} ({searcher.disk_full}); free some and give the same command again: "
+            "the trials under way go on"
         )
     counts = ledger.counts()
     if counts.trained >= options.trials:
@@ -196,10 +210,16 @@ def run_search(
     )
 
 
-def _update_quality(progress: Progress, ledger: Ledger) -> None:
-    results = [result for _, result in sorted(ledger.objective_values().items())]
-    if not results:
+def _tidy(files: Path, ledger: Ledger) -> None:
+    tidy(files, ledger.ended(), ledger.front())
+
+
+def _update_quality(progress: Progress, ledger: Ledger, front: Collection[int]) -> None:
+    """What the front says of all: it holds the best value of each objective, and has the hypervolume."""
+    if not front:
         return
+    found = ledger.objective_values()
+    results = [found[number] for number in sorted(front)]
     objectives = ledger.config.objectives
     values = np.array(results)
     maximize = [o.direction == "maximize" for o in objectives]
@@ -228,8 +248,14 @@ class _Busy:
         return min(1.0, self._seconds / (workers * (self._last - self._first)))
 
 
+def until(stop: threading.Event, time_limit: float | None) -> Callable[[], bool]:
+    """Answers True once `stop` is set or `time_limit` seconds have passed from now."""
+    deadline = None if time_limit is None else time.monotonic() + time_limit
+    return lambda: stop.is_set() or (deadline is not None and time.monotonic() > deadline)
+
+
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
+def stop_signals() -> Iterator[threading.Event]:
     """An event that the first SIGINT or SIGTERM sets; a second one ends the process the hard way."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -6,28 +6,46 @@ ever. Here every trial ends as its worker says, and one that was cut off stays R
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from ray.tune import Callback
 from ray.tune.search import Searcher
 
+from nas.errors import LeaseLostError, SkipnasError
 from nas.evaluation import candidate_seed
 from nas.protocols import Ledger, SearchSpace
 from nas.sampler import NovelSampler
 from nas.types import Candidate, Cost, EpochRow, Measurement, ProbeCurve
 
+WAIT_SECONDS = 0.2
+"""Pause between looks at a study whose remaining trials are under way at other drivers."""
+
 PROPOSALS_PER_TRIAL = 20
 """At most this many proposals are drawn for each trial that a search should have."""
+
+RESERVED_AHEAD = 8
+"""At most this many places in the budget are held for proposals to come."""
+
+RETRIES = 4
+"""Times a trial goes on after its worker or node was lost.
+
+Tune's own retries do not count: it gives up at once on a trial that it hands to a worker which died between two
+trials. And a lost node may cost two, because until its death is noticed a trial may be started there once more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What a worker says after some epochs; `outcome` is None while the trial goes on.
 
-    Outcomes: ``complete`` (with `measurement`), ``diverged``, ``out_of_memory``, ``exception``.
+    Outcomes: ``complete`` (with `measurement`), ``diverged``, ``out_of_memory``, ``exception``, ``timeout``,
+    and ``disk_full``, which ends the search and leaves the trial to be continued.
+    `strip` says whether a complete trial left its picture. `warnings` are what the worker warned of since its last
+    report, for a person: Ray shows nothing of what workers log.
     """
 
     number: int
@@ -36,6 +54,8 @@ class Report:
     measurement: Measurement | None = None
     probe: ProbeCurve | None = None
     detail: str = ""
+    strip: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 class LivesInDriver:
@@ -49,15 +69,17 @@ class LivesInDriver:
 class StudySearcher(LivesInDriver, Searcher):
     """Proposes candidates from the study until it holds `trials` trained ones.
 
-    Trials that a driver left RUNNING are proposed first, under their own number. Duplicates and
-    candidates over a limit are told so and asked again; they never reach a worker.
+    Trials whose driver is gone are taken over first, under their own number. Duplicates and candidates
+    over a limit are told so and asked again; they never reach a worker. Several drivers may work on one
+    study: each holds a reservation for what it proposes, so that together they reach `trials` exactly.
 
     Args:
-        ledger: the study; only this object writes to it while the search runs.
+        ledger: the study; only this object and the scheduler write to it while the search runs.
         space: decodes hyperparameters; judges cost.
         trials: the size the study should have.
         stopping: when it answers True no new trial is proposed.
         on_end: called with a trial's number and outcome after it was told.
+        known: measurements by digest, of candidates that need not be trained: they are complete at once.
     """
 
     def __init__(
@@ -68,57 +90,85 @@ class StudySearcher(LivesInDriver, Searcher):
         trials: int,
         stopping: Callable[[], bool],
         on_end: Callable[[int, str], None],
+        known: Mapping[str, Measurement] | None = None,
     ) -> None:
         super().__init__(metric=None, mode=None)
         self.ledger, self.space, self.trials = ledger, space, trials
-        self.stopping, self.on_end = stopping, on_end
+        self.stopping, self.on_end, self.known = stopping, on_end, known or {}
         self.live: dict[str, int] = {}
         self.exhausted = False
-        self._interrupted = deque(ledger.interrupted())
-        self._taken = set(ledger.trained_digests())
+        self.disk_full = ""
+        self.error: SkipnasError | None = None
+        self._stopped: dict[str, int] = {}
+        self._losses: Counter[int] = Counter()
+        self._lost: set[str] = set()
+        self._started = ledger.started_digests()  # it grows as the ledger reads
         config = ledger.config
-        ledger.study.sampler = NovelSampler(config.sampler, config.seed, ledger.distributions, self._acceptable)
+        ledger.study.sampler = NovelSampler(
+            config.sampler, config.seed, ledger.distributions, ledger, config.objectives, self._acceptable
+        )
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial as Tune's config, None to wait, or FINISHED. Called by Tune."""
-        if self.stopping():
-            return None if self.live else Searcher.FINISHED
-        if self._interrupted:
-            number, params = self._interrupted.popleft()
-            return self._begin(trial_id, number, params)
+        if self.stopping() or self.disk_full:
+            return self._nothing_more()
+        claimed = self.ledger.claim()
+        if claimed is not None:
+            return self._begin(trial_id, *claimed)
         while True:
             counts = self.ledger.counts()
-            if counts.trained + len(self.live) >= self.trials:
-                return None if self.live else Searcher.FINISHED
+            if counts.trained >= self.trials:
+                return self._nothing_more()
             if counts.proposals >= PROPOSALS_PER_TRIAL * self.trials:
                 self.exhausted = True
-                return None if self.live else Searcher.FINISHED
-            trial = self.ledger.study.ask(self.ledger.distributions)
+                return self._nothing_more()
+            if not self.ledger.reserved and not self.ledger.reserve(self.trials, RESERVED_AHEAD):
+                # The rest is under way: here, or at another driver, whose trials are taken over if it dies.
+                if not self.live:
+                    time.sleep(WAIT_SECONDS)
+                return None
+            try:
+                trial = self.ledger.study.ask(self.ledger.distributions)
+            except LeaseLostError:  # the lease ran out, and others filled the budget meanwhile
+                return None
             config = self._begin(trial_id, trial.number, trial.params)
             if config is not None:
                 return config
 
+    @contextmanager
+    def noting_errors(self) -> Iterator[None]:
+        """Keeps a user's error for the driver: Tune makes text of what is raised while it handles a result."""
+        try:
+            yield
+        except SkipnasError as error:
+            self.error = error
+            raise
+
+    def stop(self, trial_id: str, epoch: int) -> None:
+        """Notes that a trial did not pass its rung at `epoch`; Tune will call `on_trial_complete`."""
+        self._stopped[trial_id] = epoch
+
+    def record(self, trial_id: str, report: Report) -> bool:
+        """Writes the epochs of a report. False when another driver has taken the trial over."""
+        try:
+            self.ledger.epochs(report.number, report.rows)
+        except LeaseLostError:
+            self._lost.add(trial_id)
+        return trial_id not in self._lost
+
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Tells the study how a trial ended. Called by Tune, once a trial, also when the search is stopped."""
         number = self.live.pop(trial_id, None)
-        if number is None:
+        if number is None or trial_id in self._lost:
             return
         report: Report | None = (result or {}).get("report")
-        if error:
-            outcome = "worker_lost"
-            self.ledger.fail(number, outcome, detail="its worker or node was lost, and so were those that retried it")
-        elif report is None or report.outcome is None:
-            return  # cut off by a stop: it stays RUNNING and is continued when the study is opened again
-        elif report.measurement is not None:
-            outcome = "complete"
-            self.ledger.complete(number, report.measurement)
-        elif report.outcome == "exception":
-            outcome = report.outcome
-            self.ledger.fail(number, outcome, detail=report.detail)
-        else:
-            outcome = report.outcome
-            self.ledger.prune(number, outcome, detail=report.detail, probe=report.probe)
-        self.on_end(number, outcome)
+        with self.noting_errors():
+            try:
+                outcome = self._tell(trial_id, number, report, error)
+            except LeaseLostError:
+                return
+            if outcome is not None:
+                self.on_end(number, outcome)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study is the state (and Tune's file would hold the database's password)."""
@@ -126,16 +176,49 @@ class StudySearcher(LivesInDriver, Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: a search continues from its study."""
 
+    def _tell(self, trial_id: str, number: int, report: Report | None, error: bool) -> str | None:
+        """How a trial ended; None when it was cut off and is continued when the study is opened again."""
+        ledger = self.ledger
+        if error:
+            self._losses[number] += 1
+            if self._losses[number] <= RETRIES:
+                ledger.interrupt(number)
+                return None
+            detail = "its worker or node was lost, and so were those that retried it"
+            ledger.fail(number, "worker_lost", detail=detail)
+            return "worker_lost"
+        if trial_id in self._stopped:
+            ledger.prune(number, "stopped", detail=f"not among the best at epoch {self._stopped[trial_id]}")
+            return "stopped"
+        if report is None or report.outcome is None:
+            return None
+        if report.outcome == "disk_full":
+            self.disk_full = report.detail
+            return None
+        if report.measurement is not None:
+            ledger.complete(number, report.measurement, strip=report.strip)
+        elif report.outcome in ("exception", "timeout", "worker_lost"):
+            ledger.fail(number, report.outcome, detail=report.detail)
+        else:
+            ledger.prune(number, report.outcome, detail=report.detail, probe=report.probe)
+        return report.outcome
+
     def _begin(self, trial_id: str, number: int, params: Mapping[str, Any]) -> dict[str, Any] | None:
         candidate, cost = self._candidate(params)
-        reason = self._rejection(candidate, cost)
-        if reason is not None:
-            self.ledger.start(number, candidate, cost, worker="")
-            self.ledger.fail(number, reason)
+        reason = self._over_limit(cost)
+        try:
+            if reason is None and not self.ledger.start(number, candidate, cost, worker=trial_id):
+                reason = "duplicate"
+            if reason is not None:
+                self.ledger.reject(number, candidate, cost, reason)
+                return None
+        except LeaseLostError:  # another driver has taken the trial over
             return None
-        self._taken.add(candidate.digest)
+        if candidate.digest in self.known:
+            self.ledger.complete(number, self.known[candidate.digest])
+            self.on_end(number, "complete")
+            return None
         self.live[trial_id] = number
-        self.ledger.start(number, candidate, cost, worker=trial_id)
         return {
             "number": number,
             "digest": candidate.digest,
@@ -144,18 +227,21 @@ class StudySearcher(LivesInDriver, Searcher):
             "seed": candidate_seed(self.ledger.config.seed, candidate.digest),
         }
 
+    def _nothing_more(self) -> str | None:
+        finished: str = Searcher.FINISHED
+        return None if self.live else finished
+
     def _candidate(self, params: Mapping[str, Any]) -> tuple[Candidate, Cost]:
         task = self.ledger.config.task
         candidate = self.space.decode(params, task, self.ledger.config.epochs)
         return candidate, self.space.cost(candidate.spec, task)
 
-    def _rejection(self, candidate: Candidate, cost: Cost) -> str | None:
-        if any(c.violation(cost) > 0 for c in self.ledger.config.constraints):
-            return "over_limit"
-        return "duplicate" if candidate.digest in self._taken else None
+    def _over_limit(self, cost: Cost) -> str | None:
+        return "over_limit" if any(c.violation(cost) > 0 for c in self.ledger.config.constraints) else None
 
     def _acceptable(self, params: Mapping[str, Any]) -> bool:
-        return self._rejection(*self._candidate(params)) is None
+        candidate, cost = self._candidate(params)
+        return candidate.digest not in self._started and self._over_limit(cost) is None
 
 
 class Recorder(LivesInDriver, Callback):
@@ -165,13 +251,13 @@ class Recorder(LivesInDriver, Callback):
     sees them all.
     """
 
-    def __init__(self, ledger: Ledger, observe: Callable[[Report], None]) -> None:
-        self._ledger, self._observe = ledger, observe
+    def __init__(self, searcher: StudySearcher, observe: Callable[[Report], None]) -> None:
+        self._searcher, self._observe = searcher, observe
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         report: Report = result["report"]
-        if report.rows:
-            self._ledger.epochs(report.number, report.rows)
-        self._observe(report)
+        with self._searcher.noting_errors():
+            self._searcher.record(trial.trial_id, report)
+            self._observe(report)

@@ -114,7 +114,7 @@ def read_photographs() -> list[NDArray[np.uint8]]:
     import skimage
 
     folder = Path(skimage.__file__).parent / "data"
-    return [np.asarray(_open(folder / name).convert("L")) for name in PHOTOGRAPHS]
+    return [np.asarray(open_image(folder / name).convert("L")) for name in PHOTOGRAPHS]
 
 
 def read_photos() -> Pool:
@@ -322,7 +322,7 @@ def read_folder(argument: str, _root: Path) -> Pool:
     ]
     if not rows:
         raise _no_images(source)
-    images = _fit((_open(path) for path, _, _ in rows), source)
+    images = _fit((open_image(path) for path, _, _ in rows), source)
     return _pool(_stack(images), [row[1] for row in rows], classes, part=[row[2] for row in rows])
 
 
@@ -335,30 +335,61 @@ def read_images(argument: str, _root: Path) -> Pool:
     Raises:
         DataError: for a folder that cannot be read or is empty, or a damaged image.
     """
-    source = f"images:{argument}"
-    rows = [(path, part) for part, top in _parts(Path(argument), source) for path in _image_paths(top, source)]
-    if not rows:
-        raise _no_images(source)
-    short = min(min(_open(path, decode=False).size) for path, _ in rows)
+    return cut_photographs(Path(argument), tell=log.info)
+
+
+def cut_photographs(folder: Path, *, tell: Callable[..., None]) -> Pool:
+    """The patches of `read_images`; `tell` is a logger's method that hears what was cut."""
+    source = f"images:{folder}"
+    rows = list_photographs(folder)
+    short = min(min(open_image(path, decode=False).size) for path, _ in rows)
     side = min(SIDE, short - short % 2)
     patches: list[Image] = []
     part: list[int] = []
     groups: list[int] = []
     for group, (path, code) in enumerate(rows):
-        image = _open(path)
+        image = open_image(path)
         corners = [
             (left, top)
             for top in range(0, image.height - side + 1, side)
             for left in range(0, image.width - side + 1, side)
         ]
         if len(corners) > PATCHES_PER_IMAGE:
-            log.info("%s: %d of its %d patches are used", path, PATCHES_PER_IMAGE, len(corners))
+            tell("%s: %d of its %d patches are used", path, PATCHES_PER_IMAGE, len(corners))
         for left, top in _evenly(corners, PATCHES_PER_IMAGE):
             patches.append(image.crop((left, top, left + side, top + side)))
             part.append(code)
             groups.append(group)
-    log.info("%s: %d images cut into %d patches of %dx%d pixels", source, len(rows), len(patches), side, side)
+    tell("%s: %d images cut into %d patches of %dx%d pixels", source, len(rows), len(patches), side, side)
     return _pool(_stack(patches), None, (), part=part, groups=groups)
+
+
+def has_splits(folder: Path) -> bool:
+    """Whether a folder of images has train, validation or test folders on top. Raises DataError."""
+    return _parts(folder, f"folder:{folder}") != [(TRAIN, folder)]
+
+
+def list_photographs(folder: Path) -> list[tuple[Path, int]]:
+    """The images of ``images:DIR`` and the split that each lies in, in the order of `read_images`' groups.
+
+    Raises:
+        DataError: the folder cannot be read or is empty.
+    """
+    source = f"images:{folder}"
+    rows = [(path, part) for part, top in _parts(folder, source) for path in _image_paths(top, source)]
+    if not rows:
+        raise _no_images(source)
+    return rows
+
+
+def read_photograph(path: Path) -> Images:
+    """An image at its full size, (C, H, W), uint8, or float32 in [0, 1] when it has more than 8 bits.
+
+    Raises:
+        DataError: it cannot be read, or has a side under `SMALLEST_SIDE` pixels.
+    """
+    image: Images = _stack([open_image(path)])[0]
+    return image
 
 
 def _parts(folder: Path, source: str) -> list[tuple[int, Path]]:
@@ -401,7 +432,7 @@ def _no_images(source: str) -> DataError:
 # --- images ---
 
 
-def _open(path: Path, *, decode: bool = True) -> Image:
+def open_image(path: Path, *, decode: bool = True) -> Image:
     """An image in mode L or RGB (8 bits) or F (gray, [0, 1], from 16 bits or floats); unchanged if not decoded."""
     import PIL.Image
 

@@ -45,6 +45,16 @@ def running_median(y: Array) -> Array:
     return np.array([np.median(y[i - h : i + h + 1]) for i, h in enumerate(half)])
 
 
+def spiking(y: Array) -> NDArray[np.bool_]:
+    """Which values of `y`, in nats, stand out above the running median. Shape of `y`."""
+    trend = running_median(y)
+    residual = y - trend
+    deviation = 1.4826 * float(np.median(np.abs(residual)))
+    # A perfectly smooth run has no deviation; any visible step of it would then count as a spike.
+    least = 0.01 * max(0.0, -float(trend.min()))
+    return residual > _SPIKE_DEVIATIONS * max(deviation, least)
+
+
 def task_stability(losses: Sequence[float], share_done: float = 1.0) -> float:
     """Stability of one task's probe curve.
 
@@ -64,10 +74,8 @@ def task_stability(losses: Sequence[float], share_done: float = 1.0) -> float:
     gained = max(0.0, -float(trend.min()))
     if gained == 0.0:
         return 0.0
-    residual = y - trend
-    deviation = 1.4826 * float(np.median(np.abs(residual)))
-    # A perfectly smooth run has no deviation; any visible step of it would then count as a spike.
-    spikes = float(np.mean(residual > _SPIKE_DEVIATIONS * max(deviation, 0.01 * gained)))
+    deviation = 1.4826 * float(np.median(np.abs(y - trend)))
+    spikes = float(np.mean(spiking(y)))
     regress = y - np.minimum.accumulate(y)
     last = max(1, round(0.05 * len(y)))
     penalty = (

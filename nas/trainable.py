@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
+import faulthandler
 import logging
+import math
 import time
 import traceback
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from ray import tune
+from torch import nn
 
-from nas.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from nas.checkpoint import load_checkpoint, open_hang, read_hang, save_checkpoint, save_strip, save_weights
 from nas.data import Dataset
-from nas.evaluation import Evaluation
+from nas.evaluation import Evaluation, judge
 from nas.protocols import SearchSpace
 from nas.searcher import Report
-from nas.training import DeviceData, Diverged
-from nas.types import Recipe, Task
+from nas.strips import strip
+from nas.training import DeviceData, Diverged, judged_batches
+from nas.types import Measurement, Recipe, StudyConfig, Task
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +44,10 @@ class WorkerSettings:
         device: ``cpu`` or ``cuda``; a worker that sees no CUDA device trains on the CPU.
         precision: ``fp32`` or ``bf16``.
         threads: torch threads of a worker.
-        files: folder for weights, on a disk that driver and workers share.
+        files: folder for weights and checkpoints, on a disk that driver and workers share.
+        trial_timeout: seconds after which a trial counts as hanging; None for never.
+        confirming: whether a trained candidate is judged on the test split too (values ``test_psnr`` and
+            ``test_accuracy``), and its weights are not kept.
     """
 
     task: Task
@@ -46,6 +55,47 @@ class WorkerSettings:
     precision: str
     threads: int
     files: Path
+    trial_timeout: float | None
+    confirming: bool = False
+
+    @classmethod
+    def of(
+        cls, config: StudyConfig, files: Path, *, trial_timeout: float | None, confirming: bool = False
+    ) -> WorkerSettings:
+        """As a study fixes them."""
+        return cls(
+            task=config.task,
+            device=config.device,
+            precision=config.precision,
+            threads=config.threads,
+            files=files.resolve(),
+            trial_timeout=trial_timeout,
+            confirming=confirming,
+        )
+
+
+class _Warnings(logging.Handler):
+    """Keeps what this project's code warns of in a worker, each warning of a trial once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._new: list[str] = []
+        self._told: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text not in self._told:
+            self._told.add(text)
+            self._new.append(text)
+
+    def take(self) -> tuple[str, ...]:
+        """Those since the last call."""
+        taken, self._new = tuple(self._new), []
+        return taken
+
+    def forget(self) -> None:
+        """A new trial begins."""
+        self._told.clear()
 
 
 class CandidateTrainable(tune.Trainable):
@@ -55,27 +105,42 @@ class CandidateTrainable(tune.Trainable):
         self, config: dict[str, Any], *, data: Dataset, space: SearchSpace, settings: WorkerSettings
     ) -> None:
         torch.set_num_threads(settings.threads)
-        self._space, self._settings = space, settings
+        self._space, self._settings, self._source = space, settings, data
         cuda = settings.device == "cuda" and torch.cuda.is_available()
         self._data = DeviceData.of(data, settings.task, torch.device("cuda" if cuda else "cpu"))
         self._evaluation: Evaluation | None = None
+        self._hang: TextIO | None = None
+        self._warnings = _Warnings()
+        logging.getLogger("nas").addHandler(self._warnings)
+
+    def cleanup(self) -> None:
+        logging.getLogger("nas").removeHandler(self._warnings)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._evaluation = None
+        self._warnings.forget()
         return True
 
     def step(self) -> dict[str, Any]:
         number = self.config["number"]
         try:
-            report = self._advance(number)
+            # A trial that hung has had its process ended, and Ray has started it again in this one.
+            hung = "" if self._evaluation is not None else read_hang(self._settings.files, number)
+            report = Report(number=number, outcome="timeout", detail=hung) if hung else self._advance(number)
         except Diverged as error:
             probe = self._evaluation.training.probe_curve() if self._evaluation else None
             report = Report(number=number, outcome="diverged", detail=str(error), probe=probe)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            detail = str(error) if full else traceback.format_exc()
+            report = Report(number=number, outcome="disk_full" if full else "exception", detail=detail)
         except Exception as error:
             outcome = "out_of_memory" if _is_out_of_memory(error) else "exception"
             report = Report(number=number, outcome=outcome, detail=traceback.format_exc())
         if report.outcome is not None:
             self._evaluation = None  # free its memory before the next trial is built
+            self._watch(None)
+        report = dataclasses.replace(report, warnings=self._warnings.take())
         return {"report": report, "done": report.outcome is not None}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -100,10 +165,31 @@ class CandidateTrainable(tune.Trainable):
         if not evaluation.done:
             return Report(number=number, rows=rows)
         measurement = evaluation.measurement()
+        if self._settings.confirming:
+            measurement = self._tested(measurement, evaluation.training.network)
+            return Report(number=number, rows=rows, outcome="complete", measurement=measurement)
         save_weights(evaluation.training.network, self._settings.files, number)
-        return Report(number=number, rows=rows, outcome="complete", measurement=measurement)
+        kept = self._keep_strip(number, evaluation)
+        return Report(number=number, rows=rows, outcome="complete", measurement=measurement, strip=kept)
+
+    def _keep_strip(self, number: int, evaluation: Evaluation) -> bool:
+        try:
+            save_strip(strip(evaluation.training.network, self._data), self._settings.files, number)
+        except OSError as error:  # a full disk costs the picture, not the trial
+            log.warning("it has no picture (%s)", error)
+            return False
+        return True
+
+    def _tested(self, measurement: Measurement, network: nn.Module) -> Measurement:
+        batches = judged_batches(self._source, "test", self._data.noise, self._data.images.device)
+        quality, accuracy = judge(network, batches)
+        if not math.isfinite(quality):
+            raise Diverged(f"test PSNR is {quality} after the last epoch")
+        tested = {"test_psnr": quality} | ({} if accuracy is None else {"test_accuracy": accuracy})
+        return dataclasses.replace(measurement, values={**measurement.values, **tested})
 
     def _begin(self) -> Evaluation:
+        self._watch(self._settings.trial_timeout)
         task = self._settings.task
         spec = self._space.spec(self.config["spec"])
         self._saved = time.monotonic()
@@ -122,6 +208,21 @@ class CandidateTrainable(tune.Trainable):
             evaluation.restore(state)
         return evaluation
 
+    def _watch(self, timeout: float | None) -> None:
+        """Ends this process when the trial takes longer than `timeout` seconds, or no longer watches it.
+
+        The watchdog is a thread in C that needs no interpreter lock, so code that hangs while it holds
+        the lock is ended too. It leaves a traceback of where the trial hung.
+        """
+        faulthandler.cancel_dump_traceback_later()
+        if self._hang is not None:
+            self._hang.close()
+            Path(self._hang.name).unlink(missing_ok=True)
+            self._hang = None
+        if timeout is not None:
+            self._hang = open_hang(self._settings.files, self.config["number"])
+            faulthandler.dump_traceback_later(timeout, exit=True, file=self._hang)
+
     def _checkpoint_if_due(self) -> None:
         if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
             self._checkpoint()
@@ -131,7 +232,7 @@ class CandidateTrainable(tune.Trainable):
         try:
             save_checkpoint(self._evaluation.state(), self._settings.files, self.config["number"], **self._identity())
         except OSError as error:  # a full disk costs the chance to resume, not the trial
-            log.warning("trial %d goes on without a checkpoint: %s", self.config["number"], error)
+            log.warning("it goes on without a checkpoint (%s)", error)
         self._saved = time.monotonic()
 
     def _identity(self) -> dict[str, Any]:

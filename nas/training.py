@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas.balancing import BALANCES, Balance
 from nas.data import Dataset, Split, to_float, validation_draws
 from nas.noise import Noise, parse_noise
 from nas.stability import PROBES
-from nas.types import ProbeCurve, Recipe, Task
+from nas.types import Optimizer, ProbeCurve, Recipe, Task
 
 WARM_UP = 0.05
 """Share of the run over which the learning rate rises from zero; cosine decay to zero follows."""
@@ -24,14 +26,54 @@ BLOWN_UP = 100.0
 
 PROBE_IMAGES = 64
 
+OPTIMIZERS: Mapping[Optimizer, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": partial(torch.optim.AdamW, fused=True),
+    "sgd": partial(torch.optim.SGD, momentum=0.9, fused=True),
+}
+
 
 class Diverged(Exception):  # noqa: N818 - an outcome of a trial, not an error
     """The loss became NaN or infinite, or blew up; the message says at which epoch and how."""
 
 
+Judged = tuple[Tensor, Tensor, Tensor | None]
+"""A batch with its noise: noisy and clean images (N, C, H, W), and labels (N,) or None."""
+
+
+class TrainingData(Protocol):
+    """What `Training` learns from and is judged on."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def noise(self) -> Noise: ...
+
+    @property
+    def probe(self) -> Judged:
+        """The fixed probe batch, from the training split."""
+
+    @property
+    def validation(self) -> list[Judged]:
+        """Every validation image under each fixed noise draw."""
+
+    @property
+    def trivial(self) -> float:
+        """The noisy probe batch's MSE; for noise ``none`` the images' variance. Never 0."""
+
+    def __len__(self) -> int:
+        """Training images of an epoch."""
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """The images of one epoch (len(self),), as `batch` takes them."""
+
+    def batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Clean images (N, C, H, W), float32 in [0, 1], and their labels (N,) or None."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceData:
-    """A data set on the device of a trial, with the noise that is drawn once.
+    """A data set on the device of a trial, with the noise that is drawn once (see `TrainingData`).
 
     Attributes:
         images: training images (N, C, H, W), uint8 or float32 in [0, 1]; labels (N,) or None.
@@ -43,8 +85,8 @@ class DeviceData:
     images: Tensor
     labels: Tensor | None
     noise: Noise
-    probe: tuple[Tensor, Tensor, Tensor | None]
-    validation: list[tuple[Tensor, Tensor, Tensor | None]]
+    probe: Judged
+    validation: list[Judged]
     trivial: float
 
     @classmethod
@@ -58,11 +100,24 @@ class DeviceData:
         clean = to_float(images[chosen])
         noisy = noise.add(clean, generator)
         trivial = (noisy - clean).square().mean() if task.denoises else clean.var()
-        validation = noisy_batches(
-            data.validation, noise, device, seed=seed, draws=validation_draws(len(data.validation.images))
-        )
+        validation = list(judged_batches(data, "validation", noise, device))
         probe = (noisy, clean, None if labels is None else labels[chosen])
         return cls(images, labels, noise, probe, validation, max(float(trivial), 1e-8))
+
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Every image once, in a random order."""
+        return torch.randperm(len(self), generator=generator, device=self.device)
+
+    def batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """The images as they are."""
+        return to_float(self.images[rows]), None if self.labels is None else self.labels[rows]
 
 
 def tensors(split: Split, device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -74,16 +129,25 @@ def tensors(split: Split, device: torch.device) -> tuple[Tensor, Tensor | None]:
 
 def noisy_batches(
     split: Split, noise: Noise, device: torch.device, *, seed: int, draws: int = 1, size: int = 256
-) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+) -> Iterator[Judged]:
     """(noisy, clean, labels) batches of a whole split under `draws` noise draws; the same for the same seed."""
     images, labels = tensors(split, device)
     generator = torch.Generator(device).manual_seed(seed)
-    result = []
     for _ in range(draws):
         for rows in torch.arange(len(images), device=device).split(size):
             clean = to_float(images[rows])
-            result.append((noise.add(clean, generator), clean, None if labels is None else labels[rows]))
-    return result
+            yield noise.add(clean, generator), clean, None if labels is None else labels[rows]
+
+
+def judged_batches(data: Dataset, part: str, noise: Noise, device: torch.device) -> Iterator[Judged]:
+    """A split as it is always judged: under noise that depends on the data alone.
+
+    Args:
+        part: ``train``, ``validation`` or ``test``.
+    """
+    split: Split = getattr(data, part)
+    seed = int(data.fingerprint, 16) % 2**63
+    return noisy_batches(split, noise, device, seed=seed, draws=validation_draws(len(split.images)))
 
 
 class Training:
@@ -91,34 +155,41 @@ class Training:
 
     The loss is ``L_denoise + lambda * L_classify`` (AddUNet): the MSE over the noisy input's MSE, so that
     it starts near 1 at every noise level and lambda means the same everywhere, and the cross-entropy in
-    nats. AdamW, linear warm-up, cosine decay over the full budget. Losses stay on the device within an epoch.
+    nats; recipes may balance the two otherwise, and networks add a penalty. Linear warm-up, cosine decay
+    over the full budget. Losses stay on the device within an epoch.
 
     Args:
         network: images -> (denoised, logits); moved to the data's device.
         task: what of the outputs is trained.
         recipe: the schedule always spans ``recipe.epochs``.
-        data: see `DeviceData`.
+        data: see `TrainingData`.
         seed: seeds data order and training noise, by an own generator.
         precision: ``fp32`` or ``bf16`` (autocast).
     """
 
+    warm_up = WARM_UP
+    accumulate = 1
+    """Batches whose gradients make one step."""
+
     def __init__(
-        self, network: nn.Module, task: Task, recipe: Recipe, data: DeviceData, *, seed: int, precision: str = "fp32"
+        self, network: nn.Module, task: Task, recipe: Recipe, data: TrainingData, *, seed: int, precision: str = "fp32"
     ) -> None:
-        self.device = data.images.device
+        self.device = data.device
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.task, self.recipe, self.data = task, recipe, data
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.bf16 = precision == "bf16"
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
-            fused=True,
+        learned = getattr(self.network, "tasks", ("denoise", "classify"))
+        self.tasks = [name for name in learned if name == "denoise" or task.classifies]
+        balance = BALANCES[recipe.balancing] if len(self.tasks) > 1 else Balance
+        self.balance = balance(recipe).to(self.device)
+        self.optimizer = OPTIMIZERS[recipe.optimizer](
+            self._parameter_groups(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
         self.epoch = 0
         self.step = 0
-        self.steps_per_epoch = math.ceil(len(data.images) / recipe.batch_size)
+        self.images_per_step = recipe.batch_size * self.accumulate
+        self.steps_per_epoch = math.ceil(len(data) / self.images_per_step)
         self.total_steps = recipe.epochs * self.steps_per_epoch
         probes = min(PROBES, self.total_steps)
         self._probe_at = {round(i * self.total_steps / probes) for i in range(probes + 1)}
@@ -141,22 +212,18 @@ class Training:
             Diverged: the epoch's mean loss is not finite or has blown up.
         """
         if self._order is None:
-            self._order = torch.randperm(len(self.data.images), generator=self.generator, device=self.device)
+            self._order = self.data.order(self.generator)
             self._done, self._sums = 0, torch.zeros(2, device=self.device)
-        for start in range(self._done, len(self._order), self.recipe.batch_size):
-            rows = self._order[start : start + self.recipe.batch_size]
+        for start in range(self._done, len(self._order), self.images_per_step):
+            rows = self._order[start : start + self.images_per_step]
             for group in self.optimizer.param_groups:
-                group["lr"] = self.recipe.learning_rate * self._schedule()
-            clean = to_float(self.data.images[rows])
-            noisy = self.data.noise.add(clean, self.generator)
-            labels = None if self.data.labels is None else self.data.labels[rows]
-            losses = self._losses(noisy, clean, labels)
+                group["lr"] = self.recipe.learning_rate * self._schedule() * group["rate"]
             self.optimizer.zero_grad(set_to_none=True)
-            self._total(*losses).backward()
+            losses = self._backward(rows)
             self.optimizer.step()
             self.step += 1
             self._done += len(rows)
-            self._sums += torch.stack(losses).detach() * len(rows)
+            self._sums += losses * len(rows)
             if self.step in self._probe_at:
                 self._probe()
             after_step()
@@ -177,8 +244,8 @@ class Training:
         trivial = math.log(max(self.task.classes, 2))
         return ProbeCurve(
             steps=steps,
-            denoise=tuple(denoise) if self.task.denoises else (),
-            classify=tuple(c / trivial for c in classify) if self.task.classifies else (),
+            denoise=tuple(denoise) if self.task.denoises and "denoise" in self.tasks else (),
+            classify=tuple(c / trivial for c in classify) if "classify" in self.tasks else (),
         )
 
     def state(self) -> dict[str, Any]:
@@ -186,6 +253,7 @@ class Training:
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "balance": self.balance.state_dict(),
             "generator": self.generator.get_state(),
             "epoch": self.epoch,
             "step": self.step,
@@ -200,10 +268,26 @@ class Training:
         """Continues from a `state`; on the CPU the run then ends bit for bit as if it had never stopped."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.balance.load_state_dict(state["balance"])
         self.generator.set_state(state["generator"].cpu())
         self.epoch, self.step = state["epoch"], state["step"]
         self._order, self._done, self._sums = state["order"], state["done"], state["sums"]
         self._probes, self._initial_loss = list(state["probes"]), state["initial_loss"]
+
+    def _backward(self, rows: Tensor) -> Tensor:
+        """Adds the gradients of a step's images. Returns their mean losses (2,): denoising, classification."""
+        parts = rows.tensor_split(min(self.accumulate, len(rows)))
+        total = torch.zeros(2, device=self.device)
+        for part in parts:
+            clean, labels = self.data.batch(part, self.generator)
+            losses = self._losses(self.data.noise.add(clean, self.generator), clean, labels)
+            self.balance.backward(*losses, self._penalty(), list(self.network.parameters()))
+            total += torch.stack(losses).detach()
+        if len(parts) > 1:
+            for parameter in (*self.network.parameters(), *self.balance.parameters()):
+                if parameter.grad is not None:
+                    parameter.grad /= len(parts)
+        return total / len(parts)
 
     def _losses(self, noisy: Tensor, clean: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
@@ -216,9 +300,21 @@ class Training:
     def _total(self, denoise: Tensor, classify: Tensor) -> Tensor:
         return denoise + self.recipe.classification_weight * classify
 
+    def _penalty(self) -> Tensor | None:
+        penalty: Callable[[], Tensor | None] = getattr(self.network, "penalty", lambda: None)
+        return penalty()
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """For the optimiser: `rate` is a group's learning rate in units of the recipe's."""
+        rates = {"sharing": self.recipe.sharing_rate}
+        named = getattr(self.network, "parameter_groups", lambda: {"base": list(self.network.parameters())})()
+        groups = [{"params": group, "rate": rates.get(name, 1.0)} for name, group in named.items() if group]
+        own = list(self.balance.parameters())
+        return [*groups, *([{"params": own, "rate": 1.0, "weight_decay": 0.0}] if own else [])]
+
     def _schedule(self) -> float:
         """Share of the peak learning rate at the current step."""
-        warm_up = max(1.0, WARM_UP * self.total_steps)
+        warm_up = max(1.0, self.warm_up * self.total_steps)
         if self.step < warm_up:
             return (self.step + 1) / warm_up
         return 0.5 * (1 + math.cos(math.pi * (self.step - warm_up) / max(1.0, self.total_steps - warm_up)))

@@ -7,11 +7,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from nas.errors import ConfigError, SpecError
 
 Direction = Literal["maximize", "minimize"]
+Optimizer = Literal["adamw", "sgd"]
+Balancing = Literal["fixed", "uncertainty", "surgery"]
 T = TypeVar("T")
 
 
@@ -70,8 +72,15 @@ class Recipe:
         epochs: full budget in passes over the training split; the schedule always spans it.
         batch_size: images per step.
         learning_rate: peak rate of the optimiser.
-        weight_decay: decoupled weight decay.
-        classification_weight: lambda of ``L_denoise + lambda * L_classify`` (AddUNet), >= 0.
+        weight_decay: decoupled from the loss in AdamW, an L2 penalty's gradient in SGD.
+        classification_weight: lambda of ``L_denoise + lambda * L_classify`` (AddUNet), >= 0. Learned
+            uncertainty weights take its place; it is 1 then.
+        optimizer: ``adamw``, or ``sgd`` with momentum 0.9.
+        sharing_rate: learning rate of the layers between task columns, over that of all others.
+        balancing: how the tasks' losses become one step (see `nas.balancing`).
+
+    Raises:
+        SpecError: a field is outside its rule.
     """
 
     epochs: int
@@ -79,14 +88,23 @@ class Recipe:
     learning_rate: float
     weight_decay: float
     classification_weight: float
+    optimizer: Optimizer = "adamw"
+    sharing_rate: float = 1.0
+    balancing: Balancing = "fixed"
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch_size", 1), ("learning_rate", 0), ("weight_decay", 0)):
-            value = getattr(self, name)
+        lows = {"epochs": 1, "batch_size": 1}
+        for name in ("epochs", "batch_size", "learning_rate", "weight_decay", "classification_weight", "sharing_rate"):
+            value, low = getattr(self, name), lows.get(name, 0)
+            if isinstance(value, str):
+                raise SpecError(f"recipe: {name} is {value!r}, must be a finite number")
             if not value >= low:
                 raise SpecError(f"recipe: {name} is {value!r}, must be at least {low}")
-        if not self.classification_weight >= 0:
-            raise SpecError(f"recipe: classification_weight is {self.classification_weight!r}, must be at least 0")
+        for name, choices in (("optimizer", get_args(Optimizer)), ("balancing", get_args(Balancing))):
+            if (value := getattr(self, name)) not in choices:
+                raise SpecError(f"recipe: {name} is {value!r}; choose one of {', '.join(choices)}")
+        if self.balancing == "uncertainty":
+            object.__setattr__(self, "classification_weight", 1.0)
 
     def to_dict(self) -> dict[str, Any]:
         return without_defaults(self)
@@ -227,6 +245,8 @@ class StudyConfig:
         device: ``cpu`` or ``cuda``, as the workers see it.
         precision: ``fp32`` or ``bf16``.
         threads: torch threads in each worker.
+        early_stopping: whether candidates are stopped at rungs.
+        within_rank: what decides at a rung among candidates of one non-domination rank (`nas.pareto.WITHIN_RANK`).
     """
 
     study: str
@@ -244,6 +264,8 @@ class StudyConfig:
     device: str = "cpu"
     precision: str = "fp32"
     threads: int = 1
+    early_stopping: bool = False
+    within_rank: str = "hypervolume"
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -1,1 +1,27 @@
-"""What is kept, and what people look at."""
+"""Studies: what a search keeps, and what people look at.
+
+In a notebook::
+
+    from studies import open_study
+
+    study = open_study("digits-gaussian-50")
+    study.trials()      # a data frame, one row a trial
+    study.figure("front-psnr-accuracy")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from studies.notebook import Study, open_study
+
+__all__ = ["Study", "open_study"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:  # late, so that commands which need no figures do not load them
+        from studies import notebook
+
+        return getattr(notebook, name)
+    raise AttributeError(f"module 'studies' has no attribute {name!r}")

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.bundle import Bundle
+from nas.bundle import ARCHITECTURE, Bundle
 from nas.bundle import open_bundle as _open_bundle
 from nas.errors import BundleError, ConfigError
-from nas.types import Candidate, Recipe
-from search_spaces import get_space
+from nas.types import Candidate, Recipe, Task
+from search_spaces import get_space, known_space
 from studies.best import choose
 from studies.launch import study_data
 from studies.provenance import describe
 from studies.storage import files_dir
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nas.confirm import Confirmed
+    from nas.data import Dataset
     from studies.ledger import SqlLedger
 
 PARITY_IMAGES = 16
+CALIBRATION_IMAGES = 128
+"""Training images that show an int8 program the ranges of its activations."""
 SPLITS = ("test", "validation")
 
 
@@ -30,7 +37,7 @@ def open_bundle(path: Path | str) -> Bundle:
     Raises:
         BundleError: the folder is not a complete, undamaged bundle of a known version and space.
     """
-    return _open_bundle(Path(path), get_space)
+    return _open_bundle(Path(path), known_space)  # never a space that has to be imported
 
 
 def export_choice(
@@ -40,6 +47,8 @@ def export_choice(
     pick: str = "knee",
     prefer: Mapping[str, float] | None = None,
     data_root: Path | None = None,
+    licence: str | None = None,
+    quantize: bool = False,
 ) -> dict[str, Any]:
     """Writes the bundle of a member of a study's front.
 
@@ -48,32 +57,58 @@ def export_choice(
         target: folder to make.
         pick, prefer: see `studies.best.choose`.
         data_root: where the data lies, if not where it lay when the study was made.
+        licence: of the network, for its card.
+        quantize: whether an int8 program is written too.
 
     Returns:
-        What was chosen and why, the files, and the parity of the programs.
+        What was chosen and why, the files, what was measured on validation and test, and the parity of the programs.
 
     Raises:
         StudyError, ConfigError: no such choice, or its weights are gone. BundleError: it cannot be written.
     """
+    import numpy as np
     import torch
 
     from nas.checkpoint import load_weights
+    from nas.data import Split
     from nas.evaluation import noisy_psnr
     from nas.export import export_bundle
-    from nas.training import DeviceData
+    from nas.training import DeviceData, noisy_batches
 
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         # Refused before anything is loaded; export_bundle holds the same rule.
         raise BundleError(f"--to {target} exists and is not an empty folder; choose another")
     choice = choose(ledger, pick=pick, prefer=prefer)
+    chosen = choice.chosen
     config = ledger.config
     space = get_space(config.space)
-    spec = space.spec(choice.chosen.spec)
-    candidate = Candidate(spec=spec, recipe=Recipe.from_dict(choice.chosen.recipe))
+    spec = space.spec(chosen.spec)
+    candidate = Candidate(spec=spec, recipe=Recipe.from_dict(chosen.recipe))
     network = space.build(spec, config.task)
-    load_weights(network, files_dir(ledger.storage.url, config.study), choice.chosen.number)
+    load_weights(network, files_dir(ledger.storage.url, config.study), chosen.number)
     data = study_data(ledger, data_root)
     batches = DeviceData.of(data, config.task, torch.device("cpu"))
+    calibration = None
+    if quantize:
+        rows = np.linspace(0, len(data.train.images) - 1, CALIBRATION_IMAGES).astype(int)  # of every class
+        shown = Split(data.train.images[rows], None)
+        calibration = next(noisy_batches(shown, batches.noise, torch.device("cpu"), seed=0))[0]
+    searched = ledger.trial(chosen.number)
+    facts = {
+        "study": config.study,
+        "trial": chosen.number,
+        "seed": searched.seed,
+        "data": config.data,
+        "fingerprint": config.fingerprint,
+        "images": {part: len(getattr(data, part).images) for part in ("train", "validation", "test")},
+        "values": {**(searched.values or {}), "noisy_psnr": noisy_psnr(batches)},
+        "split": "validation",
+        "hardware": f"{describe(ledger.provenance['hardware'])}, {config.threads} thread(s)",
+        "reason": choice.reason,
+        "licence": licence,
+    }
+    if chosen.number in choice.confirmed:
+        facts["confirmed"] = _confirmed_facts(ledger, choice.confirmed[chosen.number])
     parity = export_bundle(
         target,
         space=space,
@@ -82,26 +117,48 @@ def export_choice(
         classes=data.classes,
         network=network,
         images=batches.validation[0][0][:PARITY_IMAGES],
-        facts={
-            "study": config.study,
-            "trial": choice.chosen.number,
-            "seed": ledger.trial(choice.chosen.number).seed,
-            "data": config.data,
-            "images": {part: len(getattr(data, part).images) for part in ("train", "validation", "test")},
-            "values": {**choice.chosen.values, "noisy_psnr": noisy_psnr(batches)},
-            "split": "validation",
-            "hardware": describe(ledger.provenance["hardware"]),
-            "reason": choice.reason,
-        },
+        facts=facts,
+        judge=lambda predict: _measure(predict, data, config.task),
+        calibration=calibration,
     )
+    written = json.loads((target / ARCHITECTURE).read_text("utf-8"))["facts"]
     largest = {program: max(outputs.values()) for program, outputs in parity["differences"].items()}
     return {
-        "trial": choice.chosen.number,
+        "trial": chosen.number,
         "reason": choice.reason,
         "to": str(target),
         "files": sorted(path.name for path in target.iterdir()),
+        "measured": written["measured"],
+        "int8": written.get("int8"),
         **largest,
     }
+
+
+def _confirmed_facts(ledger: SqlLedger, confirmed: Confirmed) -> dict[str, Any]:
+    """A candidate's means and intervals, and the seeds behind them, for the card."""
+    return {
+        "seeds": [run.seed for run in ledger.confirmations() if run.digest == confirmed.digest],
+        "values": {name: asdict(value) for name, value in confirmed.values.items()},
+    }
+
+
+def _measure(predict: Callable[[Tensor], tuple[Tensor, Tensor]], data: Dataset, task: Task) -> dict[str, Any]:
+    """What ``evaluate`` finds on validation and test by its defaults, for the card."""
+    from nas.assess import assess_data, assess_photographs
+    from nas.data import photographs
+    from nas.noise import parse_noise
+
+    noise = parse_noise(task.noise)
+    measured = {}
+    for part in ("validation", "test"):
+        if data.name.startswith("images:"):
+            paths, _ = photographs(data.name, part, seen=None)
+            found = assess_photographs(predict, task.channels, paths, noise)
+        else:
+            found = assess_data(predict, data, noise, part=part)
+        names = ("psnr", "ssim", "accuracy", "noisy_psnr", "noisy_ssim", "images", "draws")
+        measured[part] = {name: value for name in names if (value := getattr(found, name)) is not None}
+    return measured
 
 
 def evaluate_bundle(
@@ -109,39 +166,72 @@ def evaluate_bundle(
     *,
     data: str | None = None,
     noise: str | None = None,
-    split: str = "test",
+    split: str | None = None,
+    reference: str | None = None,
     data_root: Path | None = None,
 ) -> dict[str, Any]:
-    """PSNR, SSIM and accuracy of a bundle, beside the noisy input's.
+    """PSNR, SSIM and accuracy of a bundle at each noise level, beside the noisy input's.
 
     Args:
         path: folder of the bundle.
-        data: source as for a search; by default the one that the bundle was searched on.
-        noise: by default the bundle's.
-        split: one of `SPLITS`.
+        data: source as for a search; by default the one that the bundle was searched on. The photographs
+            of ``images:DIR`` are judged whole, at their full sizes.
+        noise: one or more, with commas between them; by default the bundle's.
+        split: one of `SPLITS`; by default ``test``, and all of a folder that has no splits of its own and
+            is not what the bundle was searched on.
+        reference: a denoiser of `nas.reference_denoisers` to judge as well.
         data_root: see `nas.data.load`.
+
+    Returns:
+        What was judged, the class names, and under ``levels`` an `nas.assess.Assessment` for each noise.
 
     Raises:
         BundleError, DataError, ConfigError: the bundle, the data or a name is not as it must be.
     """
-    from nas.assess import assess_bundle
-    from nas.data import load
+    from nas.assess import assess_bundle, assess_photographs
+    from nas.data import load, parse_source, photographs
     from nas.noise import parse_noise
+    from nas.reference_denoisers import denoiser
+    from nas.sources import has_splits
 
-    if split not in SPLITS:
+    if split is not None and split not in SPLITS:
         raise ConfigError(f"--split {split!r} is not known; choose from {', '.join(SPLITS)}")
+    method = None if reference is None else denoiser(reference)
+    given = None if noise is None else [parse_noise(part) for part in noise.split(",")]
     bundle = open_bundle(path)
     source = data or bundle.facts.get("data")
     if not isinstance(source, str):
         raise ConfigError("the bundle does not say what data it was made on; give --data")
     if data is None and ":" in source:
         raise ConfigError(f"the bundle was made on {source}, a folder that it does not know the place of; give --data")
-    parsed = parse_noise(noise or bundle.task.noise)
-    loaded = load(source, root=data_root)
+    noises = given or [parse_noise(bundle.task.noise)]
+    name = parse_source(source)
+    kind, _, folder = name.partition(":")
+    seen = _seen(bundle, kind)
+    if kind == "images":
+        paths, part = photographs(name, split, seen=seen)
+        found = [
+            assess_photographs(bundle.network, bundle.task.channels, paths, level, reference=method) for level in noises
+        ]
+    else:
+        loaded = load(name, root=data_root)
+        foreign = kind == "folder" and seen is not None and loaded.fingerprint != seen
+        part = split or ("all" if foreign and not has_splits(Path(folder)) else "test")
+        found = [assess_bundle(bundle, loaded, level, part=part, reference=method) for level in noises]
     return {
         "bundle": str(path),
-        "data": loaded.name,
-        "noise": parsed.name,
-        "split": split,
-        **asdict(assess_bundle(bundle, loaded, parsed, part=split)),
+        "data": name,
+        "split": part,
+        "images": found[0].images,
+        "reference": reference,
+        "classes": list(bundle.classes),
+        "levels": [{"noise": level.name, **asdict(one)} for level, one in zip(noises, found, strict=True)],
     }
+
+
+def _seen(bundle: Bundle, kind: str) -> str | None:
+    """Fingerprint of the data that a bundle comes from; None when it may be any data of `kind`."""
+    seen = bundle.facts.get("fingerprint")
+    if isinstance(seen, str):
+        return seen
+    return None if str(bundle.facts.get("data")).partition(":")[0] == kind else ""

@@ -7,9 +7,12 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from nas.errors import SkipnasError
+
+if TYPE_CHECKING:
+    from studies.storage import Storage
 
 LITTLE_DISK = 2 * 2**30
 """Free bytes below which Ray's object store and the studies may not fit."""
@@ -32,7 +35,7 @@ class Finding:
 
 
 def examine(storage: str | None) -> list[Finding]:
-    """Looks at everything that a search needs; starts nothing and changes nothing."""
+    """Looks at everything that a search needs; starts nothing, and changes nothing but an outdated schema."""
     return [*_versions(), *_devices(), *_ray(), *_disk(), *_storage(storage)]
 
 
@@ -96,23 +99,45 @@ def _disk() -> Iterator[Finding]:
 
 
 def _storage(url: str | None) -> Iterator[Finding]:
-    from studies.storage import list_studies, open_storage, open_study
+    from studies.storage import list_studies, open_storage
 
     try:
         with open_storage(url, must_exist=True) as storage:
             summaries = list_studies(storage)
             yield Finding(subject="storage", state="ok", text=f"{storage.masked}, {len(summaries)} studies")
             for summary in summaries:
-                if not summary.counts.running:
-                    continue
-                unfinished = [r.number for r in open_study(summary.name, storage).trials() if r.reason is None]
-                yield Finding(
-                    subject="trials",
-                    state="note",
-                    text=f"study {summary.name}: trials {', '.join(map(str, unfinished))} are running or were cut off",
-                    advice="if no search is at work on it, the command that made it goes on with them: "
-                    + summary.command,
-                )
+                if summary.counts.running:
+                    yield from _unfinished(storage, summary.name, summary.command)
     except SkipnasError as error:
         missing = "no studies" in str(error)
         yield Finding(subject="storage", state="note" if missing else "bad", text=str(error))
+
+
+def _unfinished(storage: Storage, name: str, command: str) -> Iterator[Finding]:
+    """Which trials of a study are being trained, and by whom; what was interrupted, and what becomes of it."""
+    from nas.checkpoint import checkpoint_epoch
+    from studies.storage import files_dir, open_study
+
+    drivers: dict[str, list[int]] = {}
+    interrupted = []
+    for trial in open_study(name, storage).unfinished():
+        if trial.driver is not None:
+            drivers.setdefault(trial.driver.label, []).append(trial.number)
+        else:
+            interrupted.append(trial)
+    for driver, numbers in drivers.items():
+        yield Finding(subject="trials", state="ok", text=f"study {name}: {_trials(numbers)} being trained by {driver}")
+    for trial in interrupted:
+        epoch = checkpoint_epoch(files_dir(storage.url, name), trial.number)
+        start = "the beginning" if epoch is None else f"its checkpoint after epoch {epoch}"
+        why = "its search was stopped" if trial.dead is None else f"{trial.dead.label} is dead"
+        yield Finding(
+            subject="trials",
+            state="note",
+            text=f"study {name}: trial {trial.number} is interrupted at epoch {trial.epochs_done}, {why}",
+            advice=f"the next search goes on with it from {start}: {command}",
+        )
+
+
+def _trials(numbers: list[int]) -> str:
+    return f"trial {numbers[0]} is" if len(numbers) == 1 else f"trials {', '.join(map(str, numbers))} are"

@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.data import Dataset, load, majority_accuracy, parse_source
-from nas.errors import ClusterError, ConfigError, StudyError
+from nas.data import Dataset, Split, load, majority_accuracy, parse_source
+from nas.errors import ClusterError, ConfigError, SpecError, StudyError
 from nas.noise import parse_noise
 from nas.objectives import DEFAULT, Baseline, resolve_objectives
+from nas.pareto import WITHIN_RANK
 from nas.protocols import SearchSpace
 from nas.sampler import CHOICES
-from nas.search import Outcome, Progress, RunOptions, run_search
-from nas.types import Constraint, StudyConfig, Task
+from nas.search import Outcome, Progress, Resources, RunOptions, run_search
+from nas.types import Candidate, Constraint, Measurement, Recipe, StudyConfig, Task
 from search_spaces import get_space
 from studies.ledger import SqlLedger
+from studies.show import choices, sampled
 from studies.storage import (
     Storage,
     create_study,
@@ -53,6 +55,11 @@ class SearchRequest:
     sampler: str | None = None
     seed: int | None = None
     subset: int | None = None
+    early_stopping: bool | None = None
+    within_rank: str | None = None
+    precision: str | None = None
+    warm_start: str | None = None
+    baselines: bool = False
     storage: str | None = None
     command: str = ""
 
@@ -65,7 +72,15 @@ DEFAULTS: Mapping[str, Any] = {
     "objectives": DEFAULT,
     "sampler": "auto",
     "seed": 0,
+    "early_stopping": False,
+    "within_rank": "hypervolume",
+    "precision": "auto",
 }
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+TIMED_CANDIDATES, TIMED_IMAGES = 4, 16
+"""What decides which precision is the faster: steps of so many random candidates on so many images."""
 TRIALS = 24
 
 
@@ -79,11 +94,14 @@ class Search:
     files: Path
     notes: tuple[str, ...]
     created: bool
+    known: Mapping[str, Measurement]
 
     def run(self, options: RunOptions, observe: Callable[[Progress], None] = lambda progress: None) -> Outcome:
         """See `nas.search.run_search`. A study that was made for a run that cannot start is taken back."""
         try:
-            return run_search(self.ledger.config, self.space, self.ledger, self.data, self.files, options, observe)
+            return run_search(
+                self.ledger.config, self.space, self.ledger, self.data, self.files, options, observe, self.known
+            )
         except (ConfigError, ClusterError):
             if self.created and not self.ledger.counts().proposals:
                 delete_study(self.ledger.storage, self.ledger.config.study)
@@ -100,9 +118,20 @@ def prepare(request: SearchRequest, options: RunOptions) -> Search:
     _check(request, options)
     name = request.study or default_name(request)
     storage = open_storage(request.storage)
+    if request.warm_start is not None:
+        open_study(request.warm_start, storage)  # refused before anything is made
     if has_study(storage, name):
-        return _resume(request, open_study(name, storage), storage)
-    return _create(request, options, name, storage)
+        search = _resume(request, open_study(name, storage), storage)
+    else:
+        try:
+            search = _create(request, options, name, storage)
+        except StudyError:
+            if not has_study(storage, name):
+                raise
+            search = _resume(request, open_study(name, storage), storage)  # another search made it meanwhile
+    if not request.baselines:
+        return search
+    return dataclasses.replace(search, notes=(*search.notes, *_enqueue_baselines(search.ledger, search.space)))
 
 
 def default_name(request: SearchRequest) -> str:
@@ -122,6 +151,10 @@ def _check(request: SearchRequest, options: RunOptions) -> None:
         parse_noise(request.noise)
     if request.sampler is not None and request.sampler not in CHOICES:
         raise ConfigError(f"sampler {request.sampler!r} is not known; choose from {', '.join(CHOICES)}")
+    if request.within_rank is not None and request.within_rank not in WITHIN_RANK:
+        raise ConfigError(f"--within-rank {request.within_rank!r} is not known; choose from {', '.join(WITHIN_RANK)}")
+    if request.precision is not None and request.precision not in PRECISIONS:
+        raise ConfigError(f"--precision {request.precision!r} is not known; choose from {', '.join(PRECISIONS)}")
     for option, value, low in (
         ("--trials", options.trials, 1),
         ("--epochs", request.epochs, 1),
@@ -129,15 +162,25 @@ def _check(request: SearchRequest, options: RunOptions) -> None:
         ("--max-macs", request.max_macs, 1),
         ("--subset", request.subset, 1),
         ("--seed", request.seed, 0),
-        ("--concurrency", options.concurrency, 1),
-        ("--gpus-per-trial", options.gpus_per_trial, 0),
     ):
         if value is not None and value < low:
             raise ConfigError(f"{option} is {value}; give at least {low}")
-    if not options.cpus_per_trial > 0:
-        raise ConfigError(f"--cpus-per-trial is {options.cpus_per_trial:g}; give more than 0")
-    if options.time_limit is not None and options.time_limit <= 0:
-        raise ConfigError(f"--time-limit is {options.time_limit:g} s; give more than 0")
+    check_resources(options)
+
+
+def check_resources(resources: Resources) -> None:
+    """Raises ConfigError for amounts that no machine has."""
+    for option, value, low in (
+        ("--concurrency", resources.concurrency, 1),
+        ("--gpus-per-trial", resources.gpus_per_trial, 0),
+    ):
+        if value is not None and value < low:
+            raise ConfigError(f"{option} is {value}; give at least {low}")
+    if not resources.cpus_per_trial > 0:
+        raise ConfigError(f"--cpus-per-trial is {resources.cpus_per_trial:g}; give more than 0")
+    for option, seconds in (("--time-limit", resources.time_limit), ("--trial-timeout", resources.trial_timeout)):
+        if seconds is not None and seconds <= 0:
+            raise ConfigError(f"{option} is {seconds:g} s; give more than 0")
 
 
 def _resume(request: SearchRequest, ledger: SqlLedger, storage: Storage) -> Search:
@@ -163,6 +206,9 @@ def _resume(request: SearchRequest, ledger: SqlLedger, storage: Storage) -> Sear
         sampler=request.sampler or stored.sampler,
         seed=stored.seed if request.seed is None else request.seed,
         subset=stored.subset if request.subset is None else request.subset,
+        early_stopping=stored.early_stopping if request.early_stopping is None else request.early_stopping,
+        within_rank=request.within_rank or stored.within_rank,
+        precision=stored.precision if request.precision in (None, "auto") else request.precision,
     )
     if differences := difference(stored, wanted):
         raise StudyError(
@@ -170,7 +216,13 @@ def _resume(request: SearchRequest, ledger: SqlLedger, storage: Storage) -> Sear
             "leave those options out, or give another --study name"
         )
     return Search(
-        ledger=ledger, space=space, data=data, files=files_dir(storage.url, stored.study), notes=(), created=False
+        ledger=ledger,
+        space=space,
+        data=data,
+        files=files_dir(storage.url, stored.study),
+        notes=(),
+        created=False,
+        known={} if request.warm_start is None else measured(open_study(request.warm_start, storage), ledger),
     )
 
 
@@ -182,7 +234,14 @@ def _create(request: SearchRequest, options: RunOptions, name: str, storage: Sto
     data = load(parse_source(wanted["data"]), root=request.data_root, subset=request.subset)
     task = _task(data, parse_noise(wanted["noise"]).name)
     constraints = _limited(space.limits(task), request)
-    objectives, notes = resolve_objectives(wanted["objectives"], task, _baseline(data, task), constraints)
+    objectives, notes = resolve_objectives(wanted["objectives"], task, baseline(data, task), constraints)
+    device, threads = "cuda" if options.gpus_per_trial > 0 else "cpu", max(1, int(options.cpus_per_trial))
+    precision = wanted["precision"]
+    if precision == "auto" and request.warm_start is not None:
+        precision = open_study(request.warm_start, storage).config.precision  # its measurements are of use in no other
+    elif precision == "auto":
+        precision, problem = study_precision(space, data, task, constraints, wanted["epochs"], device, threads)
+        notes += [problem] if problem else []
     config = StudyConfig(
         study=name,
         space=space.name,
@@ -196,16 +255,85 @@ def _create(request: SearchRequest, options: RunOptions, name: str, storage: Sto
         subset=request.subset,
         sampler=wanted["sampler"],
         seed=wanted["seed"],
-        device="cuda" if options.gpus_per_trial > 0 else "cpu",
-        threads=max(1, int(options.cpus_per_trial)),
+        device=device,
+        precision=precision,
+        threads=threads,
+        early_stopping=wanted["early_stopping"],
+        within_rank=wanted["within_rank"],
     )
     from studies.provenance import provenance
 
     origin = provenance() | {"data_root": str(request.data_root.resolve()) if request.data_root else None}
     ledger = create_study(storage, config, space.distributions(task), origin, request.command)
+    known: Mapping[str, Measurement] = {}
+    if request.warm_start is not None:
+        source = open_study(request.warm_start, storage)
+        known = measured(source, ledger)
+        notes.append(f"warm start: {_enqueue_front(source, ledger, space)} candidates from study {request.warm_start}")
     return Search(
-        ledger=ledger, space=space, data=data, files=files_dir(storage.url, name), notes=tuple(notes), created=True
+        ledger=ledger,
+        space=space,
+        data=data,
+        files=files_dir(storage.url, name),
+        notes=tuple(notes),
+        created=True,
+        known=known,
     )
+
+
+def measured(source: SqlLedger, ledger: SqlLedger) -> dict[str, Measurement]:
+    """Measurements of another study by digest, where data, noise, precision and seed of both are the same.
+
+    The recipe is part of the digest, epochs included.
+    """
+    for field in ("fingerprint", "subset", "task", "device", "precision", "seed"):
+        if getattr(source.config, field) != getattr(ledger.config, field):
+            return {}
+    names = {o.name for o in ledger.config.objectives}
+    return {r.digest: source.measurement(r.number) for r in source.results() if names <= set(r.values)}
+
+
+def _enqueue_front(source: SqlLedger, ledger: SqlLedger, space: SearchSpace) -> int:
+    """Enqueues the front of another study, as far as it lies in this study's space; how many did."""
+    count = 0
+    results = {result.number: result for result in source.results()}
+    for number in source.front():
+        try:
+            recipe = Recipe.from_dict({**results[number].recipe, "epochs": ledger.config.epochs})
+            params = space.encode(Candidate(spec=space.spec(results[number].spec), recipe=recipe))
+        except SpecError:
+            continue
+        if all(params.get(name) in choices(d) for name, d in ledger.distributions.items()):
+            ledger.study.enqueue_trial({name: params[name] for name in ledger.distributions})
+            count += 1
+    return count
+
+
+def _enqueue_baselines(ledger: SqlLedger, space: SearchSpace) -> list[str]:
+    """Enqueues the space's reference networks, those that the study does not hold yet; lines that say which."""
+    config = ledger.config
+    if not hasattr(space, "baselines"):
+        return [f"baselines: space {space.name} has none"]
+    known = [trial.system_attrs.get("fixed_params", trial.params) for trial in ledger.study.get_trials(deepcopy=False)]
+    enqueued, left_out = [], []
+    for name, candidate in space.baselines(config.task, config.epochs, config.constraints).items():
+        encoded = space.encode(candidate)
+        params = {gene: encoded.get(gene) for gene in ledger.distributions}
+        outside = [gene for gene, d in ledger.distributions.items() if params[gene] not in choices(d)]
+        cost = space.cost(candidate.spec, config.task)
+        over = [c.name for c in config.constraints if c.violation(cost) > 0]
+        if outside:
+            left_out.append(f"{name} ({outside[0]} {params[outside[0]]} is not in the study's space)")
+        elif space.decode(params, config.task, config.epochs) != candidate:
+            left_out.append(f"{name} (not in the study's space)")
+        elif over:
+            left_out.append(f"{name} (over the limit of {over[0]})")
+        elif params not in known:
+            ledger.study.enqueue_trial(params, user_attrs={"baseline": name})
+            known.append(params)
+            enqueued.append(name)
+    lines = [f"baselines: {', '.join(enqueued)}" if enqueued else "baselines: none that the study does not hold"]
+    return [*lines, *([f"left out: {', '.join(left_out)}"] if left_out else [])]
 
 
 def study_data(ledger: SqlLedger, root: Path | None = None) -> Dataset:
@@ -229,7 +357,8 @@ def _task(data: Dataset, noise: str) -> Task:
     return Task(channels=channels, classes=len(data.classes), height=height, width=width, noise=noise)
 
 
-def _baseline(data: Dataset, task: Task) -> Baseline:
+def baseline(data: Dataset, task: Task) -> Baseline:
+    """What the noisy validation images and the largest class give without a network."""
     # torch takes a second to import, and a study that exists has its references.
     import torch
 
@@ -241,6 +370,48 @@ def _baseline(data: Dataset, task: Task) -> Baseline:
         psnr=noisy_psnr(DeviceData.of(data, task, torch.device("cpu"))),
         accuracy=None if labels is None else majority_accuracy(labels, len(data.classes)),
     )
+
+
+def study_precision(
+    space: SearchSpace,
+    data: Dataset,
+    task: Task,
+    limits: tuple[Constraint, ...],
+    epochs: int,
+    device: str,
+    threads: int,
+) -> tuple[str, str]:
+    """The precision in which candidates of the space are trained faster, and what kept it from being found, if anything.
+
+    On CPUs it is timed on this machine, with as many threads as a trial gets; on GPUs it is bf16 where this machine has
+    one that knows it. It is fp32 where nothing can be said: no such GPU here, or a candidate cannot be trained, which
+    does not stop a search, as its trial will say why.
+    """
+    import torch
+
+    from nas.fit import faster_for
+    from nas.training import DeviceData
+
+    if device == "cuda" and not torch.cuda.is_available():
+        return "fp32", ""
+    few = dataclasses.replace(data, train=_first(data.train), validation=_first(data.validation))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            networks = [
+                (space.build(candidate.spec, task), candidate.recipe)
+                for candidate in sampled(space, task, limits, TIMED_CANDIDATES, seed=0, epochs=epochs)
+            ]
+        return faster_for(networks, task, DeviceData.of(few, task, torch.device(device)), steps=2), ""
+    except Exception as error:  # whatever an own space's networks raise, or too little memory
+        return "fp32", f"precision: fp32, as candidates could not be timed ({type(error).__name__}: {error})"
+    finally:
+        torch.set_num_threads(before)
+
+
+def _first(split: Split) -> Split:
+    return Split(split.images[:TIMED_IMAGES], None if split.labels is None else split.labels[:TIMED_IMAGES])
 
 
 def _limited(constraints: tuple[Constraint, ...], request: SearchRequest) -> tuple[Constraint, ...]:

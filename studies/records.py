@@ -12,8 +12,8 @@ from optuna.trial import TrialState
 from sqlalchemy import JSON, BigInteger, Double, ForeignKeyConstraint, Index, LargeBinary, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = 1
-"""Raised with every change of the tables below; a database of a higher version is refused."""
+SCHEMA_VERSION = 2
+"""Raised with every change of the tables below, beside a step in `studies.migrations`; higher ones are refused."""
 
 STATES = {
     "": TrialState.COMPLETE,
@@ -29,6 +29,7 @@ STATES = {
 """The state that Optuna is told for each reason that a trial can end with."""
 
 TRAINED_REASONS = [reason for reason, state in STATES.items() if state is not TrialState.FAIL]
+REJECTIONS = ("duplicate", "over_limit")
 
 
 class Base(DeclarativeBase):
@@ -52,7 +53,10 @@ class MetaRecord(Base):
 
 
 class StudyRecord(Base):
-    """What a study was created with. `tells` counts its finished trials and hands out their order."""
+    """What a study was created with. `events` counts its asks and tells and hands out their order.
+
+    Whoever writes to this row holds the study until the commit; that is how drivers take turns.
+    """
 
     __tablename__ = "skipnas_studies"
 
@@ -62,17 +66,51 @@ class StudyRecord(Base):
     provenance: Mapped[dict[str, Any]]
     command: Mapped[str]
     created: Mapped[float]
-    tells: Mapped[int] = mapped_column(default=0)
+    events: Mapped[int] = mapped_column("tells", default=0)  # schema 1 counted tells alone
+
+
+class DriverRecord(Base):
+    """A process that runs trials of a study, while it lives; see `studies.leases`.
+
+    Attributes:
+        driver: random, 32 hexadecimal digits.
+        host: name of its machine, for people.
+        place: where its `pid` means something: one boot of one machine, one namespace of processes.
+        born: when the process started, as `place` counts; None when it does not say.
+        expires: end of the lease, by the database's clock.
+        reserved: places in the study's budget that it holds for trials it has not asked for yet.
+    """
+
+    __tablename__ = "skipnas_drivers"
+
+    driver: Mapped[str] = mapped_column(String(32), primary_key=True)
+    study_id: Mapped[int] = mapped_column(index=True)
+    host: Mapped[str]
+    place: Mapped[str]
+    pid: Mapped[int]
+    born: Mapped[str | None]
+    started: Mapped[float]
+    expires: Mapped[float]
+    reserved: Mapped[int] = mapped_column(default=0)
+
+    @property
+    def label(self) -> str:
+        """As people find it."""
+        return f"process {self.pid} on {self.host}"
 
 
 class TrialRecord(Base):
-    """One trial, from the moment it starts to train, or from its end if it never trained.
+    """One trial, from the moment it is asked for.
 
     Attributes:
-        digest: identity of the candidate; None when the trial never started.
+        digest: identity of the candidate; None until the trial starts or is rejected.
+        owner: the driver that asked for it or took it over last; None when nobody did or it gave it back.
+        started: when it first began to train; None while it has not.
         reason: how the trial ended, a key of `STATES`; None while it has not.
         detail: traceback, or what else there is to say about the reason.
-        tell_order: 1 for the study's first finished trial, 2 for the next, ...
+        ask_order: place of its ask among the study's events, asks and tells together, from 1; None in
+            trials of schema 1.
+        tell_order: place of its end among the study's events.
         latency: ms per image, if it was measured.
         peak_memory: MiB.
         epochs_done: the last epoch written to the epochs table.
@@ -90,9 +128,11 @@ class TrialRecord(Base):
     digest: Mapped[str | None] = mapped_column(String(16), index=True)
     spec: Mapped[dict[str, Any] | None]
     recipe: Mapped[dict[str, Any] | None]
+    owner: Mapped[str | None] = mapped_column(String(32))
     worker: Mapped[str | None]
     started: Mapped[float | None]
     ended: Mapped[float | None]
+    ask_order: Mapped[int | None]
     tell_order: Mapped[int | None]
     reason: Mapped[str | None] = mapped_column(String(32))
     detail: Mapped[str | None]
@@ -118,6 +158,7 @@ class EpochRecord(Base):
     __tablename__ = "skipnas_epochs"
     __table_args__ = (
         ForeignKeyConstraint(["study_id", "number"], ["skipnas_trials.study_id", "skipnas_trials.number"]),
+        Index("ix_skipnas_epochs_epoch", "study_id", "epoch"),
     )
 
     study_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -129,6 +170,35 @@ class EpochRecord(Base):
     accuracy: Mapped[float | None]
     stability: Mapped[float | None]
     seconds: Mapped[float]
+
+
+class ConfirmationRecord(Base):
+    """`nas.confirm.ConfirmedRun`: a candidate trained again under one seed.
+
+    Attributes:
+        repeat: place of the seed among the confirmation's, from 0.
+        number: of the trial; None for a reference network that is no trial of the front.
+        reference: name of the reference network; None for others.
+        ended: when.
+    """
+
+    __tablename__ = "skipnas_confirmations"
+    __table_args__ = (ForeignKeyConstraint(["study_id"], ["skipnas_studies.study_id"]),)
+
+    study_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    digest: Mapped[str] = mapped_column(String(16), primary_key=True)
+    repeat: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    seed: Mapped[int]
+    number: Mapped[int | None]
+    reference: Mapped[str | None]
+    spec: Mapped[dict[str, Any]]
+    recipe: Mapped[dict[str, Any]]
+    reason: Mapped[str] = mapped_column(String(32))
+    detail: Mapped[str | None]
+    values: Mapped[dict[str, Any] | None]
+    gates: Mapped[list[dict[str, float]] | None]
+    seconds: Mapped[float]
+    ended: Mapped[float]
 
 
 class ProbeRecord(Base):

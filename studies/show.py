@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.errors import ConfigError
-from nas.types import Task
+from nas.errors import ConfigError, SpecError
+from nas.types import Candidate, Constraint, Recipe, Task
 from search_spaces import SPACES, get_space
 
 if TYPE_CHECKING:
+    from numpy.random import Generator
+
     from nas.protocols import SearchSpace
     from studies.ledger import SqlLedger
     from studies.storage import StudySummary
 
 DRAWS_PER_SAMPLE = 1000
 """Draws tried for each sampled architecture before the limits are called too tight."""
+_TRIAL_FIELDS = (
+    "reason",
+    "digest",
+    "values",
+    "params",
+    "macs",
+    "epochs_done",
+    "seconds",
+    "peak_memory",
+    "seed",
+    "spec",
+    "recipe",
+)
+COUNTED = 20_000
+"""Combinations up to which distinct architectures are counted one by one, and draws that estimate more."""
 
 
 def summary_facts(summary: StudySummary) -> dict[str, Any]:
@@ -89,6 +107,26 @@ def study_lines(ledger: SqlLedger) -> list[str]:
     return lines
 
 
+def trial_facts(ledger: SqlLedger, number: int) -> dict[str, Any]:
+    """Everything that is recorded of a trial. Raises StudyError when there is nothing."""
+    record = ledger.trial(number)
+    facts = {name: getattr(record, name) for name in _TRIAL_FIELDS}
+    state = "running" if record.reason is None else record.state.name.lower()
+    return {"trial": number, "state": state, **facts, "detail": record.detail}
+
+
+def trial_lines(facts: Mapping[str, Any]) -> list[str]:
+    """`trial_facts` for people; a traceback comes last, in full."""
+    lines = []
+    for name, value in facts.items():
+        if value is None or value == "" or name == "detail":
+            continue
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{k} {v:.6g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
+        lines.append(f"{name.replace('_', ' '):<12} {value}")
+    return [*lines, *(["", facts["detail"].rstrip()] if facts["detail"] else [])]
+
+
 def space_facts(
     name: str | None, *, sample: int = 0, data: str = "digits", data_root: Path | None = None, seed: int = 0
 ) -> dict[str, Any]:
@@ -108,17 +146,19 @@ def space_facts(
     task = Task(channels=channels, classes=len(loaded.classes), height=height, width=width, noise="gaussian:50")
     return {
         "task": dataclasses.asdict(task),
-        "spaces": [_space_facts(space, task, sample, seed) for space in spaces],
+        "spaces": [_space_facts(space, task, sample, seed, COUNTED // len(spaces)) for space in spaces],
     }
 
 
-def _space_facts(space: SearchSpace, task: Task, sample: int, seed: int) -> dict[str, Any]:
+def _space_facts(space: SearchSpace, task: Task, sample: int, seed: int, draws: int) -> dict[str, Any]:
     distributions = space.distributions(task)
+    discrete = all(map(_is_discrete, distributions.values()))
     facts: dict[str, Any] = {
         "space": space.name,
         "version": space.version,
-        "hyperparameters": {name: choices(d) for name, d in distributions.items()},
-        "combinations": math.prod(len(choices(d)) for d in distributions.values()),
+        "hyperparameters": {name: _shown(d) for name, d in distributions.items()},
+        "combinations": math.prod(len(choices(d)) for d in distributions.values()) if discrete else None,
+        "architectures": _architectures(space, task, draws) if discrete else None,
         "limits": {c.name: c.upper for c in space.limits(task)},
     }
     if sample:
@@ -126,22 +166,69 @@ def _space_facts(space: SearchSpace, task: Task, sample: int, seed: int) -> dict
     return facts
 
 
+def _architectures(space: SearchSpace, task: Task, draws: int) -> dict[str, float]:
+    """How many distinct specs the space holds, and the standard error of that as a share of it.
+
+    Hyperparameters that bear a recipe's name are left at their first choice. Small spaces are counted. In
+    large ones each spec stands for the one combination that it is encoded to: the share of random
+    combinations that are so, times their number, estimates the specs without bias.
+    """
+    import numpy as np
+
+    recipe = {field.name for field in dataclasses.fields(Recipe)}
+    options = {name: choices(d) for name, d in space.distributions(task).items()}
+    first = {name: values[0] for name, values in options.items()}
+    options = {name: values for name, values in options.items() if name not in recipe}
+    combinations = math.prod(map(len, options.values()))
+    if combinations <= draws:
+        points = (first | dict(zip(options, values, strict=True)) for values in itertools.product(*options.values()))
+        return {"count": len({space.decode(point, task, 1).spec for point in points}), "error": 0.0}
+    generator = np.random.default_rng(0)
+    drawn = [[values[i] for i in generator.integers(len(values), size=draws)] for values in options.values()]
+    hits = 0
+    for values in zip(*drawn, strict=True):
+        params = dict(zip(options, values, strict=True))
+        encoded = space.encode(space.decode(first | params, task, 1))
+        hits += all(encoded.get(name) == value for name, value in params.items())
+    share = max(hits, 1) / draws
+    return {"count": round(share * combinations), "error": math.sqrt((1 - share) / (share * draws))}
+
+
 def _sample(space: SearchSpace, task: Task, count: int, seed: int) -> list[dict[str, Any]]:
+    found = sampled(space, task, space.limits(task), count, seed)
+    if len(found) < count:
+        raise ConfigError(
+            f"--sample {count}: only {len(found)} architectures of {space.name!r} were found; ask for fewer"
+        )
+    costs = [space.cost(candidate.spec, task) for candidate in found]
+    return [
+        {"spec": candidate.spec.to_dict(), "params": cost.params, "macs": cost.macs}
+        for candidate, cost in zip(found, costs, strict=True)
+    ]
+
+
+def sampled(
+    space: SearchSpace, task: Task, limits: Sequence[Constraint], count: int, seed: int, epochs: int = 1
+) -> list[Candidate]:
+    """Distinct random candidates within the limits, the same for the same seed; fewer than `count` where the
+    space seems to hold no more."""
     import numpy as np
 
     generator = np.random.default_rng(seed)
-    options = {name: choices(d) for name, d in space.distributions(task).items()}
-    found: dict[str, dict[str, Any]] = {}
+    distributions = space.distributions(task)
+    found: dict[str, Candidate] = {}
     for _ in range(DRAWS_PER_SAMPLE * count):
-        params = {name: values[generator.integers(len(values))] for name, values in options.items()}
-        candidate = space.decode(params, task, 1)
+        params = {name: _draw(d, generator) for name, d in distributions.items()}
+        try:
+            candidate = space.decode(params, task, epochs)
+        except SpecError:
+            continue
         cost = space.cost(candidate.spec, task)
-        if all(c.violation(cost) <= 0 for c in space.limits(task)):
-            spec = candidate.spec.to_dict()
-            found.setdefault(candidate.digest, {"spec": spec, "params": cost.params, "macs": cost.macs})
+        if all(limit.violation(cost) <= 0 for limit in limits):
+            found.setdefault(candidate.digest, candidate)
         if len(found) == count:
-            return list(found.values())
-    raise ConfigError(f"--sample {count}: only {len(found)} architectures of {space.name!r} were found; ask for fewer")
+            break
+    return list(found.values())
 
 
 def space_lines(facts: Mapping[str, Any]) -> list[str]:
@@ -152,7 +239,7 @@ def space_lines(facts: Mapping[str, Any]) -> list[str]:
         limits = ", ".join(f"{name} <= {upper:,}" for name, upper in space["limits"].items())
         lines += [
             "",
-            f"{space['space']} (version {space['version']}): {space['combinations']:,} combinations, {limits}",
+            f"{space['space']} (version {space['version']}): {_size(space)}, {limits}",
         ]
         width = max(map(len, space["hyperparameters"]))
         lines += [
@@ -163,6 +250,31 @@ def space_lines(facts: Mapping[str, Any]) -> list[str]:
             spec = ", ".join(f"{key} {value}" for key, value in drawn["spec"].items())
             lines.append(f"  {drawn['params']:,} params, {drawn['macs']:,} MACs: {spec}")
     return lines
+
+
+def _size(space: Mapping[str, Any]) -> str:
+    if space["architectures"] is None:
+        return "continuous"
+    count, error = space["architectures"]["count"], space["architectures"]["error"]
+    known = f"about {count:.2g} (± {100 * error:.0f} %)" if error else f"{count:,}"
+    return f"{space['combinations']:,} combinations, {known} distinct architectures"
+
+
+def _draw(distribution: Any, generator: Generator) -> Any:
+    if _is_discrete(distribution):
+        values = choices(distribution)
+        return values[generator.integers(len(values))]
+    if distribution.log:
+        return math.exp(generator.uniform(math.log(distribution.low), math.log(distribution.high)))
+    return generator.uniform(distribution.low, distribution.high)
+
+
+def _shown(distribution: Any) -> list[Any]:
+    return choices(distribution) if _is_discrete(distribution) else [distribution.low, distribution.high]
+
+
+def _is_discrete(distribution: Any) -> bool:
+    return hasattr(distribution, "choices") or distribution.step is not None
 
 
 def choices(distribution: Any) -> list[Any]:

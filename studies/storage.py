@@ -36,11 +36,13 @@ from sqlalchemy.pool import NullPool
 
 from nas.errors import ConfigError, StorageError, StudyError
 from nas.types import Constraint, Counts, Objective, StudyConfig
+from studies.leases import live_drivers
 from studies.ledger import SqlLedger, count_trials
+from studies.migrations import migrate
 from studies.records import SCHEMA_VERSION, Base, MetaRecord, StudyRecord, TrialRecord
 
 DEFAULT_URL = "sqlite:///runs/studies.db"
-_LOCK_KEY = 0x736B6970  # "skip": PostgreSQL's advisory lock while tables are created
+_LOCK_KEY = 0x736B6970  # "skip": PostgreSQL's advisory lock while tables are made
 
 
 class Storage:
@@ -49,12 +51,14 @@ class Storage:
     Attributes:
         masked: the URL as it may be shown.
         engine: shared by Optuna and the project's records.
+        in_memory: whether it is an SQLite database that only the thread that opened it can use.
         optuna: the same database as Optuna's functions take it.
     """
 
     def __init__(self, url: URL, optuna_storage: RDBStorage) -> None:
         self.url = url
         self.masked = masked(url)
+        self.in_memory = url.get_backend_name() == "sqlite" and _sqlite_path(url) is None
         self.optuna = optuna_storage
         self.engine: Engine = optuna_storage.engine
 
@@ -102,7 +106,7 @@ class StudySummary:
 
 
 def open_storage(url: str | None = None, *, must_exist: bool = False) -> Storage:
-    """Opens a database and creates what it lacks.
+    """Opens a database and creates what it lacks; one of an older version of skipnas is brought up to date.
 
     Args:
         url: any SQLAlchemy URL, or the path of an SQLite file; by default `runs/studies.db`, whose folder
@@ -147,6 +151,8 @@ def open_storage(url: str | None = None, *, must_exist: bool = False) -> Storage
             _check_optuna_schema(rdb, parsed)
             if version is None:
                 _create_tables(rdb.engine)
+            else:
+                migrate(rdb.engine, version)
         except BaseException:
             rdb.engine.dispose()
             raise
@@ -256,7 +262,7 @@ def open_study(name: str, storage: Storage | str | None = None) -> SqlLedger:
     with storage.session() as session:
         record = _find(session, storage, name)
     with storage.guard():
-        return SqlLedger(storage, optuna.load_study(study_name=name, storage=storage.optuna), record)
+        return SqlLedger(storage, name, record)
 
 
 def has_study(storage: Storage, name: str) -> bool:
@@ -315,10 +321,15 @@ def delete_study(storage: Storage, name: str) -> None:
     """Deletes a study and everything recorded of it, in one transaction; its files are the caller's.
 
     Raises:
-        StudyError: there is no such study, or skipnas did not make it.
+        StudyError: there is no such study, skipnas did not make it, or a live driver works on it.
     """
     with storage.session() as session:
         study_id = _find(session, storage, name).study_id
+        if drivers := live_drivers(session, study_id).values():
+            raise StudyError(
+                f"study {name!r} is being searched by {', '.join(d.label for d in drivers)}; "
+                "stop that search first (Ctrl-C), then delete the study"
+            )
         trial_ids = select(optuna_tables.TrialModel.trial_id).where(optuna_tables.TrialModel.study_id == study_id)
         # Children first; by table, because Optuna's own deletion loads every trial.
         for metadata in (Base.metadata, optuna_tables.BaseModel.metadata):
@@ -457,7 +468,7 @@ def _storage_errors(url: URL) -> Iterator[None]:
 
 @contextmanager
 def _creation_lock(url: URL, prober: Engine) -> Iterator[None]:
-    """One process at a time: Optuna's creation of tables fails when two overlap."""
+    """One process at a time creates or migrates: Optuna's creation of tables fails when two overlap."""
     path = _sqlite_path(url)
     if path is not None and sys.platform != "win32":
         import fcntl

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 import time
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
 
 from rich import box
 from rich.console import Console, Group
@@ -17,9 +19,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from nas.confirm import Confirmed, ConfirmProgress, Interval
 from nas.search import Outcome, Progress
 from nas.types import Objective, StudyConfig
-from studies.best import Choice
+from studies.best import Choice, confirmed_front
 
 PLAIN_SECONDS = 5.0
 """In a pipe a line is printed when trials have ended, at most this often."""
@@ -40,20 +43,22 @@ def amount(value: float, unit: str = "") -> str:
     return f"{value:.4g} {unit}".strip()
 
 
-class SearchDisplay(AbstractContextManager["SearchDisplay"]):
-    """Shows a search's progress on stderr: live on a terminal, plain lines elsewhere, nothing when quiet."""
+P = TypeVar("P", Progress, ConfirmProgress)
 
-    def __init__(self, config: StudyConfig, *, quiet: bool = False) -> None:
-        self._config = config
+
+class _Display(AbstractContextManager[Any], Generic[P]):
+    """Shows progress on stderr: live on a terminal, plain lines elsewhere, nothing when quiet."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
         self._console = Console(stderr=True)
         self._quiet = quiet
         self._live: Live | None = None
         self._shown = -1
         self._messages = 0
         self._last = time.monotonic()
-        self._progress: Progress | None = None
+        self._progress: P | None = None
 
-    def __enter__(self) -> SearchDisplay:
+    def __enter__(self) -> Self:
         if not self._quiet and self._console.is_terminal:
             # Redrawn by rich four times a second, so that the clock runs while trials train.
             self._live = Live(get_renderable=self._render, console=self._console, transient=True)
@@ -66,19 +71,45 @@ class SearchDisplay(AbstractContextManager["SearchDisplay"]):
         if self._live is not None:
             self._live.stop()
 
-    def observe(self, progress: Progress) -> None:
-        """To be given to `nas.search.run_search`."""
+    def observe(self, progress: P) -> None:
+        """To be given to what is watched."""
         self._progress = progress
         if self._quiet:
             return
         for message in progress.messages[self._messages :]:
-            self._console.print(message, style="yellow", highlight=False, soft_wrap=True)
+            self._console.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
         self._messages = len(progress.messages)
-        ended = progress.counts.trained + progress.counts.failed
-        due = time.monotonic() - self._last > PLAIN_SECONDS or progress.counts.trained >= progress.trials
+        ended, all_ended = self._ended(progress)
+        due = time.monotonic() - self._last > PLAIN_SECONDS or all_ended
         if self._live is None and ended != self._shown and due:
             self._console.print(self._plain(progress), highlight=False, soft_wrap=True)
             self._shown, self._last = ended, time.monotonic()
+
+    def _render(self) -> Group | Text:
+        return Text("starting Ray ...") if self._progress is None else self._drawn(self._progress)
+
+    @abstractmethod
+    def _ended(self, progress: P) -> tuple[int, bool]:
+        """How many have ended, and whether that is all of them."""
+
+    @abstractmethod
+    def _plain(self, progress: P) -> str:
+        """One line, for a pipe."""
+
+    @abstractmethod
+    def _drawn(self, progress: P) -> Group:
+        """What a terminal shows, drawn anew again and again."""
+
+
+class SearchDisplay(_Display[Progress]):
+    """Shows a search's progress; `observe` is for `nas.search.run_search`."""
+
+    def __init__(self, config: StudyConfig, *, quiet: bool = False) -> None:
+        super().__init__(quiet=quiet)
+        self._config = config
+
+    def _ended(self, progress: Progress) -> tuple[int, bool]:
+        return progress.counts.trained + progress.counts.failed, progress.counts.trained >= progress.trials
 
     def _figures(self, progress: Progress) -> list[tuple[str, str]]:
         best = [
@@ -100,17 +131,14 @@ class SearchDisplay(AbstractContextManager["SearchDisplay"]):
             f"{c.failed} failed; {figures}"
         )
 
-    def _render(self) -> Group | Text:
-        progress = self._progress
-        if progress is None:
-            return Text("starting Ray ...")
+    def _drawn(self, progress: Progress) -> Group:
         c = progress.counts
         config = self._config
         head = Text(f"{config.study}: {config.data}, {config.task.noise}, space {config.space}", style="bold")
         head.truncate(self._console.width)
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
-            ProgressBar(total=progress.trials, completed=c.trained, width=30),
+            ProgressBar(total=progress.trials, completed=c.trained, width=22),
             f"{c.trained}/{progress.trials} trained",
             f"{len(progress.running)} running",
             f"{c.pruned} pruned",
@@ -131,7 +159,7 @@ class SearchDisplay(AbstractContextManager["SearchDisplay"]):
 
 def front_table(choice: Choice, objectives: Sequence[Objective]) -> Table:
     """The front, best first in the first objective; the chosen member is marked."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("trial", justify="right")
     costs = [name for name in ("params", "macs") if name not in {o.name for o in objectives}]
     for o in objectives:
@@ -144,7 +172,7 @@ def front_table(choice: Choice, objectives: Sequence[Objective]) -> Table:
         chosen = result.number == choice.chosen.number
         table.add_row(
             str(result.number),
-            *(_figure(o, result.values[o.name]) for o in objectives),
+            *(_figure(o, result.values[o.name], choice.confirmed.get(result.number)) for o in objectives),
             *(amount(result.values[name]) for name in costs),
             "<- chosen" if chosen else "",
             style="bold" if chosen else None,
@@ -152,9 +180,111 @@ def front_table(choice: Choice, objectives: Sequence[Objective]) -> Table:
     return table
 
 
-def _figure(objective: Objective, value: float) -> str:
-    digits = {"psnr": 2, "accuracy": 2, "stability": 3}
-    return f"{value:.{digits[objective.name]}f}" if objective.name in digits else amount(value)
+def _figure(objective: Objective, value: float, confirmed: Confirmed | None = None) -> str:
+    digits = {"psnr": 2, "accuracy": 2, "stability": 3}.get(objective.name)
+    if confirmed is None:
+        return amount(value) if digits is None else f"{value:.{digits}f}"
+    return with_interval(confirmed.values[objective.name], digits)
+
+
+def with_interval(value: Interval, digits: int | None = 2) -> str:
+    """``20.12 ± 0.05``: a mean and the half width of its 95 % interval; the mean alone when it has no width."""
+    half = value.high - value.mean
+    if digits is None:
+        return f"{amount(value.mean)} ± {amount(half)}" if half else amount(value.mean)
+    return f"{value.mean:.{digits}f} ± {half:.{digits}f}"
+
+
+def standing(choice: Choice, study: str) -> str:
+    """Which figures a choice shows: of one run, or confirmed, and what is missing."""
+    if not choice.confirmed:
+        return f"figures are of the search's one run each; confirm them with: skipnas confirm {study}"
+    text = f"confirmed under {choice.seeds}: means and 95 % intervals on validation"
+    if choice.unconfirmed:
+        text += f"; not confirmed: trial {', '.join(map(str, choice.unconfirmed))}"
+    return text
+
+
+def on_test(confirmed: Confirmed) -> str:
+    """The figures on the test split in one line."""
+    figures = [
+        f"{name} {with_interval(confirmed.values[f'test_{name}'])} {unit}"
+        for name, unit in (("psnr", "dB"), ("accuracy", "%"))
+        if f"test_{name}" in confirmed.values
+    ]
+    return ", ".join(figures)
+
+
+def confirmation_table(found: Sequence[Confirmed], knee: int | None, objectives: Sequence[Objective]) -> Table:
+    """Members by their mean in the first objective, best first, each with a line for validation and one for test.
+
+    The confirmed front and its knee are marked.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("")
+    for o in objectives:
+        table.add_column(f"{o.name} ({o.unit})" if o.unit else o.name, justify="right")
+    table.add_column("runs", justify="right")
+    front = {one.digest for one in confirmed_front(found, objectives)}
+    first = objectives[0]
+    sign = -1 if first.direction == "maximize" else 1
+    shown = sorted(found, key=lambda one: sign * one.values[first.name].mean if one.values else math.inf)
+    for one in shown:
+        label = f"trial {one.number}" if one.number is not None else str(one.reference)
+        chosen = one.number is not None and one.number == knee
+        mark = " <- knee" if chosen else " (front)" if one.digest in front else ""
+        style = "bold" if chosen else None
+        figures = [_figure(o, 0.0, one) if one.values else "-" for o in objectives]
+        table.add_row(label + mark, *figures, str(one.runs), style=style)
+        tests = [one.values.get(f"test_{o.name}") for o in objectives]
+        if any(tests):
+            table.add_row("  test", *("" if t is None else with_interval(t) for t in tests), style=style)
+        if one.failed:
+            table.add_row(f"  {one.failed} of {one.runs} runs failed", style=style)
+    return table
+
+
+MOST_CONFUSED = 12
+"""Classes up to which a confusion matrix is shown whole, and mistakes that are listed of a larger one."""
+
+
+def confusion_table(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> Table:
+    """Counts by true class (rows) and answer (columns); of many classes the most frequent mistakes alone."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    if len(classes) <= MOST_CONFUSED:
+        table.add_column("")
+        for name in classes:
+            table.add_column(name, justify="right")
+        for name, row in zip(classes, confusion, strict=True):
+            table.add_row(name, *(str(count) if count else "." for count in row))
+        return table
+    for name in ("true class", "answer", "images"):
+        table.add_column(name, justify="right" if name == "images" else "left")
+    mistakes = [(n, i, j) for i, row in enumerate(confusion) for j, n in enumerate(row) if n and i != j]
+    for count, i, j in sorted(mistakes, key=lambda mistake: -mistake[0])[:MOST_CONFUSED]:
+        table.add_row(classes[i], classes[j], str(count))
+    return table
+
+
+class ConfirmDisplay(_Display[ConfirmProgress]):
+    """Shows a confirmation's progress; `observe` is for `nas.confirm.run_confirmation`."""
+
+    def _ended(self, progress: ConfirmProgress) -> tuple[int, bool]:
+        return progress.done, progress.done == progress.total
+
+    def _plain(self, progress: ConfirmProgress) -> str:
+        left = progress.seconds_left()
+        return f"{progress.done}/{progress.total} runs, {len(progress.running)} running, time left " + (
+            "-" if left is None else f"about {duration(left)}"
+        )
+
+    def _drawn(self, progress: ConfirmProgress) -> Group:
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            ProgressBar(total=progress.total, completed=progress.done + sum(progress.running.values()), width=22),
+            self._plain(progress),
+        )
+        return Group(bar)
 
 
 def describe(values: Mapping[str, Any]) -> str:

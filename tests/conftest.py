@@ -10,10 +10,15 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from command_samples import ROOT, SEARCH, Said, Studied
 
 import app_cli
+
+# A law is no faster or slower for being one: on a loaded machine an example may take any time.
+hypothesis.settings.register_profile("skipnas", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("skipnas")
 
 
 @pytest.fixture

@@ -8,17 +8,21 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
-import sqlalchemy.exc
 from command_samples import ROOT, SEARCH, SHARED, Said, Studied
+from PIL import Image
+
+from studies.storage import open_study
 
 Run = Callable[..., Said]
 
@@ -31,15 +35,53 @@ def test_the_search_ends_with_a_front_and_what_comes_next(studied: Studied) -> N
     assert "4 trials in" in said.err
     assert "workers were busy" in said.err
     assert "best small" in said.err
+    assert "report small --to small.html" in said.err
     assert "export small" in said.err
     assert "\x1b" not in said.out + said.err, "no control codes in a pipe"
     assert not any(word in said.out + said.err for word in ("Traceback", "(raylet)", "[I 20", "WARNING"))
-    assert all(len(line) < 160 for line in said.out.splitlines()[:12])
+    assert all(len(line) < 160 for line in said.out.partition("hypervolume")[0].splitlines())
 
 
 def test_nothing_is_left_but_the_study(studied: Studied) -> None:
     left = {path.relative_to(studied.folder).as_posix() for path in studied.folder.rglob("*") if path.is_file()}
-    assert {path for path in left if not path.endswith(".safetensors")} == {"runs/studies.db"}
+    assert {path for path in left if not path.endswith((".safetensors", ".png"))} == {"runs/studies.db"}
+
+
+def test_every_complete_trial_has_a_small_picture(studied: Studied) -> None:
+    with open_study("small") as ledger:
+        complete = {result.number for result in ledger.results()}
+    pictures = {path.name: path.stat().st_size for path in (studied.folder / "runs" / "small").glob("*.png")}
+    assert set(pictures) == {f"trial-{number}.png" for number in complete}
+    assert all(100 < size < 60_000 for size in pictures.values())
+    with Image.open(studied.folder / "runs" / "small" / next(iter(pictures))) as picture:
+        assert picture.size == (6 * 64 + 5 * 4, 3 * 64 + 2 * 4), "six images a row: noisy, denoised, clean"
+
+
+def test_a_report_and_an_example_of_python(studied: Studied, run: Run) -> None:
+    said = run("report", "small", "--to", "small.html")
+    assert said.code == 0
+    assert "report written to small.html" in said.out
+    page = (studied.folder / "small.html").read_text()
+    assert "data:image/png;base64," in page
+    assert "There are no images here" not in page
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "explore_study.py"), "small"],
+        cwd=studied.folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "knee" in done.stdout
+    assert (studied.folder / "front.html").exists()
+
+
+def test_one_trial_is_shown_by_itself(studied: Studied, run: Run) -> None:
+    said = run("studies", "show", "small", "--trial", "0")
+    assert said.code == 0
+    assert "spec " in said.out
+    assert json.loads(run("studies", "show", "small", "--trial", "0", "--json").out)["trial"] == 0
 
 
 def test_the_same_command_again_says_that_nothing_is_to_do(studied: Studied, run: Run) -> None:
@@ -69,6 +111,17 @@ def test_json_is_all_there_is_on_stdout(studied: Studied, run: Run) -> None:
         ("doctor",),
     ):
         json.loads(run(*command, "--json").out)
+
+
+def test_a_study_is_proposed_again_and_a_changed_one_is_noticed(studied: Studied, run: Run, tmp_path: Path) -> None:
+    assert run("studies", "replay", "small").out == "4 trials were proposed again, each the same candidate\n"
+    changed = tmp_path / "changed.db"
+    changed.write_bytes((studied.folder / "runs" / "studies.db").read_bytes())
+    with contextlib.closing(sqlite3.connect(changed)) as connection:
+        connection.execute("UPDATE skipnas_trials SET digest = '0' WHERE number = 2")
+        connection.commit()
+    said = run("studies", "replay", "small", "--storage", f"sqlite:///{changed}")
+    assert (said.code, said.out) == (1, "trial 2 is another candidate; the 2 before it are the same\n")
 
 
 def test_best_picks_and_says_why(studied: Studied, run: Run) -> None:
@@ -106,14 +159,18 @@ def test_a_bundle_evaluates_to_what_the_study_measured(studied: Studied, run: Ru
     exported = json.loads(said.out)
     assert exported["onnx"] < 1e-4
     assert exported["torch_export"] < 1e-4
-    found = json.loads(run("evaluate", "bundle", "--split", "validation", "--json").out)
+    found = json.loads(run("evaluate", "bundle", "--split", "validation", "--json").out)["levels"][0]
     assert found["psnr"] == pytest.approx(best["psnr"], abs=0.01)
     assert found["accuracy"] == pytest.approx(best["accuracy"], abs=0.1)
     test = run("evaluate", "bundle")
-    assert "digits, test split, 359 images, gaussian:50" in test.out
+    assert "digits, test split, 359 images" in test.out
+    assert "gaussian:50" in test.out
     assert "noisy input" in test.out
-    weaker = json.loads(run("evaluate", "bundle", "--noise", "gaussian:25", "--json").out)
+    weaker, strong = json.loads(run("evaluate", "bundle", "--noise", "gaussian:25,gaussian:50", "--json").out)["levels"]
+    assert weaker["noise"] == "gaussian:25"
     assert weaker["noisy_psnr"] == pytest.approx(20.2, abs=0.1)
+    assert strong["noisy_psnr"] == pytest.approx(14.2, abs=0.1)
+    assert sum(map(sum, strong["confusion"])) == 359 * strong["draws"]
 
 
 def test_a_plain_optuna_script_reads_the_study(studied: Studied) -> None:
@@ -139,7 +196,7 @@ def test_doctor_looks_and_changes_nothing(run: Run, tmp_path: Path, monkeypatch:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["search", "best", "export", "evaluate", "dashboard", "spaces", "doctor"])
+@pytest.mark.parametrize("command", ["search", "best", "report", "export", "evaluate", "dashboard", "spaces", "doctor"])
 def test_every_help_holds_an_example(run: Run, command: str) -> None:
     said = run(command, "--help")
     assert said.code == 0
@@ -170,8 +227,16 @@ def test_the_dashboard_serves_every_trial_and_stops(studied: Studied) -> None:
             detail = json.load(answer)
         assert detail["objective_names"] == ["psnr", "accuracy", "stability"]
         assert len(detail["trials"]) == 4
-        assert all(len(trial["values"]) == 3 for trial in detail["trials"])
         assert all(trial["constraints"] for trial in detail["trials"])
+        complete = [trial for trial in detail["trials"] if trial["state"] == "Complete"]
+        assert complete
+        for trial in complete:
+            assert len(trial["values"]) == 3
+            (picture,) = trial["artifacts"]
+            place = f"{study['study_id']}/{trial['trial_id']}/{picture['artifact_id']}"
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/artifacts/{place}", timeout=20) as answer:
+                assert answer.read(8) == b"\x89PNG\r\n\x1a\n"
+        wait_until(lambda: all(trial["note"]["body"] for trial in trials_of(f"{base}/{study['study_id']}?after=0")))
     finally:
         server.send_signal(signal.SIGINT)
         _, rest = server.communicate(timeout=20)
@@ -179,13 +244,23 @@ def test_the_dashboard_serves_every_trial_and_stops(studied: Studied) -> None:
     assert server.returncode == 0
 
 
-def names(url: str) -> list[str]:
-    return optuna.get_all_study_names(url) if Path(url.removeprefix("sqlite:///")).exists() else []
+def trials_of(url: str) -> list[dict[str, Any]]:
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        found: list[dict[str, Any]] = json.load(answer)["trials"]
+    return found
+
+
+def has_trials(database: Path) -> bool:
+    """Looked up without Optuna, which would create its tables in a database that has none yet."""
+    if not database.exists():
+        return False
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        return bool(connection.execute("SELECT count(*) FROM trials").fetchone()[0])
 
 
 def wait_until(happened: Callable[[], bool], seconds: float = 120) -> None:
     for _ in range(int(seconds / 0.5)):
-        with contextlib.suppress(sqlalchemy.exc.OperationalError, KeyError):  # tables that are not all there yet
+        with contextlib.suppress(sqlite3.OperationalError):  # tables that are not there yet
             if happened():
                 return
         time.sleep(0.5)
@@ -203,7 +278,7 @@ def test_ctrl_c_stops_a_search_and_says_how_to_go_on(tmp_path: Path) -> None:
     )
     url = f"sqlite:///{tmp_path}/runs/studies.db"
     try:
-        wait_until(lambda: "cut" in names(url) and bool(optuna.load_study(study_name="cut", storage=url).trials))
+        wait_until(lambda: has_trials(tmp_path / "runs" / "studies.db"))
         search.send_signal(signal.SIGINT)
         _, rest = search.communicate(timeout=60)
     finally:
@@ -213,6 +288,23 @@ def test_ctrl_c_stops_a_search_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert "Traceback" not in rest
     study = optuna.load_study(study_name="cut", storage=url)
     assert {trial.state.name for trial in study.trials} == {"RUNNING"}
+
+
+@pytest.mark.slow
+def test_two_searches_started_on_one_study_at_once_reach_its_size_together(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "app_cli.py"), "search", "--study", "both", "--trials", "6", "--epochs", "9"]
+    command += ["--subset", "128", "--max-params", "12000", "--concurrency", "1", "--quiet"]
+    both = [subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    try:
+        said = [search.communicate(timeout=240)[1] for search in both]
+    finally:
+        for search in both:
+            search.kill()
+    assert [search.returncode for search in both] == [0, 0], said
+    study = optuna.load_study(study_name="both", storage=f"sqlite:///{tmp_path}/runs/studies.db")
+    states = [trial.state.name for trial in study.trials if trial.user_attrs.get("reason") not in ("duplicate",)]
+    assert len(states) == 6
+    assert set(states) <= {"COMPLETE", "PRUNED"}
 
 
 shared = pytest.mark.skipif(not SHARED.exists(), reason=f"no real images at {SHARED.name} beside the project")

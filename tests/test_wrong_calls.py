@@ -49,13 +49,20 @@ def wrong(studied: Studied, bundle: Path) -> Iterator[Path]:
     with closing(sqlite3.connect(folder / "newer.db")) as database, database:
         database.execute("CREATE TABLE skipnas_meta (key VARCHAR(64) PRIMARY KEY, value TEXT)")
         database.execute("INSERT INTO skipnas_meta VALUES ('schema_version', '999')")
-    for name in ("truncated", "newer-bundle", "no-weights"):
+    (folder / "text.json").write_text("not JSON")
+    (folder / "spec.json").write_text(
+        '{"levels": 99, "width": 8, "growth": "constant", "fusion": "add", "gate": "none",'
+        '"resampling": "max", "block": "conv", "norm": "none", "kernel": 3}'
+    )
+    for name in ("truncated", "newer-bundle", "no-weights", "sound", "no-onnx", "bad-onnx"):
         shutil.copytree(bundle, folder / name)
     weights = folder / "truncated" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     facts = json.loads((folder / "newer-bundle" / "architecture.json").read_text())
     key = next(k for k in facts if k.startswith("format"))
     (folder / "newer-bundle" / "architecture.json").write_text(json.dumps(facts | {key: 999}))
+    (folder / "no-onnx" / "model.onnx").unlink()
+    (folder / "bad-onnx" / "model.onnx").write_bytes(b"no model")
     (folder / "no-weights" / "weights.safetensors").unlink()
     with socket.create_server(("127.0.0.1", 0)) as busy:
         (folder / "port").write_text(str(busy.getsockname()[1]))
@@ -78,6 +85,8 @@ CASES = {
     "epochs": ([*NEW, "--epochs", "0"], "--epochs is 0"),
     "max params": ([*NEW, "--max-params", "0"], "--max-params is 0"),
     "sampler": ([*NEW, "--sampler", "oracle"], "'oracle'"),
+    "within rank": ([*NEW, "--within-rank", "crowding"], "'crowding'"),
+    "precision": ([*NEW, "--precision", "fp16"], "'fp16'"),
     "no cpus": ([*NEW, "--cpus-per-trial", "0"], "--cpus-per-trial is 0"),
     "more gpus than there are": ([*NEW, "--gpus-per-trial", "64"], "64 GPU"),
     "concurrency": ([*NEW, "--concurrency", "0"], "--concurrency is 0"),
@@ -107,14 +116,68 @@ CASES = {
     "other data": (["search", "--study", "small", "--subset", "12", "--data", "folder:good"], "data: study has digits"),
     "other epochs": (["search", "--study", "small", "--epochs", "9"], "epochs: study has 2, asked for 9"),
     "other objectives": (["search", "--study", "small", "--objectives", "psnr"], "objectives"),
+    "confirm what": (["confirm", "large"], "no study 'large'"),
+    "confirm under one seed": (["confirm", "small", "--seeds", "1"], "--seeds is 1"),
+    "confirm under too many": (["confirm", "small", "--seeds", "1001"], "--seeds is 1001"),
+    "confirm fewer than the knee": (["confirm", "small", "--top", "-1"], "--top is -1"),
+    "confirm without cpus": (["confirm", "small", "--cpus-per-trial", "0"], "--cpus-per-trial is 0"),
+    "confirm for how long": (["confirm", "small", "--time-limit", "soon"], "'soon'"),
+    "confirm on no cluster": (["confirm", "small", "--address", "127.0.0.1:1"], "127.0.0.1:1"),
     "export over something": (["export", "small", "--to", "good"], "good"),
     "export nowhere": (["export", "small", "--to", "text.db/bundle"], "text.db/bundle"),
+    "report of nothing": (["report", "large"], "no study 'large'"),
+    "report nowhere": (["report", "small", "--to", "nowhere/x.html"], "nowhere"),
+    "report onto a folder": (["report", "small", "--to", "good"], "good"),
+    "two outputs": (["report", "small", "--to", "x.html", "--figures", "y"], "--to and --figures"),
+    "figure format": (["report", "small", "--figures", "y", "--format", "gif"], "'gif'"),
+    "trial": (["studies", "show", "small", "--trial", "99"], "trial 99"),
     "csv nowhere": (["studies", "to-csv", "small", "nowhere/x.csv"], "nowhere/x.csv"),
     "no bundle": (["evaluate", "empty"], "empty"),
     "bundle truncated": (["evaluate", "truncated"], "weights.safetensors"),
     "bundle of a newer version": (["evaluate", "newer-bundle"], "999"),
     "bundle without weights": (["evaluate", "no-weights"], "weights.safetensors"),
+    "train nothing known": (["train", "vgg", "--to", "out"], "'vgg'"),
+    "train no spec": (["train", "absent.json", "--to", "out"], "absent.json"),
+    "train no JSON": (["train", "text.json", "--to", "out"], "text.json"),
+    "train wrong spec": (["train", "spec.json", "--to", "out"], "levels is 99"),
+    "train pick": (["train", "small:99", "--to", "out"], "trial 99 is not on the front"),
+    "train study": (["train", "large:knee", "--to", "out"], "'large"),
+    "train over something": (["train", "unet", "--subset", "60", "--to", "good"], "good"),
+    "train nowhere": (["train", "unet", "--subset", "60", "--to", "text.db/out"], "text.db/out"),
+    "train data": (["train", "unet", "--data", "images:empty", "--to", "out"], "empty"),
+    "train noise": (["train", "unet", "--noise", "rain:3", "--to", "out"], "'rain:3'"),
+    "train epochs": (["train", "unet", "--epochs", "0", "--to", "out"], "--epochs is 0"),
+    "train subset": (["train", "unet", "--subset", "1", "--to", "out"], "subset 1"),
+    "train batch size": (["train", "unet", "--batch-size", "0", "--to", "out"], "--batch-size is 0"),
+    "train learning rate": (["train", "unet", "--learning-rate", "0", "--to", "out"], "--learning-rate is 0"),
+    "train learning rate nan": (["train", "unet", "--learning-rate", "nan", "--to", "out"], "--learning-rate is nan"),
+    "train weight decay": (["train", "unet", "--weight-decay", "-1", "--to", "out"], "--weight-decay is -1"),
+    "train warm-up": (["train", "unet", "--warmup", "1.5", "--to", "out"], "--warmup is 1.5"),
+    "train average": (["train", "unet", "--ema", "1", "--to", "out"], "--ema is 1"),
+    "train turned digits": (["train", "unet", "--augment", "--to", "out"], "digits"),
+    "train patches of digits": (["train", "unet", "--patch", "8", "--to", "out"], "--patch 8"),
+    "train patch": (["train", "unet", "--data", "images:good", "--patch", "4", "--to", "out"], "--patch is 4"),
+    "train patch too large": (["train", "unet", "--data", "images:good", "--patch", "99", "--to", "out"], "99"),
+    "train patches": (["train", "unet", "--patches-per-epoch", "0", "--to", "out"], "--patches-per-epoch is 0"),
+    "train accumulate": (["train", "unet", "--accumulate", "0", "--to", "out"], "--accumulate is 0"),
+    "train precision": (["train", "unet", "--precision", "fp8", "--to", "out"], "'fp8'"),
+    "train threads": (["train", "unet", "--threads", "0", "--to", "out"], "--threads is 0"),
+    "train seed": (["train", "unet", "--seed", "-1", "--to", "out"], "--seed is -1"),
+    "train log folder": (["train", "unet", "--subset", "60", "--log-dir", "text.db/x", "--to", "out"], "text.db/x"),
+    "denoise by nothing": (["denoise", "empty", "one.png", "--to", "out"], "empty"),
+    "denoise nothing": (["denoise", "sound", "absent.png", "--to", "out"], "absent.png"),
+    "denoise an empty folder": (["denoise", "sound", "empty", "--to", "out"], "empty"),
+    "denoise two of a name": (["denoise", "sound", "good/cat/1.png", "good/dog/1.png", "--to", "out"], "1.png"),
+    "denoise into a file": (["denoise", "sound", "good/cat/1.png", "--to", "text.db"], "text.db"),
+    "denoise into a file's folder": (["denoise", "sound", "good/cat/1.png", "--to", "text.db/out"], "text.db/out"),
+    "denoise onto itself": (["denoise", "sound", "good/cat/1.png", "--to", "good/cat"], "1.png"),
+    "denoise tiles": (["denoise", "sound", "good/cat/1.png", "--to", "out", "--tile", "3"], "--tile is 3"),
+    "denoise a broken image": (["denoise", "sound", "corrupt/cat/3.png", "--to", "out"], "3.png"),
+    "denoise without ONNX": (["denoise", "no-onnx", "good/cat/1.png", "--to", "out", "--onnx"], "model.onnx"),
+    "denoise with broken ONNX": (["denoise", "bad-onnx", "good/cat/1.png", "--to", "out", "--onnx"], "model.onnx"),
     "split": (["evaluate", "truncated", "--split", "train"], "'train'"),
+    "reference": (["evaluate", "truncated", "--reference", "magic"], "'magic'"),
+    "one noise of several": (["evaluate", "truncated", "--noise", "gaussian:25,rain:3"], "'rain:3'"),
     "spaces": (["spaces", "vnet"], "'vnet'"),
     "port out of range": (["dashboard", "--port", "70000"], "70000"),
 }

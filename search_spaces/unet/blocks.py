@@ -1,13 +1,16 @@
 """What a stage computes, and how one level leads to the next. Each part has its cost beside it.
 
-Features are (N, C, H, W). In costs, `pixels` is H * W of what the part writes, for one image.
+Features are (N, C, H, W). In costs, `pixels` is H * W of what the part writes, for one image. A new block
+is a class here and an entry in `BLOCKS`, and its name in `spec.Block`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nas.types import Cost
 from search_spaces.unet import cost
@@ -46,6 +49,11 @@ class ConvBlock(nn.Sequential):
             nn.init.kaiming_normal_(first.weight, nonlinearity="relu")
             nn.init.kaiming_normal_(second.weight, nonlinearity="relu")
 
+    def residual(self, features: Tensor) -> Tensor:
+        """What an update of the state adds or subtracts: all that the stage computes."""
+        change: Tensor = self(features)
+        return change
+
     @staticmethod
     def cost(inputs: int, width: int, kernel: int, norm: Norm, pixels: int) -> Cost:
         # A bias, or in its place the scale and shift of a norm.
@@ -79,7 +87,72 @@ class ResidualBlock(nn.Module):
         return cost.total(shortcut, ConvBlock.cost(inputs, width, kernel, norm, pixels))
 
 
-BLOCKS: Mapping[Block, type[ConvBlock] | type[ResidualBlock]] = {"conv": ConvBlock, "residual": ResidualBlock}
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of each pixel."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class NafBlock(nn.Module):
+    """The block of NAFNet (Chen et al. 2022, arXiv 2204.04676), equations 4 to 6: no activation functions.
+
+        y = x + beta * W3 sca(gate(D W1 norm(x))),  x' = y + gamma * W5 gate(W4 norm(y))
+
+    with 1x1 convolutions W, a depthwise one D of the stage's kernel, gate(a, b) = a * b of the halves of
+    the channels, and sca(z) = z * W mean(z). beta and gamma, one for each channel, start at zero. Where
+    the width changes, a 1x1 convolution comes first. Has its own norm, so the stage's is not used.
+    """
+
+    def __init__(self, inputs: int, width: int, kernel: int, norm: Norm) -> None:
+        super().__init__()
+        self.entry = nn.Identity() if inputs == width else conv(inputs, width, 1)
+        self.norm1, self.norm2 = ChannelNorm(width), ChannelNorm(width)
+        self.conv1 = conv(width, 2 * width, 1)
+        self.depthwise = nn.Conv2d(2 * width, 2 * width, kernel, padding=kernel // 2, groups=2 * width)
+        self.attention = conv(width, width, 1)
+        self.conv3 = conv(width, width, 1)
+        self.conv4 = conv(width, 2 * width, 1)
+        self.conv5 = conv(width, width, 1)
+        self.beta = nn.Parameter(torch.zeros(width, 1, 1))
+        self.gamma = nn.Parameter(torch.zeros(width, 1, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        state: Tensor = self.entry(features)
+        return state + self.residual(state)
+
+    def residual(self, features: Tensor) -> Tensor:
+        """Sum of both branches, (N, width, H, W) like `features`."""
+        mixed = _simple_gate(self.depthwise(self.conv1(self.norm1(features))))
+        mixed = mixed * self.attention(mixed.mean(dim=(2, 3), keepdim=True))
+        first = self.beta * self.conv3(mixed)
+        second = self.gamma * self.conv5(_simple_gate(self.conv4(self.norm2(features + first))))
+        total: Tensor = first + second
+        return total
+
+    @staticmethod
+    def cost(inputs: int, width: int, kernel: int, norm: Norm, pixels: int) -> Cost:
+        return cost.total(
+            cost.NOTHING if inputs == width else cost.conv(inputs, width, 1, pixels),
+            cost.conv(width, 2 * width, 1, pixels),
+            cost.conv(1, 2 * width, kernel, pixels),
+            cost.conv(width, width, 1, 1),
+            cost.conv(width, width, 1, pixels),
+            cost.conv(width, 2 * width, 1, pixels),
+            cost.conv(width, width, 1, pixels),
+            Cost(params=6 * width, macs=0),  # two norms, beta and gamma
+        )
+
+
+def _simple_gate(features: Tensor) -> Tensor:
+    first, second = features.chunk(2, dim=1)
+    return first * second
+
+
+Stage = ConvBlock | ResidualBlock | NafBlock
+BLOCKS: Mapping[Block, type[Stage]] = {"conv": ConvBlock, "residual": ResidualBlock, "naf": NafBlock}
+EXTRA: Mapping[Block, type[Stage]] = {**BLOCKS, "conv": ResidualBlock}
+"""The blocks that `extra_blocks` adds: always residual, as those that Multi-ResNet gives back."""
 
 
 class Down(nn.Sequential):
@@ -99,6 +172,21 @@ class Down(nn.Sequential):
         if resampling == "strided":
             return cost.conv(inputs, outputs, kernel, pixels)
         return cost.NOTHING if inputs == outputs else cost.conv(inputs, outputs, 1, pixels)
+
+
+class HaarDown(nn.Module):
+    """From one level to the next without parameters: Multi-ResNet's encoder (arXiv 2305.19638).
+
+    The low-pass band of one 2-D Haar step, ``(a + b + c + d) / 2`` of each 2x2 pixels, halved to keep the
+    image's range: exactly average pooling. Channels are repeated to the width of the level.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.copies = outputs // inputs
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.avg_pool2d(features, 2).repeat(1, self.copies, 1, 1)
 
 
 class Up(nn.Sequential):

@@ -1,6 +1,7 @@
 """How a decoder state u takes in a skip s of its level, both (N, C, H, W): a gate on s, then a fusion.
 
 A new fusion is a class here and an entry in `FUSIONS`, and its name in `spec.Fusion`; so is a new gate.
+add < scalar gate < channel gate < concat + 1x1 nest: each can be set to compute what the one before does.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from search_spaces.unet import cost, spec
 
 
 class Gate(nn.Module):
-    """Multiplies a skip by learned non-spatial weights. The base class has none: s."""
+    """Multiplies a skip by weights. The base class has none: s."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
 
     def value(self) -> Tensor | None:
-        """What the skip is multiplied by, () or (C,); None when nothing is learned."""
+        """What every skip is multiplied by, () or (C,); None when that depends on the skip, or is nothing."""
         return None
 
-    def forward(self, skip: Tensor) -> Tensor:
+    def forward(self, skip: Tensor, state: Tensor) -> Tensor:
         return skip
 
     @staticmethod
-    def cost(width: int) -> Cost:
+    def cost(width: int, pixels: int) -> Cost:
         return cost.NOTHING
 
 
@@ -47,11 +48,11 @@ class ScalarGate(Gate):
     def value(self) -> Tensor:
         return F.softplus(self.b)
 
-    def forward(self, skip: Tensor) -> Tensor:
+    def forward(self, skip: Tensor, state: Tensor) -> Tensor:
         return self.value() * skip
 
     @staticmethod
-    def cost(width: int) -> Cost:
+    def cost(width: int, pixels: int) -> Cost:
         return Cost(params=1, macs=0)
 
 
@@ -65,25 +66,82 @@ class ChannelGate(Gate):
     def value(self) -> Tensor:
         return self.g
 
-    def forward(self, skip: Tensor) -> Tensor:
+    def forward(self, skip: Tensor, state: Tensor) -> Tensor:
         return self.g[:, None, None] * skip
 
     @staticmethod
-    def cost(width: int) -> Cost:
+    def cost(width: int, pixels: int) -> Cost:
         return Cost(params=width, macs=0)
 
 
-GATES: Mapping[spec.Gate, type[Gate]] = {"none": Gate, "scalar": ScalarGate, "channel": ChannelGate}
+class SqueezeExcitation(Gate):
+    """s * sigmoid(W2 relu(W1 mean(s))), one weight for each image and channel (Hu et al. 2018, eq. 3 and 4).
+
+    Without biases; the inner width is `inner_width`, as in the selective kernel.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.w1 = conv1x1(width, inner_width(width), bias=False)
+        self.w2 = conv1x1(inner_width(width), width, bias=False)
+        mirror_(self.w1)
+
+    def forward(self, skip: Tensor, state: Tensor) -> Tensor:
+        pooled = skip.mean(dim=(2, 3), keepdim=True)
+        return skip * torch.sigmoid(self.w2(F.relu(self.w1(pooled))))
+
+    @staticmethod
+    def cost(width: int, pixels: int) -> Cost:
+        inner = inner_width(width)
+        return cost.total(cost.conv(width, inner, 1, 1, bias=False), cost.conv(inner, width, 1, 1, bias=False))
+
+
+class AttentionGate(Gate):
+    """BN(W(A * s)) with A = sigmoid(psi relu(theta(s) + phi(u))), one weight for each pixel.
+
+    The additive gate of Attention U-Net (Oktay et al. 2018, arXiv 1804.03999, eq. 1 and 2), with 1x1
+    convolutions and the inner width C / 2. Here u has the size of s already, so nothing is resampled.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.theta = conv1x1(width, width // 2, bias=False)
+        self.phi = conv1x1(width, width // 2)
+        self.psi = conv1x1(width // 2, 1)
+        self.w = nn.Sequential(conv1x1(width, width, bias=False), nn.BatchNorm2d(width))
+        mirror_(self.theta)
+        mirror_(self.phi)
+
+    def forward(self, skip: Tensor, state: Tensor) -> Tensor:
+        attention = torch.sigmoid(self.psi(F.relu(self.theta(skip) + self.phi(state))))
+        gated: Tensor = self.w(attention * skip)
+        return gated
+
+    @staticmethod
+    def cost(width: int, pixels: int) -> Cost:
+        return cost.total(
+            cost.conv(width, width // 2, 1, pixels, bias=False),
+            cost.conv(width, width // 2, 1, pixels),
+            cost.conv(width // 2, 1, 1, pixels),
+            cost.conv(width, width, 1, pixels, bias=False),
+            Cost(params=2 * width, macs=0),
+        )
+
+
+GATES: Mapping[spec.Gate, type[Gate]] = {
+    "none": Gate,
+    "scalar": ScalarGate,
+    "channel": ChannelGate,
+    "squeeze_excitation": SqueezeExcitation,
+    "attention": AttentionGate,
+}
 
 
 class Fusion(nn.Module):
     """Joins the state and the gated skip. The base class ignores the skip: u.
 
-    Attributes:
-        multiple: channels of the result, in units of C.
+    With `dense` the skip is that of the encoder and every earlier node of the level, concatenated.
     """
-
-    multiple = 1
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -92,17 +150,24 @@ class Fusion(nn.Module):
         return state
 
     @staticmethod
+    def channels(width: int, skips: int) -> int:
+        """Channels of the result, from a state and a number of skips of `width` channels each."""
+        return width
+
+    @staticmethod
     def cost(width: int, pixels: int) -> Cost:
         return cost.NOTHING
 
 
 class Concat(Fusion):
-    """[u, s], the fusion of U-Net (Ronneberger et al. 2015): 2C channels."""
-
-    multiple = 2
+    """[u, s], the fusion of U-Net (Ronneberger et al. 2015), and of U-Net++ (Zhou et al. 2018, eq. 1)."""
 
     def forward(self, state: Tensor, skip: Tensor) -> Tensor:
         return torch.cat((state, skip), dim=1)
+
+    @staticmethod
+    def channels(width: int, skips: int) -> int:
+        return (1 + skips) * width
 
 
 class Add(Fusion):
@@ -112,4 +177,81 @@ class Add(Fusion):
         return state + skip
 
 
-FUSIONS: Mapping[spec.Fusion, type[Fusion]] = {"none": Fusion, "concat": Concat, "add": Add}
+class Nddr(Fusion):
+    """W [u, s] with a 1x1 convolution W, C x 2C, without bias: discriminative dimensionality reduction.
+
+    NDDR-CNN (Gao et al. 2019) joins tasks so, with diagonal initial weights; between state and skip no
+    paper says which. Here both blocks of W start as the identity, so that this starts as `Add`.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.reduce = conv1x1(2 * width, width, bias=False)
+        with torch.no_grad():
+            self.reduce.weight.copy_(torch.eye(width).repeat(1, 2)[:, :, None, None])
+
+    def forward(self, state: Tensor, skip: Tensor) -> Tensor:
+        fused: Tensor = self.reduce(torch.cat((state, skip), dim=1))
+        return fused
+
+    @staticmethod
+    def cost(width: int, pixels: int) -> Cost:
+        return cost.conv(2 * width, width, 1, pixels, bias=False)
+
+
+class SelectiveKernel(Fusion):
+    """a * u + (1 - a) * s, with weights for each image and channel: softmax(W2 relu(W1 mean(u + s))).
+
+    Selective kernel fusion (Li et al. 2019, arXiv 1903.06586, eq. 1 to 6) of two branches; without biases
+    and norm, and with the inner width `inner_width`, as MIRNet (Zamir et al. 2020) has it.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.w1 = conv1x1(width, inner_width(width), bias=False)
+        self.w2 = conv1x1(inner_width(width), 2 * width, bias=False)
+        mirror_(self.w1)
+
+    def forward(self, state: Tensor, skip: Tensor) -> Tensor:
+        pooled = (state + skip).mean(dim=(2, 3), keepdim=True)
+        scores = self.w2(F.relu(self.w1(pooled)))
+        of_state, of_skip = scores.unflatten(1, (2, -1)).softmax(dim=1).unbind(dim=1)
+        fused: Tensor = of_state * state + of_skip * skip
+        return fused
+
+    @staticmethod
+    def cost(width: int, pixels: int) -> Cost:
+        inner = inner_width(width)
+        return cost.total(cost.conv(width, inner, 1, 1, bias=False), cost.conv(inner, 2 * width, 1, 1, bias=False))
+
+
+FUSIONS: Mapping[spec.Fusion, type[Fusion]] = {
+    "none": Fusion,
+    "concat": Concat,
+    "add": Add,
+    "nddr": Nddr,
+    "selective_kernel": SelectiveKernel,
+    "dense": Concat,
+}
+
+
+def inner_width(width: int) -> int:
+    """max(C / 8, 4), the inner width of MIRNet's selective kernel fusion."""
+    return max(width // 8, 4)
+
+
+def conv1x1(inputs: int, outputs: int, *, bias: bool = True) -> nn.Conv2d:
+    """A linear layer on the channels of each pixel."""
+    return nn.Conv2d(inputs, outputs, 1, bias=bias)
+
+
+def mirror_(layer: nn.Conv2d) -> None:
+    """Makes the second half of a layer's outputs start as the negative of the first.
+
+    A ReLU follows, and of the few that narrow gates have, all can be silent for every image from the
+    start; of a mirrored pair one never is.
+    """
+    half = layer.out_channels // 2
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter[half : 2 * half] = -parameter[:half]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
 from nas.types import Cost
@@ -9,7 +12,7 @@ from search_spaces.unet import cost
 
 
 class Head(nn.Module):
-    """Mean over all pixels, then linear layers: features (N, C, H, W) -> logits (N, K).
+    """Means over all pixels, then linear layers: features, each (N, C_i, H_i, W_i) -> logits (N, K).
 
     Dropout stands in front of each linear layer, GELU behind each hidden one. Not ReLU: pooled features
     differ little between images, and about one in 250 hidden layers of 8 ReLUs is silent for all of them.
@@ -23,8 +26,8 @@ class Head(nn.Module):
             inputs = width
         self.layers = nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(inputs, classes))
 
-    def forward(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.layers(features.mean(dim=(2, 3)))
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        logits: Tensor = self.layers(torch.cat([each.mean(dim=(2, 3)) for each in features], dim=1))
         return logits
 
     @staticmethod
@@ -34,7 +37,11 @@ class Head(nn.Module):
 
 
 class NoHead(nn.Module):
-    """No classes: features (N, C, H, W) -> (N, 0)."""
+    """Nothing is learned of the classes: logits are zeros (N, K)."""
 
-    def forward(self, features: Tensor) -> Tensor:
-        return features.new_zeros((features.shape[0], 0))
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        return features[0].new_zeros((features[0].shape[0], self.classes))

@@ -1,100 +1,304 @@
-"""The U-Net from top to bottom, and its cost."""
+"""The U-Net from top to bottom, alone or as two columns, and its cost."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from itertools import pairwise
+from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas.types import Cost, Task
 from search_spaces.unet import cost
-from search_spaces.unet.blocks import BLOCKS, Down, Up, conv
+from search_spaces.unet.blocks import BLOCKS, EXTRA, Down, HaarDown, Stage, Up, conv
 from search_spaces.unet.fusion import FUSIONS, GATES, Gate
 from search_spaces.unet.heads import Head, NoHead
+from search_spaces.unet.sharing import SHARINGS, Exchange, Gather, Shortcut
 from search_spaces.unet.spec import UNetSpec
+
+Outputs = tuple[Tensor, Tensor]
+
+
+def build(spec: UNetSpec, task: Task) -> UNet | Columns:
+    """A freshly initialised network: noisy (N, C, H, W) -> denoised (N, C, H, W), not clipped, and logits (N, K)."""
+    return UNet(spec, task) if spec.columns == 1 else Columns(spec, task)
+
+
+def cost_of(spec: UNetSpec, task: Task) -> Cost:
+    """Parameters and MACs of what `build` makes, for one image of the task."""
+    return UNet.cost(spec, task) if spec.columns == 1 else Columns.cost(spec, task)
 
 
 class UNet(nn.Module):
-    """noisy (N, C, H, W) -> denoised (N, C, H, W), not clipped, and logits (N, K), always both.
+    """One trunk for one task or both.
 
         x_1 = stem(noisy)
         s_l = Enc_l(x_l),  x_{l+1} = Down_l(s_l)                    l = 1..L
         u_L = s_L,  u_l = Dec_l(fuse(Up_l(u_{l+1}), gate_l(s_l)))   l = L-1..1
-        denoised = output(u_1),  logits = head(u_L or u_1)
+        denoised = output(u_1),  logits = head(u_L, u_1 or all of them)
 
-    This is U-Net (Ronneberger et al. 2015) with the decoder level of Multi-ResNet (arXiv 2305.19638) and
-    the skip gates of AddUNet (arXiv 2601.13208). Images of any size are padded on the right and at the
-    bottom, by repeating the edge, to a multiple of the deepest level's reduction; the result is cropped
-    back. The head sees the padded features. Programs of torch.export need sides longer than the reduction.
+    This is U-Net (Ronneberger et al. 2015) with the decoder level of Multi-ResNet (arXiv 2305.19638). An
+    explicit update makes s_l = x_l + r_l, with r_l the residual of Enc_l; or, as in AddUNet (arXiv
+    2601.13208), passes on x_l - r_l and has r_l for the skip, on all levels: u_{L+1} = x_L - r_L. With
+    ``dense`` fusion the levels hold the nodes of U-Net++ (arXiv 1807.10165) between s_l and u_l.
+
+    Images of any size are padded on the right and at the bottom, by repeating the edge, to a multiple of
+    the deepest level's reduction; the result is cropped back. The head sees the padded features. Programs
+    of torch.export need sides longer than the reduction.
+
+    Attributes:
+        tasks: of ``denoise`` and ``classify``, those that it learns. The other output is constant: the
+            noisy image itself, or logits of zero.
     """
 
     def __init__(self, spec: UNetSpec, task: Task) -> None:
         super().__init__()
-        widths, kernel = spec.widths, spec.kernel
-        block, fusion = BLOCKS[spec.block], FUSIONS[spec.fusion]
-        self.reduction = spec.reduction
-        self.attach = spec.head_attach
-        self.stem = conv(task.channels, widths[0], kernel)
-        self.encoders = nn.ModuleList(block(w, w, kernel, spec.norm) for w in widths)
-        self.downs = nn.ModuleList(Down(w, below, kernel, spec.resampling) for w, below in pairwise(widths))
-        self.ups = nn.ModuleList(Up(below, w, kernel, spec.resampling) for w, below in pairwise(widths))
-        self.skip_gates = nn.ModuleList(GATES[spec.gate](w) for w in widths[:-1])
-        self.fusions = nn.ModuleList(fusion(w) for w in widths[:-1])
-        self.decoders = nn.ModuleList(block(fusion.multiple * w, w, kernel, spec.norm) for w in widths[:-1])
-        self.output = conv(widths[0], task.channels, 1)
-        attached = widths[-1] if spec.head_attach == "bottleneck" else widths[0]
-        self.head = (
-            Head(attached, task.classes, spec.head_hidden, spec.head_width, spec.head_dropout)
-            if task.classifies
-            else NoHead()
+        self.spec, self.nodes = spec, spec.nodes
+        self.tasks = ("denoise", "classify") if spec.tasks == "joint" else (spec.tasks,)
+        widths, kernels, nodes = spec.widths, spec.kernels, sorted(self.nodes)
+        steps = [(*pair, kernel) for pair, kernel in zip(pairwise(widths), kernels[1:], strict=True)]
+        gate, fusion = GATES[spec.gate], FUSIONS[spec.fusion]
+        self.stem = conv(task.channels, widths[0], kernels[0])
+        self.encoders = nn.ModuleList(
+            _stage(spec, w, w, kernel) for w, kernel in zip(widths, kernels[: spec.learned], strict=False)
         )
+        self.downs = nn.ModuleList(
+            HaarDown(w, below) if spec.encoder == "haar" else Down(w, below, kernel, spec.resampling)
+            for w, below, kernel in steps
+        )
+        self.ups = nn.ModuleDict({n.name: Up(n.below, n.width, n.kernel, n.resampling) for n in nodes})
+        self.skip_gates = nn.ModuleDict({n.name: gate(n.width) for n in nodes})
+        self.fusions = nn.ModuleDict({n.name: fusion(n.width) for n in nodes})
+        self.decoders = nn.ModuleDict(
+            {
+                n.name: _stage(spec, fusion.channels(n.width, n.skips), n.width, n.kernel, spec.extra_blocks)
+                for n in nodes
+            }
+        )
+        if "denoise" in self.tasks:
+            self.output = conv(widths[0], task.channels, 1)
+        self.head = _head(spec, task) if "classify" in self.tasks and task.classifies else NoHead(task.classes)
 
-    def forward(self, noisy: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, noisy: Tensor) -> Outputs:
+        run = self.run(noisy)
+        return _to_the_end(run, next(run))
+
+    def run(self, noisy: Tensor) -> Generator[Tensor, Tensor, Outputs]:
+        """The forward pass, which hands out its state after every stage and goes on with what it is sent."""
+        spec = self.spec
         height, width = noisy.shape[-2:]
-        bottom, right = -height % self.reduction, -width % self.reduction
-        state: Tensor = self.stem(F.pad(noisy, (0, right, 0, bottom), mode="replicate"))
+        bottom, right = -height % spec.reduction, -width % spec.reduction
+        state = self.stem(F.pad(noisy, (0, right, 0, bottom), mode="replicate"))
 
-        skips = []
-        for encoder, down in zip(self.encoders, self.downs, strict=False):
-            skips.append(encoder(state))
-            state = down(skips[-1])
-        bottleneck = state = self.encoders[-1](state)
-        for level in reversed(range(len(skips))):
-            skip = self.skip_gates[level](skips[level])
-            state = self.decoders[level](self.fusions[level](self.ups[level](state), skip))
+        rows: list[list[Tensor]] = []  # of each level the skip, and the decoder's nodes as they come
+        for level in range(spec.levels):
+            if level > 0:
+                state = self.downs[level - 1](state)
+            residual = None
+            if level < spec.learned:
+                state, residual = self._update(cast("Stage", self.encoders[level]), state)
+                state = yield state
+            rows.append([state if residual is None else residual])
+        if spec.update == "subtractive":
+            rows.append([state])
 
+        for node in self.nodes:
+            name, level = node.name, node.level
+            state = self.ups[name](rows[level + 1][-1])
+            skip, *earlier = rows[level]
+            skips = torch.cat((self.skip_gates[name](skip, state), *earlier), dim=1)
+            state = yield self.decoders[name](self.fusions[name](state, skips))
+            rows[level].append(state)
+
+        features = {"bottleneck": rows[-1:], "decoder": rows[:1], "all": rows}[spec.head_attach]
+        logits = self.head([row[-1] for row in features])
+        if "denoise" not in self.tasks:
+            return noisy.clone(), logits
         # Negative padding, not slicing: a program of torch.export that slices here refuses other sizes.
-        denoised = F.pad(self.output(state), (0, -right, 0, -bottom))
-        return denoised, self.head(bottleneck if self.attach == "bottleneck" else state)
+        output = F.pad(self.output(state), (0, -right, 0, -bottom))
+        return noisy - output if spec.prediction == "noise" else output, logits
+
+    def _update(self, stage: Stage, state: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The state after an encoder stage, and its residual where that is the skip."""
+        if self.spec.update == "plain":
+            return stage(state), None
+        residual = stage.residual(state)
+        return (state - residual, residual) if self.spec.update == "subtractive" else (state + residual, None)
+
+    @property
+    def reach(self) -> int | None:
+        """Pixels to any side that an output pixel depends on, at most; None when it is the whole image."""
+        return reach(self.spec)
 
     def gates(self) -> list[Tensor]:
-        """Learned skip gates, shallow first, each () or (C,); empty when skips are not gated."""
-        values = (gate.value() for gate in self.skip_gates if isinstance(gate, Gate))
+        """Learned skip gates, shallow first, each () or (C,); empty when skips are not gated or by content."""
+        values = (gate.value() for gate in self.skip_gates.values() if isinstance(gate, Gate))
         return [value.detach() for value in values if value is not None]
+
+    def writers(self) -> list[Tensor]:
+        """Of each stage, in order, the weights (C, ...) of the convolution that writes its features."""
+        stages = [*self.encoders, *(self.decoders[node.name] for node in self.nodes)]
+        return [[m.weight for m in stage.modules() if isinstance(m, nn.Conv2d)][-1] for stage in stages]
 
     @staticmethod
     def cost(spec: UNetSpec, task: Task) -> Cost:
         """Parameters, and MACs of one image of the task with its padding, part by part as they are built."""
-        widths, kernel = spec.widths, spec.kernel
-        block, fusion = BLOCKS[spec.block], FUSIONS[spec.fusion]
-        height, width = (side + -side % spec.reduction for side in (task.height, task.width))
-        shrink = 1 if spec.resampling == "none" else 4
-        pixels = [height * width // shrink**level for level in range(spec.levels)]
-        attached = widths[-1] if spec.head_attach == "bottleneck" else widths[0]
+        widths, kernels, pixels = spec.widths, spec.kernels, _pixels(spec, task)
+        gate, fusion = GATES[spec.gate], FUSIONS[spec.fusion]
         return cost.total(
-            cost.conv(task.channels, widths[0], kernel, pixels[0]),
-            *(block.cost(w, w, kernel, spec.norm, p) for w, p in zip(widths, pixels, strict=True)),
+            cost.conv(task.channels, widths[0], kernels[0], pixels[0]),
+            *(
+                _stage_cost(spec, widths[level], widths[level], kernels[level], pixels[level])
+                for level in range(spec.learned)
+            ),
+            *(
+                Down.cost(widths[level - 1], widths[level], kernels[level], spec.resampling, pixels[level])
+                for level in range(1, spec.learned)
+            ),
             *(
                 cost.total(
-                    Down.cost(w, below, kernel, spec.resampling, p_below),
-                    Up.cost(below, w, kernel, p_below),
-                    GATES[spec.gate].cost(w),
-                    fusion.cost(w, p),
-                    block.cost(fusion.multiple * w, w, kernel, spec.norm, p),
+                    Up.cost(n.below, n.width, n.kernel, pixels[min(n.level + 1, spec.levels - 1)]),
+                    gate.cost(n.width, pixels[n.level]),
+                    fusion.cost(n.width, pixels[n.level]),
+                    _stage_cost(
+                        spec, fusion.channels(n.width, n.skips), n.width, n.kernel, pixels[n.level], spec.extra_blocks
+                    ),
                 )
-                for (w, below), (p, p_below) in zip(pairwise(widths), pairwise(pixels), strict=True)
+                for n in spec.nodes
             ),
-            cost.conv(widths[0], task.channels, 1, pixels[0]),
-            Head.cost(attached, task.classes, spec.head_hidden, spec.head_width) if task.classifies else cost.NOTHING,
+            cost.conv(widths[0], task.channels, 1, pixels[0]) if spec.tasks != "classify" else cost.NOTHING,
+            Head.cost(_attached(spec), task.classes, spec.head_hidden, spec.head_width)
+            if spec.tasks != "denoise" and task.classifies
+            else cost.NOTHING,
         )
+
+
+class Columns(nn.Module):
+    """Two U-Nets side by side, one for each task, that exchange features after each stage both have.
+
+    With a head at the bottleneck the classifying column is an encoder. Without sharing these are two
+    single-task networks.
+    """
+
+    tasks = ("denoise", "classify")
+
+    def __init__(self, spec: UNetSpec, task: Task) -> None:
+        super().__init__()
+        exchange = SHARINGS[spec.sharing]
+        widths = [spec.rows[level] for level in spec.exchanges]
+        self.denoising, self.classifying = (UNet(column, task) for column in _columns(spec))
+        self.exchanges = nn.ModuleList(exchange(width, spec.nddr_alpha) for width in widths)
+        self.gathers = nn.ModuleList(_gather(spec)(widths) for _ in self.columns())
+
+    def columns(self) -> tuple[UNet, UNet]:
+        return self.denoising, self.classifying
+
+    def forward(self, noisy: Tensor) -> Outputs:
+        runs = [column.run(noisy) for column in self.columns()]
+        states = [next(run) for run in runs]
+        shared: list[list[Tensor]] = []
+        for exchange in self.exchanges:
+            if shared:
+                states = [run.send(state) for run, state in zip(runs, shared[-1], strict=True)]
+            shared.append(exchange(states))
+        states = [gather(states) for gather, states in zip(self.gathers, zip(*shared, strict=True), strict=True)]
+        (denoised, _), (_, logits) = (_to_the_end(run, state) for run, state in zip(runs, states, strict=True))
+        return denoised, logits
+
+    @property
+    def reach(self) -> int | None:
+        """As in `UNet`; the columns have the same stages, and a shortcut looks further."""
+        return None if isinstance(self.gathers[0], Shortcut) else reach(self.denoising.spec)
+
+    def gates(self) -> list[Tensor]:
+        """Learned skip gates of the denoising column, then those of the classifying one, each shallow first."""
+        return [gate for column in self.columns() for gate in column.gates()]
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """``sharing``: the layers between the columns; ``base``: all others."""
+        sharing = list(self.exchanges.parameters())
+        base = (*self.columns(), self.gathers)
+        return {"base": [p for module in base for p in module.parameters()], "sharing": sharing}
+
+    def penalty(self) -> Tensor | None:
+        """What the loss adds for the exchanges; None for nothing."""
+        stages = zip(self.exchanges, *(column.writers() for column in self.columns()), strict=False)
+        penalties = [each.penalty(weights) for each, *weights in stages if isinstance(each, Exchange)]
+        found = [penalty for penalty in penalties if penalty is not None]
+        return torch.stack(found).sum() if found else None
+
+    @staticmethod
+    def cost(spec: UNetSpec, task: Task) -> Cost:
+        """Both columns, and what lies between them (see `UNet.cost`)."""
+        exchange, pixels = SHARINGS[spec.sharing], _pixels(spec, task)
+        stages = [(spec.rows[level], pixels[level]) for level in spec.exchanges]
+        widths = [width for width, _ in stages]
+        return cost.total(
+            *(UNet.cost(column, task) for column in _columns(spec)),
+            *(exchange.cost(*stage) for stage in stages),
+            *(_gather(spec).cost(widths, pixels[spec.exchanges[-1]]) for _ in range(2)),
+        )
+
+
+def reach(spec: UNetSpec) -> int | None:
+    """See `UNet.reach`. Norms over an image, pooled gates and NAF's channel attention see all of it."""
+    pooled = spec.gate == "squeeze_excitation" or spec.fusion == "selective_kernel"
+    if spec.norm == "group" or spec.block == "naf" or pooled:
+        return None
+    scales = [1 if spec.resampling == "none" else 2**level for level in range(spec.levels + 1)]
+    radii = [kernel // 2 for kernel in (*spec.kernels, 0)]
+    stages = [2 * radii[level] * scales[level] for level in range(spec.levels)]
+    downs = [(radii[level] + 1) * scales[level] for level in range(1, spec.levels)]
+    nodes = [
+        (radii[n.level + 1] + 1) * scales[n.level + 1] + stages[n.level] * (1 + spec.extra_blocks) for n in spec.nodes
+    ]
+    return radii[0] + sum(stages) + sum(downs) + sum(nodes)
+
+
+def _columns(spec: UNetSpec) -> tuple[UNetSpec, UNetSpec]:
+    return spec.column("denoise"), spec.column("classify")
+
+
+def _to_the_end(run: Generator[Tensor, Tensor, Outputs], state: Tensor) -> Outputs:
+    """Goes on with `state` and lets every later stage keep what it computed."""
+    while True:
+        try:
+            state = run.send(state)
+        except StopIteration as end:
+            outputs: Outputs = end.value
+            return outputs
+
+
+def _stage(spec: UNetSpec, inputs: int, width: int, kernel: int, extra: int = 0) -> nn.Module:
+    block = BLOCKS[spec.block](inputs, width, kernel, spec.norm)
+    if not extra:
+        return block
+    return nn.Sequential(block, *(EXTRA[spec.block](width, width, kernel, spec.norm) for _ in range(extra)))
+
+
+def _stage_cost(spec: UNetSpec, inputs: int, width: int, kernel: int, pixels: int, extra: int = 0) -> Cost:
+    more = EXTRA[spec.block].cost(width, width, kernel, spec.norm, pixels)
+    return cost.total(BLOCKS[spec.block].cost(inputs, width, kernel, spec.norm, pixels), *[more] * extra)
+
+
+def _head(spec: UNetSpec, task: Task) -> Head:
+    return Head(_attached(spec), task.classes, spec.head_hidden, spec.head_width, spec.head_dropout)
+
+
+def _attached(spec: UNetSpec) -> int:
+    """Channels that the head reads."""
+    return {"bottleneck": spec.rows[-1], "decoder": spec.rows[0], "all": sum(spec.rows)}[spec.head_attach]
+
+
+def _gather(spec: UNetSpec) -> type[Gather]:
+    """What joins all stages; nothing where there is one, or where a shortcut is not wanted."""
+    return SHARINGS[spec.sharing].gather if spec.nddr_shortcut and len(spec.exchanges) > 1 else Gather
+
+
+def _pixels(spec: UNetSpec, task: Task) -> list[int]:
+    """Of each level, for one padded image."""
+    height, width = (side + -side % spec.reduction for side in (task.height, task.width))
+    shrink = 1 if spec.resampling == "none" else 4
+    return [height * width // shrink**level for level in range(spec.levels)]

@@ -1,14 +1,17 @@
-"""The space ``unet``: hyperparameters to candidates and back. No torch until a network is built or counted."""
+"""The space ``unet`` and its restrictions: hyperparameters to candidates and back.
+
+No torch until a network is built or counted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, get_args
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from nas.types import Candidate, Constraint, Cost, Recipe, Spec, Task
+from nas.types import Balancing, Candidate, Constraint, Cost, Optimizer, Recipe, Spec, Task
 from search_spaces.unet.spec import CHOICES, RANGES, UNetSpec, deepest
 
 if TYPE_CHECKING:
@@ -18,44 +21,140 @@ MAX_PARAMS = 2_000_000
 MAX_MACS_PER_PIXEL = 100_000
 
 # Hyperparameters carry the names of the fields they set, of UNetSpec and Recipe. Everything lies on a
-# grid, so that candidates repeat exactly.
-TRUNK: Mapping[str, BaseDistribution] = {
-    "width": CategoricalDistribution((4, 8, 12, 16, 24, 32, 48, 64)),
+# grid, so that candidates repeat exactly. A network for one task alone is a reference, not a choice: a
+# search for both would have no use for it.
+WIDTHS = (4, 8, 12, 16, 24, 32, 48, 64)
+NETWORK: Mapping[str, Sequence[Any]] = {
+    "levels": range(RANGES["levels"][0], RANGES["levels"][1] + 1),
+    "width": WIDTHS,
     **{
-        name: CategoricalDistribution(CHOICES[name])
-        for name in ("growth", "fusion", "gate", "resampling", "block", "norm", "kernel")
+        name: CHOICES[name]
+        for name in ("growth", "fusion", "gate", "resampling", "block", "norm", "kernel", "encoder", "update")
     },
+    "kernel_schedule": CHOICES["kernel_schedule"],
+    "extra_blocks": range(RANGES["extra_blocks"][0], RANGES["extra_blocks"][1] + 1),
+    "prediction": CHOICES["prediction"],
 }
-TRAINING: Mapping[str, BaseDistribution] = {
-    "learning_rate": CategoricalDistribution((0.0003, 0.0006, 0.001, 0.002, 0.003, 0.006, 0.01)),
-    "weight_decay": CategoricalDistribution((0.0, 0.00001, 0.0001, 0.001, 0.01)),
-    "batch_size": CategoricalDistribution((16, 32, 64, 128)),
+TRAINING: Mapping[str, Sequence[Any]] = {
+    "learning_rate": (0.0003, 0.0006, 0.001, 0.002, 0.003, 0.006, 0.01),
+    "weight_decay": (0.0, 0.00001, 0.0001, 0.00025, 0.001, 0.01),
+    "batch_size": (16, 32, 64, 128),
+    "optimizer": get_args(Optimizer),
 }
 # Only with classes. The denoising loss starts near 1 and cross-entropy near ln(classes).
-CLASSIFICATION: Mapping[str, BaseDistribution] = {
-    "head_attach": CategoricalDistribution(CHOICES["head_attach"]),
-    "head_hidden": IntDistribution(*RANGES["head_hidden"]),
-    "head_width": CategoricalDistribution((8, 16, 32, 64, 128, 256)),
-    "head_dropout": CategoricalDistribution((0.0, 0.1, 0.25, 0.5)),
-    "classification_weight": CategoricalDistribution((0.01, 0.03, 0.1, 0.3, 1.0)),
+CLASSIFICATION: Mapping[str, Sequence[Any]] = {
+    "head_attach": CHOICES["head_attach"],
+    "head_hidden": range(RANGES["head_hidden"][0], RANGES["head_hidden"][1] + 1),
+    "head_width": (8, 16, 32, 64, 128, 256, 512),
+    "head_dropout": (0.0, 0.1, 0.25, 0.5),
+    "columns": CHOICES["columns"],
+    "sharing": CHOICES["sharing"],
+    "nddr_alpha": CHOICES["nddr_alpha"],
+    "nddr_shortcut": CHOICES["nddr_shortcut"],
 }
+BALANCE: Mapping[str, Sequence[Any]] = {
+    "classification_weight": (0.01, 0.03, 0.1, 0.3, 1.0),
+    "balancing": get_args(Balancing),
+    "sharing_rate": (1.0, 10.0, 100.0, 1000.0),
+}
+SPEC_FIELDS = tuple(each.name for each in fields(UNetSpec))
+RECIPE_FIELDS = (*TRAINING, *BALANCE)
+
+FIXED_BALANCE: Mapping[str, Sequence[Any]] = {"balancing": ("fixed",), "optimizer": ("adamw",), "sharing_rate": (1.0,)}
+ONE_TRUNK: Mapping[str, Sequence[Any]] = {
+    **FIXED_BALANCE,
+    "columns": (1,),
+    "sharing": ("none",),
+    "nddr_alpha": (0.9,),
+    "nddr_shortcut": (True,),
+}
+RESTRICTIONS: Mapping[str, Mapping[str, Sequence[Any]]] = {
+    "unet": {},
+    # U-Net, Attention U-Net, U-Net++, residual U-Net.
+    "classic": {
+        **ONE_TRUNK,
+        "fusion": ("none", "concat", "dense"),
+        "gate": ("none", "attention"),
+        "resampling": ("max", "average", "strided"),
+        "block": ("conv", "residual"),
+        "encoder": ("learned",),
+        "update": ("plain",),
+        "kernel_schedule": ("constant",),
+        "extra_blocks": (0,),
+        "prediction": ("image",),
+    },
+    # Constant width and resolution; the update, the skips and the gates are what is asked about.
+    "addunet": {
+        **ONE_TRUNK,
+        "growth": ("constant",),
+        "fusion": ("none", "concat", "add", "nddr"),
+        "gate": ("none", "scalar", "channel"),
+        "resampling": ("none",),
+        "block": ("conv", "residual"),
+        "encoder": ("learned",),
+        "extra_blocks": (0,),
+        "prediction": ("image",),
+    },
+    "multi_resnet": {
+        **ONE_TRUNK,
+        "fusion": ("concat",),
+        "gate": ("none",),
+        "resampling": ("average",),
+        "block": ("residual",),
+        "norm": ("group",),
+        "update": ("plain",),
+        "kernel_schedule": ("constant",),
+        "prediction": ("image",),
+    },
+    # Plain U-Nets: what lies between the tasks is what is asked about.
+    "nddr": {
+        "fusion": ("concat",),
+        "gate": ("none",),
+        "resampling": ("max", "average"),
+        "block": ("conv", "residual"),
+        "encoder": ("learned",),
+        "update": ("plain",),
+        "kernel_schedule": ("constant",),
+        "extra_blocks": (0,),
+        "prediction": ("image",),
+        "balancing": ("fixed",),
+    },
+}
+"""Names of spaces, and the choices that they leave of the one space; all others stay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UNetSpace:
-    """Every U-Net that `UNetSpec` describes, with its recipe (see `nas.protocols.SearchSpace`)."""
+    """U-Nets that `UNetSpec` describes, with their recipes (see `nas.protocols.SearchSpace`).
+
+    Version 2 has every hyperparameter of version 1 with at least its choices, and what version 1 implied
+    is the default of those that it lacked. So its studies go on with their own distributions.
+
+    Attributes:
+        name: a key of `RESTRICTIONS`.
+    """
 
     name: str = "unet"
-    version: int = 1
+    version: int = 2
+
+    @property
+    def restriction(self) -> Mapping[str, Sequence[Any]]:
+        """Hyperparameters that have fewer choices here than in ``unet``."""
+        return RESTRICTIONS[self.name]
 
     def distributions(self, task: Task) -> dict[str, BaseDistribution]:
-        """Hyperparameters by name: depths that fit the image; head and lambda only with classes."""
-        return {
-            "levels": IntDistribution(RANGES["levels"][0], deepest(task)),
-            **TRUNK,
-            **TRAINING,
-            **(CLASSIFICATION if task.classifies else {}),
-        }
+        """Hyperparameters by name, but for those that leave no choice."""
+        found = self.choices(task).items()
+        return {name: _distribution(choices) for name, choices in found if name == "levels" or len(choices) > 1}
+
+    def choices(self, task: Task) -> dict[str, Sequence[Any]]:
+        """Every hyperparameter that the task has a use for: those of classes only with classes, and depths
+        that fit the image, where any level is smaller than it."""
+        options = {**NETWORK, **TRAINING, **({**CLASSIFICATION, **BALANCE} if task.classifies else {})}
+        options |= {name: choices for name, choices in self.restriction.items() if name in options}
+        if options["resampling"] != ("none",):
+            options["levels"] = range(RANGES["levels"][0], deepest(task) + 1)
+        return options
 
     def decode(self, params: Mapping[str, Any], task: Task, epochs: int) -> Candidate:
         """Hyperparameters to a canonical candidate; what the task has no use for is ignored.
@@ -64,18 +163,31 @@ class UNetSpace:
             SpecError: a value is outside its rule or the image is too small for the depth; never for a
                 point of ``distributions(task)``.
         """
-        known = {name: params[name] for name in self.distributions(task) if name in params}
-        recipe = {name: known.pop(name) for name in (*TRAINING, "classification_weight") if name in known}
-        spec = self.spec(known)
+        given = {n: choices[0] for n, choices in self.restriction.items() if len(choices) == 1} | dict(params)
+        if not task.classifies:
+            given = {n: value for n, value in given.items() if n not in CLASSIFICATION and n not in BALANCE}
+        spec = self.spec({name: given[name] for name in SPEC_FIELDS if name in given})
         spec.validate_for(task)
+        recipe = {name: given[name] for name in RECIPE_FIELDS if name in given}
         if not task.classifies:
             recipe["classification_weight"] = 0.0
+        if spec.sharing == "none":
+            recipe["sharing_rate"] = 1.0
+        if spec.tasks != "joint":
+            recipe["balancing"] = "fixed"
         return Candidate(spec=spec, recipe=Recipe.from_dict({**recipe, "epochs": epochs}))
 
     def encode(self, candidate: Candidate) -> dict[str, Any]:
-        """All hyperparameters of a candidate; those that are switched off at their canonical value."""
-        recipe = asdict(candidate.recipe)
-        return {**asdict(_unet(candidate.spec)), **{n: recipe[n] for n in (*TRAINING, "classification_weight")}}
+        """All hyperparameters of a candidate; those that are switched off at their canonical value, or at
+        one that this space has."""
+        spec = _unet(candidate.spec)
+        params = {name: getattr(spec, name) for name in SPEC_FIELDS}
+        params |= {name: getattr(candidate.recipe, name) for name in RECIPE_FIELDS}
+        for name in self.restriction.keys() & set(SPEC_FIELDS):
+            if params[name] not in self.restriction[name]:
+                same = (choice for choice in self.restriction[name] if replace(spec, **{name: choice}) == spec)
+                params[name] = next(same, params[name])
+        return params
 
     def spec(self, value: Mapping[str, Any]) -> UNetSpec:
         """Raises SpecError."""
@@ -90,17 +202,29 @@ class UNetSpace:
 
     def cost(self, spec: Spec, task: Task) -> Cost:
         """Parameters and MACs of one image, from the spec alone."""
-        from search_spaces.unet.network import UNet
+        from search_spaces.unet.network import cost_of
 
-        return UNet.cost(_unet(spec), task)
+        return cost_of(_unet(spec), task)
 
     def build(self, spec: Spec, task: Task) -> nn.Module:
-        """A freshly initialised network. Raises SpecError when the task's image is too small for it."""
-        from search_spaces.unet.network import UNet
+        """A freshly initialised network. Raises SpecError when it is not valid for the task."""
+        from search_spaces.unet.network import build
 
         unet = _unet(spec)
         unet.validate_for(task)
-        return UNet(unet, task)
+        return build(unet, task)
+
+    def baselines(self, task: Task, epochs: int, limits: Sequence[Constraint]) -> dict[str, Candidate]:
+        """The reference networks that the task has a use for, each as wide as the limits allow."""
+        from search_spaces.unet.references import baselines
+
+        return baselines(task, epochs, limits)
+
+
+def _distribution(choices: Sequence[Any]) -> BaseDistribution:
+    if isinstance(choices, range):
+        return IntDistribution(choices[0], choices[-1])
+    return CategoricalDistribution(choices)
 
 
 def _unet(spec: Spec) -> UNetSpec:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, get_args
 
 from nas.errors import SpecError
 from nas.types import Task, canonical_json, digest_of, from_fields, without_defaults
 
 Growth = Literal["constant", "doubling"]
-Fusion = Literal["none", "concat", "add"]
-Gate = Literal["none", "scalar", "channel"]
-Resampling = Literal["none", "max", "average", "strided"]
-Block = Literal["conv", "residual"]
+Fusion = Literal["none", "concat", "add", "nddr", "selective_kernel", "dense"]
+Gate = Literal["none", "scalar", "channel", "squeeze_excitation", "attention"]
+Resampling = Literal["none", "max", "average", "strided", "haar"]
+Block = Literal["conv", "residual", "naf"]
 Norm = Literal["none", "batch", "group"]
-Attach = Literal["bottleneck", "decoder"]
+Attach = Literal["bottleneck", "decoder", "all"]
+Encoder = Literal["learned", "haar"]
+Update = Literal["plain", "residual", "subtractive"]
+Schedule = Literal["constant", "shrinking", "growing"]
+Prediction = Literal["image", "noise"]
+Sharing = Literal["none", "cross_stitch", "channel_cross_stitch", "sluice", "sluice_2", "nddr"]
+Tasks = Literal["joint", "denoise", "classify"]
 
 CHOICES: Mapping[str, tuple[Any, ...]] = {
     "growth": get_args(Growth),
@@ -27,41 +33,83 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
     "norm": get_args(Norm),
     "kernel": (3, 5),
     "head_attach": get_args(Attach),
+    "encoder": get_args(Encoder),
+    "update": get_args(Update),
+    "kernel_schedule": get_args(Schedule),
+    "prediction": get_args(Prediction),
+    "columns": (1, 2),
+    "sharing": get_args(Sharing),
+    "nddr_alpha": (1.0, 0.9, 0.5, 0.1, 0.0),
+    "nddr_shortcut": (True, False),
+    "tasks": get_args(Tasks),
 }
 RANGES: Mapping[str, tuple[int, int]] = {
     "levels": (1, 5),
     "width": (4, 64),
+    "extra_blocks": (0, 3),
     "head_hidden": (0, 2),
-    "head_width": (8, 256),
+    "head_width": (8, 512),
 }
 HEAD_WIDTH = 64
+LARGEST_KERNEL = 7
+
+
+class Node(NamedTuple):
+    """A decoder stage: takes in the latest state of the level below and what its own level holds.
+
+    Attributes:
+        name: unique in the network; the level where that is enough.
+        level: 0 is the shallowest.
+        width: channels of the level; below: of the level below.
+        kernel: side of its convolutions.
+        resampling: that leads to the level below.
+        skips: features of its own level that join: the encoder's, and with ``dense`` all earlier nodes'.
+    """
+
+    name: str
+    level: int
+    width: int
+    below: int
+    kernel: int
+    resampling: Resampling
+    skips: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UNetSpec:
-    """One architecture. Canonical: choices that are switched off collapse to one value.
+    """One architecture. Canonical: choices that are switched off collapse to one value (see `_canonical`).
 
-    So equal networks are equal values with one digest: a single level has no width to grow, nothing to
-    resample and no skip to fuse or gate, and its bottleneck is the end of its decoder; what is not fused
-    is not gated; a head without hidden layers has no hidden width.
-
-    Fields at their default are left out of `to_dict`. A field that is added later gets a default that
-    gives the networks from before it, so that no digest ever changes.
+    So equal networks are equal values with one digest. Fields at their default are left out of `to_dict`.
+    A field that is added later gets a default that gives the networks from before it, so that no digest
+    ever changes.
 
     Attributes:
         levels: encoder stages, 1..5.
         width: channels of the first level, 4..64.
         growth: channels of the other levels: the same (``constant``) or twice the level above (``doubling``).
-        fusion: how a decoder stage takes in its skip.
+        fusion: how a decoder stage takes in its skip; ``dense`` adds the nested nodes of U-Net++, all joined.
         gate: what a skip is multiplied by before it is fused.
         resampling: how a level is halved from the one above; ``none`` keeps full resolution everywhere.
+            ``haar`` is another name of ``average``, which is the low-pass band of the Haar wavelet.
         block: what a stage computes.
         norm: normalisation inside blocks; ``group`` is one group, all channels and pixels of an image.
-        kernel: side of the convolutions in pixels, 3 or 5.
-        head_attach: features that the classification head reads.
+        kernel: side of the smallest convolutions in pixels, 3 or 5.
+        head_attach: features that the classification head reads: the bottleneck's, those of the decoder's
+            end, or of the bottleneck and every decoder level.
         head_hidden: hidden layers of the head, 0..2.
-        head_width: units of each hidden layer, 8..256.
+        head_width: units of each hidden layer, 8..512.
         head_dropout: dropout probability in front of each linear layer of the head, in [0, 1).
+        encoder: whether the levels below the first are learned, or halved by Haar without parameters.
+        update: what an encoder stage makes of its input x: Enc(x), x + r or x - r, with r the stage's
+            residual. ``subtractive`` (AddUNet) passes r on as the skip, on every level.
+        kernel_schedule: kernels over depth: the same, 2 pixels smaller or larger each level; at most 7.
+        extra_blocks: residual blocks after each decoder stage, 0..3: Multi-ResNet's returned parameters.
+        prediction: whether the network's output is the image or the noise to subtract.
+        columns: one trunk for both tasks, or a column for each.
+        sharing: how the columns exchange features after each stage that both have.
+        nddr_alpha: initial weight of a task's own features, 1 minus that of the other's.
+        nddr_shortcut: whether all NDDR layers feed the last one.
+        tasks: what the network does; without denoising it returns its input, without classifying zeros.
 
     Raises:
         SpecError: a field is outside its rule.
@@ -80,23 +128,71 @@ class UNetSpec:
     head_hidden: int = 0
     head_width: int = HEAD_WIDTH
     head_dropout: float = 0.0
+    encoder: Encoder = "learned"
+    update: Update = "plain"
+    kernel_schedule: Schedule = "constant"
+    extra_blocks: int = 0
+    prediction: Prediction = "image"
+    columns: int = 1
+    sharing: Sharing = "none"
+    nddr_alpha: float = 0.9
+    nddr_shortcut: bool = True
+    tasks: Tasks = "joint"
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
             if (value := getattr(self, name)) not in choices:
                 raise SpecError(f"unet: {name} is {value!r}; choose one of {', '.join(map(str, choices))}")
+            self._set(**{name: choices[choices.index(value)]})  # 3.0 is 3: the digest must not tell them apart
         for name, (low, high) in RANGES.items():
             if type(value := getattr(self, name)) is not int or not low <= value <= high:
                 raise SpecError(f"unet: {name} is {value!r}; give an integer from {low} to {high}")
         if type(self.head_dropout) not in (int, float) or not 0 <= self.head_dropout < 1:
             raise SpecError(f"unet: head_dropout is {self.head_dropout!r}; give a number from 0 to below 1")
         self._set(head_dropout=float(self.head_dropout))
-        if self.levels == 1:
-            self._set(growth="constant", resampling="none", fusion="none", head_attach="bottleneck")
-        if self.fusion == "none":
-            self._set(gate="none")
+        self._canonical()
+        if self.sharing == "sluice_2" and self.width % 2:
+            raise SpecError(f"unet: width is {self.width}, which sluice_2 cannot split in two; give an even one")
+
+    def _canonical(self) -> None:
+        """Gives choices that are switched off, or that others imply, one value. Trunk first, then tasks."""
+        if self.levels == 1:  # nothing to grow and nothing to resample
+            self._set(growth="constant", resampling="none", encoder="learned", kernel_schedule="constant")
+        if self.encoder == "haar":  # pooling, and no stage whose state could be updated
+            self._set(resampling="average", update="plain")
+        if self.resampling == "haar":
+            self._set(resampling="average")
+        if self.block == "naf":  # has layer normalisation of its own
+            self._set(norm="none")
+        if self.block != "conv" and self.update == "residual":  # the blocks do that themselves
+            self._set(update="plain")
+
+        if self.tasks == "denoise":
+            self._set(head_attach="bottleneck", head_hidden=0, head_dropout=0.0)
+        if self.tasks == "classify":
+            self._set(prediction="image")
         if self.head_hidden == 0:
             self._set(head_width=HEAD_WIDTH)
+
+        if self.depth == 0:  # no decoder
+            self._set(head_attach="bottleneck", fusion="none", extra_blocks=0)
+        if self.fusion == "dense" and (self.depth == 1 or self.update == "subtractive"):
+            self._set(fusion="concat")  # no nodes between; and nested nodes refine states, not residuals
+        if self.fusion in ("none", "selective_kernel"):  # without skip; weighs the skip's channels itself
+            self._set(gate="none")
+        if self.fusion == "nddr" and self.gate in ("scalar", "channel"):  # part of the 1x1 convolution
+            self._set(gate="none")
+
+        if self.tasks != "joint":
+            self._set(columns=1)
+        if self.columns == 1:
+            self._set(sharing="none")
+        if self.sharing == "sluice" and len(self.exchanges) == 1:  # no layers to mix
+            self._set(sharing="cross_stitch")
+        if self.sharing != "nddr":
+            self._set(nddr_alpha=0.9)
+        if self.sharing != "nddr" or len(self.exchanges) == 1:  # no earlier layers to feed the last one
+            self._set(nddr_shortcut=True)
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -109,12 +205,68 @@ class UNetSpec:
         return tuple(self.width * factor**level for level in range(self.levels))
 
     @property
+    def rows(self) -> tuple[int, ...]:
+        """Channels of each skip, shallow first, and of the state that the decoder starts from."""
+        return (*self.widths, self.widths[-1]) if self.update == "subtractive" else self.widths
+
+    @property
+    def learned(self) -> int:
+        """Encoder levels that are stages; the others only pool."""
+        return 1 if self.encoder == "haar" else self.levels
+
+    @property
+    def kernels(self) -> tuple[int, ...]:
+        """Side of each level's convolutions, shallow first."""
+        levels = range(self.levels)
+        steps = {"constant": [0] * self.levels, "growing": levels, "shrinking": levels[::-1]}
+        return tuple(min(self.kernel + 2 * step, LARGEST_KERNEL) for step in steps[self.kernel_schedule])
+
+    @property
+    def depth(self) -> int:
+        """Levels of the decoder: all but the deepest, and that too where residuals are the skips (AddUNet)."""
+        if self.tasks == "classify" and self.head_attach == "bottleneck":
+            return 0
+        return self.levels if self.update == "subtractive" else self.levels - 1
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Decoder stages in order: the diagonal of a plain decoder, or all of U-Net++'s grid, column by column."""
+        dense, rows, kernels = self.fusion == "dense", self.rows, self.kernels
+        return tuple(
+            Node(
+                name=str(level) if level + column == self.depth else f"{level}_{column}",
+                level=level,
+                width=rows[level],
+                below=rows[level + 1],
+                kernel=kernels[level],
+                resampling=self.resampling if level + 1 < self.levels else "none",
+                skips=column if dense else 1,
+            )
+            for column in range(1, self.depth + 1)
+            for level in range(self.depth - column + 1)
+            if dense or level + column == self.depth
+        )
+
+    @property
+    def exchanges(self) -> tuple[int, ...]:
+        """Levels of the stages after which two columns exchange features: those that both columns have."""
+        decoder = (node.level for node in self.nodes) if self.head_attach != "bottleneck" else ()
+        return (*range(self.learned), *decoder)
+
+    def column(self, tasks: Tasks) -> UNetSpec:
+        """The network of one task, as it stands in a column of its own."""
+        return replace(self, tasks=tasks)
+
+    @property
     def reduction(self) -> int:
         """Image side over the deepest level's side; images are padded to a multiple of it."""
         return 1 if self.resampling == "none" else 2 ** (self.levels - 1)
 
     def validate_for(self, task: Task) -> None:
-        """Raises SpecError when the task's image leaves the deepest level under 2 pixels on a side."""
+        """Raises SpecError when the image leaves the deepest level under 2 pixels on a side, or classes lack."""
+        if not task.classifies and (self.columns == 2 or self.tasks == "classify"):
+            what = "two columns" if self.columns == 2 else "a network that only classifies"
+            raise SpecError(f"unet: {what} for data without classes; use 1 column and tasks joint or denoise")
         side = min(task.height, task.width)
         if self.reduction > 1 and side < 2 * self.reduction:
             raise SpecError(

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from random import Random
+from types import MappingProxyType
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -23,8 +27,9 @@ from nas.data import load
 from nas.errors import StudyError
 from nas.evaluation import Evaluation
 from nas.training import DeviceData
-from nas.types import Recipe, Task
+from nas.types import Balancing, Optimizer, Recipe, Task
 from search_spaces import get_space
+from search_spaces.unet.spec import CHOICES
 
 TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
 WHO = {"digest": "d", "seed": 1}
@@ -49,19 +54,28 @@ def data() -> DeviceData:
     return DeviceData.of(load("digits", subset=200), TASK, torch.device("cpu"))
 
 
-def start(data: DeviceData, precision: str = "fp32") -> Evaluation:
+def start(
+    data: DeviceData, precision: str = "fp32", spec: Mapping[str, Any] = MappingProxyType({}), **recipe_changes: Any
+) -> Evaluation:
     """A network with dropout and batch statistics, so that every kind of state matters."""
     space = get_space("unet")
-    spec = space.spec(UNET)
-    recipe = Recipe(epochs=4, batch_size=32, learning_rate=3e-3, weight_decay=1e-3, classification_weight=0.3)
+    spec = space.spec(UNET | dict(spec))
+    settings: dict[str, Any] = {
+        "epochs": 4,
+        "batch_size": 32,
+        "learning_rate": 3e-3,
+        "weight_decay": 1e-3,
+        "classification_weight": 0.3,
+    }
+    recipe = Recipe(**settings | recipe_changes)
     return Evaluation(
         lambda: space.build(spec, TASK), TASK, recipe, data, space.cost(spec, TASK), seed=1, precision=precision
     )
 
 
-def finish(run: Evaluation) -> tuple[list[torch.Tensor], object]:
+def finish(run: Evaluation, after_step: Callable[[], None] = lambda: None) -> tuple[list[torch.Tensor], object]:
     while not run.done:
-        run.advance()
+        run.advance(after_step)
     rows = [(row.epoch, row.denoise_loss, row.classify_loss, row.psnr, row.accuracy, row.stability) for row in run.rows]
     return list(run.training.network.state_dict().values()), (rows, run.training.probe_curve())
 
@@ -69,27 +83,45 @@ def finish(run: Evaluation) -> tuple[list[torch.Tensor], object]:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("steps", [1, 6, 7, 8, 20])
 def test_resuming_changes_no_bit(data: DeviceData, tmp_path: Path, steps: int, precision: str) -> None:
-    class KilledError(Exception):
-        pass
+    assert_resumed(lambda: start(data, precision), tmp_path, steps)
 
-    run = start(data, precision)
+
+@pytest.mark.parametrize(
+    ("sharing", "optimizer", "balancing"),
+    [
+        *((sharing, optimizer, "fixed") for sharing in CHOICES["sharing"] for optimizer in get_args(Optimizer)),
+        *(("sluice_2", "adamw", balancing) for balancing in get_args(Balancing)[1:]),
+    ],
+)
+def test_resuming_changes_no_bit_of_columns_and_whatever_trains_them(
+    data: DeviceData, tmp_path: Path, sharing: str, optimizer: str, balancing: str
+) -> None:
+    """In the second of two epochs of four steps momentum, rates and the tasks' weights are under way."""
+    spec = {"columns": 2, "sharing": sharing, "head_attach": "decoder"}
+    changes = {"epochs": 2, "batch_size": 64, "optimizer": optimizer, "balancing": balancing, "sharing_rate": 10.0}
+    run = assert_resumed(lambda: start(data, spec=spec, **changes), tmp_path, 6)
+    assert len(run.training.optimizer.param_groups) == 1 + (sharing != "none") + (balancing == "uncertainty")
+
+
+def assert_resumed(begin: Callable[[], Evaluation], tmp_path: Path, steps: int) -> Evaluation:
+    """A run that goes on in another process from a checkpoint, taken after so many steps, ends as the first."""
+    run = begin()
 
     def after_step() -> None:
         if run.training.step == steps:
             save_checkpoint(run.state(), tmp_path, 0, **WHO)
-            raise KilledError
 
-    with pytest.raises(KilledError):
-        [run.advance(after_step) for _ in range(4)]
+    expected_weights, expected_history = finish(run, after_step)
     torch.manual_seed(12345)  # whatever the process did in between
-    resumed = start(data, precision)
+    resumed = begin()
     state = load_checkpoint(tmp_path, 0, **WHO)
     assert state is not None
     resumed.restore(state)
+    assert resumed.training.step == steps
     weights, history = finish(resumed)
-    expected_weights, expected_history = finish(start(data, precision))
     assert history == expected_history
     assert all(torch.equal(a, b) for a, b in zip(weights, expected_weights, strict=True))
+    return resumed
 
 
 def test_a_checkpoint_of_another_candidate_is_not_taken(data: DeviceData, tmp_path: Path) -> None:
@@ -99,10 +131,39 @@ def test_a_checkpoint_of_another_candidate_is_not_taken(data: DeviceData, tmp_pa
     assert load_checkpoint(tmp_path, 1, **WHO) is None
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half a zip", pickle.dumps({"digest": print})])
 def test_a_damaged_or_hostile_checkpoint_starts_the_trial_again(tmp_path: Path, content: bytes) -> None:
     checkpoint_path(tmp_path, 0).write_bytes(content)
     assert load_checkpoint(tmp_path, 0, **WHO) is None
+
+
+def test_any_damage_starts_the_trial_again(data: DeviceData, tmp_path: Path) -> None:
+    save_checkpoint(start(data).state(), tmp_path, 0, **WHO)
+    path = checkpoint_path(tmp_path, 0)
+    whole, random = path.read_bytes(), Random(0)
+    pickled = whole.find(b"\x80\x02")
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(whole)
+        damaged[random.randrange(pickled, pickled + 900)] = random.randrange(256)
+        path.write_bytes(damaged)
+        refused += load_checkpoint(tmp_path, 0, **WHO) is None
+    assert refused > 100, "a changed number is no damage that can be seen"
+
+
+def test_memory_that_runs_out_says_nothing_about_a_checkpoint(
+    data: DeviceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(start(data).state(), tmp_path, 0, **WHO)
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
+
+        def scarce(*_: Any, error: Exception = error, **__: Any) -> None:
+            raise error
+
+        with monkeypatch.context() as patch, pytest.raises(type(error)):
+            patch.setattr(torch, "load", scarce)
+            load_checkpoint(tmp_path, 0, **WHO)
 
 
 def test_a_failed_write_leaves_the_old_file(data: DeviceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,14 +16,15 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from bundle_samples import CLASSES, FACTS, SPACE, TASK, candidate, digits, network_of, write_bundle
+from bundle_samples import CLASSES, FACTS, SPACE, TASK, candidate, digits, network_of, noisy_digits, write_bundle
 from torch import Tensor, nn
 
 from nas import export
 from nas.assess import assess
-from nas.bundle import ARCHITECTURE, CARD, ONNX, PARITY, PROGRAM, WEIGHTS, open_bundle
+from nas.bundle import ARCHITECTURE, CARD, INT8, ONNX, PARITY, PROGRAM, WEIGHTS, open_bundle
 from nas.errors import BundleError
 from nas.noise import parse_noise
+from nas.onnx_model import open_onnx, quantize
 from search_spaces import get_space
 
 FILES = {ARCHITECTURE, CARD, ONNX, PARITY, PROGRAM, WEIGHTS}
@@ -122,7 +123,7 @@ def test_no_file_names_a_path_of_this_machine(tmp_path: Path, network: nn.Module
 def test_the_card_holds_the_numbers_and_their_split(folder: Path) -> None:
     text = (folder / CARD).read_text()
     cost = SPACE.cost(candidate().spec, TASK)
-    wanted = ["20.12 dB", "14.61 dB", "97.53 %", "0.876", "0.432 ms", f"{cost.params:,}", f"{cost.macs:,}"]
+    wanted = ["| 20.12 |", "| 14.61 |", "| 97.53 |", "0.876", "0.432 ms", f"{cost.params:,}", f"{cost.macs:,}"]
     wanted += [
         "validation split",
         "gaussian:50",
@@ -217,7 +218,7 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path, network: nn.M
 def test_nothing_is_left_when_programs_differ_too_much(
     tmp_path: Path, network: nn.Module, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "_onnx_runner", lambda file: lambda noisy: (noisy, torch.zeros(len(noisy), 10)))
+    monkeypatch.setattr(export, "open_onnx", lambda file: lambda noisy: (noisy, torch.zeros(len(noisy), 10)))
     with pytest.raises(BundleError) as raised:
         write_bundle(tmp_path / "bundle", candidate(), network)
     assert "at most 0.0001 is allowed" in one_line(raised)
@@ -272,3 +273,57 @@ def test_programs_of_other_networks(tmp_path: Path, changes: dict[str, Any]) -> 
     with torch.no_grad():
         torch.testing.assert_close(tuple(program(noisy)), network.eval()(noisy), rtol=0, atol=1e-4)
         torch.testing.assert_close(tuple(onnx_outputs(tmp_path / "bundle", noisy)), network(noisy), rtol=0, atol=1e-4)
+
+
+def test_the_card_holds_what_was_measured_confirmed_and_allowed(
+    tmp_path: Path, network: nn.Module, quick: None
+) -> None:
+    interval = {"mean": 21.5, "sd": 0.25, "low": 21.19, "high": 21.81, "n": 5}
+    facts = FACTS | {
+        "licence": "CC-BY-4.0",
+        "confirmed": {"seeds": [11, 12, 13, 14, 15], "values": {"psnr": interval, "test_psnr": interval}},
+    }
+    split, calls = digits(40), []
+
+    def judge(predict: Any) -> dict[str, Any]:
+        calls.append(predict)
+        found = assess(predict, split, parse_noise("gaussian:50"), seed=1)
+        return {"test": {"psnr": found.psnr, "ssim": found.ssim, "accuracy": found.accuracy}}
+
+    folder = tmp_path / "bundle"
+    write_bundle(folder, candidate(), network, facts=facts, judge=judge, calibration=noisy_digits(32))
+    assert {path.name for path in folder.iterdir()} == FILES | {INT8}
+    text = (folder / CARD).read_text()
+    whole, int8 = judge(network.eval())["test"], judge(open_onnx(folder / INT8))["test"]
+    assert abs(int8["psnr"] - whole["psnr"]) < 1
+    wanted = [
+        f"| {whole['psnr']:.2f} |",
+        f"{int8['psnr']:.2f} ({int8['psnr'] - whole['psnr']:+.2f})",
+        "Measured on the test split",
+        "Confirmed under 5 seeds",
+        "| 21.50 | 21.19 to 21.81 | 0.25 |",
+        "Seeds: 11, 12, 13, 14, 15.",
+        "CC-BY-4.0",
+        "32 training images",
+        "model.int8.onnx",
+    ]
+    assert [piece for piece in wanted if piece not in text] == []
+    value = json.loads((folder / ARCHITECTURE).read_text())["facts"]
+    assert value["measured"]["test"] == pytest.approx(whole, abs=1e-3)
+    assert value["int8"]["measured"]["test"] == pytest.approx(int8)
+    assert open_bundle(folder, get_space).facts == value
+
+
+def test_an_int8_program_takes_other_sizes_and_batches(tmp_path: Path, network: nn.Module, folder: Path) -> None:
+    model = quantize(onnx.load(folder / ONNX), noisy_digits(32))
+    file = tmp_path / INT8
+    file.write_bytes(model.SerializeToString())
+    assert {tensor.data_type for tensor in model.graph.initializer} >= {onnx.TensorProto.INT8}
+    run = open_onnx(file)
+    for batch, height, width in SIZES:
+        noisy = torch.rand(batch, 1, height, width)
+        denoised, logits = run(noisy)
+        assert denoised.shape == noisy.shape
+        assert logits.shape == (batch, 10)
+        with torch.no_grad():
+            assert (denoised - network.eval()(noisy)[0]).abs().mean() < 0.1

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nas.pareto import contributions, hypervolume, knee, non_dominated, ranks
+from nas.pareto import contributions, hypervolume, knee, net_gaps, non_dominated, ranks
 
 # A coarse grid makes ties and repeated points common.
 points = st.integers(1, 4).flatmap(
@@ -96,3 +96,31 @@ def test_knee_of_one_and_of_an_objective_without_spread() -> None:
     assert knee(np.array([[3.0, 4.0], [3.0, 5.0]]), [True, True]).index == 1
     with pytest.raises(ValueError, match="empty front"):
         knee(np.empty((0, 2)), [True, True])
+
+
+def test_an_epsilon_net_takes_what_is_farthest_from_all_taken() -> None:
+    # Along a line 0, 8, 16, 6, 0: the ends, then the middle, then the larger of the halves left.
+    line = np.array([[0.0, 0.0], [8.0, -8.0], [16.0, -16.0], [6.0, -6.0], [0.0, 0.0]])
+    gaps = net_gaps(line, [True, True]) / np.sqrt(2)
+    assert gaps.tolist() == pytest.approx([1.0, 0.5, np.inf, 0.125, 1.0])
+    assert net_gaps(np.empty((0, 2)), [True, True]).tolist() == []
+
+
+@given(points, st.integers(-3, 3))
+def test_an_epsilon_net_knows_no_direction_or_scale(values: np.ndarray, power: int) -> None:
+    d = values.shape[1]
+    scaled = -values * 2.0**power
+    assert np.array_equal(net_gaps(values, [True] * d), net_gaps(scaled, [False] * d))
+
+
+@given(points)
+def test_an_epsilon_net_covers_the_points(values: np.ndarray) -> None:
+    """Every point is as near to one of the k first as the gap of the next: that is what a net is."""
+    d = values.shape[1]
+    gaps = net_gaps(values, [True] * d)
+    span = np.ptp(values, axis=0) if len(values) else np.ones(d)
+    scaled = values / np.where(span > 0, span, 1.0)
+    order = np.argsort(-gaps, kind="stable")
+    for k in range(1, len(order)):
+        to_net = np.linalg.norm(scaled[:, None] - scaled[order[:k]][None], axis=2).min(axis=1)
+        assert to_net.max() <= gaps[order[k]] + 1e-12 or gaps[order[k]] == gaps[order[k - 1]]

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +16,19 @@ import numpy as np
 import optuna
 import pytest
 import ray
+from ray.train._internal import storage as ray_storage
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 from toy_space import ToySpace
 
 from nas.checkpoint import load_weights, weights_path
+from nas.confirm import Member, confirmation_seed, run_confirmation, summarize
 from nas.data import Dataset, load
-from nas.errors import ClusterError, ConfigError, StudyError
-from nas.executor import ray_session, slots
-from nas.search import Outcome, Progress, RunOptions, run_search
+from nas.errors import ClusterError, ConfigError, StorageError, StudyError
+from nas.executor import ray_session, scratch, slots
+from nas.search import Outcome, Progress, Resources, RunOptions, run_search
 from nas.types import Constraint, Objective, StudyConfig, Task
+from studies import ledger as ledger_module
 from studies.ledger import SqlLedger
 from studies.storage import create_study, open_storage
 
@@ -41,7 +50,7 @@ def _one_ray() -> Iterator[None]:
     """One Ray for all tests: starting it takes seconds. It claims 2 GPUs, which nothing checks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find the toy space
-        ray.init(num_cpus=8, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init("local", num_cpus=8, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
 
@@ -158,6 +167,48 @@ def test_each_fault_ends_as_the_design_says(make: Any, tmp_path: Path) -> None:
     assert set(search.ledger.front()) <= {r.number for r in search.ledger.results()}
 
 
+def test_weak_candidates_are_stopped_at_rungs(make: Any, tmp_path: Path) -> None:
+    search = make(epochs=9, early_stopping=True)
+    outcome = search.run(9)
+    assert outcome.counts.trained == 9
+    stopped = [r for r in search.ledger.trials() if r.reason == "stopped"]
+    assert stopped, "of nine, six at least are not among the best third"
+    for record in stopped:
+        assert record.epochs_done in (1, 3)
+        assert record.detail == f"not among the best at epoch {record.epochs_done}"
+        assert search.ledger.epochs_table(record.number)[-1].epoch == record.epochs_done
+        trial = search.ledger.study.trials[record.number]
+        assert trial.state.name == "PRUNED"
+        assert trial.values is None
+        assert not trial.intermediate_values
+    assert not set(search.ledger.front()) & {r.number for r in stopped}
+    assert not list(search.files.glob("*.checkpoint"))
+    judged = search.ledger.judged()
+    assert {judged[r.number][0] for r in stopped} <= {1, 3}
+
+
+def test_a_hanging_trial_fails_with_where_it_hung(make: Any, tmp_path: Path) -> None:
+    search = make(ToySpace(faults=("hang", "none"), scratch=str(tmp_path)))
+    search.ledger.study.enqueue_trial({"width": 5, "fault": "hang"})
+    search.ledger.study.enqueue_trial({"width": 6, "fault": "none"})
+    outcome = search.run(1, trial_timeout=12, concurrency=1)
+    record = search.ledger.trial(0)
+    assert (record.reason, search.states()[0]) == ("timeout", "FAIL")
+    assert "_fault" in record.detail, "the traceback says where"
+    assert (outcome.counts.trained, outcome.counts.failed) == (1, 1)
+    assert not list(search.files.glob("*.hang"))
+
+
+def test_a_lost_worker_s_trial_goes_on_from_its_checkpoint(make: Any, tmp_path: Path) -> None:
+    search = make(ToySpace(faults=("kill_late",), scratch=str(tmp_path)), epochs=6)
+    outcome = search.run(1, concurrency=1)
+    assert outcome.counts.complete == 1
+    # Killed in its fifth epoch, it goes on after the third: epochs 1 to 4 begin once or twice, never thrice.
+    begun = (tmp_path / "epochs").read_text().split()
+    assert begun == ["1", "2", "3", "4", "5", "4", "5", "6"]
+    assert [row.epoch for row in search.ledger.epochs_table(0)] == [1, 2, 3, 4, 5, 6]
+
+
 def test_a_worker_killed_once_is_retried_under_its_number(make: Any, tmp_path: Path) -> None:
     search = make(ToySpace(faults=("kill_once",), scratch=str(tmp_path)))
     outcome = search.run(2)
@@ -215,6 +266,96 @@ def test_an_interrupt_stops_cleanly(make: Any, tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_nobody_hears_of_tune_s_state_when_a_copy_of_it_fails(
+    make: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy, copies = ray_storage._pyarrow_fs_copy_files, []
+
+    def fail_once(*what: Any, **options: Any) -> None:
+        copies.append(what)
+        if len(copies) == 1:
+            raise FileNotFoundError("a file that Tune was writing")
+        copy(*what, **options)
+
+    monkeypatch.setattr(ray_storage, "_pyarrow_fs_copy_files", fail_once)
+    assert make().run(1).reason == "complete"
+    assert len(copies) > 1
+    assert caplog.messages == []
+
+
+def test_a_second_interrupt_ends_the_search_the_hard_way(make: Any, tmp_path: Path) -> None:
+    search = make(ToySpace(faults=("slow",), scratch=str(tmp_path)), epochs=1000)
+
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    search.when_running = twice
+    with pytest.raises(KeyboardInterrupt):
+        search.run(2)
+    assert set(search.states()) == {"RUNNING"}
+    assert all(trial.driver is None for trial in search.ledger.unfinished()), "they are anyone's to go on with"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@contextmanager
+def gone(search: Search) -> Iterator[Callable[[float], None]]:
+    """Begins, when called, a while in which the database answers nothing."""
+    until = 0.0
+
+    def fail(*_: Any) -> None:
+        if time.monotonic() < until:
+            raise OperationalError("SELECT", None, Exception("server is gone"))
+
+    def begin(seconds: float) -> None:
+        nonlocal until
+        until = time.monotonic() + seconds
+
+    event.listen(search.ledger.storage.engine, "before_cursor_execute", fail)
+    yield begin
+    event.remove(search.ledger.storage.engine, "before_cursor_execute", fail)
+
+
+@pytest.mark.parametrize("seconds", [2.0, pytest.param(20.0, marks=pytest.mark.slow)])
+def test_a_database_that_is_gone_for_a_while_costs_no_trial(make: Any, tmp_path: Path, seconds: float) -> None:
+    search = make(epochs=9, early_stopping=True)
+    with gone(search) as begin:
+        search.when_running = lambda: begin(seconds)
+        outcome = search.run(6)
+    assert (outcome.reason, outcome.counts.trained, outcome.counts.failed) == ("complete", 6, 0)
+    for record in search.ledger.trials():
+        assert [row.epoch for row in search.ledger.epochs_table(record.number)] == list(
+            range(1, record.epochs_done + 1)
+        )
+
+
+@pytest.mark.slow
+def test_a_database_that_stays_away_ends_the_search_which_goes_on_later(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = make(ToySpace(faults=("slow",), scratch=str(tmp_path)), epochs=9)
+    (tmp_path / "fast").touch()
+    with gone(search) as begin, monkeypatch.context() as patch:
+        patch.setattr(ledger_module, "PATIENCE_SECONDS", 0.5)
+        search.when_running = lambda: begin(5.0)
+        with pytest.raises(StorageError, match="server is gone"):
+            search.run(4)
+        time.sleep(5.0)
+    outcome = search.run(4)
+    assert (outcome.reason, outcome.counts.trained, outcome.counts.failed) == ("complete", 4, 0)
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_the_search_which_goes_on_later(make: Any, tmp_path: Path) -> None:
+    search = make(ToySpace(faults=("full",), scratch=str(tmp_path)), epochs=1)
+    with pytest.raises(StorageError, match=r"no room for weights in .*No space left.*the same command again"):
+        search.run(3)
+    assert set(search.states()) == {"RUNNING"}
+    (tmp_path / "room").touch()
+    outcome = search.run(3)
+    assert (outcome.counts.complete, outcome.counts.failed) == (3, 0)
+
+
 def test_fractions_of_made_up_gpus_run_four_at_a_time(make: Any, tmp_path: Path) -> None:
     search = make(ToySpace(faults=("meet",), scratch=str(tmp_path)), epochs=3)
     outcome = search.run(8, gpus_per_trial=0.5, concurrency=None)
@@ -251,6 +392,25 @@ def test_the_same_seed_proposes_the_same_one_at_a_time(make: Any, tmp_path: Path
     assert proposals[0] == proposals[1]
 
 
+def test_scratch_folders_of_killed_processes_are_deleted(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from nas.executor import scratch\n"
+        "with scratch(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'file').touch()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=False, timeout=60)
+    (dead,) = tmp_path.iterdir()
+    with scratch(tmp_path) as first:
+        assert not dead.exists()
+        with scratch(tmp_path) as second:
+            assert first.exists()
+        assert not second.exists()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_plain_script_reads_the_study(make: Any, tmp_path: Path) -> None:
     search = make()
     search.run(2)
@@ -275,3 +435,66 @@ def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch, address: s
 
 def test_weights_path_is_keyed_by_number(tmp_path: Path) -> None:
     assert weights_path(tmp_path, 7).name == "trial-7.safetensors"
+
+
+# Confirmation
+
+
+def confirm(search: Search, seeds: int, *widths: int, faults: tuple[str, ...] = ("none",), **options: Any) -> Any:
+    """Confirms toy candidates of these widths, one for each fault."""
+    params = [{"width": width, "fault": fault} for width in widths for fault in faults]
+    members = [
+        Member(candidate=search.space.decode(one, TASK, search.ledger.config.epochs), number=number)
+        for number, one in enumerate(params)
+    ]
+    resources = Resources(**{"concurrency": 2} | options)
+    return run_confirmation(
+        search.ledger.config, search.space, search.ledger, search.digits, search.files, members, seeds, resources
+    )
+
+
+def test_a_confirmation_trains_each_member_under_each_seed_once(make: Any) -> None:
+    search = make()
+    first = confirm(search, 2, 4, 8)
+    assert (first.reason, first.new, first.total, first.done) == ("complete", 4, 4, 4)
+    again = confirm(search, 2, 4, 8)
+    assert (again.reason, again.new, again.seconds) == ("complete", 0, 0.0)
+    more = confirm(search, 3, 4, 8)
+    assert (more.reason, more.new, more.total) == ("complete", 2, 6)
+    runs = search.ledger.confirmations()
+    assert {(run.number, run.repeat) for run in runs} == {(n, r) for n in range(2) for r in range(3)}
+    seeds = {run.repeat: run.seed for run in runs if run.number == 0}
+    assert seeds == {repeat: confirmation_seed(0, repeat) for repeat in range(3)}
+    for run in runs:
+        names = {"psnr", "accuracy", "stability", "params", "macs", "latency", "test_psnr", "test_accuracy"}
+        assert set(run.values) == names
+        assert run.values["test_psnr"] != run.values["psnr"]
+        assert run.gates == ({"mean": run.gates[0]["mean"], "min": run.gates[0]["min"], "max": run.gates[0]["max"]},)
+    for member in summarize(runs):
+        assert (member.sound, member.values["psnr"].n) == (True, 3)
+        assert member.values["psnr"].sd > 0, "seeds make different runs"
+    assert not list(search.files.rglob("*")), "nothing is left on disk"
+    assert search.states() == [], "the search is untouched"
+
+
+@pytest.mark.slow
+def test_runs_that_diverge_are_kept_and_those_with_a_bug_are_not(make: Any, tmp_path: Path) -> None:
+    search = make(ToySpace(faults=("none", "nan", "exception"), scratch=str(tmp_path)))
+    found = confirm(search, 2, 4, faults=("none", "nan", "exception"))
+    assert (found.reason, found.done, found.total) == ("failed", 4, 6)
+    assert {(run.number, run.reason) for run in search.ledger.confirmations()} == {(0, "complete"), (1, "diverged")}
+    (line,) = [line for line in found.messages if "trial 2, seed 1: exception, RuntimeError: planted" in line]
+    kept = Path(line.rpartition(" is in ")[2])
+    assert kept.read_text().startswith("Traceback (most recent call last)")
+    assert confirm(search, 2, 4, faults=("none", "nan")).reason == "complete"
+    assert confirm(search, 2, 4, faults=("none", "nan", "exception")).new == 0
+
+
+@pytest.mark.slow
+def test_a_confirmation_stops_at_its_time_limit_and_goes_on(make: Any, tmp_path: Path) -> None:
+    search = make(ToySpace(faults=("slow",), scratch=str(tmp_path)), epochs=300)
+    stopped = confirm(search, 2, 4, faults=("slow",), time_limit=3)
+    assert (stopped.reason, stopped.done) == ("time_limit", 0)
+    (tmp_path / "fast").touch()
+    done = confirm(search, 2, 4, faults=("slow",))
+    assert (done.reason, done.new) == ("complete", 2)

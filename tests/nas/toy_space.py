@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -35,6 +36,7 @@ class ToyNet(nn.Module):
         self.out = nn.Conv2d(spec.width, task.channels, 1)
         self.head = nn.Linear(spec.width, max(1, task.classes))
         self.gate = nn.Parameter(torch.ones(1))
+        self.register_buffer("epoch", torch.zeros(()))
         self.fault, self.scratch = spec.fault, scratch
 
     def forward(self, noisy: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,6 +45,16 @@ class ToyNet(nn.Module):
         features = torch.relu(self.conv(noisy)) * self.gate
         scale = float("nan") if self.fault == "nan" else 1.0
         return self.out(features) * scale, self.head(features.mean((2, 3)))
+
+    def _kill_late(self) -> None:
+        """Notes each epoch as it begins, and dies in the fifth, once. 128 images are one step an epoch."""
+        self.epoch += 1
+        with (Path(self.scratch) / "epochs").open("a") as file:
+            file.write(f"{int(self.epoch)} ")
+        once = Path(self.scratch) / "killed"
+        if self.epoch == 5 and not once.exists():
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def gates(self) -> list[Tensor]:
         return [self.gate.detach()]
@@ -56,6 +68,12 @@ class ToyNet(nn.Module):
         if self.fault == "kill" or (self.fault == "kill_once" and not once.exists()):
             once.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.fault == "full" and not (Path(self.scratch) / "room").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        if self.fault == "hang":
+            time.sleep(3600)
+        if self.fault == "kill_late":
+            self._kill_late()
         if self.fault == "slow" and not (Path(self.scratch) / "fast").exists():
             time.sleep(0.2)
         if self.fault == "meet":

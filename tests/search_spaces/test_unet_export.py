@@ -1,17 +1,26 @@
-"""torch.export with dynamic batch, height and width: one program for every size, equal to eager.
+"""torch.export and ONNX with dynamic batch, height and width: one program for every size, equal to eager.
 
 Every size that leaves the deepest level more than one pixel on a side: torch.export fixes whether a size is 1.
 """
 
+import random
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.export import Dim
 
-from nas.types import Task
+from nas.export import PARITY_LIMIT, export_bundle
+from nas.types import Candidate, Task
 from search_spaces.unet.network import UNet
+from search_spaces.unet.space import UNetSpace
 from search_spaces.unet.spec import UNetSpec
+
+SPACE = UNetSpace()
+TASK = Task(channels=1, classes=5, height=32, width=32, noise="gaussian:50")
+SAMPLE = 60
 
 BASE: dict[str, Any] = {"width": 4, "kernel": 3, "growth": "doubling"}
 REPRESENTATIVE = [
@@ -61,3 +70,55 @@ def test_one_exported_program_takes_every_size(choices: dict[str, Any], classes:
         for exported, eager in zip(program(noisy), network(noisy), strict=True):
             assert exported.shape == eager.shape
             assert torch.allclose(exported, eager, atol=1e-5)
+
+
+@lru_cache
+def sample() -> list[Candidate]:
+    """`SAMPLE` distinct networks of the space that hold every value of every hyperparameter that they use.
+
+    Small ones, as the exporters take seconds for each: only where a value asks for more are they larger.
+    """
+    generator = random.Random(0)
+    options = SPACE.choices(TASK)
+    # What is another name of something else is never found in a spec.
+    missing = {(name, value) for name, values in options.items() for value in values} - {("resampling", "haar")}
+    chosen: dict[UNetSpec, Candidate] = {}
+    while missing or len(chosen) < SAMPLE:
+        candidate = SPACE.decode({name: generator.choice(values) for name, values in options.items()}, TASK, 1)
+        assert isinstance(candidate.spec, UNetSpec)
+        found = missing & set(SPACE.encode(candidate).items())
+        if SPACE.cost(candidate.spec, TASK).macs > 100_000_000 or candidate.spec in chosen:
+            continue
+        if found or (not missing and candidate.spec.levels <= 2):
+            chosen[candidate.spec] = candidate
+            missing -= found
+    return list(chosen.values())
+
+
+def test_the_sample_holds_every_value_of_every_hyperparameter() -> None:
+    assert len(sample()) == SAMPLE
+    encoded = [SPACE.encode(candidate) for candidate in sample()]
+    for name, choices in SPACE.choices(TASK).items():
+        assert {params[name] for params in encoded} == set(choices) - {"haar" if name == "resampling" else None}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", range(SAMPLE))
+def test_programs_compute_what_the_network_does(index: int, tmp_path: Path) -> None:
+    torch.manual_seed(index)
+    candidate = sample()[index]
+    network = SPACE.build(candidate.spec, TASK)
+    images = torch.rand(4, 1, 32, 32)
+    network(images)  # in training mode, so that running statistics are not those that batch norm starts with
+    parity = export_bundle(
+        tmp_path / "bundle",
+        space=SPACE,
+        candidate=candidate,
+        task=TASK,
+        classes=["a", "b", "c", "d", "e"],
+        network=network,
+        images=images,
+        facts={},
+    )
+    assert parity["holds"]
+    assert parity["limit"] == PARITY_LIMIT == 1e-4

@@ -1,39 +1,92 @@
 """Hyperparameters to candidates and back."""
 
+import json
+import math
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from unet_strategies import DIGITS, points, specs, tasks
 
 from nas.errors import SpecError
 from nas.types import Candidate, Constraint, Recipe, Task
-from search_spaces.unet.space import UNetSpace
+from search_spaces import SPACES
+from search_spaces.unet.space import BALANCE, CLASSIFICATION, UNetSpace
 from search_spaces.unet.spec import UNetSpec, deepest
 
 SPACE = UNetSpace()
 
 
-@given(st.data(), tasks())
-def test_every_point_decodes_to_a_valid_candidate_and_back(data: st.DataObject, task: Task) -> None:
-    candidate = SPACE.decode(data.draw(points(SPACE.distributions(task))), task, epochs=9)
+@settings(deadline=None)
+@given(st.data(), st.sampled_from(list(SPACES)), tasks())
+def test_every_point_decodes_to_a_valid_candidate_and_back(data: st.DataObject, name: str, task: Task) -> None:
+    space = UNetSpace(name=name)
+    candidate = space.decode(data.draw(points(space.distributions(task))), task, epochs=9)
     candidate.spec.validate_for(task)
     assert candidate.recipe.epochs == 9
-    assert SPACE.decode(SPACE.encode(candidate), task, epochs=9) == candidate
-    assert SPACE.spec(candidate.spec.to_dict()) == candidate.spec
+    assert space.decode(space.encode(candidate), task, epochs=9) == candidate
+    assert space.spec(candidate.spec.to_dict()) == candidate.spec
 
 
-@given(st.data(), tasks())
-def test_encoding_stays_inside_the_space(data: st.DataObject, task: Task) -> None:
-    distributions = SPACE.distributions(task)
-    params = SPACE.encode(SPACE.decode(data.draw(points(distributions)), task, epochs=1))
+@settings(deadline=None)
+@given(st.data(), st.sampled_from(list(SPACES)), tasks())
+def test_encoding_stays_inside_the_space(data: st.DataObject, name: str, task: Task) -> None:
+    space = UNetSpace(name=name)
+    distributions = space.distributions(task)
+    params = space.encode(space.decode(data.draw(points(distributions)), task, epochs=1))
     assert set(distributions) <= set(params)
     for name, distribution in distributions.items():
         assert distribution._contains(distribution.to_internal_repr(params[name]))
 
 
+@settings(deadline=None)
+@given(st.data(), st.sampled_from([name for name in SPACES if name != "unet"]), tasks())
+def test_a_restriction_is_a_part_of_the_whole_space(data: st.DataObject, name: str, task: Task) -> None:
+    part, whole = UNetSpace(name=name).choices(task), SPACE.choices(task)
+    assert part.keys() == whole.keys()
+    for hyperparameter, choices in part.items():
+        if hyperparameter != "levels":  # as deep as the image allows, where a level is smaller than it
+            assert set(choices) <= set(whole[hyperparameter])
+    candidate = UNetSpace(name=name).decode(data.draw(points(UNetSpace(name=name).distributions(task))), task, 3)
+    if candidate.spec.levels <= deepest(task):
+        assert SPACE.decode(SPACE.encode(candidate), task, 3) == candidate
+
+
+@pytest.mark.parametrize("name", [name for name in SPACES if name != "unet"])
+def test_a_restriction_leaves_something_out(name: str) -> None:
+    part, whole = UNetSpace(name=name).choices(DIGITS), SPACE.choices(DIGITS)
+    assert math.prod(map(len, part.values())) < 0.001 * math.prod(map(len, whole.values()))
+
+
+def test_version_1_decodes_to_what_it_was() -> None:
+    """40 points of version 1, with the digests of candidate and spec that it gave them, for 8x8 digits."""
+    for params, candidate, spec in json.loads((Path(__file__).parent / "unet_version_1.json").read_text()):
+        decoded = SPACE.decode(params, DIGITS, epochs=9)
+        assert (decoded.digest, decoded.spec.digest) == (candidate, spec)
+        encoded = SPACE.encode(decoded)
+        assert SPACE.decode({name: encoded[name] for name in params}, DIGITS, epochs=9) == decoded
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_a_recipe_without_effect_is_not_another_candidate(data: st.DataObject) -> None:
+    params = data.draw(points(SPACE.distributions(DIGITS)))
+    candidate = SPACE.decode(params, DIGITS, epochs=3)
+    assert candidate == SPACE.decode(params | _without_effect(candidate), DIGITS, epochs=3)
+
+
+def _without_effect(candidate: Candidate) -> dict[str, Any]:
+    recipe, spec = candidate.recipe, candidate.spec
+    return {
+        **({"classification_weight": 0.03} if recipe.balancing == "uncertainty" else {}),
+        **({"sharing_rate": 1000.0} if spec.sharing == "none" else {}),
+    }
+
+
+@settings(deadline=None)
 @given(specs(levels=st.integers(1, 3)), st.floats(1e-5, 1), st.integers(1, 512))
 def test_a_candidate_off_the_grid_survives_too(spec: UNetSpec, rate: float, batch: int) -> None:
     recipe = Recipe(epochs=3, batch_size=batch, learning_rate=rate, weight_decay=rate, classification_weight=rate)
@@ -41,6 +94,7 @@ def test_a_candidate_off_the_grid_survives_too(spec: UNetSpec, rate: float, batc
     assert SPACE.decode(SPACE.encode(candidate), DIGITS, epochs=3) == candidate
 
 
+@settings(deadline=None)
 @given(tasks(100))
 def test_depths_that_the_image_is_too_small_for_are_not_proposed(task: Task) -> None:
     levels = SPACE.distributions(task)["levels"]
@@ -56,13 +110,7 @@ def test_depth_by_image_side(side: int, levels: int) -> None:
 def test_without_classes_there_is_no_head_to_choose() -> None:
     task = Task(channels=1, classes=0, height=8, width=8, noise="gaussian:50")
     only_with_classes = set(SPACE.distributions(DIGITS)) - set(SPACE.distributions(task))
-    assert only_with_classes == {
-        "head_attach",
-        "head_hidden",
-        "head_width",
-        "head_dropout",
-        "classification_weight",
-    }
+    assert only_with_classes == {*CLASSIFICATION, *BALANCE}
 
 
 def test_a_point_that_is_not_valid_for_the_task_is_refused() -> None:

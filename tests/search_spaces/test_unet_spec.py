@@ -1,9 +1,10 @@
 """A spec is validated, canonical and survives JSON."""
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from unet_strategies import specs
 
@@ -28,6 +29,7 @@ def task(height: int, width: int) -> Task:
     return Task(channels=1, classes=10, height=height, width=width, noise="gaussian:50")
 
 
+@settings(deadline=None)
 @given(specs())
 def test_json_and_dictionary_round_trips(spec: UNetSpec) -> None:
     assert UNetSpec.from_json(spec.to_json()) == spec
@@ -35,6 +37,7 @@ def test_json_and_dictionary_round_trips(spec: UNetSpec) -> None:
     assert UNetSpec.from_json(spec.to_json()).digest == spec.digest
 
 
+@settings(deadline=None)
 @given(specs(), specs())
 def test_equal_specs_and_only_they_share_a_digest(one: UNetSpec, other: UNetSpec) -> None:
     assert (one.digest == other.digest) == (one == other)
@@ -47,6 +50,31 @@ def test_equal_specs_and_only_they_share_a_digest(one: UNetSpec, other: UNetSpec
         ({"levels": 1}, {"resampling": "strided"}),
         ({"levels": 1}, {"fusion": "concat", "gate": "channel"}),
         ({"levels": 1}, {"head_attach": "decoder"}),
+        ({"levels": 1}, {"encoder": "haar"}),
+        ({"levels": 1}, {"kernel_schedule": "growing"}),
+        ({"levels": 1}, {"extra_blocks": 3}),
+        ({"levels": 1}, {"head_attach": "all"}),
+        ({"resampling": "average"}, {"resampling": "haar"}),
+        ({"encoder": "haar"}, {"resampling": "haar"}),
+        ({"encoder": "haar"}, {"resampling": "none"}),
+        ({"encoder": "haar"}, {"update": "subtractive"}),
+        ({"block": "naf"}, {"norm": "group"}),
+        ({"block": "naf"}, {"update": "residual"}),
+        ({"block": "residual"}, {"update": "residual"}),
+        ({"fusion": "selective_kernel"}, {"gate": "attention"}),
+        ({"fusion": "nddr"}, {"gate": "none"}),
+        ({"fusion": "nddr"}, {"gate": "channel"}),
+        ({"fusion": "dense", "levels": 2}, {"fusion": "concat"}),
+        ({"fusion": "dense", "update": "subtractive"}, {"fusion": "concat"}),
+        ({"columns": 1}, {"sharing": "nddr", "nddr_alpha": 0.5, "nddr_shortcut": False}),
+        ({"columns": 2}, {"nddr_alpha": 0.1}),
+        ({"columns": 2, "sharing": "sluice"}, {"nddr_shortcut": False}),
+        ({"columns": 2, "sharing": "nddr", "levels": 1}, {"nddr_shortcut": False}),
+        ({"columns": 2, "sharing": "sluice", "levels": 1}, {"sharing": "cross_stitch"}),
+        ({"tasks": "denoise"}, {"columns": 2, "sharing": "nddr"}),
+        ({"tasks": "denoise"}, {"head_attach": "decoder", "head_hidden": 2, "head_width": 8, "head_dropout": 0.5}),
+        ({"tasks": "classify"}, {"fusion": "concat", "gate": "attention", "extra_blocks": 2}),
+        ({"tasks": "classify", "head_attach": "decoder"}, {"prediction": "noise"}),
         ({"fusion": "none"}, {"gate": "channel"}),
         ({"head_hidden": 0}, {"head_width": 256}),
         ({}, {"head_dropout": 0}),
@@ -60,10 +88,33 @@ def test_a_choice_that_is_switched_off_does_not_change_the_digest(
     assert one.digest == other.digest
 
 
+@settings(deadline=None)
+@given(specs())
+def test_what_is_canonical_stays_as_it_is(spec: UNetSpec) -> None:
+    assert UNetSpec(**asdict(spec)) == spec
+
+
+def test_numbers_of_another_type_are_the_same_number() -> None:
+    assert UNetSpec(**BASE | {"kernel": 3.0, "nddr_alpha": 1, "columns": True}).digest == UNetSpec(**BASE).digest
+
+
 def test_digests_of_stored_studies_stay() -> None:
     assert UNetSpec(**BASE).digest == "d82e95b03f4a51c1"
     head = {"head_attach": "decoder", "head_hidden": 2, "head_width": 32, "head_dropout": 0.25}
     assert UNetSpec(**BASE, **head).digest == "23bdea10faa2f11f"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "kernels"),
+    [("constant", (3, 3, 3, 3)), ("growing", (3, 5, 7, 7)), ("shrinking", (7, 7, 5, 3))],
+)
+def test_kernels_over_depth(schedule: str, kernels: tuple[int, ...]) -> None:
+    assert UNetSpec(**BASE | {"levels": 4, "kernel_schedule": schedule}).kernels == kernels
+
+
+def test_two_subspaces_need_an_even_width() -> None:
+    with pytest.raises(SpecError, match="width is 5, which sluice_2 cannot split in two; give an even one"):
+        UNetSpec(**BASE | {"width": 5, "columns": 2, "sharing": "sluice_2"})
 
 
 @pytest.mark.parametrize(
@@ -73,8 +124,8 @@ def test_digests_of_stored_studies_stay() -> None:
         ("levels", True, "unet: levels is True; give an integer from 1 to 5"),
         ("width", 16.0, "unet: width is 16.0; give an integer from 4 to 64"),
         ("head_hidden", 3, "unet: head_hidden is 3; give an integer from 0 to 2"),
-        ("head_width", 7, "unet: head_width is 7; give an integer from 8 to 256"),
-        ("fusion", "sum", "unet: fusion is 'sum'; choose one of none, concat, add"),
+        ("head_width", 7, "unet: head_width is 7; give an integer from 8 to 512"),
+        ("fusion", "sum", "unet: fusion is 'sum'; choose one of none, concat, add, nddr, selective_kernel, dense"),
         ("kernel", 4, "unet: kernel is 4; choose one of 3, 5"),
         ("norm", ["batch"], "unet: norm is ['batch']; choose one of none, batch, group"),
         ("head_dropout", 1, "unet: head_dropout is 1; give a number from 0 to below 1"),
@@ -117,6 +168,14 @@ def test_full_resolution_needs_no_size() -> None:
     UNetSpec(**BASE | {"levels": 5, "resampling": "none"}).validate_for(task(1, 1))
 
 
+@pytest.mark.parametrize("needs", [{"columns": 2}, {"tasks": "classify"}])
+def test_a_network_that_needs_classes_is_refused_without(needs: dict[str, Any]) -> None:
+    denoising = Task(channels=1, classes=0, height=40, width=40, noise="gaussian:50")
+    with pytest.raises(SpecError, match="for data without classes; use 1 column and tasks joint or denoise"):
+        UNetSpec(**BASE | needs).validate_for(denoising)
+
+
+@settings(deadline=None)
 @given(st.integers(1, 100), st.integers(1, 100), specs())
 def test_deepest_is_the_last_depth_that_is_valid(height: int, width: int, spec: UNetSpec) -> None:
     if spec.levels <= deepest(task(height, width)):

@@ -5,20 +5,36 @@ and databases on a PostgreSQL server when SKIPNAS_TEST_POSTGRES names one.
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import RandomSampler
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from nas.types import Candidate, Constraint, Cost, Measurement, Objective, ProbeCurve, Recipe, StudyConfig, Task
+from nas.types import (
+    Candidate,
+    Constraint,
+    Cost,
+    EpochRow,
+    Measurement,
+    Objective,
+    ProbeCurve,
+    Recipe,
+    StudyConfig,
+    Task,
+)
 from studies.ledger import SqlLedger
-from studies.storage import parse_url
+from studies.storage import open_study, parse_url
 
 POSTGRES = os.environ.get("SKIPNAS_TEST_POSTGRES")
 DISTRIBUTIONS: dict[str, BaseDistribution] = {
@@ -70,11 +86,24 @@ def make_measurement(psnr: float = 20.0, latency: float = 2.0, **values: float) 
     )
 
 
+def row(epoch: int, **changes: Any) -> EpochRow:
+    figures: dict[str, Any] = {
+        "epoch": epoch,
+        "denoise_loss": 0.5,
+        "classify_loss": 0.25,
+        "psnr": 20.0 + epoch,
+        "accuracy": 90.0,
+        "stability": 0.5,
+        "seconds": 1.5,
+    }
+    return EpochRow(**figures | changes)
+
+
 COST = Cost(params=1_000_000, macs=9_000_000)
 
 
 class Driver:
-    """Does to a ledger what a search does: asks, starts, ends."""
+    """Does to a ledger what a search does: asks, starts, ends. Without a depth each candidate is a new one."""
 
     def __init__(self, ledger: SqlLedger) -> None:
         self.ledger = ledger
@@ -82,15 +111,58 @@ class Driver:
     def ask(self) -> int:
         return int(self.ledger.study.ask(self.ledger.distributions).number)
 
-    def start(self, depth: int = 2) -> int:
+    def start(self, depth: int | None = None) -> int:
         number = self.ask()
-        self.ledger.start(number, make_candidate(depth), COST, "worker-1")
+        candidate = make_candidate(1000 + number if depth is None else depth)
+        assert self.ledger.start(number, candidate, COST, "worker-1")
         return number
 
-    def complete(self, psnr: float = 20.0, latency: float = 2.0, depth: int = 2) -> int:
+    def reject(self, depth: int, reason: str = "duplicate") -> int:
+        number = self.ask()
+        self.ledger.reject(number, make_candidate(depth), COST, reason)
+        return number
+
+    def complete(self, psnr: float = 20.0, latency: float = 2.0, depth: int | None = None) -> int:
         number = self.start(depth)
         self.ledger.complete(number, make_measurement(psnr, latency))
         return number
+
+
+def driver_until(url: str, trials: int, seed: int, dies_after: int) -> None:
+    """A driver as another process runs it: draws from few candidates until the study holds `trials` of them.
+
+    It says that it is ready and waits for a line. It is killed in the middle of its trial number `dies_after`, if
+    that is not 0.
+    """
+    random = Random(seed)
+    with open_study("first", url) as ledger:
+        ledger.study.sampler = RandomSampler(seed=seed)
+        with ledger.drive():
+            print("ready", flush=True)
+            sys.stdin.readline()
+            while ledger.counts().trained < trials:
+                claimed = ledger.claim()
+                if claimed is not None:
+                    number = claimed[0]
+                elif ledger.reserve(trials):
+                    number = ledger.study.ask(ledger.distributions).number
+                else:
+                    time.sleep(0.05)
+                    continue
+                record = ledger.trial(number)
+                depth = random.randrange(2 * trials) if record.spec is None else record.spec["depth"]
+                while not ledger.start(number, make_candidate(depth), COST, f"{os.getpid()}"):
+                    ledger.reject(number, make_candidate(depth), COST, "duplicate")
+                    if claimed is not None:
+                        break
+                    number, depth = ledger.study.ask(ledger.distributions).number, random.randrange(2 * trials)
+                else:
+                    ledger.epochs(number, [row(1)])
+                    time.sleep(0.05)  # a trial takes a while, so that every driver gets some
+                    dies_after -= 1
+                    if dies_after == 0:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    ledger.complete(number, make_measurement())
 
 
 @contextmanager

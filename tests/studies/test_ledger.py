@@ -11,30 +11,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
-from study_samples import COST, DISTRIBUTIONS, Driver, make_candidate, make_config, make_measurement
+from study_samples import COST, DISTRIBUTIONS, Driver, make_candidate, make_config, make_measurement, row
 
 from nas.errors import StorageError, StudyError
 from nas.protocols import Ledger
-from nas.types import Counts, EpochRow, ProbeCurve
+from nas.types import Counts, ProbeCurve
 from studies.ledger import SqlLedger
 from studies.records import STATES
 from studies.storage import create_study, open_storage, open_study
 
 FAILURES = [reason for reason, state in STATES.items() if state is TrialState.FAIL]
 PRUNINGS = [reason for reason, state in STATES.items() if state is TrialState.PRUNED]
-
-
-def row(epoch: int, **changes: Any) -> EpochRow:
-    figures: dict[str, Any] = {
-        "epoch": epoch,
-        "denoise_loss": 0.5,
-        "classify_loss": 0.25,
-        "psnr": 20.0 + epoch,
-        "accuracy": 90.0,
-        "stability": 0.5,
-        "seconds": 1.5,
-    }
-    return EpochRow(**figures | changes)
 
 
 def frozen(ledger: SqlLedger, number: int) -> optuna.trial.FrozenTrial:
@@ -67,7 +54,7 @@ def test_a_complete_trial_has_the_objectives_in_their_order(ledger: SqlLedger, d
 
 
 def test_a_complete_trial_is_recorded_whole(ledger: SqlLedger, driver: Driver) -> None:
-    number = driver.complete(psnr=21.5, latency=3.0)
+    number = driver.complete(psnr=21.5, latency=3.0, depth=2)
     record = ledger.trial(number)
     candidate = make_candidate()
     assert (record.digest, record.spec, record.recipe) == (
@@ -207,7 +194,7 @@ def test_a_trial_ends_once(ledger: SqlLedger, driver: Driver) -> None:
     assert ledger.trial(number).reason == ""
     assert ledger.trial(number).worker == "worker-1"
     assert driver.complete() == number + 1
-    assert ledger.trial(number + 1).tell_order == 2
+    assert ledger.trial(number + 1).tell_order == 4
 
 
 def test_a_trial_that_was_not_started_can_only_fail(ledger: SqlLedger, driver: Driver) -> None:
@@ -252,8 +239,8 @@ def test_trained_digests_are_those_of_complete_and_pruned_trials(ledger: SqlLedg
     first = driver.complete(depth=1)
     pruned = driver.start(depth=2)
     ledger.prune(pruned, "stopped")
-    for depth, reason in ((3, "exception"), (1, "duplicate")):
-        ledger.fail(driver.start(depth=depth), reason)
+    ledger.fail(driver.start(depth=3), "exception")
+    driver.reject(depth=1)
     driver.start(depth=4)
     assert ledger.trained_digests() == {make_candidate(1).digest: first, make_candidate(2).digest: pruned}
 
@@ -267,7 +254,7 @@ def test_digests_and_counts_see_what_another_process_writes(url: str, ledger: Sq
         assert len(other.trained_digests()) == 3
     assert ledger.trained_digests()[make_candidate(2).digest] == number
     assert ledger.counts().complete == 3
-    assert [ledger.trial(n).tell_order for n in range(3)] == [1, 2, 3]
+    assert ledger.events() == [(kind, number) for number in range(3) for kind in ("ask", "tell")]
 
 
 def test_the_front_follows_each_objectives_direction(ledger: SqlLedger, driver: Driver) -> None:
@@ -297,63 +284,6 @@ def test_an_unknown_trial_is_a_user_error(ledger: SqlLedger) -> None:
     assert ledger.probe(99) == ProbeCurve()
 
 
-# Interruption
-
-
-def test_trials_left_running_are_returned_with_their_hyperparameters(ledger: SqlLedger, driver: Driver) -> None:
-    driver.complete()
-    asked, started = driver.ask(), driver.start()
-    with open_study("first", ledger.storage) as again:
-        assert again.interrupted() == [(n, frozen(ledger, n).params) for n in (asked, started)]
-        assert set(frozen(ledger, asked).params) == set(DISTRIBUTIONS)
-
-
-def test_a_trial_that_goes_on_keeps_its_start_and_its_epochs(ledger: SqlLedger, driver: Driver) -> None:
-    number = driver.start()
-    ledger.epochs(number, [row(1)])
-    started = ledger.trial(number).started
-    with open_study("first", ledger.storage) as again:
-        again.start(number, make_candidate(), COST, "worker-2")
-        assert again.trial(number).started == started
-        assert again.trial(number).worker == "worker-2"
-        assert again.epochs_table(number) == [row(1)]
-        again.complete(number, make_measurement())
-    assert ledger.counts() == Counts(complete=1)
-
-
-@pytest.mark.parametrize("reason", ["", "diverged", "exception"])
-def test_an_end_that_was_recorded_but_not_told_is_told_later(
-    ledger: SqlLedger, driver: Driver, monkeypatch: pytest.MonkeyPatch, reason: str
-) -> None:
-    number = driver.start()
-    ends: dict[str, Callable[[], None]] = {
-        "": lambda: ledger.complete(number, make_measurement(psnr=22.0)),
-        "diverged": lambda: ledger.prune(number, "diverged"),
-        "exception": lambda: ledger.fail(number, "exception"),
-    }
-
-    def killed(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ledger.study, "tell", killed)
-        with pytest.raises(KeyboardInterrupt):
-            ends[reason]()
-    assert ledger.counts().running == 1
-    with open_study("first", ledger.storage) as again:
-        assert again.interrupted() == []
-    assert frozen(ledger, number).state is STATES[reason]
-    assert frozen(ledger, number).values == (None if reason else [22.0, 2.0])
-
-
-def test_a_proposal_that_was_cut_off_has_failed(ledger: SqlLedger) -> None:
-    trial = ledger.study.ask({"depth": DISTRIBUTIONS["depth"]})
-    bare = ledger.study.ask()
-    assert ledger.interrupted() == []
-    assert [ledger.trial(t.number).reason for t in (trial, bare)] == ["worker_lost", "worker_lost"]
-    assert ledger.counts() == Counts(failed=2)
-
-
 # What Optuna and Optuna Dashboard see
 
 
@@ -363,7 +293,7 @@ def test_both_forms_of_constraint_are_there_before_the_end(ledger: SqlLedger, dr
     attributes = frozen(ledger, number).system_attrs
     assert attributes["constraints"] == list(violations.values())
     assert violations.items() <= frozen(ledger, number).constraints.items()
-    assert frozen(ledger, number).user_attrs == {"spec": '{"depth":2}'}
+    assert frozen(ledger, number).user_attrs == {"spec": f'{{"depth":{1000 + number}}}'}
 
 
 def test_a_study_without_limits_has_no_constraints(new_study: Callable[..., SqlLedger]) -> None:
@@ -406,7 +336,7 @@ def test_a_database_that_goes_away_is_a_storage_error(tmp_path: Any) -> None:
         path.mkdir()
         calls: list[Callable[[], Any]] = [
             ledger.counts,
-            ledger.interrupted,
+            ledger.claim,
             ledger.front,
             lambda: ledger.epochs(number, [row(1)]),
             lambda: ledger.complete(number, make_measurement()),

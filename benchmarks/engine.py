@@ -1,0 +1,205 @@
+"""What the engine costs: ``python -m benchmarks.engine``.
+
+Three questions, answered with trials that do no training (`benchmarks.made_up`) and go the whole way
+otherwise: the sampler proposes, Ray Tune hands out, a worker reports one epoch, a measurement and a probe curve
+of 200 points, records and Optuna's tables are written to SQLite.
+
+- ``speed``: trials a second over a study's first trials, from the first report to the last, for several
+  samplers. Beside it, in the same run, Ray Tune alone: the same worker, a searcher that only counts, and nothing
+  written. The ratio is what is left of Tune's own speed.
+- ``busy``: the share of two workers' time that trials of some seconds get. The work is counted in CPU time,
+  so that a driver that takes the workers' cores away counts against the share.
+- ``memory``: how much the driver's memory grows over many trials.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from unittest import mock
+
+import optuna
+
+from benchmarks.made_up import TASK, MadeUpTrainable, WorkingSpace, study_config
+from nas import executor
+from nas.data import Dataset, load
+from nas.executor import Pool, ray_session, run_jobs
+from nas.search import Progress, RunOptions, run_search
+from nas.trainable import WorkerSettings
+from studies.ledger import SqlLedger
+from studies.storage import create_study, open_storage
+
+WORKERS = 2
+SPEED_TRIALS = 400
+SPEED_GOALS = {"auto": 15.0, "random": 40.0}
+BUSY_TRIALS = {0.1: 200, 1.0: 60, 10.0: 10}
+"""Seconds of a trial -> how many are run."""
+BUSY_GOALS = {1.0: 0.85, 10.0: 0.97}
+MEMORY_TRIALS = 5000
+MEMORY_GOAL = 50.0
+WARM_TRIALS = 400
+"""Trials before memory is first looked at: every module is loaded and every cache of fixed size full."""
+
+
+@dataclass(slots=True)
+class Watch:
+    """When the driver knew that trials had ended, its memory in MiB then; worker, begin and end of them."""
+
+    ends: list[float] = field(default_factory=list)
+    memory: list[float] = field(default_factory=list)
+    spans: list[tuple[float, float, float]] = field(default_factory=list)
+
+    def note(self) -> None:
+        self.ends.append(time.perf_counter())
+        self.memory.append(resident())
+
+    def per_second(self) -> float:
+        """Trials a second from the first end to the last."""
+        return (len(self.ends) - 1) / (self.ends[-1] - self.ends[0])
+
+
+def resident() -> float:
+    """MiB of memory that this process has in RAM."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@contextmanager
+def made_up_workers() -> Iterator[None]:
+    """Workers that train nothing, while the block runs."""
+    with mock.patch.object(executor, "CandidateTrainable", MadeUpTrainable):
+        yield
+
+
+@contextmanager
+def empty_study(sampler: str, space: WorkingSpace) -> Iterator[tuple[SqlLedger, Path]]:
+    """A new study on SQLite in a folder of its own, and its folder for weights."""
+    with tempfile.TemporaryDirectory() as folder, open_storage(f"sqlite:///{folder}/studies.db") as storage:
+        config = study_config("made-up", sampler)
+        yield create_study(storage, config, space.distributions(TASK), {}, ""), Path(folder) / "made-up"
+
+
+def search(data: Dataset, sampler: str, trials: int, *, work: float = 0.0, time_limit: float | None = None) -> Watch:
+    """Runs a search of made-up trials from an empty study, as `skipnas search` would."""
+    watch, space = Watch(), WorkingSpace(work=work)
+
+    def observe(progress: Progress) -> None:
+        if progress.counts.trained > len(watch.ends):
+            watch.note()
+
+    with empty_study(sampler, space) as (ledger, files), made_up_workers():
+        options = RunOptions(trials=trials, concurrency=WORKERS, time_limit=time_limit)
+        run_search(ledger.config, space, ledger, data, files, options, observe)
+        watch.spans = [
+            (result.values["worker"], result.values["began"], result.values["ended"]) for result in ledger.results()
+        ]
+    return watch
+
+
+def tune_alone(data: Dataset, trials: int) -> Watch:
+    """The same workers, told what to do by a searcher that has a list, and nothing is kept."""
+    space, config, watch = WorkingSpace(), study_config("made-up", "random"), Watch()
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    jobs = []
+    for number in range(trials):
+        candidate = space.decode(study.ask(space.distributions(TASK)).params, TASK, config.epochs)
+        jobs.append({"number": number, "spec": candidate.spec.to_dict(), "recipe": candidate.recipe.to_dict()})
+    with tempfile.TemporaryDirectory() as folder, made_up_workers():
+        pool = Pool(
+            space=space,
+            data=data,
+            settings=WorkerSettings.of(config, Path(folder), trial_timeout=None),
+            cpus=1.0,
+            gpus=0.0,
+            size=WORKERS,
+            stopping=lambda: False,
+        )
+        run_jobs(jobs, pool, on_end=lambda report: watch.note(), on_report=lambda report: None)
+    return watch
+
+
+def busy_share(spans: Sequence[tuple[float, float, float]], work: float) -> float:
+    """Share of the workers' time that trials' work took, while all of them had something to do.
+
+    Args:
+        spans: worker, begin and end of every trial, in seconds of one clock. The share is taken from the moment at
+            which the last worker began its first trial, to the one at which the first ended its last.
+        work: seconds of CPU time of a trial; it is spread evenly over the trial's span.
+    """
+    workers = {worker for worker, _, _ in spans}
+    first = max(min(begin for worker, begin, _ in spans if worker == each) for each in workers)
+    last = min(max(end for worker, _, end in spans if worker == each) for each in workers)
+    inside = sum(work * max(0.0, min(end, last) - max(begin, first)) / (end - begin) for _, begin, end in spans)
+    return inside / (len(workers) * (last - first))
+
+
+def speed_table(data: Dataset, trials: int, samplers: Sequence[str]) -> str:
+    """Trials a second by sampler, and beside them Tune alone."""
+    alone = tune_alone(data, trials).per_second()
+    lines = [f"| {trials} trials | a second | goal | of Tune alone |", "|---|---|---|---|"]
+    for sampler in samplers:
+        found = search(data, sampler, trials).per_second()
+        lines.append(f"| {sampler} | {found:.1f} | {_goal(SPEED_GOALS.get(sampler), '.0f')} | {found / alone:.2f} |")
+    return "\n".join([*lines, f"| Tune alone | {alone:.1f} | | 1.00 |"])
+
+
+def busy_table(data: Dataset, seconds: Sequence[float], samplers: Sequence[str]) -> str:
+    """Share of the workers' time that trials get, by sampler and length of a trial."""
+    lines = ["| seconds of a trial | trials | sampler | share of the workers' time | goal |", "|---|---|---|---|---|"]
+    for length in seconds:
+        trials = BUSY_TRIALS[length]
+        for sampler in samplers:
+            share = busy_share(search(data, sampler, trials, work=length).spans, length)
+            lines.append(
+                f"| {length:g} | {trials} | {sampler} | {share:.1%} | {_goal(BUSY_GOALS.get(length), '.0%')} |"
+            )
+    return "\n".join(lines)
+
+
+def memory_table(data: Dataset, trials: int, sampler: str, time_limit: float) -> str:
+    """The driver's memory at the end against that after the first trials."""
+    watch = search(data, sampler, trials, time_limit=time_limit)
+    done, first = len(watch.ends), min(WARM_TRIALS, len(watch.ends))
+    return "\n".join(
+        [
+            "| sampler | trials | driver after | of them | MiB at the end | growth | goal | a second, last tenth |",
+            "|---|---|---|---|---|---|---|---|",
+            f"| {sampler} | {done} | {watch.memory[first - 1]:.0f} MiB | {first} | {watch.memory[-1]:.0f} "
+            f"| {watch.memory[-1] - watch.memory[first - 1]:+.0f} MiB | {MEMORY_GOAL:.0f} MiB "
+            f"| {Watch(watch.ends[-max(2, done // 10) :]).per_second():.1f} |",
+        ]
+    )
+
+
+def _goal(goal: float | None, form: str) -> str:
+    return "" if goal is None else format(goal, form)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=(__doc__ or "").partition(":")[0])
+    parser.add_argument("parts", nargs="*", choices=["speed", "busy", "memory"], help="default: all")
+    parser.add_argument("--trials", type=int, help="trials of speed and memory (default: 400 and 5,000)")
+    parser.add_argument("--seconds", type=float, nargs="+", choices=list(BUSY_TRIALS), default=list(BUSY_TRIALS))
+    parser.add_argument("--samplers", nargs="+", default=["auto", "random"])
+    parser.add_argument("--time-limit", type=float, default=200.0, help="seconds of the part memory (default: 200)")
+    options = parser.parse_args(arguments)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    data = load("digits", subset=128)
+    with ray_session(None, cpus=WORKERS):
+        if not options.parts or "speed" in options.parts:
+            print(speed_table(data, options.trials or SPEED_TRIALS, options.samplers), flush=True)
+        if not options.parts or "busy" in options.parts:
+            print(busy_table(data, options.seconds, options.samplers), flush=True)
+        if not options.parts or "memory" in options.parts:
+            for sampler in options.samplers:
+                print(memory_table(data, options.trials or MEMORY_TRIALS, sampler, options.time_limit), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Made-up trials for benchmarks of the engine: candidates of the space ``unet`` whose values cost nothing.
+
+The values are no network's. They depend on the candidate as those of networks do, as far as a search is
+concerned: every choice has an effect of its own on each objective, some pairs of choices have another
+together, switched-off hyperparameters have none, and what helps one objective often hurts the next.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ray import tune
+
+from nas.data import Dataset
+from nas.objectives import DEFAULT, Baseline, resolve_objectives
+from nas.protocols import SearchSpace
+from nas.searcher import Report
+from nas.trainable import WorkerSettings
+from nas.types import EpochRow, Measurement, Objective, ProbeCurve, StudyConfig, Task, digest_of
+from search_spaces.unet.space import UNetSpace
+
+TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
+OBJECTIVES: tuple[Objective, ...] = resolve_objectives(
+    DEFAULT, TASK, Baseline(psnr=14.15, accuracy=10.0), UNetSpace().limits(TASK)
+)[0]
+PROBES = 200
+PAIRS = (("fusion", "gate"), ("width", "levels"), ("learning_rate", "optimizer"), ("sharing", "columns"))
+"""Hyperparameters that act together."""
+
+
+def values(spec: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, float]:
+    """PSNR in dB, accuracy in percent and stability in 0..1 of a made-up candidate; always the same ones."""
+    chosen = {**spec, **recipe}
+    facts = [f"{name}={value}" for name, value in chosen.items()]
+    facts += [f"{a}={chosen[a]},{b}={chosen[b]}" for a, b in PAIRS if a in chosen and b in chosen]
+    effects = np.sum([_effects(fact) for fact in facts], axis=0)
+    common, each = effects[0], effects[1:] - effects[1:].mean()  # what one gains the others lose
+    scores = [1 / (1 + math.exp(-0.5 * float(common + 1.5 * own))) for own in each]
+    return {"psnr": 14.0 + 8.0 * scores[0], "accuracy": 10.0 + 89.0 * scores[1], "stability": scores[2]}
+
+
+@functools.cache
+def _effects(fact: str) -> Any:
+    """Of one choice, or of two together: on all objectives at once, and on each."""
+    return np.random.default_rng(int(digest_of(fact), 16)).normal(size=4)
+
+
+def measurement(spec: Mapping[str, Any], recipe: Mapping[str, Any], seconds: float = 0.0, **more: float) -> Measurement:
+    """What a worker would report of a made-up candidate, as large as a real one, and `more` values."""
+    found = values(spec, recipe)
+    curve = tuple(np.linspace(1.0, 1.0 - 0.5 * found["stability"], PROBES).tolist())
+    return Measurement(
+        values={**found, "params": 10_000.0, "macs": 1e6, "latency": 1.0, **more},
+        probe=ProbeCurve(steps=tuple(range(PROBES)), denoise=curve, classify=curve),
+        gates=tuple({"mean": 1.0, "minimum": 0.5, "maximum": 1.5} for _ in range(3)),
+        seconds=seconds,
+        peak_memory=300.0,
+        seed=0,
+    )
+
+
+def epoch_row(epoch: int, found: Mapping[str, float], seconds: float = 0.0) -> EpochRow:
+    """A validated epoch of a made-up candidate."""
+    return EpochRow(
+        epoch=epoch,
+        denoise_loss=0.5,
+        classify_loss=0.5,
+        psnr=found["psnr"],
+        accuracy=found["accuracy"],
+        stability=found["stability"],
+        seconds=seconds,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkingSpace(UNetSpace):
+    """The space ``unet`` for trials that do no training.
+
+    Attributes:
+        work: seconds of CPU time that each trial takes.
+    """
+
+    work: float = 0.0
+
+
+def study_config(name: str, sampler: str, **changes: Any) -> StudyConfig:
+    """Of a study of made-up trials of one epoch."""
+    settings: dict[str, Any] = {
+        "study": name,
+        "space": "unet",
+        "space_version": UNetSpace().version,
+        "data": "digits",
+        "fingerprint": "f" * 16,
+        "task": TASK,
+        "epochs": 1,
+        "objectives": OBJECTIVES,
+        "constraints": UNetSpace().limits(TASK),
+        "sampler": sampler,
+    }
+    return StudyConfig(**settings | changes)
+
+
+class MadeUpTrainable(tune.Trainable):
+    """In the place of `nas.trainable.CandidateTrainable`: keeps its core busy, and reports made-up values.
+
+    The work is counted in CPU time, so a trial takes longer when something else wants the core. Among the values
+    are ``worker``, a process id, and ``began`` and ``ended``, in seconds since the epoch.
+    """
+
+    def setup(  # type: ignore[override]  # tune.with_parameters supplies the rest
+        self, config: dict[str, Any], *, data: Dataset, space: SearchSpace, settings: WorkerSettings
+    ) -> None:
+        self._work = space.work if isinstance(space, WorkingSpace) else 0.0
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        return True
+
+    def step(self) -> dict[str, Any]:
+        began = time.time()
+        until = time.process_time() + self._work
+        while time.process_time() < until:
+            pass
+        ended = time.time()
+        seconds = ended - began
+        where = {"worker": float(os.getpid()), "began": began, "ended": ended}
+        found = measurement(self.config["spec"], self.config["recipe"], seconds, **where)
+        report = Report(
+            number=self.config["number"],
+            rows=(epoch_row(1, found.values, seconds),),
+            outcome="complete",
+            measurement=found,
+        )
+        return {"report": report, "done": True}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing."""

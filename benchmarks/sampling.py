@@ -1,0 +1,333 @@
+"""What a proposal costs in a large study, and whether a cheap one is as good: ``python -m benchmarks.sampling``.
+
+Trials are made up (`benchmarks.made_up`): the space ``unet``, three objectives, nothing is trained.
+
+- ``cost``: a study of many finished trials on SQLite. Milliseconds of a proposal and of what the search writes for
+  it, through the project's searcher; beside it, in the same run, Optuna's TPE over as many trials in memory, where
+  nothing is written. The project's sampler does more in its time: it draws until a proposal is new and within limits.
+- ``quality``: hypervolume after some trials, one at a time, over seeds; the project's samplers on a study in
+  memory, Optuna's TPE as it is (limits not asked of it, repeated candidates count as trials), the same values.
+- ``open``: seconds until a study of many trials is open, has answered what a search asks first, and has its first
+  proposal; and until ``best`` answers, as a command in a fresh process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import TrialState
+from sqlalchemy import insert
+
+from benchmarks.made_up import OBJECTIVES, TASK, WorkingSpace, epoch_row, measurement, study_config, values
+from benchmarks.startup import ROOT
+from benchmarks.stats import mean_interval
+from nas.pareto import hypervolume
+from nas.searcher import Report, StudySearcher
+from studies.best import choose
+from studies.ledger import SqlLedger, optuna_tables
+from studies.records import EpochRecord, ProbeRecord, StudyRecord, TrialRecord
+from studies.storage import create_study, open_storage, open_study
+
+TRIALS = 5000
+LARGE = 10_000
+PROPOSALS = 20
+GOAL_MS, GOAL_OPEN, GOAL_BEST = 100.0, 5.0, 2.0
+QUALITY_TRIALS = 300
+SEEDS = 10
+SPACE = WorkingSpace()
+MAXIMIZE = [objective.direction == "maximize" for objective in OBJECTIVES]
+REFERENCE = [objective.reference for objective in OBJECTIVES]
+
+
+def fill(ledger: SqlLedger, trials: int, seed: int = 0) -> None:
+    """Makes an empty study one of finished random trials, with all that a search would have written of them."""
+    generator, rows = np.random.default_rng(seed), _Rows(ledger)
+    seen: set[str] = set()
+    while rows.count < trials:
+        params = {name: draw(distribution, generator) for name, distribution in ledger.distributions.items()}
+        candidate = SPACE.decode(params, TASK, ledger.config.epochs)
+        cost = SPACE.cost(candidate.spec, TASK)
+        if candidate.digest in seen or any(c.violation(cost) > 0 for c in ledger.config.constraints):
+            continue
+        seen.add(candidate.digest)
+        rows.add(params, candidate, cost)
+    rows.write()
+
+
+def draw(distribution: BaseDistribution, generator: np.random.Generator) -> Any:
+    """A value of a distribution of the space ``unet``: choices, or whole numbers."""
+    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
+        return distribution.choices[generator.integers(len(distribution.choices))]
+    assert isinstance(distribution, optuna.distributions.IntDistribution)
+    return int(generator.integers(distribution.low, distribution.high + 1))
+
+
+class _Rows:
+    """The rows of finished trials, for all tables, written at once."""
+
+    def __init__(self, ledger: SqlLedger) -> None:
+        self.ledger, self.count = ledger, 0
+        self.first = 10**6 * ledger._id  # Optuna's ids are of all studies of a database
+        self.tables: dict[Any, list[dict[str, Any]]] = {
+            table: []
+            for table in (
+                optuna_tables.TrialModel,
+                optuna_tables.TrialParamModel,
+                optuna_tables.TrialValueModel,
+                TrialRecord,
+                EpochRecord,
+                ProbeRecord,
+            )
+        }
+
+    def add(self, params: dict[str, Any], candidate: Any, cost: Any) -> None:
+        number, study = self.count, self.ledger._id
+        self.count += 1
+        spec, recipe = candidate.spec.to_dict(), candidate.recipe.to_dict()
+        found = measurement(spec, recipe)
+        trials, drawn, told, records, epochs, probes = self.tables.values()
+        trials.append(
+            {"trial_id": self.first + number, "study_id": study, "number": number, "state": TrialState.COMPLETE}
+            | {f"_datetime_{end}_utc": datetime.now() for end in ("start", "complete")}
+        )
+        for name, distribution in self.ledger.distributions.items():
+            drawn.append(
+                {
+                    "trial_id": self.first + number,
+                    "param_name": name,
+                    "param_value": distribution.to_internal_repr(params[name]),
+                    "distribution_json": optuna.distributions.distribution_to_json(distribution),
+                }
+            )
+        kind = optuna_tables.TrialValueModel.TrialValueType.FINITE
+        for index, objective in enumerate(self.ledger.config.objectives):
+            value = found.values[objective.name]
+            told.append({"trial_id": self.first + number, "objective": index, "value": value, "value_type": kind})
+        records.append(
+            {
+                "study_id": study,
+                "number": number,
+                "digest": candidate.digest,
+                "spec": spec,
+                "recipe": recipe,
+                "started": time.time(),
+                "ended": time.time(),
+                "ask_order": 2 * number + 1,
+                "tell_order": 2 * number + 2,
+                "reason": "",
+                "params": cost.params,
+                "macs": cost.macs,
+                "seconds": 1.0,
+                "seed": 0,
+                "epochs_done": 1,
+                "values": dict(found.values),
+                "gates": [dict(gate) for gate in found.gates],
+            }
+        )
+        row = epoch_row(1, found.values)
+        epochs.append(
+            {"study_id": study, "number": number}
+            | {name: getattr(row, name) for name in ("epoch", "psnr", "accuracy", "stability", "seconds")}
+        )
+        steps, losses = np.asarray(found.probe.steps, "<i4"), np.asarray(found.probe.denoise, "<f4")
+        probes.append(
+            {"study_id": study, "number": number, "steps": steps.tobytes()}
+            | {"denoise": losses.tobytes(), "classify": losses.tobytes()}
+        )
+
+    def write(self) -> None:
+        with self.ledger.storage.session() as session:
+            for table, rows in self.tables.items():
+                session.execute(insert(table), rows)
+            session.get_one(StudyRecord, self.ledger._id).events = 2 * self.count
+
+
+def one_trial(searcher: StudySearcher, name: str) -> tuple[float, float]:
+    """Proposes a trial and tells its made-up values; seconds of the proposal, and of all that is written after it."""
+    started = time.perf_counter()
+    config = searcher.suggest(name)
+    proposed = time.perf_counter()
+    found = measurement(config["spec"], config["recipe"])
+    report = Report(number=config["number"], rows=(epoch_row(1, found.values),), outcome="complete", measurement=found)
+    measured = time.perf_counter()
+    searcher.record(name, report)
+    searcher.on_trial_complete(name, {"report": report})
+    return proposed - started, time.perf_counter() - measured
+
+
+def searcher_of(ledger: SqlLedger, trials: int) -> StudySearcher:
+    """As a search has it."""
+    return StudySearcher(ledger, SPACE, trials=trials, stopping=lambda: False, on_end=lambda number, outcome: None)
+
+
+def cost_of_proposals(url: str, name: str) -> tuple[float, float]:
+    """Median milliseconds of a proposal by the project, and of writing its trial, in a study that is there."""
+    with open_study(name, url) as ledger, ledger.drive():
+        searcher = searcher_of(ledger, 10**6)
+        one_trial(searcher, "first")  # reads what is there
+        times = [one_trial(searcher, str(number)) for number in range(PROPOSALS)]
+    proposed, written = zip(*times, strict=True)
+    return 1000 * statistics.median(proposed), 1000 * statistics.median(written)
+
+
+def cost_of_optuna(url: str, name: str) -> float:
+    """Median milliseconds of ask, suggest and tell by Optuna's TPE, over the same trials in memory."""
+    with open_study(name, url) as ledger:
+        space, directions = ledger.distributions, ledger.study.directions
+        trials = ledger.study.get_trials(deepcopy=False)
+    study = optuna.create_study(directions=directions, sampler=optuna.samplers.TPESampler(seed=0))
+    study.add_trials(trials)
+    times = []
+    for _ in range(PROPOSALS // 4):
+        started = time.perf_counter()
+        trial = study.ask(space)
+        proposed = time.perf_counter()
+        candidate = SPACE.decode(trial.params, TASK, 1)
+        found = values(candidate.spec.to_dict(), candidate.recipe.to_dict())
+        measured = time.perf_counter()
+        study.tell(trial, [found[objective.name] for objective in OBJECTIVES])
+        times.append(proposed - started + time.perf_counter() - measured)
+    return 1000 * statistics.median(times)
+
+
+def cost_table(trials: int, samplers: Sequence[str]) -> str:
+    """Milliseconds of a proposal by sampler, the project's and Optuna's TPE."""
+    lines = [f"| {trials} finished trials | ms a proposal | goal | ms written after it | of Optuna's TPE |"]
+    lines.append("|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/studies.db"
+        for sampler in samplers:
+            with open_storage(url) as storage:
+                fill(create_study(storage, study_config(sampler, sampler), SPACE.distributions(TASK), {}, ""), trials)
+                storage.close()
+        theirs = cost_of_optuna(url, samplers[0])
+        for sampler in samplers:
+            ours, written = cost_of_proposals(url, sampler)
+            lines.append(f"| {sampler} | {ours:.0f} | {GOAL_MS:.0f} | {written:.0f} | {ours / theirs:.2f} |")
+    return "\n".join([*lines, f"| Optuna's TPE, in memory | {theirs:.0f} | | | 1.00 |"])
+
+
+def volumes(points: Sequence[Sequence[float]]) -> list[float]:
+    """Hypervolume of made-up values after a third, two thirds and all of them, each of the reference's box."""
+    box = float(np.prod(np.subtract([22.0, 99.0, 1.0], REFERENCE)))
+    ends = [len(points) * part // 3 for part in (1, 2, 3)]
+    return [hypervolume(np.array(points[:end]), REFERENCE, MAXIMIZE) / box for end in ends]
+
+
+def search_ours(sampler: str, trials: int, seed: int) -> list[float]:
+    """`volumes` of a study of the project's own."""
+    with open_storage("sqlite://") as storage:
+        config = study_config("made-up", sampler, seed=seed)
+        ledger = create_study(storage, config, SPACE.distributions(TASK), {}, "")
+        with ledger.drive():
+            searcher = searcher_of(ledger, trials)
+            for number in range(trials):
+                one_trial(searcher, str(number))
+        return volumes([point for _, point in sorted(ledger.objective_values().items())])
+
+
+def search_optuna(trials: int, seed: int) -> list[float]:
+    """`volumes` of Optuna's TPE as it is."""
+    study = optuna.create_study(
+        directions=[objective.direction for objective in OBJECTIVES], sampler=optuna.samplers.TPESampler(seed=seed)
+    )
+    points = []
+    for _ in range(trials):
+        trial = study.ask(SPACE.distributions(TASK))
+        candidate = SPACE.decode(trial.params, TASK, 1)
+        found = values(candidate.spec.to_dict(), candidate.recipe.to_dict())
+        points.append([found[objective.name] for objective in OBJECTIVES])
+        study.tell(trial, points[-1])
+    return volumes(points)
+
+
+def quality_table(trials: int, seeds: int, samplers: Sequence[str]) -> str:
+    """Hypervolume over seeds, with the difference to Optuna's TPE paired by seed."""
+    theirs = [search_optuna(trials, seed) for seed in range(seeds)]
+    lines = [
+        f"| {seeds} seeds: share of the box | {' | '.join(f'{trials * k // 3} trials' for k in (1, 2, 3))} "
+        "| difference at the end | ratio |",
+        "|---|---|---|---|---|---|",
+        _quality_row("Optuna's TPE", theirs, theirs),
+    ]
+    lines += [_quality_row(s, [search_ours(s, trials, seed) for seed in range(seeds)], theirs) for s in samplers]
+    return "\n".join(lines)
+
+
+def _quality_row(name: str, ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> str:
+    means = [mean_interval(column) for column in zip(*ours, strict=True)]
+    gain = mean_interval([a[-1] - b[-1] for a, b in zip(ours, theirs, strict=True)])
+    shown = " | ".join(f"{m.mean:.3f} ± {(m.high - m.low) / 2:.3f}" for m in means)
+    ratio = means[-1].mean / mean_interval([b[-1] for b in theirs]).mean
+    difference = "" if ours is theirs else f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+    return f"| {name} | {shown} | {difference} | {ratio:.2f} |"
+
+
+def open_table(trials: int) -> str:
+    """Seconds until a large study is open and answers."""
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/studies.db"
+        with open_storage(url) as storage:
+            fill(create_study(storage, study_config("large", "auto"), SPACE.distributions(TASK), {}, ""), trials)
+        size = Path(folder, "studies.db").stat().st_size / 2**20
+        started = time.perf_counter()
+        with open_study("large", url) as ledger, ledger.drive():
+            ledger.counts()
+            ledger.front()
+            answered = time.perf_counter() - started
+            searcher_of(ledger, trials + 1).suggest("first")
+            proposed = time.perf_counter() - started
+        with open_study("large", url) as ledger:
+            started = time.perf_counter()
+            choose(ledger)
+            chosen = time.perf_counter() - started
+        command = [sys.executable, str(ROOT / "app_cli.py"), "best", "large", "--storage", url]
+        started = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True, cwd=folder)
+        best = time.perf_counter() - started
+    return "\n".join(
+        [
+            f"| {trials} trials, {size:.0f} MiB | seconds | goal |",
+            "|---|---|---|",
+            f"| open, counted, front known | {answered:.2f} | |",
+            f"| and the first proposal made | {proposed:.2f} | {GOAL_OPEN:.0f} |",
+            f"| `best` in a process that runs | {chosen:.2f} | |",
+            f"| `skipnas best`, Python started | {best:.2f} | {GOAL_BEST:.0f} |",
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.sampling", description=(__doc__ or "").partition(":")[0]
+    )
+    parser.add_argument("parts", nargs="*", choices=["cost", "quality", "open"], help="default: all")
+    parser.add_argument("--trials", type=int, help=f"of a study (default: {TRIALS}, {QUALITY_TRIALS} and {LARGE})")
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--samplers", nargs="+", default=["auto", "random", "nsga2"])
+    options = parser.parse_args(arguments)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    if not options.parts or "cost" in options.parts:
+        print(cost_table(options.trials or TRIALS, options.samplers), flush=True)
+    if not options.parts or "quality" in options.parts:
+        print(quality_table(options.trials or QUALITY_TRIALS, options.seeds, options.samplers), flush=True)
+    if not options.parts or "open" in options.parts:
+        print(open_table(options.trials or LARGE), flush=True)
+
+
+if __name__ == "__main__":
+    main()

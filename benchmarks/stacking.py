@@ -1,0 +1,300 @@
+"""Does it pay to train equal networks together? ``python -m benchmarks.stacking``.
+
+Networks of one architecture that differ in their seed alone, as the seeds of a confirmation do, are trained one
+after the other, and as one: as a network with all their channels in grouped convolutions, and by `torch.func.vmap`
+over their stacked weights. Printed is images per second and seed against training them separately, in one thread and
+one process, in turns: the median over rounds of the ratio within a round. Batches, loss and optimiser are the same;
+what is learned is the same within rounding (`tests/benchmarks/test_stacking.py`).
+
+The grouped form is built here, for the parts of the U-Net and the residual U-Net; it is not part of the product.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from benchmarks.runs import Record
+from benchmarks.training import NOISE, candidate, enlarged, in_turns, missing
+from nas.data import load, to_float
+from nas.noise import parse_noise
+from nas.training import OPTIMIZERS
+from nas.types import Task
+from search_spaces import get_space
+from search_spaces.unet.fusion import Concat
+from search_spaces.unet.references import RECIPE
+
+SIDES = (8, 28)
+NETWORKS: tuple[tuple[str, int], ...] = (("unet", 4), ("unet", 16), ("residual-unet", 8), ("unet", 56))
+SEEDS = (3, 5)
+ROUNDS = 3
+STEPS = 2
+"""Of a timed round."""
+
+FOLDER = Path("runs/stacking")
+FORMS = ("grouped", "vmap")
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Noisy and clean images (S, N, C, H, W) and labels (S, N): of each network its own."""
+Step = Callable[[Batch], Tensor]
+"""Trains one step; the losses (S,)."""
+
+
+class StackedLinear(nn.Module):
+    """Linear layers side by side: (N, S * I) -> (N, S * O)."""
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
+        self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
+
+    def forward(self, features: Tensor) -> Tensor:
+        inputs = features.unflatten(1, (len(self.weight), -1)).transpose(0, 1)
+        return torch.baddbmm(self.bias[:, None], inputs, self.weight.mT).transpose(0, 1).flatten(1)
+
+
+class StackedConcat(nn.Module):
+    """[u, s] of each network: (N, S * C) twice -> (N, S * 2C)."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, state: Tensor, skip: Tensor) -> Tensor:
+        return torch.cat([each.unflatten(1, (self.count, -1)) for each in (state, skip)], dim=2).flatten(1, 2)
+
+
+def grouped(networks: Sequence[nn.Module]) -> nn.Module:
+    """All networks as one: images (N, S * C, H, W) -> (denoised (N, S * C, H, W), logits (N, S * K)).
+
+    Raises:
+        ValueError: a part has weights that this cannot put side by side.
+    """
+    whole = copy.deepcopy(networks[0])
+    for name, first in list(whole.named_modules()):
+        parts = [network.get_submodule(name) for network in networks]
+        wide = _side_by_side(first, parts)
+        if wide is not None:
+            parent, _, leaf = name.rpartition(".")
+            setattr(whole.get_submodule(parent), leaf, wide)
+        elif next(first.parameters(recurse=False), None) is not None:
+            raise ValueError(f"{name} is a {type(first).__name__}, which cannot be stacked")
+    return whole
+
+
+def _side_by_side(first: nn.Module, parts: Sequence[nn.Module]) -> nn.Module | None:
+    """One module for several; None where one does for all as it is."""
+    count = len(parts)
+    wide: nn.Module
+    if isinstance(first, Concat):
+        return StackedConcat(count)
+    if isinstance(first, nn.Linear):
+        return StackedLinear(parts)  # type: ignore[arg-type]
+    if isinstance(first, nn.Conv2d):
+        wide = nn.Conv2d(
+            count * first.in_channels,
+            count * first.out_channels,
+            first.kernel_size,
+            first.stride,
+            first.padding,
+            groups=count * first.groups,
+            bias=first.bias is not None,
+        )
+    elif isinstance(first, nn.BatchNorm2d):
+        wide = nn.BatchNorm2d(count * first.num_features)
+    elif isinstance(first, nn.GroupNorm):
+        wide = nn.GroupNorm(count * first.num_groups, count * first.num_channels)
+    else:
+        return None
+    with torch.no_grad():
+        for key, value in wide.state_dict().items():
+            if value.dim():
+                value.copy_(torch.cat([part.state_dict()[key] for part in parts]))
+    return wide
+
+
+def separate_steps(networks: Sequence[nn.Module], *, bf16: bool) -> Step:
+    """One network after the other."""
+    networks = [copy.deepcopy(each).to(memory_format=torch.channels_last) for each in networks]
+    optimizers = [_optimizer(list(each.parameters())) for each in networks]
+
+    def step(batch: Batch) -> Tensor:
+        losses = []
+        for network, optimizer, noisy, clean, labels in zip(networks, optimizers, *batch, strict=True):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+                outputs = network(noisy.contiguous(memory_format=torch.channels_last))
+            losses.append(_loss(*outputs, clean, labels))
+            _update(optimizer, losses[-1])
+        return torch.stack(losses).detach()
+
+    return step
+
+
+def grouped_steps(networks: Sequence[nn.Module], *, bf16: bool) -> Step:
+    """All networks in one pass of wide, grouped layers."""
+    count = len(networks)
+    whole = grouped(networks).to(memory_format=torch.channels_last)
+    optimizer = _optimizer(list(whole.parameters()))
+
+    def step(batch: Batch) -> Tensor:
+        noisy, clean, labels = batch
+        wide = noisy.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            denoised, logits = (each.unflatten(1, (count, -1)).transpose(0, 1) for each in whole(wide))
+        losses = torch.stack([_loss(*each) for each in zip(denoised, logits, clean, labels, strict=True)])
+        _update(optimizer, losses.sum())
+        return losses.detach()
+
+    return step
+
+
+def vmap_steps(networks: Sequence[nn.Module], *, bf16: bool) -> Step:
+    """All networks by `torch.func.vmap` over their stacked weights."""
+    weights, buffers = stack_module_state([copy.deepcopy(each) for each in networks])
+    skeleton = copy.deepcopy(networks[0])
+    optimizer = _optimizer(list(weights.values()))
+
+    def loss(weights: dict[str, Tensor], buffers: dict[str, Tensor], *each: Tensor) -> Tensor:
+        noisy, clean, labels = each
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            outputs = functional_call(skeleton, (weights, buffers), (noisy,))
+        return _loss(*outputs, clean, labels)
+
+    def step(batch: Batch) -> Tensor:
+        losses: Tensor = vmap(loss, randomness="different")(weights, buffers, *batch)
+        _update(optimizer, losses.sum())
+        return losses.detach()
+
+    return step
+
+
+STEPS_OF: Mapping[str, Callable[..., Step]] = {
+    "separate": separate_steps,
+    "grouped": grouped_steps,
+    "vmap": vmap_steps,
+}
+
+
+def _optimizer(parameters: list[Tensor]) -> torch.optim.Optimizer:
+    return OPTIMIZERS["adamw"](parameters, lr=0.003, weight_decay=0.0001)
+
+
+def _loss(denoised: Tensor, logits: Tensor, clean: Tensor, labels: Tensor) -> Tensor:
+    return F.mse_loss(denoised.float(), clean) / 0.04 + 0.3 * F.cross_entropy(logits.float(), labels)
+
+
+def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+def batches(side: int, seeds: int, count: int, size: int = RECIPE["batch_size"]) -> list[Batch]:
+    """Digits at `side`, of each network in an order and under a noise of its own."""
+    data = enlarged(load("digits"), side, 1, 640)
+    images, labels = torch.tensor(data.train.images), torch.as_tensor(data.train.labels)
+    generator = torch.Generator().manual_seed(0)
+    noise = parse_noise(NOISE)
+    found = []
+    for _ in range(count):
+        rows = torch.stack([torch.randperm(len(images), generator=generator)[:size] for _ in range(seeds)])
+        clean = to_float(images[rows])
+        noisy = noise.add(clean.flatten(0, 1), generator).unflatten(0, rows.shape)
+        found.append((noisy, clean, labels[rows]))
+    return found
+
+
+def built(side: int, name: str, width: int, seeds: int) -> list[nn.Module]:
+    """The same network under several seeds."""
+    task = Task(channels=1, classes=10, height=side, width=side, noise=NOISE)
+    networks = []
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        networks.append(get_space("unet").build(candidate(name, width, epochs=1).spec, task))
+    return networks
+
+
+def measure(what: Record) -> Record:
+    """Times all forms of one case in both precisions."""
+    networks = built(what["side"], what["network"], what["width"], what["seeds"])
+    data = batches(what["side"], what["seeds"], STEPS)
+
+    def all_of(step: Step) -> Callable[[], object]:
+        return lambda: [step(batch) for batch in data]
+
+    loops = {
+        f"{form} {precision}": all_of(make(networks, bf16=precision == "bf16"))
+        for precision in ("fp32", "bf16")
+        for form, make in STEPS_OF.items()
+    }
+    in_turns(loops, 1, torch.device("cpu"))  # warms up
+    return {**what, "seconds": in_turns(loops, ROUNDS, torch.device("cpu"))}
+
+
+def gain(record: Record, form: str, precision: str) -> float:
+    """Images per second and seed of a form over those of separate training in the same precision."""
+    seconds = record["seconds"]
+    separate, stacked = seconds[f"separate {precision}"], seconds[f"{form} {precision}"]
+    return statistics.median(a / b for a, b in zip(separate, stacked, strict=True))
+
+
+def best(record: Record) -> float:
+    """The fastest of the stacked forms over the fastest separate one, whatever their precision."""
+    medians = {name: statistics.median(times) for name, times in record["seconds"].items()}
+    separate = min(time for name, time in medians.items() if name.startswith("separate"))
+    return separate / min(time for name, time in medians.items() if not name.startswith("separate"))
+
+
+def table(records: Sequence[Record]) -> str:
+    """Every case, then the median at each size."""
+    lines = [
+        "| images | network | width | seeds | grouped, fp32 | vmap, fp32 | grouped, bf16 | vmap, bf16 | best of each |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for record in records:
+        gains = [f"{gain(record, form, precision):.2f}" for precision in ("fp32", "bf16") for form in FORMS]
+        side = record["side"]
+        lines.append(
+            f"| {side}x{side} | {record['network']} | {record['width']} | {record['seeds']} "
+            f"| {' | '.join(gains)} | {best(record):.2f} |"
+        )
+    lines.append("")
+    for side in dict.fromkeys(record["side"] for record in records):
+        found = [best(record) for record in records if record["side"] == side]
+        lines.append(
+            f"{side}x{side}: the best stacked form over the best separate one, median {statistics.median(found):.2f}, "
+            f"least {min(found):.2f}, most {max(found):.2f} of {len(found)}."
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures what is missing, then prints the table. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.stacking", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--sides", type=int, nargs="+", default=list(SIDES), help="pixels (default: 8 28)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="networks together (default: 3 5)")
+    parser.add_argument("--networks", type=int, default=len(NETWORKS), help="the first so many (default: all)")
+    parser.add_argument("--results", type=Path, default=FOLDER, help=f"folder of what is finished (default: {FOLDER})")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    asked = [
+        {"side": side, "network": name, "width": width, "seeds": seeds}
+        for side in options.sides
+        for name, width in NETWORKS[: options.networks]
+        for seeds in options.seeds
+    ]
+    print(table(missing(asked, options.results / "speed.jsonl", measure)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""Intervals, paired one-sided tests, Holm's correction and the rule from tests to a verdict. Pure functions.
+
+A claim is cut into parts, a part into cells: one comparison (a rival, a quantity) in one setting (data,
+noise). Every cell asks whether a true mean lies above a claimed bound, and whether it lies below a bound
+at which the claim would be worthless. Both questions are one-sided paired tests over seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import scipy.stats
+
+Outcome = Literal["for", "against", "open"]
+Verdict = Literal["holds", "does not hold", "undecided"]
+
+LEVEL = 0.025
+"""Of each one-sided test after Holm's correction; alone, it is the edge of a 95 % interval."""
+
+RESAMPLES = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean with its 95 % interval (Student's t); low and high are NaN for fewer than two values."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Mean and 95 % t interval of independent values."""
+    n = len(values)
+    if n == 0:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    mean = float(np.mean(values))
+    if n == 1:
+        return Interval(mean, math.nan, math.nan, 1)
+    half = float(scipy.stats.t.ppf(0.975, n - 1)) * _standard_error(values)
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def p_above(values: Sequence[float], bound: float) -> float:
+    """One-sided p of the t test that the true mean lies above `bound`; 1 for fewer than two values."""
+    if len(values) < 2:
+        return 1.0
+    excess = float(np.mean(values)) - bound
+    error = _standard_error(values)
+    if error == 0.0:
+        return 0.0 if excess > 0 else 1.0
+    return float(scipy.stats.t.sf(excess / error, len(values) - 1))
+
+
+def p_below(values: Sequence[float], bound: float) -> float:
+    """One-sided p of the t test that the true mean lies below `bound`; 1 for fewer than two values."""
+    return p_above([-value for value in values], -bound)
+
+
+def p_wilcoxon(differences: Sequence[float]) -> float:
+    """Two-sided p of Wilcoxon's signed-rank test; 1 when nothing differs. With n pairs at least 2^(1-n)."""
+    nonzero = [d for d in differences if d != 0]
+    if not nonzero:
+        return 1.0
+    return float(scipy.stats.wilcoxon(nonzero).pvalue)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Standard deviations over seeds compared: ``ln(sd of ours / sd of theirs)``, negative when ours is steadier.
+
+    Attributes:
+        log_ratio: with its 95 % interval from a bootstrap over pairs.
+        p_smaller: one-sided p of Brown and Forsythe's test that ours is the smaller spread.
+        p_larger: the same that it is the larger.
+    """
+
+    log_ratio: Interval
+    p_smaller: float
+    p_larger: float
+
+
+def compare_spread(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
+    """Compares the spread of two paired samples of one length.
+
+    The test is Brown and Forsythe's (Levene's around the median), which stands up to heavy tails; it does
+    not use the pairing. For two groups its F is the square of a t, so it splits into one-sided tests.
+    """
+    a, b = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
+    n = len(a)
+    if n < 3 or a.std() == 0.0 or b.std() == 0.0:
+        return Spread(Interval(math.nan, math.nan, math.nan, n), 1.0, 1.0)
+    two_sided = float(scipy.stats.levene(a, b, center="median").pvalue)
+    larger = np.abs(a - np.median(a)).mean() > np.abs(b - np.median(b)).mean()
+    p_larger = two_sided / 2 if larger else 1 - two_sided / 2
+    rows = np.random.default_rng(0).integers(0, n, size=(RESAMPLES, n))
+    deviations = np.stack([a[rows].std(axis=1, ddof=1), b[rows].std(axis=1, ddof=1)])
+    usable = (deviations > 0).all(axis=0)
+    low, high = np.quantile(np.log(deviations[0, usable] / deviations[1, usable]), (0.025, 0.975))
+    ratio = math.log(float(a.std(ddof=1) / b.std(ddof=1)))
+    return Spread(Interval(ratio, float(low), float(high), n), 1 - p_larger, p_larger)
+
+
+def holm(values: Sequence[float], most_true: int | None = None) -> list[float]:
+    """Holm's step-down adjusted p values (1979), in the order given: each may be held against the level as is.
+
+    Args:
+        values: raw p values.
+        most_true: the largest number of null hypotheses that can be true at once, when that is fewer than
+            all of them; no factor need exceed it (Shaffer 1986).
+    """
+    adjusted = [0.0] * len(values)
+    running = 0.0
+    for rank, index in enumerate(sorted(range(len(values)), key=lambda i: values[i])):
+        factor = min(len(values) - rank, len(values) if most_true is None else most_true)
+        running = max(running, min(1.0, factor * values[index]))
+        adjusted[index] = running
+    return adjusted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One comparison in one setting.
+
+    Attributes:
+        part: the part of the claim that it decides.
+        label: what is compared.
+        setting: data and noise.
+        unit: of the difference.
+        difference: mean and 95 % interval, uncorrected.
+        p_for: that the true value lies above the claimed bound; after `corrected`, adjusted.
+        p_against: that it lies below the bound under which the claim is worthless; adjusted likewise.
+        wilcoxon: two-sided signed-rank p, uncorrected, for reading only; NaN where it does not apply.
+    """
+
+    part: str
+    label: str
+    setting: str
+    unit: str
+    difference: Interval
+    p_for: float
+    p_against: float
+    wilcoxon: float = math.nan
+
+    @property
+    def outcome(self) -> Outcome:
+        """``against`` wins where both are shown: an advantage that is real but worthlessly small."""
+        if self.p_against < LEVEL:
+            return "against"
+        return "for" if self.p_for < LEVEL else "open"
+
+
+def superiority(differences: Sequence[float], *, margin: float, part: str, label: str, setting: str, unit: str) -> Cell:
+    """A claim of being better: for when the mean is above 0, against when it is below `margin`."""
+    return _cell(differences, 0.0, margin, part, label, setting, unit)
+
+
+def non_inferiority(
+    differences: Sequence[float], *, margin: float, part: str, label: str, setting: str, unit: str
+) -> Cell:
+    """A claim of losing at most `margin`: for when the mean is above ``-margin``, against when below it."""
+    return _cell(differences, -margin, -margin, part, label, setting, unit)
+
+
+def corrected(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells of one claim with their p values adjusted together.
+
+    A mean cannot be below one bound and above a higher one, so at most one of a cell's two null
+    hypotheses is true: of twice as many tests as cells, at most as many as cells.
+    """
+    adjusted = holm([p for cell in cells for p in (cell.p_for, cell.p_against)], most_true=len(cells))
+    return [replace(cell, p_for=adjusted[2 * i], p_against=adjusted[2 * i + 1]) for i, cell in enumerate(cells)]
+
+
+def part_verdict(outcomes: Sequence[Outcome]) -> Verdict:
+    """A part holds when more than half of its cells speak for it and none against; it does not hold when
+    at least half speak against it; it is undecided otherwise, and without cells."""
+    if not outcomes:
+        return "undecided"
+    against = outcomes.count("against")
+    if 2 * against >= len(outcomes):
+        return "does not hold"
+    return "holds" if 2 * outcomes.count("for") > len(outcomes) and not against else "undecided"
+
+
+def claim_verdict(parts: Sequence[Verdict]) -> Verdict:
+    """A claim holds when all of its parts do, and does not hold as soon as one of them does not."""
+    if "does not hold" in parts:
+        return "does not hold"
+    return "holds" if parts and all(part == "holds" for part in parts) else "undecided"
+
+
+def _cell(
+    differences: Sequence[float], low: float, high: float, part: str, label: str, setting: str, unit: str
+) -> Cell:
+    return Cell(
+        part=part,
+        label=label,
+        setting=setting,
+        unit=unit,
+        difference=mean_interval(differences),
+        p_for=p_above(differences, low),
+        p_against=p_below(differences, high),
+        wilcoxon=p_wilcoxon(differences),
+    )
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values))

@@ -1,0 +1,416 @@
+"""One network trained for real: the search's loop with a longer schedule, averaged weights, and a resumable folder."""
+
+from __future__ import annotations
+
+import copy
+import fcntl
+import itertools
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas.augmentation import NONE, Augmentation
+from nas.checkpoint import write_whole
+from nas.data import Dataset
+from nas.errors import ConfigError
+from nas.metrics import correct, psnr
+from nas.training import DeviceData, Training, TrainingData
+from nas.types import Recipe, Task
+
+Precision = Literal["fp32", "bf16"]
+
+VALIDATIONS = 100
+"""A run is validated after each epoch, or this many times if it has more of them."""
+CHECKPOINT_SECONDS = 60.0
+BETTER = 0.9
+"""bf16 is taken on a CPU when a step needs at most this share of its time in fp32."""
+
+RUN, CHECKPOINT, BEST, LOCK = "run.json", "checkpoint.pt", "best.pt", "lock"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitSettings:
+    """What a long training adds to a recipe.
+
+    Attributes:
+        warm_up: share of the run over which the learning rate rises from zero, in [0, 1).
+        ema: decay of the averaged weights per step, in [0, 1); 0 for the weights as they are.
+        accumulate: batches whose gradients make one step.
+        seed: of weights, order, patches, augmentation and noise.
+
+    Raises:
+        ConfigError: a value is outside its rule.
+    """
+
+    warm_up: float = 0.05
+    ema: float = 0.999
+    accumulate: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for option, value in (("--warmup", self.warm_up), ("--ema", self.ema)):
+            if not 0 <= value < 1:
+                raise ConfigError(f"{option} is {value}; give a number from 0 to below 1")
+        if self.accumulate < 1:
+            raise ConfigError(f"--accumulate is {self.accumulate}; give at least 1")
+        if self.seed < 0:
+            raise ConfigError(f"--seed is {self.seed}; give at least 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitProgress:
+    """Where a run is.
+
+    Attributes:
+        epoch, epochs: epochs done, and all of them; step, steps: likewise.
+        images_per_second: of training, lately.
+        seconds_left: at this speed.
+        validated: the newest validation; `best` the one whose weights are kept. None before the first.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    images_per_second: float
+    seconds_left: float
+    validated: Validation | None
+    best: Validation | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """The averaged network on the validation split.
+
+    Attributes:
+        epoch: after which it was judged.
+        loss: the recipe's, in trivial losses and nats; the least one is the best.
+        psnr: in dB, the mean over images.
+        accuracy: in percent; None without labels.
+        train_loss: of the epoch, denoising, in trivial losses.
+        seconds: of training so far, over all sittings.
+    """
+
+    epoch: int
+    loss: float
+    psnr: float
+    accuracy: float | None
+    train_loss: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentedData(DeviceData):
+    """A data set whose training images are flipped or turned as they are drawn."""
+
+    augmentation: Augmentation = NONE
+
+    @classmethod
+    def augmented(cls, data: Dataset, task: Task, device: torch.device, augmentation: Augmentation) -> AugmentedData:
+        plain = DeviceData.of(data, task, device)
+        return cls(plain.images, plain.labels, plain.noise, plain.probe, plain.validation, plain.trivial, augmentation)
+
+    def batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        clean, labels = DeviceData.batch(self, rows, generator)
+        return self.augmentation.apply(clean, generator), labels
+
+
+class Fit(Training):
+    """A `Training` whose weights are also averaged over steps; the average is what is judged and kept.
+
+    The average's decay rises to `FitSettings.ema` as (1 + t) / (10 + t), so that it forgets the first steps.
+    Buffers, such as the statistics of batch normalisation, are the newest.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        task: Task,
+        recipe: Recipe,
+        data: TrainingData,
+        settings: FitSettings,
+        *,
+        precision: Precision,
+    ) -> None:
+        self.settings = settings
+        self.warm_up, self.accumulate = settings.warm_up, settings.accumulate
+        super().__init__(network, task, recipe, data, seed=settings.seed, precision=precision)
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.best: Validation | None = None
+        self.validated: Validation | None = None
+        self.seconds = 0.0
+
+    @property
+    def done(self) -> bool:
+        return self.epoch >= self.recipe.epochs
+
+    def run_epoch(self, after_step: Callable[[], None] = lambda: None) -> tuple[float, float | None]:
+        def averaged() -> None:
+            self._average()
+            after_step()
+
+        return super().run_epoch(averaged)
+
+    def validate(self, train_loss: float) -> Validation:
+        """Judges the averaged network in fp32, and remembers the result where it is the best so far."""
+        denoise, classify, quality, hits = [], [], [], []
+        with torch.inference_mode():
+            for noisy, clean, labels in self.data.validation:
+                denoised, logits = self.average(noisy.contiguous(memory_format=torch.channels_last))
+                denoise.append((denoised - clean).square().flatten(1).mean(1) / self.data.trivial)
+                quality.append(psnr(denoised, clean))
+                if labels is not None:
+                    classify.append(F.cross_entropy(logits, labels, reduction="none"))
+                    hits.append(correct(logits, labels))
+        loss = _mean(denoise) if "denoise" in self.tasks else 0.0
+        if classify and "classify" in self.tasks:
+            loss += self.recipe.classification_weight * _mean(classify)
+        self.validated = Validation(
+            epoch=self.epoch,
+            loss=loss,
+            psnr=_mean(quality),
+            accuracy=100 * _mean(hits) if hits else None,
+            train_loss=train_loss,
+            seconds=self.seconds,
+        )
+        if self.best is None or loss < self.best.loss:
+            self.best = self.validated
+        return self.validated
+
+    def state(self) -> dict[str, Any]:
+        return {
+            **super().state(),
+            "average": self.average.state_dict(),
+            "best": None if self.best is None else asdict(self.best),
+            "validated": None if self.validated is None else asdict(self.validated),
+            "seconds": self.seconds,
+            "rng": torch.get_rng_state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
+        self.average.load_state_dict(state["average"])
+        self.best, self.validated = (
+            None if state[name] is None else Validation(**state[name]) for name in ("best", "validated")
+        )
+        self.seconds = state["seconds"]
+        torch.set_rng_state(state["rng"].cpu())
+
+    def _average(self) -> None:
+        decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
+            for average, newest in zip(self.average.buffers(), self.network.buffers(), strict=True):
+                average.copy_(newest)
+
+
+def fit(
+    run: Fit,
+    folder: Path,
+    observe: Callable[[FitProgress], None] = lambda progress: None,
+    log_to: Path | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> nn.Module:
+    """Brings a run to its end, from where the folder's checkpoint left it, and returns the best averaged network.
+
+    Args:
+        run: freshly made, with the configuration that the folder belongs to.
+        folder: keeps the newest state and the best weights, each written whole or not at all.
+        observe: called after every step.
+        log_to: folder of TensorBoard's event files; None for none.
+        checkpoint_seconds: between two checkpoints; one is also written after each validation.
+
+    Raises:
+        Diverged: see `nas.training.Training.run_epoch`.
+    """
+    checkpoint, best = folder / CHECKPOINT, folder / BEST
+    if checkpoint.exists():
+        run.restore(torch.load(checkpoint, weights_only=True, map_location=run.device))
+    # A folder may hold better weights than its checkpoint knows of; the run comes to them again.
+    clock = _Clock(run)
+
+    def save() -> None:
+        clock.count()
+        write_whole(checkpoint, lambda file: torch.save(run.state(), file))
+        clock.saved = time.monotonic()
+
+    def after_step() -> None:
+        clock.step()
+        observe(clock.progress())
+        if time.monotonic() - clock.saved > checkpoint_seconds:
+            save()
+
+    with _event_log(log_to, run.step) as write_event:
+        while not run.done:
+            train_loss, _ = run.run_epoch(after_step)
+            epochs = run.recipe.epochs
+            if run.epoch == epochs or run.epoch * VALIDATIONS // epochs != (run.epoch - 1) * VALIDATIONS // epochs:
+                clock.count()
+                found = run.validate(train_loss)
+                if run.best is found:
+                    write_whole(best, lambda file: torch.save(run.average.state_dict(), file))
+                save()
+                write_event(run, clock.images_per_second)
+                observe(clock.progress())
+    network: nn.Module = copy.deepcopy(run.average)
+    network.load_state_dict(torch.load(best, weights_only=True, map_location=run.device))
+    return network
+
+
+def faster_precision(network: nn.Module, task: Task, recipe: Recipe, data: TrainingData, steps: int = 3) -> Precision:
+    """bf16 where it is the faster way to train: on GPUs that have it, and on CPUs where timed steps show it."""
+    return faster_for([(network, recipe)], task, data, steps)
+
+
+def faster_for(
+    networks: Sequence[tuple[nn.Module, Recipe]], task: Task, data: TrainingData, steps: int = 3
+) -> Precision:
+    """As `faster_precision`, for several networks and one precision for all: a step of each is counted."""
+    if data.device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    seconds: dict[Precision, float] = {"fp32": 0.0, "bf16": 0.0}
+    with torch.random.fork_rng(devices=[]):
+        for (network, recipe), precision in itertools.product(networks, seconds):
+            trial = Training(copy.deepcopy(network), task, recipe, data, seed=0, precision=precision)
+            times = []
+            for _ in range(steps + 1):
+                started = time.process_time()  # not of the wall, as other programs may be running
+                trial._backward(data.order(trial.generator)[: recipe.batch_size])
+                times.append(time.process_time() - started)
+            seconds[precision] += min(times[1:])
+    log.info(
+        "a step takes %.0f ms of CPU time in fp32 and %.0f ms in bf16", 1000 * seconds["fp32"], 1000 * seconds["bf16"]
+    )
+    return "bf16" if seconds["bf16"] < BETTER * seconds["fp32"] else "fp32"
+
+
+@contextmanager
+def claimed(folder: Path, configuration: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A training folder for as long as the block runs: new, or of the same configuration.
+
+    Yields:
+        What `write_run` last kept there, with the configuration.
+
+    Raises:
+        ConfigError: the folder belongs to something else, or is being trained in.
+    """
+    file = folder / RUN
+    if not file.exists() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"--to {folder} exists and is not an empty folder; choose another")
+    if file.exists():
+        stored = _read_run(file)
+        for name in dict.fromkeys((*stored["configuration"], *configuration)):
+            there, asked = stored["configuration"].get(name), configuration.get(name)
+            if there != asked:
+                raise ConfigError(
+                    f"--to {folder} holds another training: {name} is {there!r} there, asked for {asked!r}; "
+                    "choose another folder"
+                )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            write_run(folder, {"configuration": dict(configuration)})
+        lock = (folder / LOCK).open("w")
+    except OSError as error:
+        raise ConfigError(f"--to {folder} cannot be written ({error.strerror}); choose another folder") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"--to {folder} is being trained in by another process; wait for it") from None
+        yield _read_run(file)
+
+
+def write_run(folder: Path, content: Mapping[str, Any]) -> None:
+    """Keeps what a training folder knows of itself."""
+    write_whole(folder / RUN, lambda file: file.write_text(json.dumps(content, indent=2) + "\n", "utf-8"))
+
+
+def _read_run(file: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        content["configuration"].keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ConfigError(f"{file} cannot be read; remove its folder, or choose another --to") from None
+    return content
+
+
+class _Clock:
+    """Speed and time of a run."""
+
+    def __init__(self, run: Fit) -> None:
+        self.run = run
+        self.saved = self._counted = self._last = time.monotonic()
+        self._step_seconds: float | None = None
+
+    def step(self) -> None:
+        now = time.monotonic()
+        took, self._last = now - self._last, now
+        # The first step of a sitting also waits for libraries to warm up; later ones smooth it away.
+        self._step_seconds = took if self._step_seconds is None else 0.95 * self._step_seconds + 0.05 * took
+
+    def count(self) -> None:
+        """Adds the time since the last call to the run's seconds."""
+        now = time.monotonic()
+        self.run.seconds += now - self._counted
+        self._counted = self._last = now
+
+    @property
+    def images_per_second(self) -> float:
+        return self.run.images_per_step / self._step_seconds if self._step_seconds else 0.0
+
+    def progress(self) -> FitProgress:
+        run = self.run
+        return FitProgress(
+            epoch=run.epoch,
+            epochs=run.recipe.epochs,
+            step=run.step,
+            steps=run.total_steps,
+            images_per_second=self.images_per_second,
+            seconds_left=(run.total_steps - run.step) * (self._step_seconds or 0.0),
+            validated=run.validated,
+            best=run.best,
+        )
+
+
+@contextmanager
+def _event_log(folder: Path | None, step: int) -> Iterator[Callable[[Fit, float], None]]:
+    """Writes validations for TensorBoard; what a former sitting wrote after its last checkpoint is hidden."""
+    if folder is None:
+        yield lambda run, speed: None
+        return
+    from tensorboardX import SummaryWriter
+
+    writer = SummaryWriter(str(folder), purge_step=step or None)
+
+    def write(run: Fit, speed: float) -> None:
+        found = run.validated
+        assert found is not None
+        writer.add_scalar("train/loss", found.train_loss, run.step)
+        writer.add_scalar("train/learning_rate", run.optimizer.param_groups[0]["lr"], run.step)
+        writer.add_scalar("train/images_per_second", speed, run.step)
+        writer.add_scalar("validation/loss", found.loss, run.step)
+        writer.add_scalar("validation/psnr", found.psnr, run.step)
+        if found.accuracy is not None:
+            writer.add_scalar("validation/accuracy", found.accuracy, run.step)
+        writer.flush()
+
+    try:
+        yield write
+    finally:
+        writer.close()
+
+
+def _mean(parts: list[Tensor]) -> float:
+    return float(torch.cat(parts).double().mean())

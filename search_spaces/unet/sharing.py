@@ -1,0 +1,224 @@
+"""How the columns of two tasks exchange features: after each stage that both have, and once over all of them.
+
+States are a list of one (N, C, H, W) for each task. A new sharing is an `Exchange` here and an entry in
+`SHARINGS`, and its name in `spec.Sharing`; its `gather` is what it does with all stages at the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nas.types import Cost
+from search_spaces.unet import cost, spec
+
+TASKS = 2
+
+
+class Gather(nn.Module):
+    """One task's states after every exchange, in order, to that of the last stage. The base class keeps it.
+
+    Args:
+        widths: channels of each state.
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+
+    def forward(self, states: Sequence[Tensor]) -> Tensor:
+        return states[-1]
+
+    @staticmethod
+    def cost(widths: Sequence[int], pixels: int) -> Cost:
+        return cost.NOTHING
+
+
+class LayerMix(Gather):
+    """sum_l b_l y_l with b_l = 1 / L at the start: the layer mix of sluice networks (Ruder et al. 2019).
+
+    The paper's layers are of one shape. Here earlier ones are resized bilinearly to the last, and their
+    channels repeated or, where there are more, averaged in groups.
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__(widths)
+        self.b = nn.Parameter(torch.full((len(widths),), 1 / len(widths)))
+
+    def forward(self, states: Sequence[Tensor]) -> Tensor:
+        last = states[-1]
+        fitted = [*(_as_wide(resized(state, last), last.shape[1]) for state in states[:-1]), last]
+        return _sum(b * state for b, state in zip(self.b, fitted, strict=True))
+
+    @staticmethod
+    def cost(widths: Sequence[int], pixels: int) -> Cost:
+        return Cost(params=len(widths), macs=0)
+
+
+class Shortcut(Gather):
+    """W [y_1, ..., y_L] with a 1x1 convolution W to the last stage's width: NDDR-CNN's shortcut (Gao et al. 2019).
+
+    Earlier stages are resized bilinearly to the last. The paper's initial weights are not public; here PyTorch's.
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__(widths)
+        self.reduce = nn.Conv2d(sum(widths), widths[-1], 1)
+
+    def forward(self, states: Sequence[Tensor]) -> Tensor:
+        last = states[-1]
+        joined: Tensor = self.reduce(torch.cat([*(resized(state, last) for state in states[:-1]), last], dim=1))
+        return joined
+
+    @staticmethod
+    def cost(widths: Sequence[int], pixels: int) -> Cost:
+        return cost.conv(sum(widths), widths[-1], 1, pixels)
+
+
+class Exchange(nn.Module):
+    """The tasks' states of one stage to as many of the same shapes. The base class exchanges nothing.
+
+    Args:
+        width: channels of each state.
+        own: initial weight of a task's own features; of its use see the subclass.
+    """
+
+    gather: type[Gather] = Gather
+
+    def __init__(self, width: int, own: float) -> None:
+        super().__init__()
+
+    def forward(self, states: Sequence[Tensor]) -> list[Tensor]:
+        return list(states)
+
+    def penalty(self, weights: Sequence[Tensor]) -> Tensor | None:
+        """What the loss adds, from the weights (C, ...) that write each task's features; None for nothing."""
+        return None
+
+    @staticmethod
+    def cost(width: int, pixels: int) -> Cost:
+        return cost.NOTHING
+
+
+class CrossStitch(Exchange):
+    """y_i = sum_j a_ij x_j with scalars a: cross-stitch units (Misra et al. 2016, eq. 1). 0.9 own, 0.1 others."""
+
+    groups = 1
+    initial = 0.9, 0.1
+
+    def __init__(self, width: int, own: float) -> None:
+        super().__init__(width, own)
+        size, (same, other) = TASKS * self.groups, self.initial
+        self.a = nn.Parameter(torch.full((size, size), other).fill_diagonal_(same))
+
+    def forward(self, states: Sequence[Tensor]) -> list[Tensor]:
+        parts = [part for state in states for part in state.chunk(self.groups, dim=1)]
+        mixed = [_sum(a * part for a, part in zip(row, parts, strict=True)) for row in self.a]
+        return [torch.cat(mixed[start : start + self.groups], dim=1) for start in range(0, len(mixed), self.groups)]
+
+    @classmethod
+    def cost(cls, width: int, pixels: int) -> Cost:
+        return Cost(params=(TASKS * cls.groups) ** 2, macs=0)
+
+
+class ChannelCrossStitch(Exchange):
+    """y_i = sum_j a_ij x_j with one a_ij for each channel (Misra et al. 2016, section 3.2). 0.9 own, 0.1 others."""
+
+    def __init__(self, width: int, own: float) -> None:
+        super().__init__(width, own)
+        self.a = nn.Parameter(torch.full((TASKS, TASKS), 0.1).fill_diagonal_(0.9)[..., None].repeat(1, 1, width))
+
+    def forward(self, states: Sequence[Tensor]) -> list[Tensor]:
+        return [_sum(a[:, None, None] * state for a, state in zip(row, states, strict=True)) for row in self.a]
+
+    @staticmethod
+    def cost(width: int, pixels: int) -> Cost:
+        return Cost(params=TASKS**2 * width, macs=0)
+
+
+class Sluice(CrossStitch):
+    """Sluice network (Ruder et al. 2019, AAAI): cross-stitch, with all layers mixed at the last."""
+
+    gather = LayerMix
+
+
+class SplitSluice(Sluice):
+    """Sluice network with G = 2 subspaces of each task's channels: a is 4 x 4, 0.95 own and 0.05 others.
+
+    Penalty: 0.1 * ||G1' G2||_F^2 of each task and stage. The columns of G_g are the weights of the units
+    that write subspace g, here those of a stage's last convolution, so that it vanishes when the subspaces
+    are orthogonal.
+    """
+
+    groups = 2
+    initial = 0.95, 0.05
+    weight = 0.1
+
+    def penalty(self, weights: Sequence[Tensor]) -> Tensor:
+        halves = (weight.flatten(1).chunk(2) for weight in weights)
+        return self.weight * _sum((first @ second.T).square().sum() for first, second in halves)
+
+
+class Nddr(Exchange):
+    """y_i = ReLU(BN_i(W_i [x_1, x_2])), 1x1 convolutions W_i without bias: NDDR-CNN (Gao et al. 2019, eq. 4).
+
+    W_i starts as `own` * I on the task's own features and (1 - `own`) * I on the other's; BN with momentum 0.05.
+    """
+
+    gather = Shortcut
+
+    def __init__(self, width: int, own: float) -> None:
+        super().__init__(width, own)
+        mixtures = torch.full((TASKS, TASKS), 1 - own).fill_diagonal_(own)
+        self.tasks = nn.ModuleList(
+            nn.Sequential(_diagonal(mixture, width), nn.BatchNorm2d(width, momentum=0.05), nn.ReLU())
+            for mixture in mixtures
+        )
+
+    def forward(self, states: Sequence[Tensor]) -> list[Tensor]:
+        joined = torch.cat(list(states), dim=1)
+        return [task(joined) for task in self.tasks]
+
+    @staticmethod
+    def cost(width: int, pixels: int) -> Cost:
+        one = cost.conv(TASKS * width, width, 1, pixels, bias=False), Cost(params=2 * width, macs=0)
+        return cost.total(*one * TASKS)
+
+
+SHARINGS: Mapping[spec.Sharing, type[Exchange]] = {
+    "none": Exchange,
+    "cross_stitch": CrossStitch,
+    "channel_cross_stitch": ChannelCrossStitch,
+    "sluice": Sluice,
+    "sluice_2": SplitSluice,
+    "nddr": Nddr,
+}
+
+
+def resized(features: Tensor, like: Tensor) -> Tensor:
+    """(N, C, H, W) at the height and width of `like`, bilinear."""
+    return F.interpolate(features, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _as_wide(features: Tensor, width: int) -> Tensor:
+    if features.shape[1] > width:
+        averaged: Tensor = features.unflatten(1, (-1, width)).mean(dim=1)
+        return averaged
+    return features.repeat(1, width // features.shape[1], 1, 1)
+
+
+def _diagonal(weights: Tensor, width: int) -> nn.Conv2d:
+    """A 1x1 convolution of concatenated states that starts as their weighted sum."""
+    layer = nn.Conv2d(len(weights) * width, width, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.kron(weights[None], torch.eye(width))[:, :, None, None])
+    return layer
+
+
+def _sum(terms: Iterable[Tensor]) -> Tensor:
+    first, *rest = terms
+    for term in rest:
+        first = first + term
+    return first

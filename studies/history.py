@@ -1,0 +1,245 @@
+"""A study as it happened: every trial with its epochs, read at once, for figures, pages and data frames."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nas.pareto import hypervolume
+from nas.types import EpochRow, Objective, ProbeCurve, StudyConfig
+from studies.best import Choice, choose
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
+
+    from studies.ledger import SqlLedger
+
+FEWEST_FOR_IMPORTANCE = 8
+"""Complete trials under which importances would say nothing."""
+
+OUTCOMES = ("front", "complete", "pruned", "duplicate", "over_limit", "failed", "running")
+"""What figures tell apart, in the order of their legends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One trial.
+
+    Attributes:
+        outcome: one of `OUTCOMES`.
+        reason: why it ended without values; empty for a complete one, None for one that has not ended.
+        values: every measured value of a complete trial.
+        last: of a pruned trial: what its last validated epoch showed, by objective.
+        same_as: of a duplicate: the trial that has its candidate.
+        hyperparameters: as the sampler drew them.
+        order: place of its end among the study's events; None while it has not ended.
+    """
+
+    number: int
+    outcome: str
+    reason: str | None
+    detail: str
+    digest: str | None
+    spec: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    hyperparameters: Mapping[str, Any]
+    values: Mapping[str, float]
+    last: Mapping[str, float]
+    same_as: int | None
+    params: int | None
+    macs: int | None
+    latency: float | None
+    peak_memory: float | None
+    seconds: float | None
+    started: float | None
+    ended: float | None
+    order: int | None
+    epochs_done: int
+    gates: tuple[Mapping[str, float], ...]
+    epochs: tuple[EpochRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """A study with all its trials.
+
+    Attributes:
+        trials: by number.
+        choice: the knee, by confirmed means where there are any; None while no trial is complete.
+        probes: probe curves of the front's members and of the least stable complete trial, by number.
+        importances: objective -> hyperparameter -> share of 1; empty with too few complete trials.
+    """
+
+    config: StudyConfig
+    trials: tuple[Trial, ...]
+    choice: Choice | None
+    probes: Mapping[int, ProbeCurve]
+    importances: Mapping[str, Mapping[str, float]]
+
+    @property
+    def complete(self) -> list[Trial]:
+        """Complete trials, those of the front among them."""
+        return [t for t in self.trials if t.outcome in ("front", "complete")]
+
+    @property
+    def front(self) -> list[Trial]:
+        """Trials that no other betters in all objectives, by the search's values, whatever a confirmation found."""
+        return [t for t in self.trials if t.outcome == "front"]
+
+    @property
+    def hypervolume(self) -> float:
+        """Of the front, from the objectives' reference points; 0 while it is empty."""
+        if not self.front:
+            return 0.0
+        objectives = self.config.objectives
+        values = np.array([[t.values[o.name] for o in objectives] for t in self.front])
+        return hypervolume(values, [o.reference for o in objectives], [o.direction == "maximize" for o in objectives])
+
+    @property
+    def knee(self) -> int | None:
+        return None if self.choice is None else self.choice.chosen.number
+
+    def trials_frame(self) -> pd.DataFrame:
+        """One row a trial: outcome, values, cost, times, hyperparameters; specs and recipes as dictionaries."""
+        import pandas as pd
+
+        names = [o.name for o in self.config.objectives]
+        rows = [
+            {
+                "number": t.number,
+                "outcome": t.outcome,
+                "reason": t.reason,
+                **{name: t.values.get(name) for name in names},
+                **{name: getattr(t, name) for name in ("params", "macs", "latency") if name not in names},
+                **{name: getattr(t, name) for name in ("seconds", "peak_memory", "epochs_done", "digest")},
+                "started": None if t.started is None else pd.Timestamp(t.started, unit="s", tz="UTC"),
+                "ended": None if t.ended is None else pd.Timestamp(t.ended, unit="s", tz="UTC"),
+                **t.hyperparameters,
+                "spec": dict(t.spec),
+                "recipe": dict(t.recipe),
+            }
+            for t in self.trials
+        ]
+        columns = None if rows else ["number", "outcome", "reason", *names]
+        return pd.DataFrame(rows, columns=columns).set_index("number")
+
+    def epochs_frame(self) -> pd.DataFrame:
+        """One row a trial and epoch: losses, validation figures where the epoch was validated, seconds."""
+        import dataclasses
+
+        import pandas as pd
+
+        columns = ["number", *(f.name for f in dataclasses.fields(EpochRow))]
+        rows = [{"number": t.number, **dataclasses.asdict(row)} for t in self.trials for row in t.epochs]
+        return pd.DataFrame(rows, columns=columns)
+
+    def front_frame(self) -> pd.DataFrame:
+        """The rows of `trials_frame` that are on the front, and whether each is the knee."""
+        frame = self.trials_frame()
+        frame = frame[frame["outcome"] == "front"]
+        return frame.assign(knee=frame.index == self.knee)
+
+
+def read_history(ledger: SqlLedger) -> History:
+    """Reads a study in a handful of queries, whatever its size.
+
+    Raises:
+        StorageError: the database cannot be read.
+    """
+    config = ledger.config
+    choice = choose(ledger) if ledger.objective_values() else None
+    front = set() if choice is None else set(choice.searched)
+    with ledger.storage.guard():
+        asked = {t.number: t for t in ledger.study.get_trials(deepcopy=False)}
+    first = ledger.trained_digests()
+    epochs = ledger.epochs_tables()
+    trials = []
+    for record in ledger.trials():
+        rows = tuple(epochs.get(record.number, ()))
+        reason = record.reason
+        trials.append(
+            Trial(
+                number=record.number,
+                outcome=_outcome(record.number, reason, front),
+                reason=reason,
+                detail=record.detail or "",
+                digest=record.digest,
+                spec=record.spec or {},
+                recipe=record.recipe or {},
+                hyperparameters=asked[record.number].params if record.number in asked else {},
+                values=record.values or {},
+                last={} if reason == "" else _last(rows, config.objectives, record.params, record.macs),
+                same_as=first.get(record.digest or "") if reason == "duplicate" else None,
+                params=record.params,
+                macs=record.macs,
+                latency=record.latency,
+                peak_memory=record.peak_memory,
+                seconds=record.seconds if record.seconds is not None else sum(row.seconds for row in rows) or None,
+                started=record.started,
+                ended=record.ended,
+                order=record.tell_order,
+                epochs_done=record.epochs_done or 0,
+                gates=tuple(record.gates or ()),
+                epochs=rows,
+            )
+        )
+    done = [t for t in trials if t.values]
+    wanted = sorted(front)
+    if done and "stability" in done[0].values:
+        wanted.append(min(done, key=lambda t: t.values.get("stability", 1.0)).number)
+    return History(
+        config=config,
+        trials=tuple(trials),
+        choice=choice,
+        probes={number: ledger.probe(number) for number in wanted},
+        importances=_importances(ledger, len(done)),
+    )
+
+
+def _outcome(number: int, reason: str | None, front: set[int]) -> str:
+    if reason is None:
+        return "running"
+    if reason == "":
+        return "front" if number in front else "complete"
+    if reason in ("duplicate", "over_limit"):
+        return reason
+    return "pruned" if reason in ("stopped", "diverged", "out_of_memory") else "failed"
+
+
+def _last(
+    rows: tuple[EpochRow, ...], objectives: tuple[Objective, ...], params: int | None, macs: int | None
+) -> dict[str, float]:
+    validated = [row for row in rows if row.psnr is not None]
+    if not validated:
+        return {}
+    last = validated[-1]
+    known = {"psnr": last.psnr, "accuracy": last.accuracy, "stability": last.stability, "params": params, "macs": macs}
+    return {o.name: float(value) for o in objectives if (value := known.get(o.name)) is not None}
+
+
+def _importances(ledger: SqlLedger, complete: int) -> dict[str, dict[str, float]]:
+    """PED-ANOVA (Watanabe 2023), which ranks by how much a hyperparameter decides about LOW values."""
+    if complete < FEWEST_FOR_IMPORTANCE:
+        return {}
+    import optuna
+
+    result = {}
+    for index, objective in enumerate(ledger.config.objectives):
+        sign = -1.0 if objective.direction == "maximize" else 1.0
+        with warnings.catch_warnings(), ledger.storage.guard():
+            warnings.simplefilter("ignore")
+            result[objective.name] = optuna.importance.get_param_importances(
+                ledger.study,
+                evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
+                target=_turned(index, sign),
+            )
+    return result
+
+
+def _turned(index: int, sign: float) -> Callable[[optuna.trial.FrozenTrial], float]:
+    return lambda trial: sign * float(trial.values[index])

@@ -1,0 +1,98 @@
+"""A study for notebooks and scripts: data frames, figures, the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.errors import ConfigError
+from studies.best import Choice, choose
+from studies.history import History, read_history
+from studies.storage import open_study as open_ledger
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from studies.ledger import SqlLedger
+
+
+class Study:
+    """One stored study, as it was when it was opened; `refresh` reads it again.
+
+    Attributes:
+        ledger: the study itself.
+        history: everything that was read.
+    """
+
+    def __init__(self, ledger: SqlLedger) -> None:
+        self.ledger = ledger
+        self.history: History = read_history(ledger)
+
+    def refresh(self) -> Study:
+        """Reads the study again."""
+        self.history = read_history(self.ledger)
+        return self
+
+    def trials(self) -> pd.DataFrame:
+        """One row a trial, by number: outcome, values, cost, times, hyperparameters, spec and recipe."""
+        return self.history.trials_frame()
+
+    def epochs(self) -> pd.DataFrame:
+        """One row a trial and epoch: losses, validation figures where there are any, seconds."""
+        return self.history.epochs_frame()
+
+    def front(self) -> pd.DataFrame:
+        """The rows of `trials` on the Pareto front, and which of them is the knee."""
+        return self.history.front_frame()
+
+    def choose(self, pick: str = "knee", **prefer: float) -> Choice:
+        """A member of the front with the reason: ``choose("psnr")``, ``choose(psnr=2)``; see `studies.best.choose`."""
+        return choose(self.ledger, pick=pick, prefer=prefer)
+
+    def figures(self) -> dict[str, go.Figure]:
+        """Every figure of the report that the study has enough trials for, by name."""
+        from studies.plots import all_plots
+
+        figures = {}
+        for plot in all_plots(self.history):
+            if plot.figure is not None:
+                figures[plot.name] = plot.figure.update_layout(template="plotly", title=plot.title)
+        return figures
+
+    def figure(self, name: str) -> go.Figure:
+        """One figure. Raises ConfigError that lists the names there are."""
+        figures = self.figures()
+        if name not in figures:
+            raise ConfigError(f"no figure {name!r}; there are {', '.join(figures) or 'none yet'}")
+        return figures[name]
+
+    def report(self, to: Path | str) -> Path:
+        """Writes the offline page; returns where it is."""
+        from studies.report import write_report
+
+        write_report(self.ledger, Path(to))
+        return Path(to)
+
+    def close(self) -> None:
+        """Closes the connections to the database."""
+        self.ledger.close()
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+
+def open_study(name: str, storage: str | None = None) -> Study:
+    """Opens a stored study.
+
+    Args:
+        name: of the study.
+        storage: SQLAlchemy URL or SQLite file; ``runs/studies.db`` when left out.
+
+    Raises:
+        StorageError, StudyError: there is no such database or study.
+    """
+    return Study(open_ledger(name, storage))

@@ -1,0 +1,125 @@
+"""The file of finished runs, and the worker processes that fill it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import runs
+from benchmarks.runs import Job, Setting, append, missing, note_session, perform, perform_all, read, sessions, task_of
+from nas.types import Candidate, Recipe
+from search_spaces.unet.spec import UNetSpec
+
+SPEC = UNetSpec(
+    levels=2,
+    width=4,
+    growth="constant",
+    fusion="add",
+    gate="scalar",
+    resampling="average",
+    block="conv",
+    norm="batch",
+    kernel=3,
+)
+RECIPE = Recipe(epochs=1, batch_size=32, learning_rate=0.003, weight_decay=0.0, classification_weight=0.3)
+SETTING = Setting(data="digits", subset=40, noise="gaussian:25", epochs=1)
+JOB = Job(setting=SETTING, candidate=Candidate(spec=SPEC, recipe=RECIPE), seed=0)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As in a worker: two threads on busy cores are many times slower than one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def diverging() -> Job:
+    return replace(JOB, candidate=Candidate(spec=SPEC, recipe=replace(RECIPE, learning_rate=1e30)))
+
+
+def test_what_is_appended_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "results.jsonl"
+    assert read(path) == {}
+    note_session(path, {"date": "today"})
+    append(path, {"key": "a", "psnr": 20.0})
+    append(path, {"key": "b", "psnr": 21.0})
+    assert read(path) == {"a": {"key": "a", "psnr": 20.0}, "b": {"key": "b", "psnr": 21.0}}
+    assert sessions(path) == [{"date": "today"}]
+
+
+def test_a_line_that_was_cut_short_costs_only_itself(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    append(path, {"key": "a"})
+    with path.open("a") as file:
+        file.write('{"key":"b","psn')
+    assert set(read(path)) == {"a"}
+    append(path, {"key": "c"})
+    assert set(read(path)) == {"a", "c"}
+
+
+def test_equal_runs_are_one_and_finished_ones_are_not_missing(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    other = replace(JOB, seed=1)
+    assert missing([JOB, replace(JOB), other], path) == [JOB, other]
+    append(path, {"key": JOB.key})
+    assert missing([JOB, other], path) == [other]
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        replace(JOB, seed=1),
+        replace(JOB, setting=replace(SETTING, noise="gaussian:50")),
+        replace(JOB, setting=replace(SETTING, subset=41)),
+        replace(JOB, candidate=replace(JOB.candidate, recipe=replace(RECIPE, epochs=2))),
+    ],
+)
+def test_whatever_changes_the_result_changes_the_key(job: Job) -> None:
+    assert job.key != JOB.key
+
+
+def test_where_the_files_lie_does_not(tmp_path: Path) -> None:
+    assert replace(JOB, setting=replace(SETTING, root=tmp_path)).key == JOB.key
+
+
+def test_a_run_is_judged_and_repeats_itself() -> None:
+    first, second = perform(JOB), perform(JOB)
+    assert {name for name in first if first[name] != second[name]} <= {"seconds"}
+    assert 0 <= first["accuracy"] <= 100
+    assert len(first["gates"]) == 1
+    json.dumps(first, allow_nan=False)
+
+
+def test_the_task_is_what_the_data_makes_of_it() -> None:
+    assert task_of(SETTING).classes == 10
+
+
+def test_divergence_is_a_result() -> None:
+    found = perform(diverging())
+    assert "loss" in found["diverged"]
+    assert found["stability"] == 0.0
+    assert "psnr" not in found
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_estimate_grows_with_the_runs() -> None:
+    one = runs.estimate([JOB])
+    assert 0 < one < 0.1
+    many = runs.estimate([replace(JOB, seed=seed) for seed in range(100)])
+    assert many > 10 * one
+
+
+@pytest.mark.slow
+def test_the_workers_fill_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    jobs = [replace(JOB, seed=seed) for seed in range(2)]
+    assert perform_all(jobs, path)
+    assert set(read(path)) == {job.key for job in jobs}
+    assert not missing(jobs, path)

@@ -1,0 +1,86 @@
+"""``search --baselines``: the reference networks of a study's space come first, once."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from nas.search import RunOptions
+from search_spaces import get_space
+from search_spaces.unet.references import reference
+from studies.launch import Search, SearchRequest, prepare
+from studies.storage import open_study
+
+ASSET = Path(__file__).parents[1] / "assets" / "studies-0.1.db"
+OPTIONS = RunOptions(trials=20)
+
+
+def prepared(folder: Path, **asked: Any) -> Search:
+    request = SearchRequest(study="s", storage=f"sqlite:///{folder / 's.db'}", epochs=3, baselines=True)
+    return prepare(replace(request, **asked), OPTIONS)
+
+
+def waiting(search: Search) -> list[str]:
+    trials = search.ledger.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    return [trial.user_attrs["baseline"] for trial in trials]
+
+
+def test_a_study_begins_with_the_references_in_its_space(tmp_path: Path) -> None:
+    search = prepared(tmp_path)
+    names = waiting(search)
+    assert names[:2] == ["unet", "attention-unet"]
+    assert len(names) == 12
+    assert search.notes == (
+        f"baselines: {', '.join(names)}",
+        "left out: addunet-denoise (not in the study's space), single-task-denoise (not in the study's space), "
+        "single-task-classify (not in the study's space)",
+    )
+    for name in names:
+        trial = search.ledger.study.ask(search.ledger.distributions)
+        found = search.space.decode(trial.params, search.ledger.config.task, 3)
+        assert found == reference(name, search.ledger.config.task, epochs=3)
+
+
+def test_they_are_enqueued_only_once(tmp_path: Path) -> None:
+    first = prepared(tmp_path)
+    first.ledger.study.ask(first.ledger.distributions)
+    again = prepared(tmp_path)
+    assert waiting(again) == waiting(first)
+    assert len(again.ledger.study.get_trials()) == 12
+    assert again.notes[0] == "baselines: none that the study does not hold"
+
+
+def test_what_a_smaller_space_or_a_limit_leaves_out_is_said(tmp_path: Path) -> None:
+    search = prepared(tmp_path, space="multi_resnet", max_params=8_000)
+    assert waiting(search) == ["multi-resnet-none-added"]
+    assert "multi-resnet (over the limit of params)" in search.notes[1]
+    assert "addunet (" in search.notes[1]
+
+
+def test_a_study_of_version_1_takes_what_it_can_express(tmp_path: Path) -> None:
+    (tmp_path / "s.db").write_bytes(ASSET.read_bytes())
+    search = prepared(tmp_path, study="first", epochs=None)
+    assert search.ledger.config.space_version == 1
+    assert waiting(search) == ["unet", "residual-unet", "hard-sharing"]
+    assert "addunet (not in the study's space)" in search.notes[1]
+    assert "unet++ (fusion dense is not in the study's space)" in search.notes[1]
+
+
+def test_a_study_of_version_1_decodes_to_the_candidates_that_it_trained(tmp_path: Path) -> None:
+    (tmp_path / "s.db").write_bytes(ASSET.read_bytes())
+    ledger = open_study("first", f"sqlite:///{tmp_path / 's.db'}")
+    params = {trial.number: trial.params for trial in ledger.study.get_trials(deepcopy=False)}
+    records = ledger.trials()
+    assert records
+    for record in records:
+        decoded = get_space("unet").decode(params[record.number], ledger.config.task, ledger.config.epochs)
+        assert decoded.digest == record.digest
+
+
+def test_a_space_without_references_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("search_spaces.unet.space.UNetSpace.baselines")
+    search = prepared(tmp_path)
+    assert search.notes == ("baselines: space unet has none",)
+    assert waiting(search) == []

@@ -1,0 +1,113 @@
+"""A space of the user's own, given as module:object: the worked example of the documentation, executed."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from unet_strategies import DIGITS, points
+
+from nas.errors import ConfigError
+from search_spaces import get_space, known_space
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = (ROOT / "docs" / "own-space.md").read_text()
+MODULE = re.search(r"```python\n(.*?)```", EXAMPLE, re.DOTALL)[1]
+COMMANDS = re.search(r"```sh\n(.*?)```", EXAMPLE, re.DOTALL)[1].splitlines()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "chains.py").write_text(MODULE)
+    return folder
+
+
+@pytest.fixture
+def space(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield get_space("chains:SPACE")
+    sys.modules.pop("chains", None)
+
+
+def test_the_example_is_a_space_from_the_current_folder(space: Any) -> None:
+    @settings(deadline=None)
+    @given(points(space.distributions(DIGITS)))
+    def laws(params: dict[str, Any]) -> None:
+        candidate = space.decode(params, DIGITS, 3)
+        assert space.decode(space.encode(candidate), DIGITS, 3) == candidate
+        assert space.spec(candidate.spec.to_dict()) == candidate.spec
+
+    laws()
+    candidate = space.decode({"depth": 3, "width": 8, "learning_rate": 0.01}, DIGITS, 3)
+    network = space.build(candidate.spec, DIGITS)
+    denoised, logits = network(torch.rand(2, 1, 8, 8))
+    assert denoised.shape == (2, 1, 8, 8)
+    assert logits.shape == (2, 10)
+    assert space.cost(candidate.spec, DIGITS).params == sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_example_run(folder: Path) -> None:
+    quick = {"search": ["--trials", "2", "--epochs", "1", "--subset", "60", "--cpus-per-trial", "0.5"]}
+    for line in COMMANDS:
+        command = line.split()[1:] + quick.get(line.split()[1], [])
+        done = subprocess.run(
+            [sys.executable, ROOT / "app_cli.py", *command], cwd=folder, capture_output=True, text=True, timeout=240
+        )
+        assert done.returncode == 0, done.stderr
+    shown = subprocess.run(
+        [sys.executable, ROOT / "app_cli.py", "studies", "show", "chains", "--json"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    facts = json.loads(shown.stdout)
+    assert facts["config"]["space"] == "chains:SPACE"
+    assert facts["counts"]["trained"] == 2
+    assert facts["counts"]["failed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "message"),
+    [
+        ("absent_module:SPACE", None, "cannot be imported (ModuleNotFoundError: No module named 'absent_module')"),
+        ("own_a:SPACE", "", "cannot be imported (AttributeError: "),
+        ("own_b:SPACE", "raise RuntimeError('planted')", "own_b.py line 1); give module:object"),
+        ("own_c:SPACE", "SPACE = 3", "lacks 'name'; give an object with name, version, distributions, decode"),
+        ("own_d:", "", "cannot be imported"),
+        (":SPACE", None, "cannot be imported (ValueError: Empty module name)"),
+        ("search_spaces:SPACES", None, "lacks 'name'"),
+        (
+            "search_spaces.unet.space:UNetSpace",
+            None,
+            "calls itself <member 'name' of 'UNetSpace' objects>; set its name to 'search_spaces.unet.space:UNetSpace'",
+        ),
+    ],
+)
+def test_what_is_no_space_is_refused_in_one_line(
+    name: str, source: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    if source is not None:
+        (tmp_path / f"{name.split(':')[0]}.py").write_text(source)
+    with pytest.raises(ConfigError) as refused:
+        get_space(name)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_name_that_is_not_the_users_own_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "planted.py").write_text("raise SystemExit('ran')")
+    with pytest.raises(ConfigError, match="search space 'planted:SPACE' is unknown"):
+        known_space("planted:SPACE")
+    assert "planted" not in sys.modules

@@ -1,0 +1,66 @@
+"""Notes for Optuna Dashboard: each once, those of people untouched; and the pictures that it asks for."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna_dashboard import get_note, save_note
+from study_samples import Driver, make_measurement
+
+from nas.checkpoint import save_strip
+from studies.dashboard import Pictures
+from studies.ledger import SqlLedger
+from studies.notes import annotate
+from studies.storage import files_dir
+
+
+def test_every_ended_trial_gets_a_note_once(ledger: SqlLedger, driver: Driver) -> None:
+    driver.complete(psnr=21.5)
+    failed = driver.start()
+    ledger.fail(failed, "exception", detail="Traceback\nValueError: no such thing")
+    driver.start()  # goes on
+    assert annotate(ledger) == 2
+    assert annotate(ledger) == 0
+    done, gone, running = (get_note(_with_study(ledger, number)) for number in range(3))
+    assert "psnr 21.5 dB" in done
+    assert "1,000,000 parameters" in done
+    assert "depth 1000" in done
+    assert "ValueError: no such thing" in gone
+    assert running == ""
+    assert ledger.command in get_note(ledger.study)
+
+
+def test_what_people_wrote_stays(ledger: SqlLedger, driver: Driver) -> None:
+    save_note(ledger.study, "mine")
+    driver.complete()
+    assert annotate(ledger) == 1
+    assert get_note(ledger.study) == "mine"
+
+
+def test_a_picture_is_found_by_its_artifact(ledger: SqlLedger, driver: Driver, tmp_path: Path) -> None:
+    number = driver.start()
+    folder = files_dir(ledger.storage.url, "first")
+    save_strip(b"picture", folder, number)
+    ledger.complete(number, make_measurement(), strip=True)
+    (key,) = [key for key in ledger.study.trials[number].system_attrs if key.startswith("artifacts:")]
+    pictures = Pictures(ledger.storage)
+    with pictures.open_reader(key.removeprefix("artifacts:")) as file:
+        assert file.read() == b"picture"
+    pictures.remove(key.removeprefix("artifacts:"))
+    with pytest.raises(ArtifactNotFound):
+        pictures.open_reader(key.removeprefix("artifacts:"))
+    with pytest.raises(ArtifactNotFound):
+        pictures.open_reader("../../etc/passwd")
+    pictures.write("ab12-34-56", io.BytesIO(b"upload"))
+    with pictures.open_reader("ab12-34-56") as file:
+        assert file.read() == b"upload"
+
+
+def _with_study(ledger: SqlLedger, number: int):  # type: ignore[no-untyped-def]
+    import optuna
+
+    trial_id = ledger.storage.optuna.get_trial_id_from_study_id_trial_number(ledger.study._study_id, number)
+    return optuna.Trial(ledger.study, trial_id)

@@ -1,0 +1,93 @@
+"""A study's precision is chosen once, when the study is made, and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import nas.fit
+from nas.errors import StudyError
+from nas.search import RunOptions
+from nas.training import TrainingData
+from nas.types import Recipe, StudyConfig, Task
+from studies.launch import TIMED_CANDIDATES, Search, SearchRequest, prepare
+
+
+def made(folder: Path, cpus: float = 1.0, **asked: Any) -> Search:
+    """The study ``new``, made or opened by such a request."""
+    request = SearchRequest(study="new", storage=f"sqlite:///{folder / 's.db'}", epochs=3)
+    search = prepare(replace(request, **asked), RunOptions(trials=1, cpus_per_trial=cpus))
+    search.ledger.close()
+    return search
+
+
+def config(folder: Path, cpus: float = 1.0, **asked: Any) -> StudyConfig:
+    return made(folder, cpus, **asked).ledger.config
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What was timed, each time; bf16 is the faster one then."""
+    calls: list[dict[str, Any]] = []
+
+    def faster(networks: Sequence[tuple[nn.Module, Recipe]], task: Task, data: TrainingData, steps: int) -> str:
+        params = [sum(p.numel() for p in network.parameters()) for network, _ in networks]
+        calls.append({"params": params, "threads": torch.get_num_threads(), "images": len(data)})
+        return "bf16"
+
+    monkeypatch.setattr(nas.fit, "faster_for", faster)
+    return calls
+
+
+def test_the_faster_precision_is_kept(tmp_path: Path, timed: list[dict[str, Any]]) -> None:
+    before = torch.get_num_threads()
+    assert config(tmp_path, cpus=3, max_params=30_000).precision == "bf16"
+    assert torch.get_num_threads() == before
+    assert [call["threads"] for call in timed] == [3]
+    assert len(timed[0]["params"]) == TIMED_CANDIDATES
+    assert max(timed[0]["params"]) <= 30_000
+    assert config(tmp_path, cpus=3).precision == "bf16"
+    assert config(tmp_path, cpus=3, precision="auto").precision == "bf16"
+    assert len(timed) == 1
+    with pytest.raises(StudyError, match="precision: study has bf16, asked for fp32"):
+        config(tmp_path, precision="fp32")
+
+
+def test_what_is_asked_for_is_not_timed(tmp_path: Path, timed: list[dict[str, Any]]) -> None:
+    assert config(tmp_path, precision="fp32").precision == "fp32"
+    assert config(tmp_path, study="other", precision="bf16").precision == "bf16"
+    assert timed == []
+
+
+def test_a_warm_start_keeps_the_precision_of_what_it_begins_with(tmp_path: Path, timed: list[dict[str, Any]]) -> None:
+    config(tmp_path, study="old", precision="fp32")
+    assert config(tmp_path, warm_start="old").precision == "fp32"
+    assert timed == []
+
+
+def test_timing_says_one_of_both(tmp_path: Path) -> None:
+    state = torch.get_rng_state()
+    assert config(tmp_path, max_params=20_000).precision in ("fp32", "bf16")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_limits_that_no_candidate_keeps_leave_fp32(tmp_path: Path) -> None:
+    assert config(tmp_path, max_params=1).precision == "fp32"
+
+
+def test_candidates_that_cannot_be_timed_leave_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any, **named: Any) -> str:
+        raise RuntimeError("no layer like that")
+
+    monkeypatch.setattr(nas.fit, "faster_for", broken)
+    before = torch.get_num_threads()
+    search = made(tmp_path, cpus=3)
+    assert search.ledger.config.precision == "fp32"
+    assert "precision: fp32, as candidates could not be timed (RuntimeError: no layer like that)" in search.notes
+    assert torch.get_num_threads() == before

@@ -1,0 +1,206 @@
+"""``train`` and ``denoise`` from the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_samples import ROOT, Said
+from PIL import Image
+
+Run = Callable[..., Said]
+
+SPEC = {
+    "levels": 2,
+    "width": 8,
+    "growth": "constant",
+    "fusion": "add",
+    "gate": "none",
+    "resampling": "average",
+    "block": "residual",
+    "norm": "none",
+    "kernel": 3,
+    "prediction": "noise",
+    "tasks": "denoise",
+}
+OPTIONS = ["--noise", "gaussian:25", "--epochs", "2", "--patch", "16", "--threads", "1", "--precision", "fp32"]
+
+
+def photograph(height: int, width: int, channels: int = 1, seed: int = 0) -> np.ndarray:
+    """Smooth shapes with noise, (H, W) or (H, W, C), uint8."""
+    down, right = np.mgrid[0:height, 0:width]
+    planes = [120 + 80 * np.sin(down / (5 + i) + seed) * np.cos(right / (7 + i)) for i in range(channels)]
+    noisy = np.stack(planes, 2) + np.random.default_rng(seed).normal(0, 20, (height, width, channels))
+    return noisy.clip(0, 255).astype(np.uint8).squeeze()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photographs, a spec, and a training of it with its bundle."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "images").mkdir()
+    for i in range(8):
+        Image.fromarray(photograph(48 + i, 64, seed=i)).save(folder / "images" / f"{i}.png")
+    (folder / "spec.json").write_text(json.dumps(SPEC))
+    command = ["train", "spec.json", "--data", "images:images", *OPTIONS, "--to", "out", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "app_cli.py"), *command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    (folder / "said.json").write_text(done.stdout)
+    (folder / "said.err").write_text(done.stderr)
+    return folder
+
+
+@pytest.fixture
+def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "here"
+    shutil.copytree(trained, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_a_training_leaves_a_bundle_with_test_numbers(here: Path) -> None:
+    result = json.loads((here / "said.json").read_text())
+    facts = json.loads((here / "out/bundle/architecture.json").read_text())["facts"]
+    assert result["split"] == facts["split"] == "test"
+    assert result["psnr"] == facts["values"]["psnr"]
+    assert result["noisy_psnr"] == pytest.approx(20.17, abs=0.3)
+    assert facts["data"] == "images:images", "no folder of this machine"
+    assert facts["training"]["augmentation"] == "flips and quarter turns"
+    assert "epoch 2/2: PSNR" in (here / "said.err").read_text()
+    assert "augmentation: flips and quarter turns" in (here / "said.err").read_text()
+
+
+def test_evaluate_finds_the_figures_of_a_training_on_the_photographs_that_it_left_out(here: Path, run: Run) -> None:
+    result = json.loads((here / "said.json").read_text())
+    said = run("evaluate", "out/bundle", "--data", "images:images", "--json")
+    assert said.code == 0, said.err
+    found = json.loads(said.out)
+    assert (found["split"], found["images"]) == ("test", result["images"])
+    for name in ("psnr", "ssim", "noisy_psnr"):
+        assert found["levels"][0][name] == pytest.approx(result[name], abs=1e-4)
+
+
+def test_the_same_command_again_has_nothing_to_do_and_another_is_refused(here: Path, run: Run) -> None:
+    # The data's name in the folder is the place where it was trained, so the photographs are read from there.
+    source = json.loads((here / "out/run.json").read_text())["configuration"]["data"]
+    command = ["train", "spec.json", "--data", source, *OPTIONS, "--to", "out"]
+    said = run(*command)
+    assert said.code == 0, said.err
+    assert "trained already" in said.err
+    said = run(*command, "--learning-rate", "0.001")
+    assert said.code == 2
+    assert said.err.strip().splitlines()[-1].startswith("error: --to out holds another training: learning_rate is")
+
+
+@pytest.mark.slow
+def test_a_reference_is_trained_with_classes(here: Path, run: Run) -> None:
+    said = run(
+        "train", "unet", "--subset", "60", "--epochs", "1", "--threads", "1", "--to", "digits", "--quiet", "--json"
+    )
+    assert said.code == 0, said.err
+    assert said.err == ""
+    result = json.loads(said.out)
+    assert 0 <= result["accuracy"] <= 100
+    assert result["images"] == 359
+    said = run("denoise", "digits/bundle", "images/0.png", "--to", "classed", "--json")
+    assert json.loads(said.out)["images"][0]["label"] in list("0123456789")
+
+
+def test_every_kind_of_image_comes_out_under_its_name(here: Path, run: Run) -> None:
+    (here / "in/deeper").mkdir(parents=True)
+    Image.fromarray(photograph(40, 30)).save(here / "in/gray.png")
+    Image.fromarray(photograph(41, 33, 3)).save(here / "in/colour.jpg")
+    Image.fromarray(photograph(23, 37, 4)).save(here / "in/deeper/clear.png")
+    Image.fromarray(photograph(20, 21).astype(np.uint16) * 257).save(here / "in/deep.tif")
+    said = run("denoise", "out/bundle", "in", "--to", "restored")
+    assert said.code == 0, said.err
+    files = {path.relative_to(here / "restored").as_posix() for path in (here / "restored").rglob("*.*")}
+    assert files == {"gray.png", "colour.jpg", "deeper/clear.png", "deep.tif"}
+    for name in files:
+        with Image.open(here / "in" / name) as before, Image.open(here / "restored" / name) as after:
+            assert (before.size, before.mode, before.format) == (after.size, after.mode, after.format)
+            if name == "deeper/clear.png":
+                assert before.getchannel("A").tobytes() == after.getchannel("A").tobytes()
+            else:
+                assert before.tobytes() != after.tobytes()
+
+
+def test_a_gray_network_restores_each_channel_and_tiles_and_onnx_agree(here: Path, run: Run) -> None:
+    colour = photograph(90, 110, 3)
+    Image.fromarray(colour).save("colour.png")
+    for i in range(3):
+        Image.fromarray(colour[..., i]).save(f"{i}.png")
+    images = ["colour.png", "0.png", "1.png", "2.png"]
+    assert run("denoise", "out/bundle", *images, "--to", "a").code == 0
+    whole = np.asarray(Image.open("a/colour.png"))
+    apart = np.stack([np.asarray(Image.open(f"a/{i}.png")) for i in range(3)], 2)
+    assert abs(whole.astype(int) - apart).max() <= 1
+    said = run("denoise", "out/bundle", "colour.png", "--to", "b", "--tile", "32", "--json")
+    assert json.loads(said.out)["images"][0]["tiles"] == 12
+    assert abs(whole.astype(int) - np.asarray(Image.open("b/colour.png"))).max() <= 1
+    assert run("denoise", "out/bundle", "colour.png", "--to", "c", "--onnx").code == 0
+    assert abs(whole.astype(int) - np.asarray(Image.open("c/colour.png"))).max() <= 1
+
+
+def test_broken_images_are_refused_and_the_rest_goes_on(here: Path, run: Run) -> None:
+    (here / "broken.png").write_bytes((here / "images/0.png").read_bytes()[:200])
+    said = run("denoise", "out/bundle", "broken.png", "missing.png", "images/1.png", "--to", "restored")
+    assert said.code == 2
+    lines = said.err.strip().splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("error: image ") for line in lines)
+    assert [path.name for path in (here / "restored").iterdir()] == ["1.png"]
+
+
+def test_nothing_is_written_over(here: Path, run: Run) -> None:
+    before = (here / "images/0.png").read_bytes()
+    said = run("denoise", "out/bundle", "images/0.png", "--to", "images")
+    assert said.code == 2
+    assert "images/0.png exists; remove it, or choose another --to" in said.err
+    assert (here / "images/0.png").read_bytes() == before
+
+
+def test_a_link_does_not_lead_out_of_the_target(here: Path, run: Run) -> None:
+    (here / "in/deeper").mkdir(parents=True)
+    shutil.copy("images/0.png", "in/deeper/0.png")
+    (here / "restored").mkdir()
+    (here / "elsewhere").mkdir()
+    (here / "restored/deeper").symlink_to(here / "elsewhere")
+    said = run("denoise", "out/bundle", "in", "--to", "restored")
+    assert said.code == 2
+    assert "leads out of" in said.err
+    assert not list((here / "elsewhere").iterdir())
+
+
+@pytest.mark.slow
+def test_a_photograph_of_12_million_pixels_needs_less_than_3_gib(here: Path) -> None:
+    random = np.random.default_rng(0)
+    Image.fromarray(random.integers(0, 256, (3000, 4000, 3), np.uint8)).save("large.jpg")
+    script = (
+        "import resource, sys, app_cli\n"
+        "sys.argv = ['skipnas', 'denoise', 'out/bundle', 'large.jpg', '--to', 'restored']\n"
+        "try:\n    app_cli.main()\nexcept SystemExit as stop:\n    code = stop.code\n"
+        "print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    code, peak = done.stdout.split()[-2:]
+    assert code == "0", done.stderr
+    assert int(peak) < 3 * 2**20

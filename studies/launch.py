@@ -381,7 +381,7 @@ def study_precision(
     device: str,
     threads: int,
 ) -> tuple[str, str]:
-    """The precision in which candidates of the space are trained faster, and what kept it from being found, if anything.
+    """The precision in which candidates of the space are trained faster, and what kept it from being found.
 
     On CPUs it is timed on this machine, with as many threads as a trial gets; on GPUs it is bf16 where this machine has
     one that knows it. It is fp32 where nothing can be said: no such GPU here, or a candidate cannot be trained, which

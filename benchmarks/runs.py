@@ -13,19 +13,21 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nas.data import Dataset, Split, load
 from nas.types import Candidate, Task, canonical_json, digest_of
 from search_spaces import get_space
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from nas.evaluation import Evaluation
 
 WORKERS = 2
@@ -85,6 +87,9 @@ class Job:
         )
 
 
+J = TypeVar("J", bound=Job)
+
+
 def read(path: Path) -> dict[str, Record]:
     """Finished runs by key. A line that is no record (cut short, or about a session) is passed over."""
     records: dict[str, Record] = {}
@@ -129,16 +134,19 @@ def _lines(path: Path) -> Iterable[dict[str, Any]]:
             yield value
 
 
-def missing(jobs: Sequence[Job], path: Path) -> list[Job]:
+def missing(jobs: Sequence[J], path: Path) -> list[J]:
     """Those of `jobs` that the file lacks, each run once."""
     done = read(path)
     return list({job.key: job for job in jobs if job.key not in done}.values())
 
 
-def perform_all(jobs: Sequence[Job], path: Path) -> bool:
+def perform_all(jobs: Sequence[J], path: Path, work: Callable[[J], dict[str, Any]] | None = None) -> bool:
     """Performs the jobs and appends each as it ends. False when it was stopped.
 
     After Ctrl-C what is running is finished and kept; when a worker is killed, what ran in it is lost.
+
+    Args:
+        work: makes the record of a job, in a worker; `perform` unless said otherwise.
     """
     os.environ["OMP_NUM_THREADS"] = "1"
     started = time.perf_counter()
@@ -146,7 +154,7 @@ def perform_all(jobs: Sequence[Job], path: Path) -> bool:
     kept: set[Future[dict[str, Any]]] = set()
     futures: list[Future[dict[str, Any]]] = []
     try:
-        futures += [pool.submit(perform, job) for job in jobs]
+        futures += [pool.submit(work or perform, job) for job in jobs]
         for future in as_completed(futures):
             append(path, future.result())
             kept.add(future)
@@ -189,12 +197,15 @@ def task_of(setting: Setting) -> Task:
     return Task(channels=channels, classes=len(data.classes), height=height, width=width, noise=setting.noise)
 
 
-def perform(job: Job) -> dict[str, Any]:
-    """Trains and judges one run, in this process. A run that diverges is a result: its reason and stability."""
+def trained(job: Job, change: Callable[[nn.Module], None] = lambda network: None) -> tuple[Evaluation, str]:
+    """Trains one run in this process. Returns it as far as it came, and why it diverged, if it did.
+
+    Args:
+        change: what is done to the fresh network first.
+    """
     import torch
 
     from nas.evaluation import Evaluation
-    from nas.stability import stability
     from nas.training import DeviceData, Diverged
 
     # A worker sees the settings one after the other, so one is enough to keep.
@@ -204,37 +215,45 @@ def perform(job: Job) -> dict[str, Any]:
         _device.update({"for": job.setting, "task": task, "data": data})
     task, data = _device["task"], _device["data"]
     space, spec = get_space("unet"), job.candidate.spec
-    cost = space.cost(spec, task)
+
+    def build() -> nn.Module:
+        network = space.build(spec, task)
+        change(network)
+        return network
+
     evaluation = Evaluation(
-        lambda: space.build(spec, task),
-        task,
-        job.candidate.recipe,
-        data,
-        cost,
-        seed=job.seed,
-        precision=PRECISION,
+        build, task, job.candidate.recipe, data, space.cost(spec, task), seed=job.seed, precision=PRECISION
     )
+    try:
+        while not evaluation.done:
+            evaluation.advance()
+    except Diverged as reason:
+        return evaluation, str(reason)
+    return evaluation, ""
+
+
+def perform(job: Job) -> dict[str, Any]:
+    """Trains and judges one run, in this process. A run that diverges is a result: its reason and stability."""
+    from nas.stability import stability
+
+    evaluation, diverged = trained(job)
     record: dict[str, Any] = {
         "key": job.key,
         "data": job.setting.data,
         "noise": job.setting.noise,
         "seed": job.seed,
         "candidate": job.candidate.digest,
-        "params": cost.params,
-        "macs": cost.macs,
+        "params": evaluation.cost.params,
+        "macs": evaluation.cost.macs,
+        **_curve(evaluation),
     }
-    try:
-        while not evaluation.done:
-            evaluation.advance()
-    except Diverged as reason:
+    if diverged:
         training = evaluation.training
         score = stability(training.probe_curve(), training.step / training.total_steps)
-        lost = {"diverged": str(reason), "stability": score, "seconds": round(evaluation.seconds, 2)}
-        return {**record, **_curve(evaluation), **lost}
+        return {**record, "diverged": diverged, "stability": score, "seconds": round(evaluation.seconds, 2)}
     measured = evaluation.measurement()
     return {
         **record,
-        **_curve(evaluation),
         **{name: measured.values[name] for name in ("psnr", "accuracy", "stability") if name in measured.values},
         "gates": [gate["mean"] for gate in measured.gates],
         "seconds": round(measured.seconds, 2),

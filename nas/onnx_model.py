@@ -19,6 +19,7 @@ from torch import Tensor
 
 from nas.errors import BundleError
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 INPUT = "noisy"
@@ -59,10 +60,10 @@ def open_onnx(file: Path) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     return run
 
 
-def _foreign(call: Callable[[bytes], T], content: bytes) -> T:
-    """What a library makes of a stranger's file; protobuf and ONNX Runtime refuse it with kinds of no common base."""
+def _foreign(call: Callable[[A], T], given: A) -> T:
+    """What a library makes of a stranger's file; protobuf, ONNX and its runtime refuse it with many kinds."""
     try:
-        return call(content)
+        return call(given)
     except MemoryError:
         raise
     except Exception as error:
@@ -125,7 +126,7 @@ def _check(model: onnx.ModelProto) -> None:
                 raise BundleError(f"tensor {tensor.name!r} lies in another file")
     if model.functions:
         raise BundleError(f"function {model.functions[0].name!r} is not of ONNX")
-    onnx.checker.check_model(model)
+    _foreign(onnx.checker.check_model, model)
     names = [i.name for i in model.graph.input], [o.name for o in model.graph.output]
     if names != ([INPUT], list(OUTPUTS)):
         raise BundleError(f"goes from {names[0]} to {names[1]}, must go from {[INPUT]} to {list(OUTPUTS)}")

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +33,7 @@ PROBES = 200
 _WINDOW = 9
 """Probes in the running median: wide enough to pass over a spike, narrow enough to follow a schedule."""
 
-_GAIN = 0.1
 _SPIKE_DEVIATIONS = 7.0
-_SPIKES, _REGRESS, _LAST_REGRESS, _ROUGHNESS = 20.0, 4.0, 2.0, 0.25
 
 Array = NDArray[np.float64]
 
@@ -55,36 +54,77 @@ def spiking(y: Array) -> NDArray[np.bool_]:
     return residual > _SPIKE_DEVIATIONS * max(deviation, least)
 
 
-def task_stability(losses: Sequence[float], share_done: float = 1.0) -> float:
-    """Stability of one task's probe curve.
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What the score is made of: D, p, E, F and N of one task's probe curve."""
 
-    Args:
-        losses: probe losses over the trivial loss, in order of steps; the first before any training.
-        share_done: A, the share of the planned run before divergence (1 for a run that did not diverge).
+    gained: float
+    spikes: float
+    regress: float
+    last_regress: float
+    roughness: float
 
-    Returns:
-        A value in 0..1; 0 for fewer than 3 finite probes and for a run that ends no better than trivial.
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The constants of the score: D is held against `gain` nats, the others are weights in the exponent."""
+
+    gain: float = 0.1
+    spikes: float = 20.0
+    regress: float = 4.0
+    last_regress: float = 2.0
+    roughness: float = 0.25
+
+
+WEIGHTS = Weights()
+
+
+def traits(losses: Sequence[float]) -> Traits | None:
+    """Traits of one task's probe losses over the trivial loss, in order of steps, the first before any training.
+
+    None for fewer than 3 finite probes, and for a run that never gets below trivial.
     """
     loss = np.asarray(losses, dtype=np.float64)
     loss = loss[np.isfinite(loss)]
     if len(loss) < 3:
-        return 0.0
+        return None
     y = np.log(np.maximum(loss, 1e-12))
     trend = running_median(y)
-    gained = max(0.0, -float(trend.min()))
-    if gained == 0.0:
-        return 0.0
-    deviation = 1.4826 * float(np.median(np.abs(y - trend)))
-    spikes = float(np.mean(spiking(y)))
+    gained = -float(trend.min())
+    if gained <= 0.0:
+        return None
     regress = y - np.minimum.accumulate(y)
     last = max(1, round(0.05 * len(y)))
-    penalty = (
-        _SPIKES * spikes
-        + _REGRESS * float(regress.mean()) / gained
-        + _LAST_REGRESS * float(regress[-last:].mean()) / gained
-        + _ROUGHNESS * deviation / gained
+    return Traits(
+        gained=gained,
+        spikes=float(np.mean(spiking(y))),
+        regress=float(regress.mean()) / gained,
+        last_regress=float(regress[-last:].mean()) / gained,
+        roughness=1.4826 * float(np.median(np.abs(y - trend))) / gained,
     )
-    return share_done**2 * (1.0 - math.exp(-gained / _GAIN)) * math.exp(-penalty)
+
+
+def task_stability(losses: Sequence[float], share_done: float = 1.0, weights: Weights = WEIGHTS) -> float:
+    """Stability of one task's probe curve.
+
+    Args:
+        losses: see `traits`.
+        share_done: A, the share of the planned run before divergence (1 for a run that did not diverge).
+        weights: of the traits.
+
+    Returns:
+        A value in 0..1; 0 for a curve without traits.
+    """
+    found = traits(losses)
+    if found is None:
+        return 0.0
+    penalty = (
+        weights.spikes * found.spikes
+        + weights.regress * found.regress
+        + weights.last_regress * found.last_regress
+        + weights.roughness * found.roughness
+    )
+    return share_done**2 * (1.0 - math.exp(-found.gained / weights.gain)) * math.exp(-penalty)
 
 
 def stability(probe: ProbeCurve, share_done: float = 1.0) -> float:

@@ -85,11 +85,9 @@ def test_one_trial_is_shown_by_itself(studied: Studied, run: Run) -> None:
 
 
 def test_the_same_command_again_says_that_nothing_is_to_do(studied: Studied, run: Run) -> None:
-    started = time.monotonic()
     said = run(*SEARCH)
     assert said.code == 0
     assert "study small is complete: it has 4 trained trials of 4; nothing to do" in said.err
-    assert time.monotonic() - started < 10
     assert "<- chosen" in said.out
 
 

@@ -138,6 +138,7 @@ def test_a_damaged_or_hostile_checkpoint_starts_the_trial_again(tmp_path: Path, 
     assert load_checkpoint(tmp_path, 0, **WHO) is None
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_any_damage_starts_the_trial_again(data: DeviceData, tmp_path: Path) -> None:
     save_checkpoint(start(data).state(), tmp_path, 0, **WHO)
     path = checkpoint_path(tmp_path, 0)

@@ -132,7 +132,7 @@ def driver_until(url: str, trials: int, seed: int, dies_after: int) -> None:
     """A driver as another process runs it: draws from few candidates until the study holds `trials` of them.
 
     It says that it is ready and waits for a line. It is killed in the middle of its trial number `dies_after`, if
-    that is not 0.
+    that is not 0, and says so first.
     """
     random = Random(seed)
     with open_study("first", url) as ledger:
@@ -158,8 +158,10 @@ def driver_until(url: str, trials: int, seed: int, dies_after: int) -> None:
                     number, depth = ledger.study.ask(ledger.distributions).number, random.randrange(2 * trials)
                 else:
                     ledger.epochs(number, [row(1)])
-                    time.sleep(0.05)  # a trial takes a while, so that every driver gets some
                     dies_after -= 1
+                    if dies_after == 0:
+                        print("dying", flush=True)
+                    time.sleep(0.05)  # a trial takes a while, so that every driver gets some
                     if dies_after == 0:
                         os.kill(os.getpid(), signal.SIGKILL)
                     ledger.complete(number, make_measurement())

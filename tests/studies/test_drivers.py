@@ -616,6 +616,9 @@ def test_eight_drivers_reach_the_number_together_though_three_are_killed(url: st
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
+        if process in processes[:3]:  # has its trial, whatever the others are quick to take
+            assert process.stdout is not None
+            assert process.stdout.readline() == "dying\n"
     for process in processes:
         process.communicate(timeout=120)
     assert [process.returncode for process in processes] == [-signal.SIGKILL] * 3 + [0] * 5
@@ -714,7 +717,7 @@ def test_trained_trials_are_judged_by_their_last_validated_epoch(rungs: SqlLedge
         assert again.judged() == expected
 
 
-def test_rungs_of_a_large_study_are_read_fast(rungs: SqlLedger) -> None:
+def test_what_a_large_study_was_judged_by_is_read_once(rungs: SqlLedger) -> None:
     trials = [
         {
             "study_id": rungs._id,
@@ -738,17 +741,13 @@ def test_rungs_of_a_large_study_are_read_fast(rungs: SqlLedger) -> None:
         session.execute(insert(TrialRecord), trials)
         session.execute(insert(EpochRecord), epochs)
 
-    def fastest(call: Callable[[], Any]) -> float:
-        times = []
-        for _ in range(5):
-            began = time.perf_counter()
-            assert len(call()) == 5000
-            times.append(time.perf_counter() - began)
-        return min(times)
-
-    assert fastest(lambda: rungs.rung(9)) < 0.2  # 0.02 s on an idle core
-    assert fastest(rungs.judged) < 0.1  # once read, only what is new
-    assert rungs.judged()[7] == (9, (20.0, 7.0, 0.5))
+    read: list[Any] = []
+    with open_study("rungs", rungs.storage) as again:
+        assert len(again.rung(9)) == len(again.judged()) == 5000
+        event.listen(rungs.storage.engine, "before_cursor_execute", lambda *call: read.append(call[2:4]))
+        assert again.judged()[7] == (9, (20.0, 7.0, 0.5))
+    ((_, asked),) = [call for call in read if EpochRecord.__tablename__ in call[0]]
+    assert 5000 in asked, "only what was told after the last one"
 
 
 # Events, and what people see

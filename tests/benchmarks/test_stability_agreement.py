@@ -1,0 +1,122 @@
+"""The statistics of the stability benchmark on made-up runs, and what the benchmark plans and trains."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import agreement, runs, stability
+from benchmarks.agreement import Curve, Observed
+from nas.stability import Weights
+from nas.stability import stability as score_of
+from nas.types import ProbeCurve, Task
+from search_spaces.unet.spec import CHOICES
+
+TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
+
+
+def curve(regress: float, seed: int = 0) -> Curve:
+    """Learns to a third of the trivial loss, and loses `regress` of a nat now and then."""
+    noise = np.random.default_rng(seed).normal(0, 0.01, 100)
+    y = -1.1 * (1 - np.exp(-np.arange(100) / 15)) + noise + regress * (np.arange(100) % 10 < 4)
+    losses = tuple(np.exp(y).tolist())
+    return Curve(losses, losses, 1.0)
+
+
+def observed(regress: float, spread: float, sensitivity: float, seeds: int = 3) -> Observed:
+    return Observed(
+        curves=tuple(curve(regress, seed) for seed in range(seeds)),
+        quality=np.random.default_rng(round(1e6 * regress)).normal(20, 1, (seeds, 2)),
+        final=np.array([[spread * s - 1, spread * s - 1] for s in range(seeds)]),
+        sensitivity=sensitivity,
+    )
+
+
+def test_a_score_that_orders_architectures_as_their_runs_do_agrees_wholly() -> None:
+    levels = np.linspace(0.01, 0.5, 12)
+    found = [observed(level, spread=level, sensitivity=level) for level in levels]
+    sample, parts = agreement.Sample.of(found), agreement.trait_table(found)
+    assert sample.agreement(agreement.scores_of(parts)) == pytest.approx((1.0, 1.0))
+    assert sample.agreement(-agreement.scores_of(parts)) == pytest.approx((-1.0, -1.0))
+    backwards = [observed(level, spread=level, sensitivity=-level) for level in levels]
+    assert agreement.Sample.of(backwards).agreement(agreement.scores_of(parts)) == pytest.approx((1.0, -1.0))
+
+
+def test_scores_from_traits_are_the_scores_of_the_curves() -> None:
+    found = [observed(level, spread=1.0, sensitivity=1.0) for level in (0.02, 0.2, 0.4)]
+    weights = Weights(gain=0.3, spikes=5.0, regress=1.0, last_regress=3.0, roughness=1.0)
+    for given in (Weights(), weights):
+        expected = [[one.score(given) for one in each.curves] for each in found]
+        assert agreement.scores_of(agreement.trait_table(found), given) == pytest.approx(np.array(expected))
+    one = found[0].curves[0]
+    assert one.score() == pytest.approx(score_of(ProbeCurve(denoise=one.denoise, classify=one.classify)))
+
+
+def test_what_psnr_explains_is_no_agreement_of_its_own() -> None:
+    rng = np.random.default_rng(0)
+    quality = rng.normal(size=400)
+    a, b = quality + 0.3 * rng.normal(size=400), quality + 0.3 * rng.normal(size=400)
+    given = np.column_stack([quality, rng.normal(size=400)])
+    assert agreement.spearman(a, b) > 0.8
+    assert abs(agreement.partial_spearman(a, b, given)) < 0.15
+    assert agreement.partial_spearman(a, a + 0.01 * b, given) > 0.9
+
+
+def test_intraclass_correlation_is_the_share_of_variance_between_architectures() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(0, 3, (4000, 1)) + rng.normal(0, 1, (4000, 5))
+    assert agreement.icc(values) == pytest.approx(0.9, abs=0.01)
+    assert abs(agreement.icc(rng.normal(size=(4000, 5)))) < 0.03
+
+
+def test_sensitivity_is_what_other_rates_lose_and_divergence_is_trivial() -> None:
+    base = {"denoise": [1.0] * 5, "classify": [1.0] * 5, "done": 1.0, "psnr": 20.0, "accuracy": 90.0}
+    half, tenth = [0.5, 0.5], [0.1, 0.1]
+    records = [{**base, "seed": seed, "factor": 1.0, "final": tenth} for seed in range(3)]
+    records += [{**base, "seed": seed, "factor": 2.0, "final": half} for seed in range(2)]
+    records += [{**base, "seed": seed, "factor": 8.0} for seed in range(2)]
+    found = Observed.of(records)
+    assert found.sensitivity == pytest.approx((0 + math.log(5) + math.log(10)) / 3)
+    assert found.spread(without=0) == 0.0
+    worse = [{**record, "final": [4.0, 4.0]} if record["factor"] == 8.0 else record for record in records]
+    assert Observed.of(worse).sensitivity == found.sensitivity, "worse than doing nothing counts as doing nothing"
+
+
+def test_fitted_constants_agree_at_least_as_well_where_they_were_fitted() -> None:
+    rng = np.random.default_rng(0)
+    found = [observed(level, spread=level, sensitivity=level * rng.uniform(0.5, 2)) for level in rng.uniform(0, 0.5, 8)]
+    sample, parts, rows = agreement.Sample.of(found), agreement.trait_table(found), np.arange(8)
+    best = agreement.scores_of(parts, agreement.fitted(parts, sample, rows))
+    assert sum(sample.agreement(best, rows)) >= sum(sample.agreement(agreement.scores_of(parts), rows))
+
+
+def test_every_skip_fusion_and_gate_is_among_the_architectures() -> None:
+    specs = stability.architectures(TASK).values()
+    assert len(specs) >= 40
+    assert {spec.fusion for spec in specs} == set(CHOICES["fusion"])
+    assert {spec.gate for spec in specs} == set(CHOICES["gate"])
+    plan = stability.jobs(stability.SETTING, seeds=stability.SEEDS, factors=stability.FACTORS)
+    assert len({run.key for run in plan}) == len(plan) == 13 * len(specs) + len(stability.CONTROLS) * 4
+
+
+def test_a_run_is_kept_and_not_done_again_and_controls_score_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setting = runs.Setting(data="digits", subset=64, noise="gaussian:50", epochs=4)
+    plan = stability.jobs(setting, seeds=range(1), factors=(), only=("plain concat",))
+    assert [run.control for run in plan] == [*stability.CONTROLS, ""]
+    records = {run.key: stability.perform(run) for run in plan}
+    path = tmp_path / "runs.jsonl"
+    for record in records.values():
+        runs.append(path, record)
+    assert runs.missing(plan, path) == []
+    scores = stability.controls(runs.read(path), plan)
+    assert scores.keys() == stability.CONTROLS.keys()
+    for name in ("learning rate zero", "frozen network", "heavy clipping"):
+        assert scores[name] == [pytest.approx(0.0, abs=0.05)], name
+    assert len(records[plan[-1].key]["denoise"]) == 5
+    assert stability.main(["--quick", "--no-training", "--results", str(path)]) == 0
+    assert "0 architectures have all of their runs" in capsys.readouterr().out

@@ -240,14 +240,19 @@ def search_ours(sampler: str, trials: int, seed: int) -> list[float]:
 
 
 def search_optuna(trials: int, seed: int) -> list[float]:
-    """`volumes` of Optuna's TPE as it is."""
+    """`volumes` of Optuna's TPE as it is; what is over a limit is told as failed and asked again, for nothing."""
     study = optuna.create_study(
         directions=[objective.direction for objective in OBJECTIVES], sampler=optuna.samplers.TPESampler(seed=seed)
     )
-    points = []
-    for _ in range(trials):
+    limits = SPACE.limits(TASK)
+    points: list[list[float]] = []
+    while len(points) < trials:
         trial = study.ask(SPACE.distributions(TASK))
         candidate = SPACE.decode(trial.params, TASK, 1)
+        cost = SPACE.cost(candidate.spec, TASK)
+        if any(limit.violation(cost) > 0 for limit in limits):
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            continue
         found = values(candidate.spec.to_dict(), candidate.recipe.to_dict())
         points.append([found[objective.name] for objective in OBJECTIVES])
         study.tell(trial, points[-1])

@@ -195,10 +195,11 @@ class Ledger(Protocol):
         """
 
     def judged(self) -> dict[int, tuple[int, tuple[float, ...]]]:
-        """Number -> (epoch, values of `rung_objectives` there), of every trained trial, in the order of tells.
+        """Number -> (epoch, values of the objectives there), of every trained trial, in the order of tells.
 
         The epoch is the last that was validated: the full budget of a COMPLETE trial, the rung of a stopped
-        one. Trials that diverged or ran out of memory have epoch 0 and no values.
+        one, whose objectives that are known at the end alone are NaN. Trials that diverged or ran out of memory
+        have epoch 0 and no values.
         """
 
     def objective_values(self) -> Mapping[int, tuple[float, ...]]:

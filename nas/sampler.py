@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler
 from optuna.trial import FrozenTrial
@@ -23,21 +24,24 @@ from nas.types import Objective
 TRIES = 20
 """Draws of the sampler before plain random ones take over, for as many tries again."""
 
-
 KNOWN = 250
 """Trials that TPE looks at at most: the 25 best and a random choice of the others, so that it stays cheap."""
 
 STARTUP_TRIALS = 10
 """Trained trials before TPE takes over from random draws."""
 
-CANDIDATES = 24
-"""Values drawn from the good trials' density for each hyperparameter; the one that speaks most for them is taken."""
+CANDIDATES = 256
+"""Proposals that TPE draws from the good trials' densities; of those that are acceptable the best is taken."""
 
 CELLS = 1000
 """A hyperparameter without a step is cut into so many cells."""
 
 Judged = Mapping[int, tuple[int, tuple[float, ...]]]
-"""Trial number -> (epoch up to which it was judged, values there); () for one that diverged."""
+"""Trial number -> (epoch up to which it was judged, values of the objectives there); NaN for an objective that is
+known at the end alone, () for a trial that diverged."""
+
+Acceptable = Callable[[Mapping[str, Any]], bool]
+"""Whether a proposal may be trained: it is new, and within its limits."""
 
 
 class Past(Protocol):
@@ -60,39 +64,57 @@ class RankedTPE(BaseSampler):
 
     The estimator of one hyperparameter is that of Optuna's univariate TPE (Bergstra 2011, Watanabe 2023): a kernel
     at each observation and a prior, later observations weighing more. But hyperparameters lie on grids, so its
-    two densities are computed once for every value, and all draws of a proposal are read from these tables.
+    two densities are computed once for every value, and all draws of a proposal are read from these tables. Optuna
+    takes for each hyperparameter the best of 24 draws, which proposes the same few candidates again and again; here
+    whole candidates are drawn, and the one with the highest ratio of the densities that may be trained is proposed.
 
     Args:
         seed: of this sampler.
         past: the study.
         objectives: of the judged values.
         space: every hyperparameter, in the order of `Past.drawn`.
+        acceptable: see `NovelSampler`.
     """
 
     def __init__(
-        self, seed: int, past: Past, objectives: Sequence[Objective], space: Mapping[str, BaseDistribution]
+        self,
+        seed: int,
+        past: Past,
+        objectives: Sequence[Objective],
+        space: Mapping[str, BaseDistribution],
+        acceptable: Acceptable,
     ) -> None:
-        self._past, self._objectives, self._space = past, objectives, space
+        self._past, self._objectives, self._space, self._acceptable = past, objectives, dict(space), acceptable
         self._rng = np.random.default_rng(seed)
         self._random = RandomSampler(seed)
-        self._tables: dict[str, Table] | None = None
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return {}
+        return self._space
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
+        """The best acceptable one of some draws; nothing when none is, and while too few trials are trained."""
+        tables = self._look(trial.number)
+        if not tables:
+            return {}
+        uniform = self._rng.random((CANDIDATES, len(tables)))
+        cells = np.column_stack([table.cells(column) for table, column in zip(tables.values(), uniform.T, strict=True)])
+        cells = np.unique(cells, axis=0)
+        merit = sum(table.merit[column] for table, column in zip(tables.values(), cells.T, strict=True))
+        for row in cells[np.argsort(-merit, kind="stable")]:
+            params = {
+                name: self._space[name].to_external_repr(table.value(cell, self._rng))
+                for (name, table), cell in zip(tables.items(), row.tolist(), strict=True)
+            }
+            if self._acceptable(params):
+                return params
         return {}
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        if self._tables is None:
-            self._tables = self._look(trial.number)
-        if param_name not in self._tables:
-            return self._random.sample_independent(study, trial, param_name, param_distribution)
-        return param_distribution.to_external_repr(self._tables[param_name].draw(self._rng))
+        return self._random.sample_independent(study, trial, param_name, param_distribution)
 
     def _look(self, number: int) -> dict[str, Table]:
         """The tables for a proposal; none while too few trials are trained."""
@@ -102,6 +124,8 @@ class RankedTPE(BaseSampler):
         trials = sorted({*judged, *self._past.under_way()} - {number})
         # Optuna's default takes this share of a study of one objective for its good set.
         good = sorted(best_judged(judged, math.ceil(0.1 * min(len(trials), KNOWN)), self._objectives))
+        if not good:  # every trial diverged, or what is optimised is known at the end alone and no trial is there yet
+            return {}
         others = sorted(set(trials) - set(good))
         if len(others) > KNOWN - len(good):
             others = sorted(self._rng.choice(others, KNOWN - len(good), replace=False).tolist())
@@ -119,6 +143,9 @@ class Table:
     Args:
         distribution: its values.
         good, others: observed ones as Optuna stores them, oldest first; NaN for none.
+
+    Attributes:
+        merit: logarithm of the ratio of the two densities in each cell.
     """
 
     def __init__(self, distribution: BaseDistribution, good: Array, others: Array) -> None:
@@ -131,12 +158,15 @@ class Table:
             edges = self._grid(distribution)
             densities = [_numerical(np.log(values) if self._log else values, edges) for values in (good, others)]
         self._cumulative = np.cumsum(densities[0])
-        self._merit = np.log(densities[0]) - np.log(densities[1])
+        self.merit = np.log(densities[0]) - np.log(densities[1])
 
-    def draw(self, generator: np.random.Generator) -> float:
-        """A value as Optuna stores it: of some that the good trials' density gives, the one of most merit."""
-        at = np.searchsorted(self._cumulative, generator.random(CANDIDATES) * self._cumulative[-1], side="right")
-        cell = int(at[np.argmax(self._merit[at])])
+    def cells(self, uniform: Array) -> NDArray[np.int64]:
+        """Cells as the good trials' density has them, from uniform numbers in [0, 1). Shape of `uniform`."""
+        found = np.searchsorted(self._cumulative, uniform * self._cumulative[-1], side="right")
+        return np.asarray(np.minimum(found, len(self._cumulative) - 1))
+
+    def value(self, cell: int, generator: np.random.Generator) -> float:
+        """A value of a cell, as Optuna stores it."""
         if self._step:
             return float(self._low + cell * self._step)
         value = self._low + (cell + generator.random()) * self._width
@@ -193,7 +223,8 @@ def _weights(count: int) -> tuple[Array, float]:
 
 
 def best_judged(judged: Judged, count: int, objectives: Sequence[Objective]) -> list[int]:
-    """Numbers of the `count` best trials: by epoch, and within an epoch by `nas.pareto.best_subset`.
+    """Numbers of the `count` best trials: by epoch, and within an epoch by `nas.pareto.best_subset`, over the
+    objectives that all have there.
 
     Trials without values come last and are never among them.
     """
@@ -202,7 +233,11 @@ def best_judged(judged: Judged, count: int, objectives: Sequence[Objective]) -> 
     for epoch in epochs:
         numbers = [number for number, (at, values) in judged.items() if values and at == epoch]
         values = np.array([judged[number][1] for number in numbers])
-        rows = best_subset(values, count - len(chosen), [o.direction == "maximize" for o in objectives])
+        known = ~np.isnan(values).any(axis=0)
+        if not known.any():
+            continue
+        maximize = [o.direction == "maximize" for o, there in zip(objectives, known, strict=True) if there]
+        rows = best_subset(values[:, known], count - len(chosen), maximize)
         chosen += [numbers[row] for row in rows]
         if len(chosen) >= count:
             break
@@ -216,18 +251,18 @@ def _qmc(seed: int, trial_seed: int, *_: object) -> BaseSampler:
     )
 
 
-Maker = Callable[[int, int, Past, Sequence[Objective], Mapping[str, BaseDistribution]], BaseSampler]
-"""(the study's seed, the trial's seed, past, objectives, space) -> sampler"""
+Maker = Callable[[int, int, Past, Sequence[Objective], Mapping[str, BaseDistribution], Acceptable], BaseSampler]
+"""(the study's seed, the trial's seed, past, objectives, space, acceptable) -> sampler"""
 
 SAMPLERS: dict[str, Maker] = {
-    "tpe": lambda seed, trial_seed, past, objectives, space: RankedTPE(trial_seed, past, objectives, space),
+    "tpe": lambda seed, *rest: RankedTPE(*rest),
     "gp": lambda seed, trial_seed, *_: GPSampler(seed=trial_seed),
     "nsga2": lambda seed, trial_seed, *_: NSGAIISampler(seed=trial_seed, population_size=20),
     "random": lambda seed, trial_seed, *_: RandomSampler(seed=trial_seed),
     "qmc": _qmc,
 }
 AUTO = "tpe"
-"""What ``auto`` stands for: the best of them that stays cheap with many trials and learns from stopped ones."""
+"""What ``auto`` stands for: it stays cheap with many trials and learns from stopped ones."""
 
 CHOICES = ("auto", *SAMPLERS)
 
@@ -244,8 +279,8 @@ class NovelSampler(BaseSampler):
         seed: the study's seed.
         space: every hyperparameter; all are drawn here.
         past, objectives: what is known of trials, for samplers that learn from stopped ones.
-        acceptable: whether a proposal may be trained (new, and within its limits). When `2 * TRIES`
-            draws give none, the last one is returned and the searcher records why it is not trained.
+        acceptable: when neither the sampler's draws nor as many plain random ones give such a proposal, the last
+            one is returned, and the searcher records why it is not trained.
     """
 
     def __init__(
@@ -255,13 +290,13 @@ class NovelSampler(BaseSampler):
         space: Mapping[str, BaseDistribution],
         past: Past,
         objectives: Sequence[Objective],
-        acceptable: Callable[[Mapping[str, Any]], bool],
+        acceptable: Acceptable,
     ) -> None:
         if name not in CHOICES:
             raise ConfigError(f"sampler {name!r} is not known; choose from {', '.join(CHOICES)}")
         make = SAMPLERS[AUTO if name == "auto" else name]
         self._make: Callable[[int, int], BaseSampler] = lambda seed, trial_seed: make(
-            seed, trial_seed, past, objectives, space
+            seed, trial_seed, past, objectives, space, acceptable
         )
         self._seed = seed
         self._space = dict(space)
@@ -278,10 +313,11 @@ class NovelSampler(BaseSampler):
         base.before_trial(study, trial)
         relative = base.infer_relative_search_space(study, trial)
         fallback = RandomSampler(trial_seed)
+        tries = 1 if isinstance(base, RankedTPE) else TRIES  # which draws many itself
         params: dict[str, Any] = {}
-        for attempt in range(2 * TRIES):
-            params = base.sample_relative(study, trial, relative) if attempt < TRIES else {}
-            independent = base if attempt < TRIES else fallback
+        for attempt in range(tries + TRIES):
+            params = base.sample_relative(study, trial, relative) if attempt < tries else {}
+            independent = base if attempt < tries else fallback
             for name, distribution in search_space.items():
                 if name not in params:
                     params[name] = independent.sample_independent(study, trial, name, distribution)
@@ -292,9 +328,8 @@ class NovelSampler(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Only reached for an enqueued trial that leaves a hyperparameter open."""
-        base = self._make(self._seed, self._trial_seed(trial))
-        return base.sample_independent(study, trial, param_name, param_distribution)
+        """Never reached, as every hyperparameter is drawn above."""
+        raise NotImplementedError(param_name)
 
     def _trial_seed(self, trial: FrozenTrial) -> int:
         return int(np.random.SeedSequence((self._seed, trial.number)).generate_state(1)[0])

@@ -600,7 +600,10 @@ class SqlLedger:
 
     @_patient
     def judged(self) -> dict[int, tuple[int, tuple[float, ...]]]:
-        """Number -> last validated epoch and its values of `rung_objectives`, of every trained trial."""
+        """Number -> last validated epoch and the objectives' values there, of every trained trial.
+
+        NaN for an objective that a stopped trial does not have.
+        """
         earlier = aliased(EpochRecord)
         last = (
             select(func.max(earlier.epoch))
@@ -617,9 +620,10 @@ class SqlLedger:
         with self.storage.session() as session:
             for number, tell_order, reason, measured, epoch, *values in session.execute(query):
                 if reason == "":
-                    self._judged[number] = self.config.epochs, tuple(measured[name] for name in names)
+                    self._judged[number] = self.config.epochs, self._objectives(measured)
                 elif reason == "stopped" and epoch is not None:
-                    self._judged[number] = epoch, tuple(map(float, values))
+                    known = dict(zip(names, map(float, values), strict=True))
+                    self._judged[number] = epoch, tuple(known.get(o.name, math.nan) for o in self.config.objectives)
                 else:
                     self._judged[number] = 0, ()
                 self._judged_up_to = tell_order

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from unittest import mock
 
@@ -18,7 +18,7 @@ from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator, _ParzenEstim
 from optuna.samplers._tpe.sampler import default_weights
 
 from nas.pareto import Array
-from nas.sampler import CELLS, KNOWN, STARTUP_TRIALS, Judged, RankedTPE, Table
+from nas.sampler import CELLS, KNOWN, STARTUP_TRIALS, Judged, NovelSampler, Table, best_judged
 from nas.types import Objective
 
 PARAMETERS = _ParzenEstimatorParameters(
@@ -69,27 +69,7 @@ def test_densities_are_those_of_optuna(distribution: BaseDistribution, seed: int
     density = np.diff(table._cumulative, prepend=0.0)
     np.testing.assert_allclose(np.log(density), optunas(distribution, first, grid), atol=1e-6)
     expected = optunas(distribution, first, grid) - optunas(distribution, second, grid)
-    np.testing.assert_allclose(table._merit, expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("log", [False, True])
-def test_a_hyperparameter_without_steps_is_drawn_where_the_good_ones_are(log: bool) -> None:
-    distribution = FloatDistribution(1e-4, 1e-1, log=log)
-    generator = np.random.default_rng(0)
-    spread = np.geomspace(1e-4, 1e-1, 100) if log else np.linspace(1e-4, 1e-1, 100)
-    table = Table(distribution, np.full(10, spread[70]), spread)
-    drawn = np.array([table.draw(generator) for _ in range(200)])
-    assert ((drawn >= 1e-4) & (drawn <= 1e-1)).all()
-    assert np.mean((drawn > spread[60]) & (drawn < spread[80])) > 0.9
-    assert len(set(drawn)) > 190  # within a cell too
-    cells = np.diff(table._cumulative, prepend=0.0)
-    assert (len(cells), cells.sum()) == (CELLS, pytest.approx(1.0))
-
-
-def test_a_draw_takes_the_value_of_most_merit_among_the_likely() -> None:
-    table = Table(CategoricalDistribution(["a", "b", "c"]), np.array([1.0] * 8 + [2.0] * 8), np.array([2.0] * 40))
-    drawn = [table.draw(np.random.default_rng(seed)) for seed in range(50)]
-    assert drawn.count(1.0) == 50
+    np.testing.assert_allclose(table.merit, expected, atol=1e-6)
 
 
 class Past:
@@ -113,13 +93,49 @@ class Past:
 WIDTH: dict[str, BaseDistribution] = {"width": IntDistribution(0, 9)}
 
 
-def proposals(past: Past, count: int = 60, number: int = 10**6) -> list[int]:
-    study = optuna.create_study()
-    objective = Objective(name="width", direction="maximize", unit="", reference=0.0)
-    trial = optuna.trial.create_trial(state=optuna.trial.TrialState.WAITING)
+def proposals(past: Any, count: int = 60, number: int = 10**6, **options: Any) -> list[Any]:
+    """What samplers of `count` seeds propose."""
+    space: dict[str, BaseDistribution] = options.get("space", WIDTH)
+    objectives = options.get("objectives", [Objective(name="width", direction="maximize", unit="", reference=0.0)])
+    acceptable = options.get("acceptable", lambda params: True)
+    study = optuna.create_study(directions=[o.direction for o in objectives])
+    trial = optuna.trial.create_trial(state=optuna.trial.TrialState.COMPLETE, values=[0.0] * len(objectives))
     trial.number = number
-    samplers = [RankedTPE(seed, past, [objective], WIDTH) for seed in range(count)]
-    return [sampler.sample_independent(study, trial, "width", WIDTH["width"]) for sampler in samplers]
+    found = []
+    for seed in range(count):
+        sampler = NovelSampler("tpe", seed, space, past, objectives, acceptable)
+        params = sampler.sample_relative(study, trial, space)
+        found.append(params["width"] if space is WIDTH else params)
+    return found
+
+
+class Near:
+    """100 trials of one hyperparameter without steps, those near the 70th the best."""
+
+    def __init__(self, values: Array) -> None:
+        self.values = values
+
+    def judged(self) -> Judged:
+        return {n: (27, (-abs(n - 70.0),)) for n in range(100)}
+
+    def under_way(self) -> list[int]:
+        return []
+
+    def drawn(self, numbers: Sequence[int]) -> Array:
+        return self.values[list(numbers), None]
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_a_hyperparameter_without_steps_is_drawn_where_the_good_ones_are(log: bool) -> None:
+    distribution = FloatDistribution(1e-4, 1e-1, log=log)
+    spread = np.geomspace(1e-4, 1e-1, 100) if log else np.linspace(1e-4, 1e-1, 100)
+    drawn = np.array([found["x"] for found in proposals(Near(spread), 60, space={"x": distribution})])
+    assert ((drawn >= 1e-4) & (drawn <= 1e-1)).all()
+    assert np.mean((drawn > spread[60]) & (drawn < spread[80])) > 0.9
+    assert len(set(drawn)) == 60  # within a cell too
+    table = Table(distribution, np.full(10, spread[70]), spread)
+    cells = np.diff(table._cumulative, prepend=0.0)
+    assert (len(cells), cells.sum()) == (CELLS, pytest.approx(1.0))
 
 
 def test_it_learns_after_the_first_trials_and_not_before() -> None:
@@ -148,3 +164,60 @@ def test_trials_under_way_are_others_and_the_trial_itself_is_not() -> None:
 
 def test_one_seed_proposes_the_same() -> None:
     assert proposals(Past(500), 5) == proposals(Past(500), 5)
+
+
+class Pairs:
+    """100 trials of two hyperparameters, a and b in 0..9; both large is good, and best where a is 9."""
+
+    ROWS = np.array([[n % 10, n // 10] for n in range(100)], dtype=float)
+
+    def judged(self) -> Judged:
+        return {n: (27, (float(2 * a + b),)) for n, (a, b) in enumerate(self.ROWS)}
+
+    def under_way(self) -> list[int]:
+        return []
+
+    def drawn(self, numbers: Sequence[int]) -> Array:
+        return self.ROWS[list(numbers)]
+
+
+SQUARE: dict[str, BaseDistribution] = {"a": IntDistribution(0, 9), "b": IntDistribution(0, 9)}
+
+
+def test_when_the_best_may_not_be_trained_the_next_best_is_proposed() -> None:
+    """And not a random one: limits and repeats must not turn a search into a random one."""
+    for bound in (19, 14, 10):
+        found = proposals(Pairs(), 20, space=SQUARE, acceptable=lambda p, most=bound: p["a"] + p["b"] <= most)
+        sums = [p["a"] + p["b"] for p in found]
+        assert max(sums) <= bound
+        assert np.mean(sums) > bound - 4  # of a random one: 4.5 less, or more
+        assert np.mean([p["a"] for p in found]) > 6
+
+
+def test_proposals_go_on_being_new() -> None:
+    """One study, in which nothing may be proposed twice."""
+    seen: set[tuple[int, int]] = set()
+
+    def new(params: Mapping[str, Any]) -> bool:
+        return (params["a"], params["b"]) not in seen
+
+    sums = []
+    for number in range(40):
+        (found,) = proposals(Pairs(), 1, 1000 + number, space=SQUARE, acceptable=new)
+        seen.add((found["a"], found["b"]))
+        sums.append(found["a"] + found["b"])
+    assert len(seen) == 40
+    assert np.mean(sums) > 11  # random: 9
+
+
+def test_an_objective_that_is_known_at_the_end_alone_ranks_what_has_ended() -> None:
+    objectives = [
+        Objective(name="psnr", direction="maximize", unit="dB", reference=0.0),
+        Objective(name="latency", direction="minimize", unit="ms", reference=9.0),
+    ]
+    stopped: Judged = {n: (3, (float(n), np.nan)) for n in range(20)}
+    assert best_judged(stopped, 3, objectives) == [19, 18, 17]
+    ended: Judged = {n: (27, (1.0, float(n))) for n in range(30, 40)}
+    assert best_judged({**stopped, **ended}, 2, objectives) == [30, 31]
+    assert best_judged({**stopped, **ended}, 12, objectives)[-2:] == [19, 18]
+    assert best_judged(dict.fromkeys(range(20), (3, (np.nan,))), 3, objectives[1:]) == []

@@ -154,3 +154,47 @@ def test_a_candidate_that_is_excellent_at_first_and_poor_at_the_end_is_on_no_fro
     assert dazzler not in ledger.front()
     assert dazzler not in [t.number for t in ledger.study.best_trials]
     assert not trial.intermediate_values
+
+
+def test_latency_is_learned_from_though_no_rung_knows_it(tmp_path: Path) -> None:
+    """Width w has the same PSNR and takes w ms, so the narrow ones are good: those that have ended tell it."""
+    space = ToySpace(widths=400)
+    config = StudyConfig(
+        study="toy",
+        space="toy",
+        space_version=1,
+        data="digits",
+        fingerprint="f" * 16,
+        task=TASK,
+        epochs=9,
+        objectives=(
+            Objective(name="psnr", direction="maximize", unit="dB", reference=0.0),
+            Objective(name="latency", direction="minimize", unit="ms", reference=999.0),
+        ),
+        constraints=space.limits(TASK),
+        sampler="tpe",
+        early_stopping=True,
+    )
+    widths = []
+    with open_storage(f"sqlite:///{tmp_path / 'studies.db'}") as storage:
+        ledger = create_study(storage, config, space.distributions(TASK), {}, "test")
+        with ledger.drive():
+            searcher = StudySearcher(ledger, space, trials=40, stopping=lambda: False, on_end=lambda *end: None)
+            for trial in range(40):
+                name, proposed = str(trial), searcher.suggest(str(trial))
+                widths.append(proposed["spec"]["width"])
+                row = EpochRow(
+                    epoch=1, denoise_loss=1.0, classify_loss=1.0, psnr=20.0, accuracy=50.0, stability=0.5, seconds=1.0
+                )
+                if trial % 3 == 0:
+                    searcher.record(name, Report(number=trial, rows=(row,)))
+                    searcher.stop(name, 1)
+                    searcher.on_trial_complete(name, {"report": Report(number=trial, rows=(row,))})
+                    continue
+                values = {"psnr": 20.0, "latency": float(widths[-1])}
+                found = Measurement(values=values, probe=ProbeCurve(), gates=(), seconds=9.0, peak_memory=1.0, seed=1)
+                report = Report(number=trial, outcome="complete", measurement=found)
+                searcher.record(name, report)
+                searcher.on_trial_complete(name, {"report": report})
+        assert ledger.counts().trained == 40
+    assert sum(widths[20:]) / 20 < 0.5 * sum(widths[:10]) / 10

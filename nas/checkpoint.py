@@ -29,6 +29,9 @@ DAMAGE = (
 )
 """What torch raises for a file that was cut off or changed, found by doing so."""
 
+FORMAT = 2
+"""Of checkpoints; those of another one cannot be gone on from."""
+
 
 def weights_path(folder: Path, number: int) -> Path:
     """Where the weights of a finished trial lie while it is on the front."""
@@ -92,10 +95,7 @@ def load_weights(network: nn.Module, folder: Path, number: int) -> None:
 
 def save_checkpoint(state: Mapping[str, Any], folder: Path, number: int, *, digest: str, seed: int) -> None:
     """Writes the state of a trial under way in place of its last one. `digest` and `seed` say whose it is."""
-    import torch
-
-    content = {"digest": digest, "seed": seed, "state": dict(state)}
-    write_whole(checkpoint_path(folder, number), lambda file: torch.save(content, file))
+    write_state(state, checkpoint_path(folder, number), digest=digest, seed=seed)
 
 
 def load_checkpoint(folder: Path, number: int, *, digest: str, seed: int) -> dict[str, Any] | None:
@@ -103,11 +103,7 @@ def load_checkpoint(folder: Path, number: int, *, digest: str, seed: int) -> dic
 
     Nothing is unpickled but tensors and plain values.
     """
-    content = _read(checkpoint_path(folder, number))
-    if content is None or (content["digest"], content["seed"]) != (digest, seed):
-        return None
-    state: dict[str, Any] = content["state"]
-    return state
+    return read_state(checkpoint_path(folder, number), digest=digest, seed=seed)
 
 
 def checkpoint_epoch(folder: Path, number: int) -> int | None:
@@ -116,20 +112,37 @@ def checkpoint_epoch(folder: Path, number: int) -> int | None:
     return None if content is None else len(content["state"]["rows"])
 
 
+def write_state(state: Mapping[str, Any], path: Path, **owner: Any) -> None:
+    """Writes tensors and plain values in place of what is there. `owner` says whose they are."""
+    import torch
+
+    content = {"format": FORMAT, "owner": owner, "state": dict(state)}
+    write_whole(path, lambda file: torch.save(content, file))
+
+
+def read_state(path: Path, **owner: Any) -> dict[str, Any] | None:
+    """What `write_state` wrote, on the CPU whatever device wrote it; None as `load_checkpoint` says it."""
+    content = _read(path)
+    if content is None or content["owner"] != owner:
+        return None
+    state: dict[str, Any] = content["state"]
+    return state
+
+
 def _read(path: Path) -> dict[str, Any] | None:
-    """What `save_checkpoint` wrote; None, with a warning if it is there, when it cannot be read."""
+    """Format, owner and state; None, with a warning if there is a file, when it cannot be read."""
     import torch
 
     if not path.exists():
         return None
     try:
-        content: dict[str, Any] = torch.load(path, weights_only=True)
-        if not isinstance(content, dict) or content.keys() != {"digest", "seed", "state"}:
-            raise ValueError("it is of something else")
+        content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        if content.keys() != {"format", "owner", "state"} or content["format"] != FORMAT:
+            raise ValueError("it is of something else, or of another version")
     except (OSError, *DAMAGE) as error:
-        if "DefaultCPUAllocator" in str(error):
+        if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
             raise  # memory ran out, which says nothing about the file
-        log.warning("checkpoint %s cannot be read (%s); its trial starts again", path, type(error).__name__)
+        log.warning("checkpoint %s cannot be read (%s); its training starts again", path, type(error).__name__)
         return None
     return content
 

@@ -112,22 +112,13 @@ class Evaluation:
             "training": self.training.state(),
             "rows": [dataclasses.asdict(row) for row in self.rows],
             "seconds": self.seconds,
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self.training.device) if self._cuda else None,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continues from a `state`, random generators of dropout included."""
+        """Continues from a `state`."""
         self.training.restore(state["training"])
         self.rows = [EpochRow(**row) for row in state["rows"]]
         self.seconds = state["seconds"]
-        torch.set_rng_state(state["rng"].cpu())
-        if self._cuda:
-            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.training.device)
-
-    @property
-    def _cuda(self) -> bool:
-        return self.training.device.type == "cuda"
 
     def measurement(self) -> Measurement:
         """The full-budget result. Every figure is measured, whether it is an objective or not."""

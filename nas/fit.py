@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.augmentation import NONE, Augmentation
-from nas.checkpoint import write_whole
+from nas.checkpoint import read_state, write_state, write_whole
 from nas.data import Dataset
 from nas.errors import ConfigError
 from nas.metrics import correct, psnr
@@ -195,7 +195,6 @@ class Fit(Training):
             "best": None if self.best is None else asdict(self.best),
             "validated": None if self.validated is None else asdict(self.validated),
             "seconds": self.seconds,
-            "rng": torch.get_rng_state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -205,7 +204,6 @@ class Fit(Training):
             None if state[name] is None else Validation(**state[name]) for name in ("best", "validated")
         )
         self.seconds = state["seconds"]
-        torch.set_rng_state(state["rng"].cpu())
 
     def _average(self) -> None:
         decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
@@ -235,14 +233,14 @@ def fit(
         Diverged: see `nas.training.Training.run_epoch`.
     """
     checkpoint, best = folder / CHECKPOINT, folder / BEST
-    if checkpoint.exists():
-        run.restore(torch.load(checkpoint, weights_only=True, map_location=run.device))
+    if (state := read_state(checkpoint)) is not None:
+        run.restore(state)
     # A folder may hold better weights than its checkpoint knows of; the run comes to them again.
     clock = _Clock(run)
 
     def save() -> None:
         clock.count()
-        write_whole(checkpoint, lambda file: torch.save(run.state(), file))
+        write_state(run.state(), checkpoint)
         clock.saved = time.monotonic()
 
     def after_step() -> None:

@@ -249,12 +249,18 @@ class Training:
         )
 
     def state(self) -> dict[str, Any]:
-        """Everything that decides how the run goes on, as tensors and plain values; see `restore`."""
+        """Everything that decides how the run goes on, as tensors and plain values; see `restore`.
+
+        With it the states of torch's global generators, which feed dropout.
+        """
+        cuda = self.device.type == "cuda"
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "balance": self.balance.state_dict(),
             "generator": self.generator.get_state(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if cuda else None,
             "epoch": self.epoch,
             "step": self.step,
             "order": self._order,
@@ -265,14 +271,25 @@ class Training:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continues from a `state`; on the CPU the run then ends bit for bit as if it had never stopped."""
+        """Continues from a `state`; on the CPU the run then ends bit for bit as if it had never stopped.
+
+        The state may come from another kind of device, whose generators mean nothing here: theirs begin anew.
+        """
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.balance.load_state_dict(state["balance"])
-        self.generator.set_state(state["generator"].cpu())
-        self.epoch, self.step = state["epoch"], state["step"]
-        self._order, self._done, self._sums = state["order"], state["done"], state["sums"]
-        self._probes, self._initial_loss = list(state["probes"]), state["initial_loss"]
+        torch.set_rng_state(state["rng"])
+        cuda = self.device.type == "cuda"
+        if (state["cuda_rng"] is not None) == cuda:
+            self.generator.set_state(state["generator"])
+            if cuda:
+                torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        self.epoch, self.step, self._done = state["epoch"], state["step"], state["done"]
+        self._order = None if state["order"] is None else state["order"].to(self.device)
+        self._sums, self._initial_loss = state["sums"].to(self.device), state["initial_loss"]
+        self._probes = [
+            (step, denoise.to(self.device), classify.to(self.device)) for step, denoise, classify in state["probes"]
+        ]
 
     def _backward(self, rows: Tensor) -> Tensor:
         """Adds the gradients of a step's images. Returns their mean losses (2,): denoising, classification."""

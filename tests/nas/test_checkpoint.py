@@ -14,6 +14,7 @@ import torch
 from toy_space import ToySpace, ToySpec
 
 from nas.checkpoint import (
+    checkpoint_epoch,
     checkpoint_path,
     drop_all,
     drop_checkpoint,
@@ -153,11 +154,46 @@ def test_any_damage_starts_the_trial_again(data: DeviceData, tmp_path: Path) -> 
     assert refused > 100, "a changed number is no damage that can be seen"
 
 
+def test_a_checkpoint_of_a_gpu_is_read_without_one(
+    data: DeviceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the run goes on, with new streams of random numbers, as those of a GPU mean nothing to a CPU."""
+    run = start(data)
+    run.advance()
+    state = run.state()
+    state["training"] |= {"cuda_rng": torch.zeros(16, dtype=torch.uint8), "generator": torch.zeros(16).byte()}
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        save_checkpoint(state, tmp_path, 0, **WHO)
+    with pytest.raises(RuntimeError, match="deserialize object on a CUDA device"):
+        torch.load(checkpoint_path(tmp_path, 0), weights_only=True)
+    assert checkpoint_epoch(tmp_path, 0) == 1
+    read = load_checkpoint(tmp_path, 0, **WHO)
+    assert read is not None
+    resumed = start(data)
+    resumed.restore(read)
+    weights = zip(
+        resumed.training.network.state_dict().values(), run.training.network.state_dict().values(), strict=True
+    )
+    assert all(torch.equal(*pair) for pair in weights)
+    finish(resumed)
+    assert len(resumed.rows) == 4
+
+
+def test_a_checkpoint_of_an_older_version_starts_the_trial_again(
+    data: DeviceData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save({**WHO, "state": start(data).state()}, checkpoint_path(tmp_path, 0))
+    assert load_checkpoint(tmp_path, 0, **WHO) is None
+    assert "cannot be read (ValueError); its training starts again" in caplog.text
+
+
 def test_memory_that_runs_out_says_nothing_about_a_checkpoint(
     data: DeviceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_checkpoint(start(data).state(), tmp_path, 0, **WHO)
-    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
+    host, device = RuntimeError("DefaultCPUAllocator: can't allocate memory"), torch.OutOfMemoryError("CUDA")
+    for error in (MemoryError(), host, device):
 
         def scarce(*_: Any, error: Exception = error, **__: Any) -> None:
             raise error

@@ -89,6 +89,20 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(data: AugmentedData, tm
     assert second.epoch == 3
 
 
+@pytest.mark.parametrize("content", [b"PK\x03\x04 half a zip", None], ids=["damaged", "older version"])
+def test_a_checkpoint_that_cannot_be_read_starts_the_training_again(
+    data: AugmentedData, tmp_path: Path, content: bytes | None
+) -> None:
+    whole = fit(start(data), tmp_path)
+    if content is None:
+        torch.save(start(data).state(), tmp_path / CHECKPOINT)
+    else:
+        (tmp_path / CHECKPOINT).write_bytes(content)
+    again = start(data)
+    assert same(whole, fit(again, tmp_path))
+    assert again.step == 18
+
+
 def test_the_average_follows_the_weights_and_ema_0_is_them(data: AugmentedData) -> None:
     plain = start(data, ema=0.0)
     plain.run_epoch()

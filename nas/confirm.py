@@ -72,7 +72,8 @@ class ConfirmedRun:
         spec, recipe: of the candidate.
         reason: ``complete``, ``diverged`` or ``out_of_memory``.
         detail: what else there is to say about the reason.
-        values: as in `nas.types.Measurement`, and ``test_psnr`` and ``test_accuracy``; empty unless complete.
+        values: as in `nas.types.Measurement`, and ``test_psnr`` and ``test_accuracy`` where they are finite; empty
+            unless complete.
         gates: learned skip gates by level, shallow first: mean, minimum and maximum of each.
         seconds: wall time of the run.
     """
@@ -109,7 +110,7 @@ class Confirmed:
     Attributes:
         runs: those that ended, complete or not.
         failed: how many of them diverged or ran out of memory; they take no part in `values`.
-        values: mean and interval of every measured value, over the complete runs.
+        values: mean and interval of every value that all complete runs have.
         gates: mean and interval of each learned skip gate, shallow first; empty without any.
     """
 
@@ -193,7 +194,7 @@ def summarize(runs: Iterable[ConfirmedRun]) -> list[Confirmed]:
     for digest, group in groups.items():
         complete = [run for run in group if run.reason == "complete"]
         enough = len(complete) >= LEAST_RUNS
-        names = complete[0].values if enough else ()
+        names = [name for name in complete[0].values if all(name in run.values for run in complete)] if enough else ()
         gates = zip(*(run.gates for run in complete), strict=True) if enough else ()
         result.append(
             Confirmed(

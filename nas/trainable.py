@@ -10,7 +10,7 @@ import math
 import time
 import traceback
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -106,18 +106,23 @@ class CandidateTrainable(tune.Trainable):
     ) -> None:
         torch.set_num_threads(settings.threads)
         self._space, self._settings, self._source = space, settings, data
-        cuda = settings.device == "cuda" and torch.cuda.is_available()
-        self._data = DeviceData.of(data, settings.task, torch.device("cuda" if cuda else "cpu"))
+        self._device = torch.device("cuda" if settings.device == "cuda" and torch.cuda.is_available() else "cpu")
         self._evaluation: Evaluation | None = None
         self._hang: TextIO | None = None
         self._warnings = _Warnings()
         logging.getLogger("nas").addHandler(self._warnings)
 
+    @cached_property
+    def _data(self) -> DeviceData:
+        """Made on first use, within `step`, where too little memory is a trial's outcome with its reason."""
+        return DeviceData.of(self._source, self._settings.task, self._device)
+
     def cleanup(self) -> None:
         logging.getLogger("nas").removeHandler(self._warnings)
+        self._end()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._evaluation = None
+        self._end()
         self._warnings.forget()
         return True
 
@@ -134,12 +139,13 @@ class CandidateTrainable(tune.Trainable):
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             detail = str(error) if full else traceback.format_exc()
             report = Report(number=number, outcome="disk_full" if full else "exception", detail=detail)
+        except torch.AcceleratorError:
+            raise  # a device that failed fails for good in this process; Tune goes on in another, `RETRIES` times
         except Exception as error:
             outcome = "out_of_memory" if _is_out_of_memory(error) else "exception"
             report = Report(number=number, outcome=outcome, detail=traceback.format_exc())
         if report.outcome is not None:
-            self._evaluation = None  # free its memory before the next trial is built
-            self._watch(None)
+            self._end()
         report = dataclasses.replace(report, warnings=self._warnings.take())
         return {"report": report, "done": report.outcome is not None}
 
@@ -148,6 +154,13 @@ class CandidateTrainable(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing: see `save_checkpoint`."""
+
+    def _end(self) -> None:
+        """Frees a trial's memory, for the next one and for other workers of the device, and watches it no longer."""
+        self._evaluation = None
+        self._watch(None)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _advance(self, number: int) -> Report:
         started = time.perf_counter()
@@ -181,12 +194,11 @@ class CandidateTrainable(tune.Trainable):
         return True
 
     def _tested(self, measurement: Measurement, network: nn.Module) -> Measurement:
-        batches = judged_batches(self._source, "test", self._data.noise, self._data.images.device)
-        quality, accuracy = judge(network, batches)
-        if not math.isfinite(quality):
-            raise Diverged(f"test PSNR is {quality} after the last epoch")
-        tested = {"test_psnr": quality} | ({} if accuracy is None else {"test_accuracy": accuracy})
-        return dataclasses.replace(measurement, values={**measurement.values, **tested})
+        """With the figures on test that are finite: nothing may be chosen by this split, not even what failed."""
+        quality, accuracy = judge(network, judged_batches(self._source, "test", self._data.noise, self._device))
+        tested = {"test_psnr": quality, "test_accuracy": accuracy}
+        finite = {name: value for name, value in tested.items() if value is not None and math.isfinite(value)}
+        return dataclasses.replace(measurement, values={**measurement.values, **finite})
 
     def _begin(self) -> Evaluation:
         self._watch(self._settings.trial_timeout)

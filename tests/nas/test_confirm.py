@@ -130,6 +130,13 @@ def test_gates_are_summed_up_by_level() -> None:
     assert single.gates == ()
 
 
+def test_only_what_all_runs_have_is_summed_up() -> None:
+    (found,) = summarize([run("a", 0, 20), run("a", 1, 22, values={"psnr": 22})])
+    assert (set(found.values), found.sound) == ({"psnr"}, True)
+    (found,) = summarize([run("a", 0, 20, values={"psnr": 20}), run("a", 1, 22)])
+    assert (set(found.values), found.sound) == ({"psnr"}, True)
+
+
 def test_a_candidate_that_diverged_is_not_sound() -> None:
     diverged = run("a", 2, reason="diverged", values={})
     (found,) = summarize([run("a", 0), run("a", 1), diverged])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import faulthandler
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,11 @@ import torch
 from toy_space import ToyNet, ToySpace
 
 from nas import checkpoint, trainable
-from nas.checkpoint import checkpoint_path, weights_path
+from nas.checkpoint import checkpoint_path, hang_path, weights_path
 from nas.data import Dataset, load
 from nas.searcher import Report
 from nas.trainable import CandidateTrainable, WorkerSettings
+from nas.training import DeviceData
 from nas.types import Task
 
 TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
@@ -31,7 +33,7 @@ def digits() -> Dataset:
 class Worker:
     """A worker's trainable in this process."""
 
-    def __init__(self, folder: Path, digits: Dataset, epochs: int = 9) -> None:
+    def __init__(self, folder: Path, digits: Dataset, epochs: int = 9, **changes: Any) -> None:
         candidate = SPACE.decode({"width": 4, "fault": "none"}, TASK, epochs)
         self.trainable = CandidateTrainable.__new__(CandidateTrainable)
         self.trainable.config = {
@@ -42,7 +44,7 @@ class Worker:
             "seed": 1,
         }
         settings = WorkerSettings(
-            task=TASK, device="cpu", precision="fp32", threads=1, files=folder, trial_timeout=None
+            task=TASK, device="cpu", precision="fp32", threads=1, files=folder, **{"trial_timeout": None} | changes
         )
         self.trainable.setup({}, data=digits, space=SPACE, settings=settings)
 
@@ -120,6 +122,66 @@ def test_memory_that_runs_out_ends_the_trial_and_not_the_worker(
         patch.setattr(ToyNet, "_fault", lambda self: next(iter(allocate())))
         assert [report.outcome for report in Worker(tmp_path, digits).run()] == ["out_of_memory"]
     assert Worker(tmp_path, digits).run()[-1].outcome == "complete"
+
+
+def test_too_little_memory_for_the_data_ends_the_trial_with_its_reason(
+    tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scarce(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    worker = Worker(tmp_path, digits)
+    with monkeypatch.context() as patch:
+        patch.setattr(DeviceData, "of", scarce)
+        report = worker.trainable.step()["report"]
+    assert report.outcome == "out_of_memory"
+    assert "Tried to allocate 2.00 GiB" in report.detail
+    assert worker.run()[-1].outcome == "complete", "the next trial finds the memory"
+
+
+def test_a_device_that_failed_ends_the_process_and_not_the_trial(
+    tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every later call of CUDA in the process would fail too."""
+
+    def failed(self: ToyNet) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(ToyNet, "_fault", failed)
+    with pytest.raises(torch.AcceleratorError, match="illegal memory access"):
+        Worker(tmp_path, digits).trainable.step()
+
+
+@pytest.mark.parametrize("end", [lambda one: one.reset_config({}), lambda one: one.cleanup()], ids=["reset", "cleanup"])
+def test_a_trial_that_a_rung_stopped_is_watched_no_longer(
+    tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch, end: Callable[[CandidateTrainable], object]
+) -> None:
+    """The process lives on, for the next trial or idle, and must not be ended by the last one's limit."""
+    armed: list[bool] = []
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda *_, **__: armed.append(True))
+    monkeypatch.setattr(faulthandler, "cancel_dump_traceback_later", lambda: armed.append(False))
+    worker = Worker(tmp_path, digits, trial_timeout=60.0)
+    assert worker.trainable.step()["report"].outcome is None
+    assert armed[-1]
+    assert hang_path(tmp_path, 3).exists()
+    end(worker.trainable)
+    assert not armed[-1]
+    assert not hang_path(tmp_path, 3).exists()
+    worker.trainable.cleanup()
+
+
+@pytest.mark.parametrize("finite", [True, False])
+def test_no_figure_on_test_takes_a_confirmation_s_run_away(
+    tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch, finite: bool
+) -> None:
+    if not finite:
+        monkeypatch.setattr(trainable, "judge", lambda *_: (math.nan, 50.0))
+    last = Worker(tmp_path, digits, epochs=1, confirming=True).run()[-1]
+    assert last.outcome == "complete"
+    assert last.measurement is not None
+    assert {name for name in last.measurement.values if name.startswith("test")} == (
+        {"test_psnr", "test_accuracy"} if finite else {"test_accuracy"}
+    )
 
 
 @pytest.mark.parametrize("step", range(1, 7))

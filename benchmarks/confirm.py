@@ -47,9 +47,9 @@ def train(candidate: Candidate, data: Dataset, batches: DeviceData, seed: int) -
     while not run.done:
         run.advance()
     values = run.measurement().values
-    quality, accuracy = judge(run.training.network, judged_batches(data, "test", batches.noise, CPU))
+    found = judge(run.training.network, judged_batches(data, "test", batches.noise, CPU))
     kept = {name: values[name] for name in ("psnr", "accuracy", "stability")}
-    return {**kept, "test psnr": quality, "test accuracy": float(accuracy or 0.0)}
+    return {**kept, "test psnr": found.psnr, "test accuracy": float(found.accuracy or 0.0)}
 
 
 def expected(n: int = INTERVAL, further: int = FURTHER) -> float:

@@ -15,16 +15,14 @@ from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 from nas.bundle import Bundle
-from nas.data import Dataset, Split, to_float, validation_draws
+from nas.data import Dataset, Split, noise_seed, to_float, validation_draws
 from nas.errors import DataError
 from nas.inference import Predict, tiled
 from nas.metrics import psnr
 from nas.noise import Noise
 from nas.reference_denoisers import Denoiser, restore
 from nas.sources import read_photograph
-from nas.training import noisy_batches
-
-Batch = tuple[Tensor, Tensor, Tensor | None]
+from nas.training import Judged, noisy_batches
 
 SSIM_WINDOW = 7
 """Side in pixels of the window of scikit-image's SSIM."""
@@ -116,9 +114,8 @@ def assess_data(
 ) -> Assessment:
     """Judges on a split of a data set, under noise that depends on the data alone; see `assess_bundle`."""
     split = _part(data, part)
-    seed = int(data.fingerprint, 16) % 2**63
     draws = validation_draws(len(split.images))
-    return assess(predict, split, noise, seed=seed, draws=draws, reference=reference)
+    return assess(predict, split, noise, seed=noise_seed(data.fingerprint), draws=draws, reference=reference)
 
 
 def assess_photographs(
@@ -138,7 +135,7 @@ def assess_photographs(
     return _assess(predict, _photograph_batches(channels, paths, noise), len(paths), 1, reference)
 
 
-def _photograph_batches(channels: int, paths: Sequence[Path], noise: Noise) -> Iterator[Batch]:
+def _photograph_batches(channels: int, paths: Sequence[Path], noise: Noise) -> Iterator[Judged]:
     for path in paths:
         image = read_photograph(path)
         if image.shape[0] == 1 and channels == 3:
@@ -153,7 +150,7 @@ def _photograph_batches(channels: int, paths: Sequence[Path], noise: Noise) -> I
 
 
 def _assess(
-    predict: Predict, batches: Iterable[Batch], images: int, draws: int, reference: Denoiser | None
+    predict: Predict, batches: Iterable[Judged], images: int, draws: int, reference: Denoiser | None
 ) -> Assessment:
     columns: dict[str, list[float]] = {
         name: [] for name in ("psnr", "ssim", "noisy_psnr", "noisy_ssim", "reference_psnr", "reference_ssim")

@@ -262,6 +262,11 @@ def _fingerprint(pool: Pool) -> str:
     return digest.hexdigest()[:16]
 
 
+def noise_seed(fingerprint: str) -> int:
+    """The seed of whatever noise depends on the data alone."""
+    return int(fingerprint, 16) % 2**63
+
+
 def to_float(batch: Tensor) -> Tensor:
     """Images as float32 in [0, 1], from uint8 in 0..255 or from floats in [0, 1]."""
     return batch.float() if batch.is_floating_point() else batch.float() / 255

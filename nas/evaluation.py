@@ -7,17 +7,20 @@ import dataclasses
 import math
 import resource
 import statistics
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.metrics import correct, psnr
 from nas.stability import stability
-from nas.training import DeviceData, Diverged, Training
+from nas.training import Diverged, Judged, Training, TrainingData
 from nas.types import Cost, EpochRow, Measurement, Recipe, Task, digest_of
 
 REDUCTION = 3
@@ -55,7 +58,7 @@ class Evaluation:
         build: Callable[[], nn.Module],
         task: Task,
         recipe: Recipe,
-        data: DeviceData,
+        data: TrainingData,
         cost: Cost,
         *,
         seed: int,
@@ -88,7 +91,8 @@ class Evaluation:
         accuracy: float | None = None
         so_far: float | None = None
         if is_milestone(self.training.epoch, self.training.recipe.epochs):
-            quality, accuracy = judge(self.training.network, self.training.data.validation)
+            found = judge(self.training.network, self.training.data.validation)
+            quality, accuracy = found.psnr, found.accuracy
             if not math.isfinite(quality):
                 raise Diverged(f"validation PSNR is {quality} after epoch {self.training.epoch}")
             so_far = stability(self.training.probe_curve())
@@ -145,29 +149,52 @@ class Evaluation:
         )
 
 
-def judge(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor, Tensor | None]]) -> tuple[float, float | None]:
-    """Mean PSNR in dB (mean over images of each image's PSNR) and top-1 accuracy in percent.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What a network does on noisy images, as means over images.
 
-    Accuracy is taken on the noisy images; None without labels. The network is left in training mode as found.
+    Attributes:
+        psnr: in dB, of each image's own.
+        accuracy: top-1 in percent; None without labels.
+        denoise: squared error over the trivial loss.
+        classify: cross-entropy in nats; None without labels.
+    """
+
+    psnr: float
+    accuracy: float | None
+    denoise: float
+    classify: float | None
+
+
+def judge(network: nn.Module, batches: Iterable[Judged], trivial: float = 1.0) -> Judgement:
+    """Judges a network in evaluation mode and true fp32. It is left in training mode as found.
+
+    Args:
+        trivial: the unit of `Judgement.denoise`, see `nas.training.trivial_loss`.
     """
     was_training = network.training
     network.eval()
-    quality = []
-    hits = []
-    with torch.inference_mode():
+    quality, errors, hits, entropies = [], [], [], []
+    with torch.inference_mode(), _true_fp32():
         for noisy, clean, labels in batches:
             denoised, logits = network(noisy.contiguous(memory_format=torch.channels_last))
             quality.append(psnr(denoised, clean))
+            errors.append((denoised - clean).square().flatten(1).mean(1) / trivial)
             if labels is not None:
                 hits.append(correct(logits, labels))
+                entropies.append(F.cross_entropy(logits, labels, reduction="none"))
     network.train(was_training)
-    accuracy = 100.0 * float(torch.cat(hits).double().mean()) if hits else None
-    return float(torch.cat(quality).double().mean()), accuracy
+    return Judgement(
+        psnr=_mean(quality),
+        accuracy=100.0 * _mean(hits) if hits else None,
+        denoise=_mean(errors),
+        classify=_mean(entropies) if entropies else None,
+    )
 
 
-def noisy_psnr(data: DeviceData) -> float:
-    """Mean PSNR in dB of the noisy validation images themselves: the reference of the PSNR objective."""
-    return float(torch.cat([psnr(noisy, clean, clip=False) for noisy, clean, _ in data.validation]).double().mean())
+def noisy_psnr(batches: Iterable[Judged]) -> float:
+    """Mean PSNR in dB of noisy images themselves; of the validation images it is the PSNR objective's reference."""
+    return _mean([psnr(noisy, clean, clip=False) for noisy, clean, _ in batches])
 
 
 def latency(network: nn.Module, task: Task, repeats: int = 15) -> float:
@@ -177,7 +204,7 @@ def latency(network: nn.Module, task: Task, repeats: int = 15) -> float:
     was_training = network.training
     network.eval()
     times = []
-    with torch.inference_mode():
+    with torch.inference_mode(), _true_fp32():
         for _ in range(repeats + 3):
             started = time.perf_counter()
             network(image)
@@ -186,6 +213,21 @@ def latency(network: nn.Module, task: Task, repeats: int = 15) -> float:
             times.append(1000 * (time.perf_counter() - started))
     network.train(was_training)
     return statistics.median(times[3:])
+
+
+def _mean(parts: list[Tensor]) -> float:
+    return float(torch.cat(parts).double().mean())
+
+
+@contextlib.contextmanager
+def _true_fp32() -> Iterator[None]:
+    """cuDNN's convolutions as exact as their type; by default it rounds fp32 to TF32, which training may."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def _gate_summary(gate: Tensor) -> dict[str, float]:
@@ -210,4 +252,5 @@ def _peak_memory(device: torch.device) -> float:
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    unit = 1 if sys.platform == "darwin" else 2**10  # of ru_maxrss, in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

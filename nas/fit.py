@@ -7,6 +7,7 @@ import fcntl
 import itertools
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,15 +16,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.augmentation import NONE, Augmentation
 from nas.checkpoint import read_state, write_state, write_whole
 from nas.data import Dataset
 from nas.errors import ConfigError
-from nas.metrics import correct, psnr
-from nas.training import DeviceData, Training, TrainingData
+from nas.evaluation import judge
+from nas.training import DeviceData, Diverged, Training, TrainingData
 from nas.types import Recipe, Task
 
 Precision = Literal["fp32", "bf16"]
@@ -163,24 +163,23 @@ class Fit(Training):
         return super().run_epoch(averaged)
 
     def validate(self, train_loss: float) -> Validation:
-        """Judges the averaged network in fp32, and remembers the result where it is the best so far."""
-        denoise, classify, quality, hits = [], [], [], []
-        with torch.inference_mode():
-            for noisy, clean, labels in self.data.validation:
-                denoised, logits = self.average(noisy.contiguous(memory_format=torch.channels_last))
-                denoise.append((denoised - clean).square().flatten(1).mean(1) / self.data.trivial)
-                quality.append(psnr(denoised, clean))
-                if labels is not None:
-                    classify.append(F.cross_entropy(logits, labels, reduction="none"))
-                    hits.append(correct(logits, labels))
-        loss = _mean(denoise) if "denoise" in self.tasks else 0.0
-        if classify and "classify" in self.tasks:
-            loss += self.recipe.classification_weight * _mean(classify)
+        """Judges the averaged network, and remembers the result where it is the best so far.
+
+        Raises:
+            Diverged: the loss is not finite.
+        """
+        found = judge(self.average, self.data.validation, self.data.trivial)
+        loss = self._total(
+            found.denoise if "denoise" in self.tasks else 0.0,
+            found.classify if found.classify is not None and "classify" in self.tasks else 0.0,
+        )
+        if not math.isfinite(loss):
+            raise Diverged(f"validation loss is {loss} after epoch {self.epoch}")
         self.validated = Validation(
             epoch=self.epoch,
             loss=loss,
-            psnr=_mean(quality),
-            accuracy=100 * _mean(hits) if hits else None,
+            psnr=found.psnr,
+            accuracy=found.accuracy,
             train_loss=train_loss,
             seconds=self.seconds,
         )
@@ -230,7 +229,7 @@ def fit(
         checkpoint_seconds: between two checkpoints; one is also written after each validation.
 
     Raises:
-        Diverged: see `nas.training.Training.run_epoch`.
+        Diverged: see `nas.training.Training.run_epoch` and `Fit.validate`.
     """
     checkpoint, best = folder / CHECKPOINT, folder / BEST
     if (state := read_state(checkpoint)) is not None:
@@ -274,9 +273,12 @@ def faster_precision(network: nn.Module, task: Task, recipe: Recipe, data: Train
 def faster_for(
     networks: Sequence[tuple[nn.Module, Recipe]], task: Task, data: TrainingData, steps: int = 3
 ) -> Precision:
-    """As `faster_precision`, for several networks and one precision for all: a step of each is counted."""
+    """As `faster_precision`, for several networks and one precision for all.
+
+    Of each a step's forward and backward pass is counted; the optimiser's part is the same in both precisions.
+    """
     if data.device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     seconds: dict[Precision, float] = {"fp32": 0.0, "bf16": 0.0}
     with torch.random.fork_rng(devices=[]):
         for (network, recipe), precision in itertools.product(networks, seconds):
@@ -408,7 +410,3 @@ def _event_log(folder: Path | None, step: int) -> Iterator[Callable[[Fit, float]
         yield write
     finally:
         writer.close()
-
-
-def _mean(parts: list[Tensor]) -> float:
-    return float(torch.cat(parts).double().mean())

@@ -195,8 +195,8 @@ class CandidateTrainable(tune.Trainable):
 
     def _tested(self, measurement: Measurement, network: nn.Module) -> Measurement:
         """With the figures on test that are finite: nothing may be chosen by this split, not even what failed."""
-        quality, accuracy = judge(network, judged_batches(self._source, "test", self._data.noise, self._device))
-        tested = {"test_psnr": quality, "test_accuracy": accuracy}
+        found = judge(network, judged_batches(self._source, "test", self._data.noise, self._device))
+        tested = {"test_psnr": found.psnr, "test_accuracy": found.accuracy}
         finite = {name: value for name, value in tested.items() if value is not None and math.isfinite(value)}
         return dataclasses.replace(measurement, values={**measurement.values, **finite})
 

@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.balancing import BALANCES, Balance
-from nas.data import Dataset, Split, to_float, validation_draws
+from nas.data import Dataset, Split, noise_seed, to_float, validation_draws
 from nas.noise import Noise, parse_noise
 from nas.stability import PROBES
 from nas.types import Optimizer, ProbeCurve, Recipe, Task
@@ -25,6 +25,8 @@ BLOWN_UP = 100.0
 """An epoch whose mean loss is this many times the untrained network's has diverged."""
 
 PROBE_IMAGES = 64
+
+T = TypeVar("T", Tensor, float)
 
 OPTIMIZERS: Mapping[Optimizer, Callable[..., torch.optim.Optimizer]] = {
     "adamw": partial(torch.optim.AdamW, fused=True),
@@ -51,21 +53,21 @@ class TrainingData(Protocol):
 
     @property
     def probe(self) -> Judged:
-        """The fixed probe batch, from the training split."""
+        """The fixed probe batch, from the training split, under noise that is the same on every device."""
 
     @property
     def validation(self) -> list[Judged]:
-        """Every validation image under each fixed noise draw."""
+        """Every validation image under each fixed noise draw, the same on every device."""
 
     @property
     def trivial(self) -> float:
-        """The noisy probe batch's MSE; for noise ``none`` the images' variance. Never 0."""
+        """See `trivial_loss`, of the probe batch."""
 
     def __len__(self) -> int:
         """Training images of an epoch."""
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """The images of one epoch (len(self),), as `batch` takes them."""
+        """The images of one epoch (len(self), ...), as `batch` takes them."""
 
     def batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Clean images (N, C, H, W), float32 in [0, 1], and their labels (N,) or None."""
@@ -79,7 +81,7 @@ class DeviceData:
         images: training images (N, C, H, W), uint8 or float32 in [0, 1]; labels (N,) or None.
         probe: (noisy, clean, labels) of the fixed probe batch, from the training split.
         validation: (noisy, clean, labels) batches: every validation image under each fixed noise draw.
-        trivial: the noisy probe batch's MSE; for noise ``none`` the images' variance. Never 0.
+        trivial: see `trivial_loss`, of the probe batch.
     """
 
     images: Tensor
@@ -93,16 +95,18 @@ class DeviceData:
     def of(cls, data: Dataset, task: Task, device: torch.device) -> DeviceData:
         """Copies `data` to `device` and draws validation and probe noise from the data's fingerprint."""
         noise = parse_noise(task.noise)
-        seed = int(data.fingerprint, 16) % 2**63
-        images, labels = tensors(data.train, device)
-        generator = torch.Generator(device).manual_seed(seed)
-        chosen = torch.randperm(len(images), generator=generator, device=device)[:PROBE_IMAGES]
-        clean = to_float(images[chosen])
-        noisy = noise.add(clean, generator)
-        trivial = (noisy - clean).square().mean() if task.denoises else clean.var()
-        validation = list(judged_batches(data, "validation", noise, device))
-        probe = (noisy, clean, None if labels is None else labels[chosen])
-        return cls(images, labels, noise, probe, validation, max(float(trivial), 1e-8))
+        images, labels = tensors(data.train)
+        generator = torch.Generator().manual_seed(noise_seed(data.fingerprint))
+        chosen = torch.randperm(len(images), generator=generator)[:PROBE_IMAGES]
+        probe = with_noise(to_float(images[chosen]), None if labels is None else labels[chosen], noise, generator)
+        return cls(
+            images.to(device),
+            None if labels is None else labels.to(device),
+            noise,
+            moved(probe, device),
+            list(judged_batches(data, "validation", noise, device)),
+            trivial_loss(probe, noise),
+        )
 
     @property
     def device(self) -> torch.device:
@@ -120,23 +124,42 @@ class DeviceData:
         return to_float(self.images[rows]), None if self.labels is None else self.labels[rows]
 
 
-def tensors(split: Split, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """A split's images and labels on the device."""
+def tensors(split: Split) -> tuple[Tensor, Tensor | None]:
+    """A split's images and labels."""
     # A copy: Ray's object store hands out read-only arrays, which torch must not share.
-    images = torch.tensor(split.images, device=device)
-    return images, None if split.labels is None else torch.tensor(split.labels, device=device)
+    return torch.tensor(split.images), None if split.labels is None else torch.tensor(split.labels)
+
+
+def with_noise(clean: Tensor, labels: Tensor | None, noise: Noise, generator: torch.Generator) -> Judged:
+    """A batch to judge on."""
+    return noise.add(clean, generator), clean, labels
+
+
+def moved(batch: Judged, device: torch.device) -> Judged:
+    """A batch on a device. Its noise is drawn on the CPU, so that figures of every device are under the same."""
+    noisy, clean, labels = batch
+    return noisy.to(device), clean.to(device), None if labels is None else labels.to(device)
+
+
+def trivial_loss(probe: Judged, noise: Noise) -> float:
+    """The noisy probe batch's MSE; for noise ``none`` the images' variance. Never 0."""
+    noisy, clean, _ = probe
+    return max(float(clean.var() if noise.name == "none" else (noisy - clean).square().mean()), 1e-8)
 
 
 def noisy_batches(
     split: Split, noise: Noise, device: torch.device, *, seed: int, draws: int = 1, size: int = 256
 ) -> Iterator[Judged]:
-    """(noisy, clean, labels) batches of a whole split under `draws` noise draws; the same for the same seed."""
-    images, labels = tensors(split, device)
-    generator = torch.Generator(device).manual_seed(seed)
+    """(noisy, clean, labels) batches of a whole split under `draws` noise draws.
+
+    The same for the same seed, on every device.
+    """
+    images, labels = tensors(split)
+    generator = torch.Generator().manual_seed(seed)
     for _ in range(draws):
-        for rows in torch.arange(len(images), device=device).split(size):
-            clean = to_float(images[rows])
-            yield noise.add(clean, generator), clean, None if labels is None else labels[rows]
+        for rows in torch.arange(len(images)).split(size):
+            shown = None if labels is None else labels[rows]
+            yield moved(with_noise(to_float(images[rows]), shown, noise, generator), device)
 
 
 def judged_batches(data: Dataset, part: str, noise: Noise, device: torch.device) -> Iterator[Judged]:
@@ -146,8 +169,8 @@ def judged_batches(data: Dataset, part: str, noise: Noise, device: torch.device)
         part: ``train``, ``validation`` or ``test``.
     """
     split: Split = getattr(data, part)
-    seed = int(data.fingerprint, 16) % 2**63
-    return noisy_batches(split, noise, device, seed=seed, draws=validation_draws(len(split.images)))
+    draws = validation_draws(len(split.images))
+    return noisy_batches(split, noise, device, seed=noise_seed(data.fingerprint), draws=draws)
 
 
 class Training:
@@ -230,7 +253,7 @@ class Training:
         self.epoch += 1
         denoise, classify = (self._sums / len(self._order)).tolist()
         self._order = None
-        loss = denoise + self.recipe.classification_weight * classify
+        loss = self._total(denoise, classify)
         if not math.isfinite(loss):
             raise Diverged(f"loss is {loss} in epoch {self.epoch}")
         if loss > BLOWN_UP * max(self._initial_loss, 1.0):
@@ -314,7 +337,7 @@ class Training:
             return denoise, denoise.new_zeros(())
         return denoise, F.cross_entropy(logits.float(), labels)
 
-    def _total(self, denoise: Tensor, classify: Tensor) -> Tensor:
+    def _total(self, denoise: T, classify: T) -> T:
         return denoise + self.recipe.classification_weight * classify
 
     def _penalty(self) -> Tensor | None:

@@ -73,7 +73,8 @@ def export_choice(
     from nas.data import Split
     from nas.evaluation import noisy_psnr
     from nas.export import export_bundle
-    from nas.training import DeviceData, noisy_batches
+    from nas.noise import parse_noise
+    from nas.training import judged_batches, noisy_batches
 
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         # Refused before anything is loaded; export_bundle holds the same rule.
@@ -87,12 +88,13 @@ def export_choice(
     network = space.build(spec, config.task)
     load_weights(network, files_dir(ledger.storage.url, config.study), chosen.number)
     data = study_data(ledger, data_root)
-    batches = DeviceData.of(data, config.task, torch.device("cpu"))
+    noise, cpu = parse_noise(config.task.noise), torch.device("cpu")
+    batches = list(judged_batches(data, "validation", noise, cpu))
     calibration = None
     if quantize:
         rows = np.linspace(0, len(data.train.images) - 1, CALIBRATION_IMAGES).astype(int)  # of every class
         shown = Split(data.train.images[rows], None)
-        calibration = next(noisy_batches(shown, batches.noise, torch.device("cpu"), seed=0))[0]
+        calibration = next(noisy_batches(shown, noise, cpu, seed=0))[0]
     searched = ledger.trial(chosen.number)
     facts = {
         "study": config.study,
@@ -116,7 +118,7 @@ def export_choice(
         task=config.task,
         classes=data.classes,
         network=network,
-        images=batches.validation[0][0][:PARITY_IMAGES],
+        images=batches[0][0][:PARITY_IMAGES],
         facts=facts,
         judge=lambda predict: _measure(predict, data, config.task),
         calibration=calibration,

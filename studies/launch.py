@@ -363,11 +363,11 @@ def baseline(data: Dataset, task: Task) -> Baseline:
     import torch
 
     from nas.evaluation import noisy_psnr
-    from nas.training import DeviceData
+    from nas.training import judged_batches
 
     labels = data.validation.labels
     return Baseline(
-        psnr=noisy_psnr(DeviceData.of(data, task, torch.device("cpu"))),
+        psnr=noisy_psnr(judged_batches(data, "validation", parse_noise(task.noise), torch.device("cpu"))),
         accuracy=None if labels is None else majority_accuracy(labels, len(data.classes)),
     )
 

@@ -66,7 +66,7 @@ def samples(ledger: SqlLedger, history: History, data_root: Path | None = None) 
         return Samples(lacks=f"There are no images here: {error}")
     import torch
 
-    from nas.data import Split
+    from nas.data import Split, noise_seed
     from nas.metrics import psnr
     from nas.noise import parse_noise
     from nas.training import noisy_batches
@@ -77,9 +77,7 @@ def samples(ledger: SqlLedger, history: History, data_root: Path | None = None) 
         data.validation.images[chosen], None if data.validation.labels is None else data.validation.labels[chosen]
     )
     noisy, clean, labels = next(
-        noisy_batches(
-            split, parse_noise(config.task.noise), torch.device("cpu"), seed=int(config.fingerprint, 16) % 2**63
-        )
+        noisy_batches(split, parse_noise(config.task.noise), torch.device("cpu"), seed=noise_seed(config.fingerprint))
     )
     names = [""] * len(chosen) if labels is None else [data.classes[int(i)] for i in labels]
     rows = [

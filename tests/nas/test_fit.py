@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from nas.fit import (
     faster_precision,
     fit,
 )
+from nas.training import Diverged
 from nas.types import Recipe, Task
 
 TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
@@ -163,6 +165,31 @@ def test_the_best_weights_are_those_of_the_least_validation_loss(data: Augmented
     assert run.best is not None
     assert run.best.loss == min(losses.values())
     assert {path.name for path in tmp_path.iterdir()} == {BEST, CHECKPOINT}
+
+
+def test_a_validation_that_is_not_a_number_is_divergence_and_never_the_best(
+    data: AugmentedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last step may spoil weights that no training loss is taken of any more."""
+    run = start(data)
+    average = run._average
+
+    def spoil() -> None:
+        average()
+        if run.step == run.steps_per_epoch:
+            torch.nn.init.constant_(run.average.out.weight, torch.nan)
+
+    monkeypatch.setattr(run, "_average", spoil)
+    with pytest.raises(Diverged, match="validation loss is nan after epoch 1"):
+        fit(run, tmp_path)
+    assert run.best is None
+    assert not (tmp_path / BEST).exists()
+
+
+def test_bf16_of_a_gpu_is_taken_where_it_is_not_emulated(data: AugmentedData, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    gpu = SimpleNamespace(device=torch.device("cuda"))
+    assert faster_precision(Small(), TASK, start(data).recipe, gpu) == "fp32"  # type: ignore[arg-type]
 
 
 def test_events_are_written_for_tensorboard(data: AugmentedData, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from toy_space import ToyNet, ToySpace
 from nas import checkpoint, trainable
 from nas.checkpoint import checkpoint_path, hang_path, weights_path
 from nas.data import Dataset, load
+from nas.evaluation import Judgement
 from nas.searcher import Report
 from nas.trainable import CandidateTrainable, WorkerSettings
 from nas.training import DeviceData
@@ -175,7 +176,9 @@ def test_no_figure_on_test_takes_a_confirmation_s_run_away(
     tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch, finite: bool
 ) -> None:
     if not finite:
-        monkeypatch.setattr(trainable, "judge", lambda *_: (math.nan, 50.0))
+        monkeypatch.setattr(
+            trainable, "judge", lambda *_: Judgement(psnr=math.nan, accuracy=50.0, denoise=math.nan, classify=2.0)
+        )
     last = Worker(tmp_path, digits, epochs=1, confirming=True).run()[-1]
     assert last.outcome == "complete"
     assert last.measurement is not None

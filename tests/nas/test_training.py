@@ -8,7 +8,7 @@ import math
 
 import pytest
 import torch
-from toy_space import ToySpace, ToySpec
+from toy_space import ToyNet, ToySpace, ToySpec
 
 from nas.data import Dataset, load
 from nas.evaluation import Evaluation, candidate_seed, is_milestone, judge, latency, noisy_psnr
@@ -49,7 +49,7 @@ def test_a_run_learns_and_measures_everything(data: DeviceData) -> None:
     assert [row.epoch for row in rows if row.psnr is not None] == [1, 3, 9, 27]
     result = run.measurement()
     assert set(result.values) == {"psnr", "accuracy", "stability", "params", "macs", "latency"}
-    assert result.values["psnr"] == rows[-1].psnr > noisy_psnr(data)
+    assert result.values["psnr"] == rows[-1].psnr > noisy_psnr(data.validation)
     assert 0 < result.values["stability"] <= 1
     assert result.gates[0].keys() == {"mean", "min", "max"}
     assert result.peak_memory > 0
@@ -130,6 +130,43 @@ def test_validation_noise_is_drawn_once(digits: Dataset) -> None:
     # 359 images under 6 draws, each its own.
     assert sum(len(clean) for _, clean, _ in first) == 6 * 359
     assert not torch.equal(first[0][0], first[2][0])
+
+
+def test_what_is_judged_and_probed_is_the_same_on_every_device(digits: Dataset, data: DeviceData) -> None:
+    """A device that computes nothing: whatever is known of it was drawn on the CPU."""
+    meta = torch.device("meta")
+    elsewhere = DeviceData.of(digits, TASK, meta)
+    assert elsewhere.trivial == data.trivial
+    assert [noisy.shape for noisy, _, _ in elsewhere.validation] == [noisy.shape for noisy, _, _ in data.validation]
+    moved = (elsewhere.images, elsewhere.labels, *elsewhere.probe, *elsewhere.validation[0])
+    assert {tensor.device for tensor in moved if tensor is not None} == {meta}
+
+
+def test_judging_is_in_true_fp32_whatever_training_rounds_to(data: DeviceData, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    forward = ToyNet.forward
+
+    def look(self: ToyNet, noisy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return forward(self, noisy)
+
+    monkeypatch.setattr(ToyNet, "forward", look)
+    network = SPACE.build(ToySpec(width=4), TASK)
+    judge(network, data.validation)
+    latency(network, TASK)
+    assert not any(seen)
+    assert torch.backends.cudnn.allow_tf32, "as it was"
+
+
+def test_judge_gives_the_losses_in_their_units(data: DeviceData) -> None:
+    network = SPACE.build(ToySpec(width=4), TASK).eval()
+    found = judge(network, data.validation[:1], trivial=0.5)
+    noisy, clean, labels = data.validation[0]
+    assert labels is not None
+    with torch.no_grad():
+        denoised, logits = network(noisy)
+        assert found.denoise == pytest.approx(float((denoised - clean).square().mean()) / 0.5, rel=1e-5)
+        assert found.classify == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-5)
 
 
 def test_judge_leaves_the_mode_and_is_repeatable(data: DeviceData) -> None:

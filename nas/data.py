@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +35,7 @@ from nas.sources import (
 )
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
 log = logging.getLogger(__name__)
@@ -158,19 +159,29 @@ def photographs(source: str, part: str | None, *, seen: str | None) -> tuple[lis
     return [path for path, code in zip(paths, split, strict=True) if code == wanted], part or "test"
 
 
-def split_photographs(source: str) -> tuple[list[Path], NDArray[np.int64], str]:
+def split_photographs(
+    source: str, see: Callable[[Path, Image], object] = lambda path, image: None
+) -> tuple[list[Path], NDArray[np.int64], str]:
     """The photographs of ``images:DIR``, the split of each (TRAIN, VALIDATION or TEST), and the fingerprint.
 
     They are those of `load`, which cuts the photographs to patches: what a search has not seen no training of
     whole photographs sees either.
 
+    Args:
+        source: canonical, of the kind ``images``.
+        see: given each photograph as it is decoded, which they are once.
+
     Raises:
         DataError: the folder cannot be read, or a split would be empty.
     """
-    folder = Path(source.partition(":")[2])
-    pool = cut_photographs(folder, tell=log.debug)
+    paths: list[Path] = []
+
+    def decoded(path: Path, image: Image) -> None:
+        paths.append(path)
+        see(path, image)
+
+    pool = cut_photographs(Path(source.partition(":")[2]), tell=log.debug, see=decoded)
     fingerprint = _fingerprint(pool)
-    paths = [path for path, _ in list_photographs(folder)]
     return paths, _split_of_groups(pool, source, fingerprint), fingerprint
 
 

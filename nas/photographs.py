@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,16 +19,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.augmentation import Augmentation
-from nas.data import parse_source, split_photographs, to_float
+from nas.data import noise_seed, parse_source, split_photographs, to_float
 from nas.errors import ConfigError, DataError
 from nas.noise import Noise
-from nas.sources import TRAIN, VALIDATION, open_image
-from nas.training import PROBE_IMAGES, Judged
+from nas.sources import TRAIN, VALIDATION
+from nas.training import PROBE_IMAGES, Judged, moved, trivial_loss, with_noise
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 JUDGED_SIDE = 256
 """Validation sees the centre of a photograph, up to this side in pixels."""
 MOST_JUDGED = 64
 """Photographs that validation sees, spread evenly."""
+
+CPU = torch.device("cpu")
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +46,8 @@ class Photographs:
         name: canonical source, ``images:DIR``.
         paths: of the files.
         channels: 1 when all are gray, else 3.
-        shapes: (height, width) of each photograph.
+        shapes: (height, width, channels) of each photograph as it is stored: gray ones have one channel also
+            where `channels` is 3.
         part: (N,) the split of each: TRAIN, VALIDATION or TEST, as in a search.
         fingerprint: of the folder, as in a search.
     """
@@ -48,7 +55,7 @@ class Photographs:
     name: str
     paths: tuple[Path, ...]
     channels: int
-    shapes: tuple[tuple[int, int], ...]
+    shapes: tuple[tuple[int, int, int], ...]
     part: NDArray[np.int64]
     fingerprint: str
     _pixels: NDArray[np.uint8]
@@ -67,27 +74,26 @@ class Photographs:
             DataError: the folder cannot be read, an image is damaged, or a split would be empty.
         """
         name = parse_source(source)
-        paths, part, fingerprint = split_photographs(name)
-        headers = [open_image(path, decode=False) for path in paths]
-        channels = 1 if all(image.mode in ("1", "L", "LA", "F") or image.mode[0] == "I" for image in headers) else 3
-        shapes = tuple((image.height, image.width) for image in headers)
-        starts = np.cumsum([0, *(height * width * channels for height, width in shapes)]).tolist()
+        shapes: list[tuple[int, int, int]] = []
         with tempfile.TemporaryFile(dir=scratch) as file:
-            for path in paths:
-                image = open_image(path)
-                values = np.asarray(image if image.mode == "F" else image.convert("L" if channels == 1 else "RGB"))
-                if image.mode == "F":
-                    values = np.rint(values * 255).astype(np.uint8)
-                values = np.broadcast_to(np.atleast_3d(values), (*values.shape[:2], channels))
+
+            def keep(_path: Path, image: Image) -> None:
+                values = np.rint(np.asarray(image) * 255).astype(np.uint8) if image.mode == "F" else np.asarray(image)
                 file.write(values.tobytes())
+                shapes.append((image.height, image.width, len(image.getbands())))
+
+            paths, part, fingerprint = split_photographs(name, keep)
             file.flush()
+            starts = np.cumsum([0, *map(math.prod, shapes)]).tolist()
             pixels: NDArray[np.uint8] = np.memmap(file, np.uint8, "r", shape=(starts[-1],))
-        return cls(name, tuple(paths), channels, shapes, part, fingerprint, pixels, tuple(starts))
+        channels = max(shape[2] for shape in shapes)
+        return cls(name, tuple(paths), channels, tuple(shapes), part, fingerprint, pixels, tuple(starts))
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         """A photograph (H, W, C), mapped, not read."""
         start, end = self._starts[index], self._starts[index + 1]
-        return self._pixels[start:end].reshape(*self.shapes[index], self.channels)
+        stored = self._pixels[start:end].reshape(self.shapes[index])
+        return np.broadcast_to(stored, (*stored.shape[:2], self.channels), subok=True)
 
     def of(self, part: int) -> list[int]:
         """The photographs of a split."""
@@ -133,48 +139,53 @@ class Patches:
             if not 1 <= subset <= len(chosen):
                 raise ConfigError(f"subset {subset}: must be 1 to {len(chosen)}, the photographs for training")
             chosen = _evenly(chosen, subset)
-        self.chosen = [index for index in chosen if min(photographs.shapes[index]) >= patch]
+        sizes = {index: photographs.shapes[index][:2] for index in chosen}
+        self.chosen = [index for index, size in sizes.items() if min(size) >= patch]
         if not self.chosen:
-            largest = max(min(photographs.shapes[index]) for index in chosen)
+            largest = max(map(min, sizes.values()))
             raise DataError(f"{photographs.name}: no photograph holds a patch of {patch}; --patch {largest} would fit")
         if left_out := len(chosen) - len(self.chosen):
             log.info("%s: %d photographs are smaller than a patch and left out", photographs.name, left_out)
-        areas = [math.prod(photographs.shapes[index]) for index in self.chosen]
-        self._shares = torch.tensor(areas, dtype=torch.float64) / sum(areas)
+        areas = [math.prod(sizes[index]) for index in self.chosen]
+        self._shares = (torch.tensor(areas, dtype=torch.float64) / sum(areas)).float()
+        self._corners = torch.tensor([sizes[index] for index in self.chosen]) - patch + 1
         self.per_epoch = per_epoch or max(1, round(sum(areas) / patch**2))
 
-        seed = int(photographs.fingerprint, 16) % 2**63
-        generator = torch.Generator(device).manual_seed(seed)
-        rows = torch.multinomial(self._shares.float().to(device), PROBE_IMAGES, True, generator=generator)
-        self.probe = self._judged(self._cut(rows, generator), generator)
-        denoises = noise.name != "none"
-        noisy, clean, _ = self.probe
-        self.trivial = max(float((noisy - clean).square().mean() if denoises else clean.var()), 1e-8)
-        self.validation = [self._judged(batch, generator) for batch in self._centres()]
+        seed = noise_seed(photographs.fingerprint)
+        generator = torch.Generator().manual_seed(seed)
+        probe = with_noise(_images(self._cut(self._draw(PROBE_IMAGES, generator))), None, noise, generator)
+        self.trivial = trivial_loss(probe, noise)
+        self.probe = moved(probe, device)
+        generator.manual_seed(seed)  # so that validation is the same whatever the patches are
+        self.validation: list[Judged] = [
+            moved(with_noise(_images(middles), None, noise, generator), device) for middles in self._centres()
+        ]
 
     def __len__(self) -> int:
         return self.per_epoch
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """The photographs that patches are cut from."""
-        shares = self._shares.float().to(self.device)
-        return torch.multinomial(shares, self.per_epoch, replacement=True, generator=generator)
+        """The patches of an epoch (per_epoch, 3): their photographs, by place in `chosen`, tops and lefts."""
+        return self._draw(self.per_epoch, generator)
 
     def batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
-        return self.augmentation.apply(self._cut(rows, generator), generator), None
+        return self.augmentation.apply(_images(self._cut(rows), self.device), generator), None
 
-    def _cut(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        places = torch.rand(len(rows), 2, generator=generator, device=self.device)
-        patches = []
-        for row, (down, right) in zip(rows.tolist(), places.tolist(), strict=True):
-            photograph = self.photographs[self.chosen[row]]
-            height, width = photograph.shape[:2]
-            top, left = int(down * (height - self.patch + 1)), int(right * (width - self.patch + 1))
-            patches.append(photograph[top : top + self.patch, left : left + self.patch])
-        return _images(patches, self.device)
+    def _draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """As `order`, on the CPU, where patches are cut: a device is waited for once an epoch."""
+        rows = torch.multinomial(self._shares.to(generator.device), count, True, generator=generator)
+        places = torch.rand(count, 2, generator=generator, device=generator.device)
+        rows, places = rows.cpu(), places.cpu()
+        return torch.cat([rows[:, None], (places.double() * self._corners[rows]).long()], dim=1)
 
-    def _centres(self) -> Iterator[Tensor]:
-        """Batches of the middles of validation photographs, by shape."""
+    def _cut(self, rows: Tensor) -> list[NDArray[np.uint8]]:
+        side = self.patch
+        return [
+            self.photographs[self.chosen[row]][top : top + side, left : left + side] for row, top, left in rows.tolist()
+        ]
+
+    def _centres(self) -> Iterator[list[NDArray[np.uint8]]]:
+        """Batches of the middles of validation photographs, of one shape each."""
         by_shape: dict[tuple[int, ...], list[NDArray[np.uint8]]] = {}
         for index in _evenly(self.photographs.of(VALIDATION), MOST_JUDGED):
             photograph = self.photographs[index]
@@ -184,15 +195,14 @@ class Patches:
             by_shape.setdefault(middle.shape, []).append(middle)
         for middles in by_shape.values():
             for start in range(0, len(middles), 8):
-                yield _images(middles[start : start + 8], self.device)
-
-    def _judged(self, clean: Tensor, generator: torch.Generator) -> Judged:
-        return self.noise.add(clean, generator), clean, None
+                yield middles[start : start + 8]
 
 
-def _images(photographs: Sequence[NDArray[np.uint8]], device: torch.device) -> Tensor:
+def _images(photographs: Sequence[NDArray[np.uint8]], device: torch.device = CPU) -> Tensor:
     """(N, C, H, W), float32 in [0, 1], from N photographs (H, W, C) of one size."""
-    batch = torch.from_numpy(np.stack(photographs)).to(device)
+    batch = torch.from_numpy(np.stack(photographs))
+    if device.type == "cuda":
+        batch = batch.pin_memory().to(device, non_blocking=True)
     return to_float(batch.permute(0, 3, 1, 2).contiguous())
 
 

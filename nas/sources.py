@@ -338,8 +338,16 @@ def read_images(argument: str, _root: Path) -> Pool:
     return cut_photographs(Path(argument), tell=log.info)
 
 
-def cut_photographs(folder: Path, *, tell: Callable[..., None]) -> Pool:
-    """The patches of `read_images`; `tell` is a logger's method that hears what was cut."""
+def cut_photographs(
+    folder: Path, *, tell: Callable[..., None], see: Callable[[Path, Image], object] = lambda path, image: None
+) -> Pool:
+    """The patches of `read_images`.
+
+    Args:
+        folder: of photographs.
+        tell: a logger's method that hears what was cut.
+        see: given each photograph as it is decoded, in the order of the groups.
+    """
     source = f"images:{folder}"
     rows = list_photographs(folder)
     short = min(min(open_image(path, decode=False).size) for path, _ in rows)
@@ -349,6 +357,7 @@ def cut_photographs(folder: Path, *, tell: Callable[..., None]) -> Pool:
     groups: list[int] = []
     for group, (path, code) in enumerate(rows):
         image = open_image(path)
+        see(path, image)
         corners = [
             (left, top)
             for top in range(0, image.height - side + 1, side)

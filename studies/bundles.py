@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,10 @@ from studies.provenance import describe
 from studies.storage import files_dir
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from nas.confirm import Confirmed
     from nas.data import Dataset
+    from nas.export import Judge
+    from nas.inference import Predict
     from studies.ledger import SqlLedger
 
 PARITY_IMAGES = 16
@@ -120,7 +120,7 @@ def export_choice(
         network=network,
         images=batches[0][0][:PARITY_IMAGES],
         facts=facts,
-        judge=lambda predict: _measure(predict, data, config.task),
+        judge=_measuring(data, config.task),
         calibration=calibration,
     )
     written = json.loads((target / ARCHITECTURE).read_text("utf-8"))["facts"]
@@ -144,23 +144,32 @@ def _confirmed_facts(ledger: SqlLedger, confirmed: Confirmed) -> dict[str, Any]:
     }
 
 
-def _measure(predict: Callable[[Tensor], tuple[Tensor, Tensor]], data: Dataset, task: Task) -> dict[str, Any]:
-    """What ``evaluate`` finds on validation and test by its defaults, for the card."""
+def _measuring(data: Dataset, task: Task) -> Judge:
+    """What finds what ``evaluate`` does on validation and test by its defaults, for the card."""
     from nas.assess import assess_data, assess_photographs
-    from nas.data import photographs
+    from nas.data import split_photographs
     from nas.noise import parse_noise
+    from nas.sources import PARTS
 
     noise = parse_noise(task.noise)
-    measured = {}
-    for part in ("validation", "test"):
-        if data.name.startswith("images:"):
-            paths, _ = photographs(data.name, part, seen=None)
-            found = assess_photographs(predict, task.channels, paths, noise)
-        else:
-            found = assess_data(predict, data, noise, part=part)
-        names = ("psnr", "ssim", "accuracy", "noisy_psnr", "noisy_ssim", "images", "draws")
-        measured[part] = {name: value for name in names if (value := getattr(found, name)) is not None}
-    return measured
+    whole: dict[str, list[Path]] = {part: [] for part in PARTS}
+    if data.name.startswith("images:"):
+        paths, codes, _ = split_photographs(data.name)
+        for path, code in zip(paths, codes, strict=True):
+            whole[PARTS[code]].append(path)
+
+    def measure(predict: Predict) -> dict[str, Any]:
+        measured = {}
+        for part in ("validation", "test"):
+            if whole[part]:
+                found = assess_photographs(predict, task.channels, whole[part], noise)
+            else:
+                found = assess_data(predict, data, noise, part=part)
+            names = ("psnr", "ssim", "accuracy", "noisy_psnr", "noisy_ssim", "images", "draws")
+            measured[part] = {name: value for name in names if (value := getattr(found, name)) is not None}
+        return measured
+
+    return measure
 
 
 def evaluate_bundle(

@@ -9,12 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
+from nas import sources
 from nas.augmentation import NONE, TURNS
 from nas.data import load, photographs
 from nas.errors import ConfigError, DataError
 from nas.noise import parse_noise
 from nas.photographs import Patches, Photographs
-from nas.sources import TEST, TRAIN, VALIDATION
+from nas.sources import TEST, TRAIN, VALIDATION, open_image
 
 NOISE = parse_noise("gaussian:25")
 CPU = torch.device("cpu")
@@ -64,6 +65,8 @@ def test_one_colour_photograph_makes_all_colour_and_16_bits_are_rounded(folder: 
     assert found[10][0, 0].tolist() == [10, 20, 30]
     assert found[11][0, 0].tolist() == [255, 255, 255]
     assert found[4][0, 0].tolist() == [80, 80, 80]
+    assert (found.shapes[4], found.shapes[10]) == ((44, 58, 1), (44, 44, 3)), "gray ones take a third of the room"
+    assert patches(found).probe[0].shape[1] == 3
 
 
 def test_own_splits_are_kept(tmp_path: Path) -> None:
@@ -109,6 +112,49 @@ def test_validation_sees_the_same_noise_each_time(folder: Path, tmp_path: Path) 
         torch.testing.assert_close(noisy, again, rtol=0, atol=0)
         assert abs(float((noisy - clean).std()) - 25 / 255) < 0.01
     assert first.trivial == pytest.approx((25 / 255) ** 2, rel=0.05)
+
+
+def test_validation_does_not_depend_on_the_patches(folder: Path, tmp_path: Path) -> None:
+    """Runs with another --patch are compared on the same images."""
+    photographs = Photographs.read(f"images:{folder}", tmp_path)
+    first, second = patches(photographs, patch=32), patches(photographs, patch=16)
+    assert first.probe[0].shape != second.probe[0].shape
+    for (noisy, _, _), (other, _, _) in zip(first.validation, second.validation, strict=True):
+        torch.testing.assert_close(noisy, other, rtol=0, atol=0)
+
+
+def test_what_is_judged_and_probed_is_the_same_on_every_device(folder: Path, tmp_path: Path) -> None:
+    photographs = Photographs.read(f"images:{folder}", tmp_path)
+    meta = torch.device("meta")
+    here, elsewhere = patches(photographs), patches(photographs, device=meta)
+    assert elsewhere.trivial == here.trivial
+    assert {noisy.device for noisy, _, _ in (elsewhere.probe, *elsewhere.validation)} == {meta}
+
+
+def test_an_epoch_s_patches_are_drawn_at_once(folder: Path, tmp_path: Path) -> None:
+    """So that a step on a GPU waits for nothing; and a run that goes on in an epoch sees the rest of its patches."""
+    data = patches(Photographs.read(f"images:{folder}", tmp_path), augmentation=NONE)
+    order = data.order(torch.Generator().manual_seed(0))
+    assert (order.shape, order.device) == ((200, 3), CPU)
+    generator = torch.Generator().manual_seed(1)
+    before = generator.get_state()
+    whole, _ = data.batch(order, generator)
+    rest, _ = data.batch(order[150:], generator)
+    assert torch.equal(whole[150:], rest)
+    assert torch.equal(generator.get_state(), before), "nothing is drawn as they are cut"
+
+
+def test_every_photograph_is_decoded_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[str] = []
+
+    def count(path: Path, *, decode: bool = True) -> Image.Image:
+        if decode:
+            decoded.append(path.name)
+        return open_image(path, decode=decode)
+
+    monkeypatch.setattr(sources, "open_image", count)
+    Photographs.read(f"images:{folder}", tmp_path)
+    assert sorted(decoded) == [f"{i}.png" for i in range(10)]
 
 
 def test_small_photographs_are_left_out_and_too_large_a_patch_is_refused(folder: Path, tmp_path: Path) -> None:

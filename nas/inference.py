@@ -106,7 +106,7 @@ def restore(predict: Predict, noisy: Tensor, tiling: Tiling) -> Restored:
                 at = down.first - down.start
                 seam = max(seam, _difference(above[number], image[..., at, right.inner]))
             after_right, after_down = right.first + right.core - right.start, down.first + down.core - down.start
-            if right.stop < width or after_right < image.shape[-1]:
+            if after_right < image.shape[-1]:
                 left = image[..., down.inner, after_right].clone()
             if after_down < image.shape[-2]:
                 above[number] = image[..., after_down, right.inner].clone()

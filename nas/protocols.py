@@ -73,7 +73,9 @@ class SearchSpace(Protocol):
           other is constant, and takes no part in the loss's balance and the stability score;
         - ``parameter_groups() -> dict[str, list[Parameter]]``: all parameters, where the recipe trains some
           at another rate: those named ``sharing`` at ``sharing_rate`` times its learning rate;
-        - ``penalty() -> Tensor | None``: a term () that the loss adds, such as one of the weights.
+        - ``penalty() -> Tensor | None``: a term () that the loss adds, such as one of the weights;
+        - ``reach``: how many pixels to either side of an output pixel it looks at, None (as without it) for all of
+          them. Tiles of a large image overlap by it, see `nas.inference`.
         """
 
 

@@ -66,6 +66,21 @@ def test_tiles_of_a_local_network_equal_the_whole(changes: dict[str, object]) ->
     assert tiled.seam < 1e-5
 
 
+def test_a_network_that_looks_at_one_pixel_needs_no_overlap() -> None:
+    class Pointwise(nn.Module):
+        reach = 0
+
+        def forward(self, noisy: Tensor) -> tuple[Tensor, Tensor]:
+            return 0.5 * noisy, noisy.mean((2, 3))
+
+    noisy = image(70, 53)
+    tiled = restore(Pointwise(), noisy, Tiling.of(Pointwise(), 1, side=32))
+    assert tiled.tiles == 3 * 2
+    torch.testing.assert_close(tiled.image, 0.5 * noisy, rtol=0, atol=0)
+    torch.testing.assert_close(tiled.logits, noisy.mean((2, 3)))
+    assert tiled.seam == 0
+
+
 @pytest.mark.parametrize("changes", LOCAL.values(), ids=LOCAL)
 def test_a_pixel_beyond_the_reach_changes_nothing(changes: dict[str, object]) -> None:
     made = network(**changes)

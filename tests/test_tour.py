@@ -55,7 +55,7 @@ def noisy_split(part: str, target: Path) -> Path:
     """A split of Fashion-MNIST under the noise that figures of a card are for, as arrays in a file."""
     import torch
 
-    from nas.data import load, validation_draws
+    from nas.data import load, noise_seed, validation_draws
     from nas.noise import parse_noise
     from nas.training import noisy_batches
 
@@ -66,7 +66,7 @@ def noisy_split(part: str, target: Path) -> Path:
             split,
             parse_noise("gaussian:50"),
             torch.device("cpu"),
-            seed=int(data.fingerprint, 16) % 2**63,
+            seed=noise_seed(data.fingerprint),
             draws=validation_draws(len(split.images)),
         )
     )

@@ -232,7 +232,11 @@ def _download(name: str, root: Path) -> Pool:
     try:
         with tempfile.TemporaryDirectory(prefix=".skipnas-", dir=root) as folder:
             pool = _open_torchvision(name, Path(folder), download=True)
-            shutil.copytree(folder, root, copy_function=os.replace, dirs_exist_ok=True)
+            # One by one: copytree would give `root` the mode of the temporary folder, which nobody else may enter.
+            for file in [f for f in Path(folder).rglob("*") if f.is_file()]:
+                target = root / file.relative_to(folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(target)
             return pool
     finally:
         if made:

@@ -517,6 +517,20 @@ def test_a_download_is_kept_and_read_again(mirror: Path, tmp_path: Path, capsys:
     assert capsys.readouterr().out == ""
 
 
+def test_a_download_leaves_modes_as_they_were(mirror: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (root / "other").touch()
+    modes = {root: 0o775, root / "MNIST": 0o755, raw: 0o711}
+    for folder, mode in modes.items():
+        folder.chmod(mode)
+    load("mnist", root=root)
+    assert {folder: folder.stat().st_mode & 0o777 for folder in modes} == modes
+    assert sorted(entry.name for entry in root.iterdir()) == ["MNIST", "other"]
+    assert len(list(raw.iterdir())) == 8, "four archives and what was in them"
+
+
 def test_a_broken_download_leaves_nothing(mirror: Path, tmp_path: Path) -> None:
     (mirror / "t10k-labels-idx1-ubyte.gz").write_bytes(b"half a file")
     with pytest.raises(

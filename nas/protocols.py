@@ -178,6 +178,9 @@ class Ledger(Protocol):
     def epochs(self, number: int, rows: Sequence[EpochRow]) -> None:
         """Appends to the epochs table; rows that are there already are replaced."""
 
+    def epochs_table(self, number: int) -> list[EpochRow]:
+        """What `epochs` kept of a trial, first to last."""
+
     def complete(self, number: int, measurement: Measurement, *, strip: bool = False) -> None:
         """COMPLETE with the values of the study's objectives."""
 

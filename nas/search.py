@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from nas.data import Dataset
 from nas.errors import StorageError
 from nas.pareto import hypervolume
 from nas.protocols import Ledger, SearchSpace
-from nas.types import Counts, Measurement, StudyConfig
+from nas.types import Counts, EpochRow, Measurement, StudyConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,13 +145,14 @@ def run_search(
     from nas.searcher import Recorder, Report, StudySearcher
     from nas.trainable import WorkerSettings
 
-    busy = _Busy()
+    # A trial that goes on tells its epochs of earlier searches again.
+    busy = _Busy((number, row) for number in ledger.under_way() for row in ledger.epochs_table(number))
     front = set(ledger.front())
 
     def on_report(report: Report) -> None:
         epoch = progress.running.get(report.number, (0, 0))[0]
         progress.running[report.number] = (report.rows[-1].epoch if report.rows else epoch, config.epochs)
-        busy.add(sum(row.seconds for row in report.rows))
+        busy.add(report.number, report.rows)
         progress.messages += [f"trial {report.number}: {warning}" for warning in report.warnings]
         observe(progress)
 
@@ -229,21 +230,31 @@ def _update_quality(progress: Progress, ledger: Ledger, front: Collection[int]) 
 
 
 class _Busy:
-    """Share of worker time spent on trials, between the first report's start and the last report."""
+    """Share of worker time spent on trials, between the first report's start and the last report.
 
-    def __init__(self) -> None:
+    Args:
+        known: trials' numbers with epochs that count for nothing; what is added once does not count again.
+    """
+
+    def __init__(self, known: Iterable[tuple[int, EpochRow]] = ()) -> None:
+        self._known = {(number, row.epoch, row.seconds) for number, row in known}
         self._seconds = 0.0
         self._first: float | None = None
         self._last = 0.0
 
-    def add(self, seconds: float) -> None:
+    def add(self, number: int, rows: Iterable[EpochRow]) -> None:
+        """Epochs that a trial reports now; one that was trained again, after a loss, took other seconds."""
+        new = {(number, row.epoch, row.seconds) for row in rows} - self._known
+        self._known |= new
+        seconds = sum(took for _, _, took in new)
         now = time.monotonic()
         self._first = now - seconds if self._first is None else min(self._first, now - seconds)
         self._last = now
         self._seconds += seconds
 
     def share(self, workers: int) -> float | None:
-        if self._first is None:
+        """In [0, 1]; None when nothing was trained."""
+        if self._first is None or not self._seconds:
             return None
         return min(1.0, self._seconds / (workers * (self._last - self._first)))
 

@@ -26,8 +26,8 @@ from nas.confirm import Member, confirmation_seed, run_confirmation, summarize
 from nas.data import Dataset, load
 from nas.errors import ClusterError, ConfigError, StorageError, StudyError
 from nas.executor import ray_session, scratch, slots
-from nas.search import Outcome, Progress, Resources, RunOptions, run_search
-from nas.types import Constraint, Objective, StudyConfig, Task
+from nas.search import Outcome, Progress, Resources, RunOptions, _Busy, run_search
+from nas.types import Constraint, EpochRow, Objective, StudyConfig, Task
 from studies import ledger as ledger_module
 from studies.ledger import SqlLedger
 from studies.storage import create_study, open_storage
@@ -255,6 +255,34 @@ def test_a_time_limit_keeps_what_runs_for_the_next_call(make: Any, tmp_path: Pat
     done = search.run(2)
     assert done.counts.trained == 2
     assert len(search.states()) == 2, "interrupted trials go on under their own numbers"
+
+
+def test_an_interrupt_before_anything_was_trained_stops_cleanly(make: Any, tmp_path: Path) -> None:
+    search = make(ToySpace(faults=("exception",), scratch=str(tmp_path)))
+    search.when_running = lambda: os.kill(os.getpid(), signal.SIGINT)  # at the report of what failed
+    outcome = search.run(2, concurrency=1)
+    assert (outcome.reason, outcome.counts.trained, outcome.busy) == ("interrupted", 0, None)
+
+
+def test_workers_are_busy_with_epochs_of_this_search_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("nas.search.time.monotonic", lambda: clock[0])
+
+    def rows(*seconds: float) -> list[EpochRow]:
+        fields = {"denoise_loss": 1.0, "classify_loss": None, "psnr": None, "accuracy": None, "stability": None}
+        return [EpochRow(epoch=n, seconds=took, **fields) for n, took in enumerate(seconds, start=1)]
+
+    busy = _Busy((7, row) for row in rows(50.0, 60.0))
+    assert busy.share(1) is None
+    busy.add(3, [])
+    assert busy.share(1) is None, "a trial that fails before its first epoch"
+    clock[0] = 110.0
+    busy.add(7, rows(50.0, 4.0))  # it went on from a checkpoint after epoch 1
+    assert busy.share(1) == pytest.approx(4 / 10)
+    busy.add(7, rows(50.0, 4.0))  # a worker that was lost tells all once more
+    assert busy.share(1) == pytest.approx(4 / 10)
+    busy.add(8, rows(4.0))
+    assert busy.share(2) == pytest.approx(8 / 20)
 
 
 def test_an_interrupt_stops_cleanly(make: Any, tmp_path: Path) -> None:

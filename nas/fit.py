@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -305,31 +305,39 @@ def claimed(folder: Path, configuration: Mapping[str, Any]) -> Iterator[dict[str
     Raises:
         ConfigError: the folder belongs to something else, or is being trained in.
     """
-    file = folder / RUN
-    if not file.exists() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"--to {folder} exists and is not an empty folder; choose another")
-    if file.exists():
-        stored = _read_run(file)
-        for name in dict.fromkeys((*stored["configuration"], *configuration)):
-            there, asked = stored["configuration"].get(name), configuration.get(name)
+    file, lock_file = folder / RUN, folder / LOCK
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not lock_file.exists():  # something else's folder gets none
+                _refuse_foreign(folder)
+            lock = held.enter_context(lock_file.open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Nobody else reads or writes from here on: of two that begin at once, one is refused.
+            _refuse_foreign(folder)
+            if not file.exists():
+                write_run(folder, {"configuration": dict(configuration)})
+        except BlockingIOError:
+            raise ConfigError(f"--to {folder} is being trained in by another process; wait for it") from None
+        except FileExistsError:
+            raise ConfigError(f"--to {folder} is a file; choose a folder") from None
+        except OSError as error:
+            raise ConfigError(f"--to {folder} cannot be written ({error.strerror}); choose another folder") from error
+        content = _read_run(file)
+        stored = content["configuration"]
+        for name in dict.fromkeys((*stored, *configuration)):
+            there, asked = stored.get(name), configuration.get(name)
             if there != asked:
                 raise ConfigError(
                     f"--to {folder} holds another training: {name} is {there!r} there, asked for {asked!r}; "
                     "choose another folder"
                 )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not file.exists():
-            write_run(folder, {"configuration": dict(configuration)})
-        lock = (folder / LOCK).open("w")
-    except OSError as error:
-        raise ConfigError(f"--to {folder} cannot be written ({error.strerror}); choose another folder") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"--to {folder} is being trained in by another process; wait for it") from None
-        yield _read_run(file)
+        yield content
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if not (folder / RUN).exists() and any(entry.name != LOCK for entry in folder.iterdir()):
+        raise ConfigError(f"--to {folder} exists and is not an empty folder; choose another")
 
 
 def write_run(folder: Path, content: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +16,8 @@ from nas.errors import ConfigError
 from nas.fit import (
     BEST,
     CHECKPOINT,
+    LOCK,
+    RUN,
     AugmentedData,
     Fit,
     FitProgress,
@@ -23,6 +25,7 @@ from nas.fit import (
     claimed,
     faster_precision,
     fit,
+    write_run,
 )
 from nas.training import Diverged
 from nas.types import Recipe, Task
@@ -219,6 +222,37 @@ def test_a_folder_is_of_one_configuration_and_one_process(tmp_path: Path) -> Non
     (tmp_path / "full" / "file").touch()
     with pytest.raises(ConfigError, match="not an empty folder"), claimed(tmp_path / "full", {}):
         pass
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["file"]
+    with pytest.raises(ConfigError, match="is a file"), claimed(tmp_path / "full" / "file", {}):
+        pass
+
+
+def test_a_folder_of_which_only_the_lock_was_made_is_empty(tmp_path: Path) -> None:
+    (tmp_path / LOCK).touch()
+    with claimed(tmp_path, {"seed": 1}) as content:
+        assert content == {"configuration": {"seed": 1}}
+    (tmp_path / RUN).unlink()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="not an empty folder"), claimed(tmp_path, {"seed": 1}):
+        pass
+
+
+def test_the_configuration_is_neither_read_nor_written_without_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second training begins at the moment in which the first writes what it is."""
+    refused: list[str] = []
+
+    def write(folder: Path, content: Mapping[str, object]) -> None:
+        with pytest.raises(ConfigError) as error, claimed(folder, {"seed": 2}):
+            pass
+        refused.append(str(error.value))
+        write_run(folder, content)
+
+    monkeypatch.setattr("nas.fit.write_run", write)
+    with claimed(tmp_path / "run", {"seed": 1}) as content:
+        assert content["configuration"] == {"seed": 1}
+    assert refused == [f"--to {tmp_path / 'run'} is being trained in by another process; wait for it"]
 
 
 def test_the_precision_is_timed_on_a_cpu(data: AugmentedData) -> None:

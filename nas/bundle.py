@@ -7,7 +7,6 @@ bundle names code. Sizes, names and types are checked before they are used. See 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +95,7 @@ def _open(path: Path, get_space: Callable[[str], SearchSpace]) -> Bundle:
     try:
         space = _space(_field(value, "space", dict), get_space)
         spec = space.spec(_field(value, "spec", dict))
-        candidate = Candidate(spec=spec, recipe=_recipe(_field(value, "recipe", dict)))
+        candidate = Candidate(spec=spec, recipe=Recipe.from_dict(_field(value, "recipe", dict)))
         task = _task(_field(value, "task", dict))
         classes = _classes(_field(value, "classes", list), task)
         facts = _field(value, "facts", dict)
@@ -153,14 +152,6 @@ def _space(value: Mapping[str, Any], get_space: Callable[[str], SearchSpace]) ->
             f"version {version} of space {space.name}, this skipnas knows 1 to {space.version}; update it"
         )
     return space
-
-
-def _recipe(value: Mapping[str, Any]) -> Recipe:
-    for name, found in value.items():
-        # Words are checked by the recipe itself.
-        if type(found) is not str and (type(found) not in (int, float) or not math.isfinite(found)):
-            raise BundleError(f"recipe: {name} is {found!r}, must be a finite number")
-    return Recipe.from_dict(value)
 
 
 def _task(value: Mapping[str, Any]) -> Task:

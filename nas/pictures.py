@@ -26,8 +26,6 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
 FORMATS = {"PNG", "JPEG", "MPO", "TIFF"}
 MODES = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "I;16": "I;16", "I;16B": "I;16"}
 """Modes of Pillow, and as what they are read."""
-MOST_PIXELS = 2**28
-"""A larger image is refused before it is decoded."""
 JPEG_QUALITY = 95
 ORIENTATION = 0x0112
 
@@ -73,18 +71,9 @@ def read_picture(path: Path) -> Picture:
     Raises:
         DataError: it is missing, damaged, too large, or of a kind that could not be written as it was.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged metadata, and of sizes that have a limit here
-            return _read(path)
-    except DataError:
-        raise
-    except OSError as error:
-        raise _refusal(path, f"cannot be read ({_short(error)}); repair it or leave it out") from None
-    except MemoryError:
-        raise _refusal(path, "does not fit into memory; cut it") from None
-    except Exception as error:  # decoders raise anything at all for damaged files
-        raise _refusal(path, f"is damaged ({_short(error)}); repair it or leave it out") from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged metadata, and of sizes that Pillow does not refuse yet
+        return _read(path)
 
 
 def write_picture(path: Path, picture: Picture) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar, get_args
@@ -93,18 +94,23 @@ class Recipe:
     balancing: Balancing = "fixed"
 
     def __post_init__(self) -> None:
-        lows = {"epochs": 1, "batch_size": 1}
-        for name in ("epochs", "batch_size", "learning_rate", "weight_decay", "classification_weight", "sharing_rate"):
-            value, low = getattr(self, name), lows.get(name, 0)
-            if isinstance(value, str):
-                raise SpecError(f"recipe: {name} is {value!r}, must be a finite number")
-            if not value >= low:
-                raise SpecError(f"recipe: {name} is {value!r}, must be at least {low}")
+        for name in ("epochs", "batch_size"):
+            self._check(name, (int,), "a whole number", low=1)
+        for name in ("learning_rate", "weight_decay", "classification_weight", "sharing_rate"):
+            self._check(name, (int, float), "a finite number", low=0)
         for name, choices in (("optimizer", get_args(Optimizer)), ("balancing", get_args(Balancing))):
             if (value := getattr(self, name)) not in choices:
                 raise SpecError(f"recipe: {name} is {value!r}; choose one of {', '.join(choices)}")
         if self.balancing == "uncertainty":
             object.__setattr__(self, "classification_weight", 1.0)
+
+    def _check(self, name: str, kinds: tuple[type, ...], what: str, low: int) -> None:
+        value = getattr(self, name)
+        # Exact types: True is no number. JSON knows integers that no float holds.
+        if type(value) not in kinds or not abs(value) <= sys.float_info.max:
+            raise SpecError(f"recipe: {name} is {value!r}, must be {what}")
+        if value < low:
+            raise SpecError(f"recipe: {name} is {value!r}, must be at least {low}")
 
     def to_dict(self) -> dict[str, Any]:
         return without_defaults(self)

@@ -54,6 +54,8 @@ def wrong(studied: Studied, bundle: Path) -> Iterator[Path]:
         '{"levels": 99, "width": 8, "growth": "constant", "fusion": "add", "gate": "none",'
         '"resampling": "max", "block": "conv", "norm": "none", "kernel": 3}'
     )
+    spec = json.loads((folder / "spec.json").read_text()) | {"levels": 2}
+    (folder / "recipe.json").write_text(json.dumps({"spec": spec, "recipe": {"learning_rate": float("inf")}}))
     for name in ("truncated", "newer-bundle", "no-weights", "sound", "no-onnx", "bad-onnx"):
         shutil.copytree(bundle, folder / name)
     weights = folder / "truncated" / "weights.safetensors"
@@ -140,6 +142,10 @@ CASES = {
     "train no spec": (["train", "absent.json", "--to", "out"], "absent.json"),
     "train no JSON": (["train", "text.json", "--to", "out"], "text.json"),
     "train wrong spec": (["train", "spec.json", "--to", "out"], "levels is 99"),
+    "train wrong recipe": (
+        ["train", "recipe.json", "--to", "out"],
+        "recipe: learning_rate is inf, must be a finite number",
+    ),
     "train pick": (["train", "small:99", "--to", "out"], "trial 99 is not on the front"),
     "train study": (["train", "large:knee", "--to", "out"], "'large"),
     "train over something": (["train", "unet", "--subset", "60", "--to", "good"], "good"),

@@ -39,3 +39,9 @@ class BundleError(SkipnasError):
 
 class ClusterError(SkipnasError):
     """Ray or its resources are not what the search needs."""
+
+
+def in_short(error: BaseException) -> str:
+    """What an error says in one line of at most 160 printable characters; its type when it says nothing."""
+    text = " ".join(str(error).split())
+    return "".join(letter if letter.isprintable() else "?" for letter in text)[:160] or type(error).__name__

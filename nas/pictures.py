@@ -11,7 +11,8 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.checkpoint import write_whole
-from nas.errors import DataError
+from nas.errors import DataError, in_short
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
 FORMATS = {"PNG", "JPEG", "MPO", "TIFF"}
@@ -71,9 +72,12 @@ def read_picture(path: Path) -> Picture:
     Raises:
         DataError: it is missing, damaged, too large, or of a kind that could not be written as it was.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of damaged metadata, and of sizes that Pillow does not refuse yet
-        return _read(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged metadata, and of sizes that Pillow does not refuse yet
+            return _read(path)
+    except MemoryError:
+        raise _refusal(path, "does not fit into memory; cut it") from None
 
 
 def write_picture(path: Path, picture: Picture) -> None:
@@ -96,36 +100,63 @@ def write_picture(path: Path, picture: Picture) -> None:
         content = buffer.getvalue()
         write_whole(path, lambda file: file.write_bytes(content))
     except (OSError, ValueError, struct.error) as error:
-        raise _refusal(path, f"cannot be written ({_short(error)}); choose another folder") from error
+        raise _refusal(path, f"cannot be written ({in_short(error)}); choose another folder") from error
+
+
+@contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """Calls a decoder, which raises anything at all for damaged files."""
+    import PIL.Image
+
+    try:
+        yield
+    except MemoryError:
+        raise
+    except PIL.Image.DecompressionBombError:
+        most = 2 * (PIL.Image.MAX_IMAGE_PIXELS or 0)
+        raise _refusal(path, f"is too large, at most {most} pixels are read; cut it") from None
+    except OSError as error:
+        raise _refusal(path, f"cannot be read ({in_short(error)}); repair it or leave it out") from None
+    except Exception as error:
+        raise _refusal(path, f"is damaged ({in_short(error)}); repair it or leave it out") from None
 
 
 def _read(path: Path) -> Picture:
     import PIL.Image
 
-    with PIL.Image.open(path) as image:
+    with _decoding(path):
+        opened = PIL.Image.open(path)
+    with opened as image:
         if image.format not in FORMATS:
             raise _refusal(path, f"is {image.format}; only PNG, JPEG and TIFF are read, convert it")
-        if image.width * image.height > MOST_PIXELS:
-            raise _refusal(path, f"has {image.width}x{image.height} pixels, at most {MOST_PIXELS} are read; cut it")
-        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # of a JPEG's extra images the first counts
-            raise _refusal(path, f"holds {getattr(image, 'n_frames', 1)} images; split it")
-        format_ = "JPEG" if image.format == "MPO" else image.format
+        with _decoding(path):
+            frames = getattr(image, "n_frames", 1)
+        if frames > 1 and image.format != "MPO":  # of a JPEG's extra images the first counts
+            raise _refusal(path, f"holds {frames} images; split it")
+        values = _deep(path, image)
+        if values is None:
+            if image.mode not in MODES:
+                raise _refusal(path, f"has the mode {image.mode}; gray and RGB of 8 or 16 bits are read, convert it")
+            mode = MODES[image.mode]
+            if "transparency" in image.info and mode in ("L", "RGB"):
+                mode = {"L": "LA", "RGB": "RGBA"}[mode]
+            with _decoding(path):
+                values = np.atleast_3d(np.asarray(image if image.mode == "I;16" else image.convert(mode)))
         told: Mapping[str, Any] = {
-            "format": format_,
+            "format": "JPEG" if image.format == "MPO" else image.format,
             "profile": image.info.get("icc_profile") or None,
             "exif": _exif(image),
             "dpi": _dpi(image),
         }
-        deep = _deep(path, image)
-        if deep is not None:
-            return _picture(deep, told)
-        if image.mode not in MODES:
-            raise _refusal(path, f"has the mode {image.mode}; gray and RGB of 8 or 16 bits are read, convert it")
-        mode = MODES[image.mode]
-        if "transparency" in image.info and mode in ("L", "RGB"):
-            mode = {"L": "LA", "RGB": "RGBA"}[mode]
-        values = np.asarray(image if image.mode == "I;16" else image.convert(mode))
-        return _picture(np.atleast_3d(values), told)
+        return _picture(_keyed(values, image.info.get("transparency")), told)
+
+
+def _keyed(values: Pixels, transparent: int | tuple[int, ...] | None) -> Pixels:
+    """With alpha, where a PNG of 16 bits names the one colour that is transparent; Pillow applies those of 8 bits."""
+    if transparent is None or values.dtype != np.uint16 or values.shape[2] not in (1, 3):
+        return values
+    opaque = (values != np.array(transparent)).any(axis=2, keepdims=True)
+    return np.concatenate((values, opaque * np.uint16(65535)), axis=2)
 
 
 def _picture(values: Pixels, told: Mapping[str, Any]) -> Picture:
@@ -140,15 +171,18 @@ def _deep(path: Path, image: Any) -> Pixels | None:
     """Pixels of 16 bits in several channels, which Pillow would read as 8; None for all other images."""
     if image.format == "PNG" and image.tile and image.tile[0].args in ("RGB;16B", "RGBA;16B", "LA;16B"):
         return _read_deep_png(path, image.tile[0].args)
-    if image.format == "TIFF" and max(image.tag_v2.get(258, (1,))) == 16 and image.mode not in ("I;16", "I;16B"):
+    with _decoding(path):
+        deep = image.format == "TIFF" and max(image.tag_v2.get(258, (1,))) == 16
+    if deep and image.mode not in ("I;16", "I;16B"):
         import tifffile
 
-        with tifffile.TiffFile(path) as file:
+        with _decoding(path), tifffile.TiffFile(path) as file:
             page = file.pages.first
             values = np.asarray(page.asarray())
-            if values.ndim == 3 and page.planarconfig == 2:  # channels one after the other
-                values = values.transpose(1, 2, 0)
+            planar = page.planarconfig == 2  # channels one after the other
             turn = page.tags.valueof(ORIENTATION, 1)
+        if values.ndim == 3 and planar:
+            values = values.transpose(1, 2, 0)
         if values.dtype != np.uint16 or values.ndim != 3 or values.shape[2] not in (3, 4):
             raise _refusal(path, f"has values {values.dtype} {values.shape}; gray and RGB of 8 or 16 bits are read")
         return _turned(values, turn)
@@ -168,7 +202,7 @@ def _read_deep_png(path: Path, layout: str) -> Pixels:
 def _decoded(path: Path, layout: str) -> NDArray[np.uint8]:
     import PIL.Image
 
-    with PIL.Image.open(path) as image:
+    with _decoding(path), PIL.Image.open(path) as image:
         image.tile = [tile._replace(args=layout) for tile in image.tile]
         return np.asarray(image)
 
@@ -263,9 +297,3 @@ def _deep_png(values: NDArray[Any], picture: Picture) -> bytes:
 
 def _refusal(path: Path, reason: str) -> DataError:
     return DataError(f"image {path}: {reason}")
-
-
-def _short(error: BaseException) -> str:
-    """An error in one line of at most 120 printable characters."""
-    text = " ".join(str(error).split())
-    return "".join(letter if letter.isprintable() else "?" for letter in text)[:120] or type(error).__name__

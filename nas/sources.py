@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.errors import DataError
+from nas.errors import DataError, in_short
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -111,10 +111,9 @@ def photo_cells(height: int, width: int) -> list[list[tuple[int, int]]]:
 
 def read_photographs() -> list[NDArray[np.uint8]]:
     """The photographs that scikit-image installs, gray, each (H, W)."""
-    import skimage
+    from skimage.data import data_dir
 
-    folder = Path(skimage.__file__).parent / "data"
-    return [np.asarray(open_image(folder / name).convert("L")) for name in PHOTOGRAPHS]
+    return [np.asarray(open_image(Path(data_dir, name)).convert("L")) for name in PHOTOGRAPHS]
 
 
 def read_photos() -> Pool:
@@ -206,8 +205,9 @@ def read_torchvision(name: str, root: Path) -> Pool:
             return _unpack(name, root, archives) if archives else _download(name, root)
     except _FAILURES as error:
         raise DataError(
-            f"data {name!r}: not found under {root} ({_short(missing)}), and no download ({_short(error)}); connect to "
-            f"the network, or give as --data-root a folder with the files of torchvision's {TORCHVISION[name][0]}"
+            f"data {name!r}: not found under {root} ({in_short(missing)}), and no download ({in_short(error)}); "
+            "connect to the network, or give as --data-root a folder with the files of torchvision's "
+            f"{TORCHVISION[name][0]}"
         ) from error
 
 
@@ -455,7 +455,7 @@ def open_image(path: Path, *, decode: bool = True) -> Image:
                 raise DataError(f"image {path}: {image.width}x{image.height}, sides must be at least {SMALLEST_SIDE}")
             return _plain_mode(image, path) if decode else image
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, PIL.Image.DecompressionBombError) as error:
-        raise DataError(f"image {path}: cannot be read ({_short(error)}); repair or remove it") from error
+        raise DataError(f"image {path}: cannot be read ({in_short(error)}); repair or remove it") from error
 
 
 def _plain_mode(image: Image, path: Path) -> Image:
@@ -536,11 +536,6 @@ def _evenly(items: Sequence[T], count: int) -> list[T]:
 def plain(name: str) -> str:
     """Letters and digits only, so that ``FashionMNIST`` and ``fashion-mnist`` are one name."""
     return "".join(filter(str.isalnum, name.lower()))
-
-
-def _short(error: BaseException) -> str:
-    """An error in one line of at most 160 characters."""
-    return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 NAMED: dict[str, Reader] = {

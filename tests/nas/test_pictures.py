@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -130,12 +131,49 @@ def test_a_bomb_is_refused_from_its_header(tmp_path: Path) -> None:
     Image.new("L", (1, 1)).save(buffer, "PNG")
     content = bytearray(buffer.getvalue())
     content[16:24] = (60000).to_bytes(4, "big") * 2
-    import zlib
-
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     (tmp_path / "bomb.png").write_bytes(content)
-    with pytest.raises(DataError, match="bomb"):
+    with pytest.raises(DataError, match=r"bomb.png: is too large, at most 178956970 pixels are read; cut it$"):
         read_picture(tmp_path / "bomb.png")
+
+
+def test_the_limit_of_pixels_is_the_one_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    for side, fits in ((10, True), (11, False)):
+        Image.new("L", (10, side)).save(tmp_path / "a.png")
+        if fits:
+            assert read_picture(tmp_path / "a.png").pixels.shape == (10, 10, 1)
+        else:
+            with pytest.raises(DataError, match=r"is too large, at most 100 pixels are read; cut it$"):
+                read_picture(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_transparent_colour_of_a_deep_png_is_kept(tmp_path: Path, channels: int) -> None:
+    """A tRNS chunk, for pixels that are exactly of its colour: low bytes count too."""
+    values = pixels(channels, np.uint16)
+    values[3, 4] = values[0, 0]
+    values[5, 6] = values[0, 0] ^ 1
+    write_picture(tmp_path / "a.png", Picture(pixels=values, alpha=None, format="PNG"))
+    content = (tmp_path / "a.png").read_bytes()
+    colour = values[0, 0].astype(">u2").tobytes()
+    chunk = len(colour).to_bytes(4, "big") + b"tRNS" + colour + zlib.crc32(b"tRNS" + colour).to_bytes(4, "big")
+    (tmp_path / "b.png").write_bytes(content.replace(content[33:37], chunk + content[33:37], 1))
+    found = read_picture(tmp_path / "b.png")
+    np.testing.assert_array_equal(found.pixels, values)
+    assert found.alpha is not None
+    assert found.alpha.dtype == np.uint16
+    np.testing.assert_array_equal(found.alpha, np.where((values == values[0, 0]).all(axis=2), 0, 65535))
+    assert found.alpha[3, 4] == 0 != found.alpha[5, 6]
+    write_picture(tmp_path / "c.png", found)
+    np.testing.assert_array_equal(read_picture(tmp_path / "c.png").alpha, found.alpha)
+
+
+def test_a_bug_of_ours_is_not_called_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "_picture", lambda *_: 1 / 0)
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(ZeroDivisionError):
+        read_picture(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("seed", range(4))

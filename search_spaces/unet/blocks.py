@@ -7,6 +7,7 @@ is a class here and an entry in `BLOCKS`, and its name in `spec.Block`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,10 @@ POOLS: Mapping[Resampling, Callable[[], nn.Module]] = {
 }
 
 
+POOLING_NORMS: frozenset[Norm] = frozenset({"group"})
+"""Those that look at the whole image in evaluation mode too."""
+
+
 def conv(inputs: int, outputs: int, kernel: int, *, stride: int = 1, bias: bool = True) -> nn.Conv2d:
     """A square convolution that keeps the image's size, or halves it with stride 2."""
     return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=bias)
@@ -40,6 +45,9 @@ class ConvBlock(nn.Sequential):
     weights without gradient, from the first steps. Convolutions have a bias only where no norm follows;
     there the weights are drawn as by He et al. 2015, so that many blocks in a row keep the signal's size.
     """
+
+    pools: ClassVar[bool] = False
+    """Whether a pixel of the result depends on the whole image, but for the norm (see `UNet.reach`)."""
 
     def __init__(self, inputs: int, width: int, kernel: int, norm: Norm) -> None:
         bias = norm == "none"
@@ -68,6 +76,8 @@ class ResidualBlock(nn.Module):
     Where the width changes, a 1x1 convolution stands on the shortcut. Without norm the second convolution
     starts at zero (Fixup, Zhang et al. 2019), or the signal would double with every block.
     """
+
+    pools: ClassVar[bool] = False
 
     def __init__(self, inputs: int, width: int, kernel: int, norm: Norm) -> None:
         super().__init__()
@@ -103,6 +113,8 @@ class NafBlock(nn.Module):
     the channels, and sca(z) = z * W mean(z). beta and gamma, one for each channel, start at zero. Where
     the width changes, a 1x1 convolution comes first. Has its own norm, so the stage's is not used.
     """
+
+    pools: ClassVar[bool] = True
 
     def __init__(self, inputs: int, width: int, kernel: int, norm: Norm) -> None:
         super().__init__()

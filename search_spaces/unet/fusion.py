@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ from search_spaces.unet import cost, spec
 
 class Gate(nn.Module):
     """Multiplies a skip by weights. The base class has none: s."""
+
+    pools: ClassVar[bool] = False
+    """Whether a pixel of the result depends on the whole image: tiles of it then differ (see `UNet.reach`)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -79,6 +83,8 @@ class SqueezeExcitation(Gate):
 
     Without biases; the inner width is `inner_width`, as in the selective kernel.
     """
+
+    pools = True
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
@@ -143,6 +149,9 @@ class Fusion(nn.Module):
     With `dense` the skip is that of the encoder and every earlier node of the level, concatenated.
     """
 
+    pools: ClassVar[bool] = False
+    """As in `Gate`."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
 
@@ -205,6 +214,8 @@ class SelectiveKernel(Fusion):
     Selective kernel fusion (Li et al. 2019, arXiv 1903.06586, eq. 1 to 6) of two branches; without biases
     and norm, and with the inner width `inner_width`, as MIRNet (Zamir et al. 2020) has it.
     """
+
+    pools = True
 
     def __init__(self, width: int) -> None:
         super().__init__(width)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from nas.types import Cost, Task
 from search_spaces.unet import cost
-from search_spaces.unet.blocks import BLOCKS, EXTRA, Down, HaarDown, Stage, Up, conv
+from search_spaces.unet.blocks import BLOCKS, EXTRA, POOLING_NORMS, Down, HaarDown, Stage, Up, conv
 from search_spaces.unet.fusion import FUSIONS, GATES, Gate
 from search_spaces.unet.heads import Head, NoHead
 from search_spaces.unet.sharing import SHARINGS, Exchange, Gather, Shortcut
@@ -243,9 +243,10 @@ class Columns(nn.Module):
 
 
 def reach(spec: UNetSpec) -> int | None:
-    """See `UNet.reach`. Norms over an image, pooled gates and NAF's channel attention see all of it."""
-    pooled = spec.gate == "squeeze_excitation" or spec.fusion == "selective_kernel"
-    if spec.norm == "group" or spec.block == "naf" or pooled:
+    """See `UNet.reach`. Norms over an image, pooled gates and fusions, and NAF's channel attention see all of it."""
+    if GATES[spec.gate].pools or FUSIONS[spec.fusion].pools:
+        return None
+    if BLOCKS[spec.block].pools or EXTRA[spec.block].pools or spec.norm in POOLING_NORMS:
         return None
     scales = [1 if spec.resampling == "none" else 2**level for level in range(spec.levels + 1)]
     radii = [kernel // 2 for kernel in (*spec.kernels, 0)]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from nas.inference import Tiling, restore
 from nas.types import Task
+from search_spaces.unet.blocks import BLOCKS, NORMS
+from search_spaces.unet.fusion import FUSIONS, GATES
 from search_spaces.unet.network import build
 from search_spaces.unet.spec import UNetSpec
 
@@ -93,6 +97,26 @@ def test_a_pixel_beyond_the_reach_changes_nothing(changes: dict[str, object]) ->
         changed = (made(noisy)[0] - made(other)[0]).abs().amax((0, 1, 2)) > 1e-6
     assert changed.any()
     assert not changed[: -1 - reach].any()
+
+
+PARTS = [
+    *({"gate": gate, "fusion": fusion} for gate, fusion in itertools.product(GATES, FUSIONS)),
+    *({"block": block, "norm": norm, "extra_blocks": 1} for block, norm in itertools.product(BLOCKS, NORMS)),
+]
+
+
+@pytest.mark.parametrize("changes", PARTS, ids=lambda changes: "-".join(map(str, changes.values())))
+def test_every_part_says_whether_it_sees_the_whole_image(changes: dict[str, object]) -> None:
+    made = network(**changes)
+    noisy = image(16, 2 * network().reach + 64)
+    other = noisy.clone()
+    other[..., -1] += 1000
+    with torch.inference_mode():
+        changed = (made(noisy)[0] - made(other)[0]).abs().amax((0, 1, 2)) > 1e-6
+    if made.reach is None:
+        assert changed[:16].any(), "its `pools` is True, and a far pixel changes nothing"
+    else:
+        assert not changed[: -1 - made.reach].any(), "a far pixel changes it: its `pools` has to be True"
 
 
 @pytest.mark.parametrize("changes", GLOBAL.values(), ids=GLOBAL)

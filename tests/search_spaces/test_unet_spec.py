@@ -10,7 +10,7 @@ from unet_strategies import specs
 
 from nas.errors import SpecError
 from nas.types import Task
-from search_spaces.unet.spec import UNetSpec, deepest
+from search_spaces.unet.spec import CHOICES, UNetSpec, deepest
 
 BASE: dict[str, Any] = {
     "levels": 3,
@@ -125,7 +125,7 @@ def test_two_subspaces_need_an_even_width() -> None:
         ("width", 16.0, "unet: width is 16.0; give an integer from 4 to 64"),
         ("head_hidden", 3, "unet: head_hidden is 3; give an integer from 0 to 2"),
         ("head_width", 7, "unet: head_width is 7; give an integer from 8 to 512"),
-        ("fusion", "sum", "unet: fusion is 'sum'; choose one of none, concat, add, nddr, selective_kernel, dense"),
+        ("fusion", "sum", f"unet: fusion is 'sum'; choose one of {', '.join(CHOICES['fusion'])}"),
         ("kernel", 4, "unet: kernel is 4; choose one of 3, 5"),
         ("norm", ["batch"], "unet: norm is ['batch']; choose one of none, batch, group"),
         ("head_dropout", 1, "unet: head_dropout is 1; give a number from 0 to below 1"),

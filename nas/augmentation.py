@@ -11,6 +11,24 @@ from nas.errors import ConfigError
 
 TURNABLE = {"images", "photos", "dtd", "eurosat"}
 """Seen from any side: photographs without classes, textures, images from above."""
+MIRRORED = {
+    "caltech101",
+    "caltech256",
+    "cifar10",
+    "cifar100",
+    "clevr",
+    "country211",
+    "fashion-mnist",
+    "fgvc-aircraft",
+    "flowers102",
+    "food101",
+    "imagenette",
+    "oxford-iiit-pet",
+    "stanford-cars",
+    "stl10",
+    "sun397",
+}
+"""Photographed objects: as likely seen from the other side."""
 FIXED = {
     "digits",
     "emnist",
@@ -60,9 +78,9 @@ def augmentation_for(source: str, wanted: bool | None = None) -> Augmentation:
     """What suits a data source, as `nas.data.parse_source` names it.
 
     Args:
-        source: photographs and textures are flipped and turned, photographed objects flipped; digits, letters,
-            signs and class folders, of which nothing is known, stay as they are.
-        wanted: False for none; True to be refused one that would break the data, and to flip class folders.
+        source: photographs and textures are flipped and turned, photographed objects flipped; digits, letters and
+            signs stay as they are, and so do class folders and all others, of which nothing is known.
+        wanted: False for none; True to be refused one that would break the data, and to flip what nothing is known of.
 
     Raises:
         ConfigError: augmentation is wanted and the data has none.
@@ -76,7 +94,7 @@ def augmentation_for(source: str, wanted: bool | None = None) -> Augmentation:
         return NONE
     if kind in TURNABLE:
         return TURNS
-    return MIRRORS if wanted or kind != "folder" else NONE
+    return MIRRORS if wanted or kind in MIRRORED else NONE
 
 
 def _coin(images: Tensor, generator: torch.Generator) -> Tensor:

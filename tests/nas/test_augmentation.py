@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nas.augmentation import MIRRORS, NONE, TURNS, Augmentation, augmentation_for
+from nas.augmentation import FIXED, MIRRORED, MIRRORS, NONE, TURNABLE, TURNS, Augmentation, augmentation_for
 from nas.errors import ConfigError
+from nas.sources import NAMED
 
 
 @pytest.mark.parametrize(
@@ -21,10 +22,18 @@ from nas.errors import ConfigError
         ("photos", None, TURNS),
         ("images:/scans", None, TURNS),
         ("images:/scans", False, NONE),
+        ("a-new-source", None, NONE),
+        ("a-new-source", True, MIRRORS),
     ],
 )
 def test_the_source_decides(source: str, wanted: bool | None, found: Augmentation) -> None:
     assert augmentation_for(source, wanted) == found
+
+
+def test_each_source_is_of_one_kind() -> None:
+    kinds = (TURNABLE, MIRRORED, FIXED)
+    assert set().union(*kinds) == {*NAMED, "images"}
+    assert sum(map(len, kinds)) == len(NAMED) + 1
 
 
 def test_digits_are_never_turned() -> None:

@@ -20,6 +20,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from nas.errors import ConfigError, SkipnasError
+from nas.objectives import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,9 +75,7 @@ def search(
     ] = None,
     trials: Annotated[int, typer.Option(help="Size the study should have.")] = 24,
     epochs: Annotated[int | None, typer.Option(help="Full training budget of a candidate. Default: 27.")] = None,
-    objectives: Annotated[
-        str | None, typer.Option(help="Of psnr, accuracy, stability, params, macs, latency. Default: the first three.")
-    ] = None,
+    objectives: Annotated[str | None, typer.Option(help=f"Of {', '.join(KINDS)}. Default: the first three.")] = None,
     max_params: Annotated[int | None, typer.Option(help="Limit of parameters. Default: the space's.")] = None,
     max_macs: Annotated[int | None, typer.Option(help="Limit of MACs for an image. Default: the space's.")] = None,
     sampler: Annotated[str | None, typer.Option(help="auto, tpe, gp, nsga2, random, qmc. Default: auto.")] = None,

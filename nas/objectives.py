@@ -32,6 +32,8 @@ class _Kind:
     direction: Direction
     unit: str
     reference: Callable[[Baseline, dict[str, int]], float]
+    digits: int | None
+    """Decimals that people are shown; None for amounts, which are whole numbers."""
     missing: Callable[[Task], str | None] = lambda task: None
     """Why the task cannot have this objective, or None when it can."""
 
@@ -49,13 +51,18 @@ def _needs_learning(task: Task) -> str | None:
 
 
 KINDS = {
-    "psnr": _Kind("maximize", "dB", lambda b, limits: b.psnr, _needs_noise),
-    "accuracy": _Kind("maximize", "%", lambda b, limits: b.accuracy or 0.0, _needs_labels),
-    "stability": _Kind("maximize", "", lambda b, limits: 0.0, _needs_learning),
-    "params": _Kind("minimize", "", lambda b, limits: float(limits["params"])),
-    "macs": _Kind("minimize", "", lambda b, limits: float(limits["macs"])),
-    "latency": _Kind("minimize", "ms", lambda b, limits: LATENCY_REFERENCE),
+    "psnr": _Kind("maximize", "dB", lambda b, limits: b.psnr, 2, _needs_noise),
+    "accuracy": _Kind("maximize", "%", lambda b, limits: b.accuracy or 0.0, 2, _needs_labels),
+    "stability": _Kind("maximize", "", lambda b, limits: 0.0, 3, _needs_learning),
+    "params": _Kind("minimize", "", lambda b, limits: float(limits["params"]), None),
+    "macs": _Kind("minimize", "", lambda b, limits: float(limits["macs"]), None),
+    "latency": _Kind("minimize", "ms", lambda b, limits: LATENCY_REFERENCE, 3),
 }
+
+
+def digits_of(name: str) -> int | None:
+    """Decimals of an objective's figures; None for amounts, and for what only a newer version knows."""
+    return KINDS[name].digits if name in KINDS else None
 
 
 def resolve_objectives(

@@ -18,6 +18,7 @@ from plotly.offline import get_plotlyjs
 
 from nas.confirm import Confirmed, Interval, summarize
 from nas.errors import ConfigError, SkipnasError
+from nas.objectives import digits_of
 from nas.types import Objective
 from search_spaces import get_space
 from search_spaces.unet.spec import UNetSpec
@@ -504,8 +505,7 @@ def _lacks(text: str) -> str:
 
 
 def _figure(name: str, value: float) -> str:
-    digits = {"psnr": 2, "accuracy": 2, "stability": 3, "latency": 2}
-    return f"{value:.{digits[name]}f}" if name in digits else f"{value:,.0f}"
+    return f"{value:,.0f}" if (digits := digits_of(name)) is None else f"{value:.{digits}f}"
 
 
 def _named(objective: Objective) -> str:

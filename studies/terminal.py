@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.confirm import Confirmed, ConfirmProgress, Interval
+from nas.objectives import digits_of
 from nas.search import Outcome, Progress
 from nas.types import Objective, StudyConfig
 from studies.best import Choice, confirmed_front
@@ -181,7 +182,7 @@ def front_table(choice: Choice, objectives: Sequence[Objective]) -> Table:
 
 
 def _figure(objective: Objective, value: float, confirmed: Confirmed | None = None) -> str:
-    digits = {"psnr": 2, "accuracy": 2, "stability": 3}.get(objective.name)
+    digits = digits_of(objective.name)
     if confirmed is None:
         return amount(value) if digits is None else f"{value:.{digits}f}"
     return with_interval(confirmed.values[objective.name], digits)

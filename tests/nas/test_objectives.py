@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from nas.errors import ConfigError
-from nas.objectives import DEFAULT, KINDS, Baseline, resolve_objectives
+from nas.objectives import DEFAULT, KINDS, Baseline, digits_of, resolve_objectives
 from nas.types import Constraint, Task
 
 TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
@@ -27,6 +27,16 @@ def test_references_are_the_design_s() -> None:
         "latency": 1000.0,
     }
     assert {o.name for o in objectives if o.direction == "minimize"} == {"params", "macs", "latency"}
+
+
+def test_the_default_is_the_first_three() -> None:
+    """As `search --help` says."""
+    assert tuple(KINDS)[:3] == DEFAULT
+
+
+def test_amounts_have_no_decimals() -> None:
+    found = {name: digits_of(name) for name in (*KINDS, "of a newer version")}
+    assert [name for name, digits in found.items() if digits is None] == ["params", "macs", "of a newer version"]
 
 
 def test_accuracy_drops_out_without_labels_and_says_so() -> None:

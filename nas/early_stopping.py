@@ -2,7 +2,8 @@
 
 Rungs stand at epochs r, r * eta, r * eta^2, ... (Li et al., ASHA, 2020). A candidate that reaches a rung
 goes on when it is among the best 1/eta of all that reached it so far, by non-domination rank and within a
-rank by hypervolume contribution or, as the study is set, by an epsilon-net (Schmucker et al., MO-ASHA, 2021).
+rank by hypervolume contribution or, as the study is set, by an epsilon-net (Salinas et al., 2021; in
+ASHA: Schmucker et al., MO-ASHA, 2021).
 Objectives may have any direction and scale. Who diverged never reaches a rung; ties go on together; the
 first to reach a rung always goes on.
 """
@@ -17,7 +18,7 @@ import numpy as np
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from nas.evaluation import REDUCTION
-from nas.pareto import best_first
+from nas.pareto import WITHIN_RANK, fronts
 from nas.searcher import LivesInDriver, Report, StudySearcher
 from nas.types import EpochRow, Objective
 
@@ -34,13 +35,20 @@ def goes_on(
         within: what decides within a rank, a key of `nas.pareto.WITHIN_RANK`.
     """
     numbers = list(reached)
+    own = numbers.index(number)
     values = np.array([reached[n] for n in numbers], dtype=np.float64)
     maximize = [o.direction == "maximize" for o in objectives]
-    reference = [o.reference for o in objectives]
-    order, keys = best_first(values, len(numbers), reference, maximize, within)
-    last = keys[math.ceil(len(numbers) / REDUCTION) - 1]
-    own = keys[list(order).index(numbers.index(number))]
-    return tuple(own) <= tuple(last)
+    places = math.ceil(len(numbers) / REDUCTION)
+    for front in fronts(values, maximize):
+        if own in front:
+            if len(front) <= places:
+                return True
+            merits = WITHIN_RANK[within](values[front], [o.reference for o in objectives], maximize)
+            return bool(merits[front == own].item() >= np.sort(merits)[-places])
+        places -= len(front)
+        if places <= 0:
+            break
+    return False
 
 
 class RungScheduler(LivesInDriver, FIFOScheduler):

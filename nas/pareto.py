@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,18 +44,17 @@ def non_dominated(values: Array, maximize: Sequence[bool]) -> Mask:
     return _non_dominated(_losses(values, maximize))
 
 
-def ranks(values: Array, maximize: Sequence[bool]) -> NDArray[np.int64]:
-    """Non-domination rank of each point: 0 on the front, 1 on the front of the rest, and so on (Deb 2002)."""
+def fronts(values: Array, maximize: Sequence[bool]) -> Iterator[NDArray[np.int64]]:
+    """Rows of the points of each non-domination rank: the front, the front of the rest, and so on (Deb 2002).
+
+    Each is computed when it is asked for.
+    """
     losses = _losses(values, maximize)
-    result = np.full(len(losses), -1, dtype=np.int64)
     left = np.arange(len(losses))
-    rank = 0
     while left.size:
         front = _non_dominated(losses[left])
-        result[left[front]] = rank
+        yield left[front]
         left = left[~front]
-        rank += 1
-    return result
 
 
 def hypervolume(values: Array, reference: Sequence[float], maximize: Sequence[bool]) -> float:
@@ -128,7 +127,8 @@ def net_gaps(values: Array, maximize: Sequence[bool]) -> Array:
     """How far each point lies from those that an epsilon-net takes before it, shape (n,).
 
     The net begins with the best point in the first objective, whose gap is infinite, and goes on with
-    the point that is farthest from all taken so far (Salinas et al., arXiv 2106.05680): the largest gaps
+    the point that is farthest from all taken so far (Salinas et al. 2021, arXiv 2106.05680; within ranks:
+    Schmucker et al. 2021, arXiv 2106.12639): the largest gaps
     are a choice that covers the front evenly. Distances are Euclidean, in units of each objective's
     range. Equal points have one gap.
     """
@@ -153,34 +153,6 @@ WITHIN_RANK: Mapping[str, Callable[[Array, Sequence[float], Sequence[bool]], Arr
 """Merits that order points of one non-domination rank, the largest first."""
 
 
-def best_first(
-    values: Array, count: int, reference: Sequence[float], maximize: Sequence[bool], within: str = "hypervolume"
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The `count` best points: by non-domination rank, and within a rank by a merit of `WITHIN_RANK`.
-
-    The merit of a point is among the points of its own rank. Ties keep their order.
-    Only as many fronts as are needed are peeled, so the best few of thousands are cheap.
-
-    Returns:
-        Rows of `values`, best first, and the keys (rank, -merit) that ordered them, shape (n, 2).
-    """
-    losses = _losses(values, maximize)
-    left = np.arange(len(losses))
-    order: list[int] = []
-    keys: list[tuple[float, float]] = []
-    rank = 0
-    while left.size and len(order) < count:
-        front = _non_dominated(losses[left])
-        members = left[front]
-        gains = WITHIN_RANK[within](np.asarray(values)[members], reference, maximize)
-        for position in np.argsort(-gains, kind="stable"):
-            order.append(int(members[position]))
-            keys.append((float(rank), -float(gains[position])))
-        left = left[~front]
-        rank += 1
-    return np.array(order[:count], dtype=np.int64), np.array(keys[:count], dtype=np.float64).reshape(-1, 2)
-
-
 def best_subset(values: Array, count: int, maximize: Sequence[bool]) -> NDArray[np.int64]:
     """Rows of `count` points that together stand for the best: whole fronts, and of the last a spread choice.
 
@@ -189,14 +161,12 @@ def best_subset(values: Array, count: int, maximize: Sequence[bool]) -> NDArray[
     front's range beyond its worst values. Contributions alone would favour the ends of a front.
     """
     losses = _losses(values, maximize)
-    left = np.arange(len(losses))
     chosen: list[int] = []
-    while left.size and len(chosen) < count:
-        front = _non_dominated(losses[left])
-        members = left[front]
+    for members in fronts(values, maximize):
         room = count - len(chosen)
         chosen += members.tolist() if len(members) <= room else members[_spread(losses[members], room)].tolist()
-        left = left[~front]
+        if len(chosen) >= count:
+            break
     return np.array(chosen, dtype=np.int64)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.early_stopping import goes_on
-from nas.pareto import WITHIN_RANK, best_first, contributions, ranks
+from nas.pareto import WITHIN_RANK, contributions, fronts
 from nas.types import Objective
 
 PSNR = Objective(name="psnr", direction="maximize", unit="dB", reference=14.0)
@@ -79,7 +79,9 @@ def test_direction_and_scale_do_not_matter(points: list[tuple[int, int]]) -> Non
 def test_whoever_goes_on_is_no_worse_than_whoever_stops(points: list[tuple[int, int]]) -> None:
     objectives = (Objective(name="a", direction="maximize", unit="", reference=-1.0),) * 2
     reached = {i: (float(a), float(b)) for i, (a, b) in enumerate(points)}
-    by_rank = ranks(np.array(points, dtype=float), [True, True])
+    by_rank = np.empty(len(points))
+    for rank, front in enumerate(fronts(np.array(points, dtype=float), [True, True])):
+        by_rank[front] = rank
     for within in WITHIN_RANK:
         on = passing(reached, objectives, within)
         assert len(on) >= math.ceil(len(points) / 3)
@@ -87,19 +89,42 @@ def test_whoever_goes_on_is_no_worse_than_whoever_stops(points: list[tuple[int, 
         assert max(by_rank[on]) <= min((by_rank[i] for i in off), default=math.inf)
 
 
-def test_best_first_orders_by_rank_then_contribution() -> None:
-    values = np.random.default_rng(0).random((40, 3))
-    reference, up = [0.0] * 3, [True] * 3
-    order, keys = best_first(values, 40, reference, up)
-    assert sorted(order) == list(range(40))
-    by_rank = ranks(values, up)
-    assert keys[:, 0].tolist() == by_rank[order].tolist() == sorted(by_rank)
-    front = np.flatnonzero(by_rank == 0)
-    gains = contributions(values[front], reference, up)
-    assert order[: len(front)].tolist() == front[np.argsort(-gains, kind="stable")].tolist()
-    few, _ = best_first(values, 5, reference, up)
-    assert few.tolist() == order[:5].tolist()
-    assert best_first(np.empty((0, 3)), 4, reference, up)[0].tolist() == []
+@pytest.mark.parametrize("within", WITHIN_RANK)
+@pytest.mark.parametrize("shape", [(30, 1), (40, 2), (27, 3), (25, 4)])
+@pytest.mark.parametrize("ties", [True, False])
+def test_as_if_all_were_ordered_by_rank_and_merit(within: str, shape: tuple[int, int], ties: bool) -> None:
+    """The definition, without a shortcut: the keys of all, sorted, and who is not behind the last place."""
+    random = np.random.default_rng(0)
+    values = random.integers(0, 5, shape).astype(float) if ties else random.random(shape)
+    objectives = tuple(
+        Objective(name=str(i), direction="minimize" if i % 2 else "maximize", unit="", reference=9.0 * (i % 2) - 1)
+        for i in range(shape[1])
+    )
+    maximize = [o.direction == "maximize" for o in objectives]
+    for size in range(1, len(values) + 1):
+        keys: dict[int, tuple[int, float]] = {}
+        for rank, front in enumerate(fronts(values[:size], maximize)):
+            merits = WITHIN_RANK[within](values[front], [o.reference for o in objectives], maximize)
+            keys |= {int(row): (rank, -float(merit)) for row, merit in zip(front, merits, strict=True)}
+        last = sorted(keys.values())[math.ceil(size / 3) - 1]
+        reached = {row: tuple(values[row]) for row in range(size)}
+        assert passing(reached, objectives, within) == [row for row in range(size) if keys[row] <= last]
+
+
+def test_merits_are_known_of_the_rank_that_is_divided_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def merits(values: np.ndarray, *_: object) -> np.ndarray:
+        asked.append(len(values))
+        return values[:, 0]
+
+    monkeypatch.setattr("nas.early_stopping.WITHIN_RANK", {"counted": merits})
+    # Fronts of 2, 3 and 4: of nine, three go on.
+    rows = [(9, 8), (8, 9), (6, 4), (5, 5), (4, 6), (3, 0), (2, 1), (1, 2), (0, 3)]
+    reached = {n: (float(a), float(b)) for n, (a, b) in enumerate(rows)}
+    objectives = (PSNR, Objective(name="b", direction="maximize", unit="", reference=0.0))
+    assert passing(reached, objectives, "counted") == [0, 1, 2]
+    assert asked == [3, 3, 3], "once for each of the second front"
 
 
 @pytest.mark.parametrize("count", [1, 3, 27])

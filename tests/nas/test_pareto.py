@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nas.pareto import contributions, hypervolume, knee, net_gaps, non_dominated, ranks
+from nas.pareto import contributions, fronts, hypervolume, knee, net_gaps, non_dominated
 
 # A coarse grid makes ties and repeated points common.
 points = st.integers(1, 4).flatmap(
@@ -42,12 +42,13 @@ def test_direction_is_a_sign(values: np.ndarray) -> None:
 
 
 @given(points)
-def test_ranks_peel_fronts(values: np.ndarray) -> None:
+def test_fronts_peel_the_points(values: np.ndarray) -> None:
     up = [True] * values.shape[1]
-    result = ranks(values, up)
-    for rank in range(result.max(initial=-1) + 1):
-        rest = result >= rank
-        assert np.array_equal(result[rest] == rank, non_dominated(values[rest], up))
+    rest = np.arange(len(values))
+    for front in fronts(values, up):
+        assert front.tolist() == rest[brute_force_front(values[rest])].tolist()
+        rest = np.setdiff1d(rest, front)
+    assert not rest.size
 
 
 @given(points)

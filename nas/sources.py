@@ -123,7 +123,7 @@ def read_photos() -> Pool:
     kept = min(map(len, cells))
     images, labels, groups = [], [], []
     for label, (photograph, candidates) in enumerate(zip(photographs, cells, strict=True)):
-        for number, cell in enumerate(_evenly(candidates, kept)):
+        for number, cell in enumerate(evenly(candidates, kept)):
             for top, left in cell:
                 images.append(photograph[None, top : top + PHOTO_PATCH, left : left + PHOTO_PATCH])
                 labels.append(label)
@@ -369,7 +369,7 @@ def cut_photographs(
         ]
         if len(corners) > PATCHES_PER_IMAGE:
             tell("%s: %d of its %d patches are used", path, PATCHES_PER_IMAGE, len(corners))
-        for left, top in _evenly(corners, PATCHES_PER_IMAGE):
+        for left, top in evenly(corners, PATCHES_PER_IMAGE):
             patches.append(image.crop((left, top, left + side, top + side)))
             part.append(code)
             groups.append(group)
@@ -528,7 +528,7 @@ def _pool(
     )
 
 
-def _evenly(items: Sequence[T], count: int) -> list[T]:
+def evenly(items: Sequence[T], count: int) -> list[T]:
     """At most `count` of the items, spread evenly."""
     return [items[i] for i in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]
 

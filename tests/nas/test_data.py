@@ -259,7 +259,7 @@ def test_photo_splits_share_no_pixel() -> None:
     corners = [
         corner
         for photograph in photographs
-        for cell in sources._evenly(sources.photo_cells(*photograph.shape), len(whole.images) // 90)
+        for cell in sources.evenly(sources.photo_cells(*photograph.shape), len(whole.images) // 90)
         for corner in cell
     ]
     for image, label, code, (top, left) in zip(whole.images, whole.labels, part, corners, strict=True):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
 from command_samples import ROOT, SEARCH, Said, Studied
 
 import app_cli
@@ -19,6 +20,12 @@ import app_cli
 # A law is no faster or slower for being one: on a loaded machine an example may take any time.
 hypothesis.settings.register_profile("skipnas", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("skipnas")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """The networks here are too small for more, which would only wait for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

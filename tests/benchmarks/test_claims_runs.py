@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from benchmarks import runs
 from benchmarks.runs import Job, Setting, append, missing, note_session, perform, perform_all, read, sessions, task_of
@@ -29,15 +27,6 @@ SPEC = UNetSpec(
 RECIPE = Recipe(epochs=1, batch_size=32, learning_rate=0.003, weight_decay=0.0, classification_weight=0.3)
 SETTING = Setting(data="digits", subset=40, noise="gaussian:25", epochs=1)
 JOB = Job(setting=SETTING, candidate=Candidate(spec=SPEC, recipe=RECIPE), seed=0)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As in a worker: two threads on busy cores are many times slower than one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def diverging() -> Job:

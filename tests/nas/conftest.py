@@ -1,9 +1,10 @@
-"""One thread: the networks here are too small for more, which would only wait for each other."""
+"""Data that several of these tests train on."""
 
 import pytest
-import torch
+
+from nas.data import Dataset, load
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    return load("digits", subset=128)

@@ -7,7 +7,7 @@ import os
 import random
 import shutil
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -201,16 +201,6 @@ def refused(open_it: Callable[[Path], Any], folder: Path) -> bool:
     return False
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Networks this small lose more time to threads than they gain."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("one_thread")
 def test_strange_bundles(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,15 +33,6 @@ from nas.types import Recipe, Task
 TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
 CLEAN = Task(channels=1, classes=10, height=8, width=8, noise="none")
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Networks this small are only slowed down by a second one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Small(nn.Module):

@@ -23,7 +23,7 @@ from toy_space import ToySpace
 
 from nas.checkpoint import load_weights, weights_path
 from nas.confirm import Member, confirmation_seed, run_confirmation, summarize
-from nas.data import Dataset, load
+from nas.data import Dataset
 from nas.errors import ClusterError, ConfigError, StorageError, StudyError
 from nas.executor import ray_session, scratch, slots
 from nas.search import Outcome, Progress, Resources, RunOptions, _Busy, run_search
@@ -38,11 +38,6 @@ OBJECTIVES = (
     Objective(name="accuracy", direction="maximize", unit="%", reference=10.0),
     Objective(name="stability", direction="maximize", unit="", reference=0.0),
 )
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits", subset=128)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -15,7 +15,7 @@ from toy_space import ToyNet, ToySpace
 
 from nas import checkpoint, trainable
 from nas.checkpoint import checkpoint_path, hang_path, weights_path
-from nas.data import Dataset, load
+from nas.data import Dataset
 from nas.evaluation import Judgement
 from nas.searcher import Report
 from nas.trainable import CandidateTrainable, WorkerSettings
@@ -24,11 +24,6 @@ from nas.types import Task
 
 TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
 SPACE = ToySpace()
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits", subset=128)
 
 
 class Worker:

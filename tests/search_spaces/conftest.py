@@ -1,9 +1,0 @@
-"""One thread: the networks here are too small for more."""
-
-import pytest
-import torch
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
-    torch.set_num_threads(1)

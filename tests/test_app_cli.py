@@ -6,8 +6,8 @@ import contextlib
 import csv
 import json
 import os
+import re
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -201,24 +201,18 @@ def test_every_help_holds_an_example(run: Run, command: str) -> None:
     assert f"Example: skipnas {command}" in said.out
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_the_dashboard_serves_every_trial_and_stops(studied: Studied) -> None:
-    port = free_port()
     server = subprocess.Popen(
-        [sys.executable, str(ROOT / "app_cli.py"), "dashboard", "--port", str(port)],
+        [sys.executable, str(ROOT / "app_cli.py"), "dashboard", "--next-free"],
         cwd=studied.folder,
         stderr=subprocess.PIPE,
         text=True,
     )
     try:
         assert server.stderr is not None
-        assert f"http://127.0.0.1:{port}/" in server.stderr.readline()
-        base = f"http://127.0.0.1:{port}/api/studies"
+        address = re.search(r"http://127\.0\.0\.1:\d+/", server.stderr.readline())
+        assert address is not None
+        base = f"{address[0]}api/studies"
         with urllib.request.urlopen(base, timeout=20) as answer:
             study = json.load(answer)["study_summaries"][0]
         with urllib.request.urlopen(f"{base}/{study['study_id']}?after=0", timeout=20) as answer:
@@ -232,7 +226,7 @@ def test_the_dashboard_serves_every_trial_and_stops(studied: Studied) -> None:
             assert len(trial["values"]) == 3
             (picture,) = trial["artifacts"]
             place = f"{study['study_id']}/{trial['trial_id']}/{picture['artifact_id']}"
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/artifacts/{place}", timeout=20) as answer:
+            with urllib.request.urlopen(f"{address[0]}artifacts/{place}", timeout=20) as answer:
                 assert answer.read(8) == b"\x89PNG\r\n\x1a\n"
         wait_until(lambda: all(trial["note"]["body"] for trial in trials_of(f"{base}/{study['study_id']}?after=0")))
     finally:
@@ -335,7 +329,7 @@ def test_real_data_searches(tmp_path: Path, options: list[str], objectives: int)
         "--json",
     ]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "app_cli.py"), *command, *options],
+        [sys.executable, str(ROOT / "app_cli.py"), *command],
         cwd=tmp_path,
         capture_output=True,
         text=True,

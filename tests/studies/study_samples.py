@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -42,6 +44,16 @@ DISTRIBUTIONS: dict[str, BaseDistribution] = {
     "learning_rate": FloatDistribution(1e-4, 1e-2, log=True),
     "fusion": CategoricalDistribution(["none", "concat", "add"]),
 }
+
+
+HERE = Path(__file__).parent
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE)])}
+
+
+def spawn(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """Another process; it says when it is ready on stdout, and is let go on stdin."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 @dataclass(frozen=True)

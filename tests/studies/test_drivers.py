@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -22,7 +20,7 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy import event, insert, update
 from sqlalchemy.exc import OperationalError
-from study_samples import COST, DISTRIBUTIONS, Driver, make_candidate, make_config, make_measurement, row
+from study_samples import COST, DISTRIBUTIONS, Driver, make_candidate, make_config, make_measurement, row, spawn
 
 from nas.checkpoint import save_checkpoint
 from nas.errors import LeaseLostError, StorageError, StudyError
@@ -33,9 +31,6 @@ from studies.doctor import examine
 from studies.ledger import SqlLedger
 from studies.records import STATES, DriverRecord, EpochRecord, TrialRecord
 from studies.storage import create_study, delete_study, files_dir, has_study, open_storage, open_study
-
-HERE = Path(__file__).parent
-ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE)])}
 
 
 @contextmanager
@@ -56,11 +51,6 @@ def lapse(ledger: SqlLedger) -> None:
     """The lease of this ledger's driver runs out, as if it had not been heard of for long."""
     with ledger.storage.session() as session:
         session.execute(update(DriverRecord).where(DriverRecord.driver == ledger._owner).values(expires=0.0))
-
-
-def spawn(code: str, *arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def state(ledger: SqlLedger, number: int) -> TrialState:
@@ -394,6 +384,7 @@ def test_a_lease_is_renewed_while_its_driver_lives(
             assert claimed[0] == number
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs the state of a process")
 def test_a_killed_process_is_dead_at_once(url: str, ledger: SqlLedger) -> None:
     code = (
         "import sys, time\n"

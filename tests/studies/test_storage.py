@@ -6,7 +6,6 @@ import csv
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import optuna
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
-from study_samples import DISTRIBUTIONS, POSTGRES, Driver, fresh_postgres, make_config
+from study_samples import DISTRIBUTIONS, POSTGRES, Driver, fresh_postgres, make_config, spawn
 
 from nas.errors import ConfigError, SkipnasError, StorageError, StudyError
 from nas.types import Counts, Objective, Task
@@ -99,17 +98,23 @@ def test_a_database_that_optuna_made_gains_our_tables(tmp_path: Path) -> None:
 @pytest.mark.parametrize("postgres", [False] + [True] * bool(POSTGRES))
 def test_eight_processes_create_one_database_at_once(tmp_path: Path, postgres: bool) -> None:
     script = (
-        "import sys, time\n"
+        "import sys\n"
         "from studies.storage import open_storage\n"
-        "time.sleep(max(0, float(sys.argv[2]) - time.time()))\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.readline()\n"
         "open_storage(sys.argv[1]).close()\n"
     )
 
     def create(url: str) -> None:
-        processes = [
-            subprocess.Popen([sys.executable, "-c", script, url, str(time.time() + 4)], cwd=ROOT) for _ in range(8)
-        ]
-        assert [process.wait(60) for process in processes] == [0] * 8
+        processes = [spawn(script, url) for _ in range(8)]
+        assert [process.stdout.readline() for process in processes if process.stdout] == ["ready\n"] * 8
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        for process in processes:
+            process.communicate(timeout=60)
+        assert [process.returncode for process in processes] == [0] * 8
         with open_storage(url, must_exist=True) as storage:
             assert list_studies(storage) == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -101,6 +102,7 @@ def train(
     noise = parse_noise(request.noise or source.noise)
     import torch
 
+    from nas.bundle import CARD
     from nas.fit import Fit, FitSettings, claimed, faster_precision, fit, write_run
     from nas.training import Diverged
 
@@ -126,7 +128,8 @@ def train(
     network = source.space.build(candidate.spec, data.task)
     bundle = request.to / BUNDLE
     with claimed(request.to, configuration) as run_file:
-        if "result" in run_file and bundle.is_dir():
+        # A bundle's card is its last file.
+        if "result" in run_file and (bundle / CARD).is_file():
             say(f"{request.to} is trained already; nothing to do")
             return {**run_file["result"], "bundle": str(bundle)}
         precision = run_file.get("precision", request.precision)
@@ -153,8 +156,10 @@ def train(
             ) from None
         values, images = data.test(best.cpu(), noise)
         result = _result(run, values, images, data)
-        _write_bundle(bundle, source, candidate, data, best, request, result, configuration)
         write_run(request.to, {**run_file, "result": result})
+        for cut_off in (bundle, *request.to.glob(f".{BUNDLE}.*.partial")):  # of a process that was killed
+            shutil.rmtree(cut_off, ignore_errors=True)
+        _write_bundle(bundle, source, candidate, data, best, request, result, configuration)
     return {**result, "bundle": str(bundle)}
 
 

@@ -104,6 +104,32 @@ def test_the_same_command_again_has_nothing_to_do_and_another_is_refused(here: P
     assert said.err.strip().splitlines()[-1].startswith("error: --to out holds another training: learning_rate is")
 
 
+def test_a_training_that_was_killed_around_its_bundle_is_finished_by_the_same_command(here: Path, run: Run) -> None:
+    stored = json.loads((here / "out/run.json").read_text())
+    command = ["train", "spec.json", "--data", stored["configuration"]["data"], *OPTIONS, "--to", "out"]
+    bundle = here / "out/bundle"
+    whole = {path.name for path in bundle.iterdir()}
+    weights = (bundle / "weights.safetensors").read_bytes()
+
+    def finished() -> None:
+        said = run(*command)
+        assert said.code == 0, said.err
+        assert {path.name for path in bundle.iterdir()} == whole
+        assert (bundle / "weights.safetensors").read_bytes() == weights
+        assert "result" in json.loads((here / "out/run.json").read_text())
+        assert not list((here / "out").glob(".bundle*"))
+
+    # After the result, while the bundle was written.
+    bundle.rename(here / "out/.bundle.1.partial")
+    finished()
+    # After the bundle of older versions, which kept the result last; and one of which the disk holds a part.
+    (here / "out/run.json").write_text(json.dumps({k: v for k, v in stored.items() if k != "result"}))
+    finished()
+    (bundle / "README.md").unlink()
+    (bundle / "model.onnx").write_bytes(b"")
+    finished()
+
+
 @pytest.mark.slow
 def test_a_reference_is_trained_with_classes(here: Path, run: Run) -> None:
     said = run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,19 +51,22 @@ def test_imports_run_one_way(path: Path) -> None:
             assert name == "app_cli.py", module
 
 
-def loaded_by(command: list[str]) -> set[str]:
+def loaded_by(command: list[str], folder: Path) -> set[str]:
     script = (
-        "import sys, app_cli\n"
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nimport app_cli\n"
         f"sys.argv = ['skipnas', *{command!r}]\n"
-        "try:\n    app_cli.main()\nexcept SystemExit:\n    pass\n"
+        "try:\n    app_cli.main()\nexcept SystemExit as stop:\n    code = stop.code\n"
         "print(' '.join(m for m in sys.modules if '.' not in m), file=sys.stderr)\n"
+        "sys.exit(code)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
     return set(done.stderr.split("\n")[-2].split())
 
 
-@pytest.mark.parametrize("command", [["--help"], ["search", "--help"], ["studies", "list", "--storage", "none.db"]])
-def test_quick_commands_load_neither_torch_nor_ray(command: list[str]) -> None:
-    modules = loaded_by(command)
+@pytest.mark.parametrize("command", [["--help"], ["search", "--help"], ["studies", "list", "--storage", "old.db"]])
+def test_quick_commands_load_neither_torch_nor_ray(command: list[str], tmp_path: Path) -> None:
+    shutil.copy(ROOT / "tests/assets/studies-0.1.db", tmp_path / "old.db")
+    modules = loaded_by(command, tmp_path)
     assert "app_cli" in modules
     assert not modules & {"torch", "ray", "plotly", "sklearn", "skimage"}

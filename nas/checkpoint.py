@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from nas.errors import StudyError
+from nas.errors import StudyError, is_out_of_memory
 
 if TYPE_CHECKING:
     from torch import nn
@@ -140,7 +140,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         if content.keys() != {"format", "owner", "state"} or content["format"] != FORMAT:
             raise ValueError("it is of something else, or of another version")
     except (OSError, *DAMAGE) as error:
-        if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+        if is_out_of_memory(error):
             raise  # memory ran out, which says nothing about the file
         log.warning("checkpoint %s cannot be read (%s); its training starts again", path, type(error).__name__)
         return None

@@ -45,3 +45,11 @@ def in_short(error: BaseException) -> str:
     """What an error says in one line of at most 160 printable characters; its type when it says nothing."""
     text = " ".join(str(error).split())
     return "".join(letter if letter.isprintable() else "?" for letter in text)[:160] or type(error).__name__
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, the host's or a device's."""
+    import torch
+
+    # torch raises a plain RuntimeError when the host's allocator fails.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -20,6 +20,7 @@ from torch import nn
 
 from nas.checkpoint import load_checkpoint, open_hang, read_hang, save_checkpoint, save_strip, save_weights
 from nas.data import Dataset
+from nas.errors import is_out_of_memory
 from nas.evaluation import Evaluation, judge
 from nas.protocols import SearchSpace
 from nas.searcher import Report
@@ -142,7 +143,7 @@ class CandidateTrainable(tune.Trainable):
         except torch.AcceleratorError:
             raise  # a device that failed fails for good in this process; Tune goes on in another, `RETRIES` times
         except Exception as error:
-            outcome = "out_of_memory" if _is_out_of_memory(error) else "exception"
+            outcome = "out_of_memory" if is_out_of_memory(error) else "exception"
             report = Report(number=number, outcome=outcome, detail=traceback.format_exc())
         if report.outcome is not None:
             self._end()
@@ -249,8 +250,3 @@ class CandidateTrainable(tune.Trainable):
 
     def _identity(self) -> dict[str, Any]:
         return {"digest": self.config["digest"], "seed": self.config["seed"]}
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # torch raises a plain RuntimeError when the host's allocator fails.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

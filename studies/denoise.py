@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.errors import BundleError, ConfigError, DataError
+from nas.errors import BundleError, ConfigError, DataError, is_out_of_memory
 from nas.pictures import SUFFIXES, Picture, read_picture, write_picture
 from studies.bundles import open_bundle
 
@@ -157,7 +157,9 @@ def _denoise(
     noisy = _as_trained(picture, bundle.task.channels)
     try:
         restored = restore(predict, torch.from_numpy(noisy), tilings[len(noisy)])
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise DataError(f"image {source}: not enough memory; give a smaller --tile") from None
     values = restored.image.flatten(0, 1).numpy()
     if picture.pixels.shape[2] == 1:

@@ -190,6 +190,18 @@ def test_broken_images_are_refused_and_the_rest_goes_on(here: Path, run: Run) ->
     assert [path.name for path in (here / "restored").iterdir()] == ["1.png"]
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate")])
+def test_an_image_that_memory_does_not_hold_is_refused(
+    here: Path, run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("nas.inference.restore", fails)
+    said = run("denoise", "out/bundle", "images/0.png", "--to", "restored")
+    assert (said.code, said.err) == (2, "error: image images/0.png: not enough memory; give a smaller --tile\n")
+
+
 def test_nothing_is_written_over(here: Path, run: Run) -> None:
     before = (here / "images/0.png").read_bytes()
     said = run("denoise", "out/bundle", "images/0.png", "--to", "images")

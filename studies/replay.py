@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.errors import StudyError
 from search_spaces import get_space
 from studies.ledger import SqlLedger
 from studies.records import TrialRecord
@@ -33,12 +34,21 @@ def replay(ledger: SqlLedger) -> Replayed:
     """Proposes a study's candidates again, in the stored order of asks and tells, and compares digests.
 
     Trials that were enqueued are enqueued again. What each trial brought is taken from the store, so
-    nothing is trained. Raises StudyError for a study of before the order was kept.
+    nothing is trained.
+
+    Raises:
+        StudyError: the study has trials of before the order of asks was kept.
     """
     from nas.searcher import StudySearcher
 
     trials = {trial.number: trial for trial in ledger.study.get_trials(deepcopy=False)}
     records = {record.number: record for record in ledger.trials()}
+    old = [number for number, record in records.items() if record.started is not None and record.ask_order is None]
+    if old:
+        raise StudyError(
+            f"study {ledger.config.study!r} cannot be proposed again: an older version made {len(old)} of its trials, "
+            "which did not keep the order of proposals; give a newer study"
+        )
     with (
         tempfile.TemporaryDirectory() as folder,
         open_storage(f"sqlite:///{Path(folder) / 'replay.db'}") as storage,

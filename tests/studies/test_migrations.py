@@ -14,10 +14,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 from study_samples import COST, make_candidate, make_measurement, row
 
-from nas.errors import StorageError
+from nas.errors import StorageError, StudyError
 from nas.types import Counts
 from studies import migrations
 from studies.records import SCHEMA_VERSION, Base
+from studies.replay import replay
 from studies.storage import list_studies, open_storage, open_study, parse_url, study_rows
 
 ASSET = Path(__file__).parents[1] / "assets" / "studies-0.1.db"
@@ -174,3 +175,10 @@ def test_a_database_is_migrated_once_when_many_open_it(url: str) -> None:
         for storage in pool.map(open_storage, [url] * 4):
             storage.close()
     assert version(url) == str(SCHEMA_VERSION)
+
+
+def test_what_was_made_before_the_order_was_kept_cannot_be_replayed(old: str) -> None:
+    with open_storage(old) as storage:
+        name = list_studies(storage)[0].name
+    with open_study(name, old) as ledger, pytest.raises(StudyError, match="did not keep the order of proposals"):
+        replay(ledger)

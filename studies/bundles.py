@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from nas.bundle import ARCHITECTURE, Bundle
 from nas.bundle import open_bundle as _open_bundle
-from nas.errors import BundleError, ConfigError
-from nas.types import Candidate, Recipe, Task
+from nas.errors import BundleError, ConfigError, StudyError
+from nas.types import Candidate, Recipe, Spec, Task
 from search_spaces import get_space, known_space
 from studies.best import choose
 from studies.launch import study_data
@@ -19,10 +19,13 @@ from studies.provenance import describe
 from studies.storage import files_dir
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from nas.confirm import Confirmed
     from nas.data import Dataset
     from nas.export import Judge
     from nas.inference import Predict
+    from nas.protocols import SearchSpace
     from studies.ledger import SqlLedger
 
 PARITY_IMAGES = 16
@@ -69,7 +72,6 @@ def export_choice(
     import numpy as np
     import torch
 
-    from nas.checkpoint import load_weights
     from nas.data import Split
     from nas.evaluation import noisy_psnr
     from nas.export import export_bundle
@@ -85,8 +87,7 @@ def export_choice(
     space = get_space(config.space)
     spec = space.spec(chosen.spec)
     candidate = Candidate(spec=spec, recipe=Recipe.from_dict(chosen.recipe))
-    network = space.build(spec, config.task)
-    load_weights(network, files_dir(ledger.storage.url, config.study), chosen.number)
+    network = trained_network(ledger, space, spec, chosen.number)
     data = study_data(ledger, data_root)
     noise, cpu = parse_noise(config.task.noise), torch.device("cpu")
     batches = list(judged_batches(data, "validation", noise, cpu))
@@ -134,6 +135,24 @@ def export_choice(
         "int8": written.get("int8"),
         **largest,
     }
+
+
+def trained_network(ledger: SqlLedger, space: SearchSpace, spec: Spec, number: int) -> nn.Module:
+    """A trial's network with the weights that the search kept.
+
+    Raises:
+        StudyError: they are gone, damaged, or of another network.
+    """
+    from nas.checkpoint import load_weights
+
+    network = space.build(spec, ledger.config.task)
+    try:
+        load_weights(network, files_dir(ledger.storage.url, ledger.config.study), number)
+    except RuntimeError:  # torch's, for other names and shapes
+        raise StudyError(
+            f"the weights of trial {number} are of another network; put back those of the search, or pick another trial"
+        ) from None
+    return network
 
 
 def _confirmed_facts(ledger: SqlLedger, confirmed: Confirmed) -> dict[str, Any]:

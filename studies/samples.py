@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nas.checkpoint import load_weights
 from nas.errors import SkipnasError
 from search_spaces import get_space
 from studies.history import History, Trial
 from studies.launch import study_data
-from studies.storage import files_dir
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,6 +68,7 @@ def samples(ledger: SqlLedger, history: History, data_root: Path | None = None) 
     from nas.metrics import psnr
     from nas.noise import parse_noise
     from nas.training import noisy_batches
+    from studies.bundles import trained_network
 
     config = history.config
     chosen = _spread(data.validation.labels, len(data.validation.images))
@@ -93,8 +92,7 @@ def samples(ledger: SqlLedger, history: History, data_root: Path | None = None) 
     lost = []
     for trial in members:
         try:
-            network = space.build(space.spec(trial.spec), config.task)
-            load_weights(network, files_dir(ledger.storage.url, config.study), trial.number)
+            network = trained_network(ledger, space, space.spec(trial.spec), trial.number)
         except SkipnasError:
             lost.append(trial.number)
             continue

@@ -19,9 +19,12 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 from command_samples import ROOT, SEARCH, SHARED, Said, Studied
 from PIL import Image
+from safetensors.torch import save_file
 
+from nas.checkpoint import weights_path
 from studies.storage import open_study
 
 Run = Callable[..., Said]
@@ -169,6 +172,17 @@ def test_a_bundle_evaluates_to_what_the_study_measured(studied: Studied, run: Ru
     assert weaker["noisy_psnr"] == pytest.approx(20.2, abs=0.1)
     assert strong["noisy_psnr"] == pytest.approx(14.2, abs=0.1)
     assert sum(map(sum, strong["confusion"])) == 359 * strong["draws"]
+
+
+def test_weights_of_another_network_are_told_and_the_report_does_without_them(studied: Studied, run: Run) -> None:
+    for number in json.loads(run("studies", "show", "small", "--json").out)["front"]:
+        save_file({"other": torch.zeros(3)}, weights_path(studied.folder / "runs/small", number))
+    said = run("export", "small", "--to", "bundle")
+    assert (said.code, len(said.err.splitlines())) == (2, 1), said.err
+    assert "are of another network" in said.err
+    said = run("report", "small", "--to", "small.html")
+    assert said.code == 0, said.err
+    assert "the weights are not on this machine, or not of this version" in Path("small.html").read_text()
 
 
 def test_a_plain_optuna_script_reads_the_study(studied: Studied) -> None:

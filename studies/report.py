@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import plotly.io
 from plotly.offline import get_plotlyjs
 
+from nas.checkpoint import write_whole
 from nas.confirm import Confirmed, Interval, summarize
 from nas.errors import ConfigError, SkipnasError
 from nas.objectives import digits_of
@@ -53,18 +54,7 @@ def write_report(ledger: SqlLedger, target: Path, *, data_root: Path | None = No
     history = read_history(ledger)
     page = render(ledger, history, samples(ledger, history, data_root), summarize(ledger.confirmations()))
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=target.parent, prefix=f".{target.name}.", encoding="utf-8", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            try:
-                file.write(page)
-                file.close()
-                temporary.chmod(0o644)
-                temporary.replace(target)
-            except BaseException:
-                temporary.unlink()
-                raise
+        write_whole(target, lambda file: file.write_text(page, "utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot write {target} ({error.strerror}); name a file in a folder that exists") from None
     return target.stat().st_size
@@ -87,22 +77,24 @@ def write_figures(ledger: SqlLedger, folder: Path, suffix: str = "svg") -> list[
         raise ConfigError(f"--figures {folder}: give a folder to make, in a folder that exists")
     confirmed = summarize(ledger.confirmations())
     plots = [plot for plot in all_plots(read_history(ledger), confirmed) if plot.figure is not None]
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        figures = []
-        for plot in plots:
-            assert plot.figure is not None
-            figure = plot.figure.update_layout(template="plotly_white", paper_bgcolor="white", plot_bgcolor="white")
-            size = {"width": 900 if plot.wide else 640, "height": figure.layout.height, "format": suffix}
-            figures.append({"fig": figure, "path": Path(temporary) / f"{plot.name}.{suffix}", "opts": size})
-        try:
+    try:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            figures = []
+            for plot in plots:
+                assert plot.figure is not None
+                figure = plot.figure.update_layout(template="plotly_white", paper_bgcolor="white", plot_bgcolor="white")
+                size = {"width": 900 if plot.wide else 640, "height": figure.layout.height, "format": suffix}
+                figures.append({"fig": figure, "path": Path(temporary) / f"{plot.name}.{suffix}", "opts": size})
             kaleido.write_fig_from_object_sync(figures)
-        except (ChromeNotFoundError, BrowserFailedError, BrowserClosedError) as error:
-            raise ConfigError(
-                f"--figures needs Chrome or Chromium, which did not start ({type(error).__name__}); install one, such "
-                "as apt-get install chromium"
-            ) from None
-        folder.mkdir(exist_ok=True)
-        return [path.replace(folder / path.name) for path in (Path(str(f["path"])) for f in figures)]
+            folder.mkdir(exist_ok=True)
+            return [path.replace(folder / path.name) for path in (Path(str(f["path"])) for f in figures)]
+    except (ChromeNotFoundError, BrowserFailedError, BrowserClosedError) as error:
+        raise ConfigError(
+            f"--figures needs Chrome or Chromium, which did not start ({type(error).__name__}); install one, such "
+            "as apt-get install chromium"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"--figures {folder} cannot be written ({error.strerror}); give another folder") from None
 
 
 def render(ledger: SqlLedger, history: History, pictures: Samples, confirmed: Sequence[Confirmed] = ()) -> str:

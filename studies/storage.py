@@ -11,7 +11,6 @@ import csv
 import os
 import re
 import sys
-import tempfile
 import time
 import warnings
 from collections import defaultdict
@@ -34,6 +33,7 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError,
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
+from nas.checkpoint import write_whole
 from nas.errors import ConfigError, StorageError, StudyError
 from nas.types import Constraint, Counts, Objective, StudyConfig
 from studies.leases import live_drivers
@@ -386,20 +386,16 @@ def to_csv(ledger: SqlLedger, path: Path) -> int:
         ConfigError: the file cannot be written.
     """
     rows = study_rows(ledger)
+
+    def write(file: Path) -> None:
+        with file.open("w", newline="", encoding="utf-8") as opened:
+            writer = csv.DictWriter(opened, rows[0] if rows else ["number", "state"])
+            writer.writeheader()
+            writer.writerows(rows)
+
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}.", newline="", encoding="utf-8", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            try:
-                writer = csv.DictWriter(file, rows[0] if rows else ["number", "state"])
-                writer.writeheader()
-                writer.writerows(rows)
-                file.close()
-                temporary.replace(path)
-            except BaseException:
-                temporary.unlink()
-                raise
+        path.parent.stat()  # a folder that is mistyped is not made
+        write_whole(path, write)
     except OSError as error:
         raise ConfigError(f"cannot write {path} ({error.strerror}); name a file in a folder that exists") from None
     return len(rows)

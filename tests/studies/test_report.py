@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,7 @@ from studies.ledger import SqlLedger
 from studies.plots import all_plots, confirmed_gates, front_pair, hypervolume_steps, lanes, stability_curve
 from studies.report import render, write_figures, write_report
 from studies.samples import Samples
+from studies.storage import to_csv
 
 New = Callable[..., SqlLedger]
 PSNR = Objective(name="psnr", direction="maximize", unit="dB", reference=14.0)
@@ -278,7 +282,38 @@ def test_a_report_is_written_whole_or_not_at_all(three: SqlLedger, tmp_path: Pat
         write_report(three, tmp_path / "no" / "page.html")
     size = write_report(three, tmp_path / "page.html")
     assert size == (tmp_path / "page.html").stat().st_size
-    assert not list(tmp_path.glob(".page*"))
+    assert [path.name for path in tmp_path.glob("*page*")] == ["page.html"]
+
+
+def test_what_is_written_may_be_read_by_whom_the_umask_lets(three: SqlLedger, tmp_path: Path) -> None:
+    train(three, 20.0)
+    for mask, mode in ((0o077, 0o600), (0o022, 0o644)):
+        before = os.umask(mask)
+        try:
+            write_report(three, tmp_path / "page.html")
+            to_csv(three, tmp_path / "trials.csv")
+        finally:
+            os.umask(before)
+        for name in ("page.html", "trials.csv"):
+            assert (tmp_path / name).stat().st_mode & 0o777 == mode, name
+
+
+def test_figures_that_cannot_be_written_are_told(
+    three: SqlLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kaleido, errors = ModuleType("kaleido"), ModuleType("choreographer.errors")
+    for name in ("BrowserClosedError", "BrowserFailedError", "ChromeNotFoundError"):
+        setattr(errors, name, type(name, (Exception,), {}))
+
+    def full(figures: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    kaleido.write_fig_from_object_sync = full  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "kaleido", kaleido)
+    monkeypatch.setitem(sys.modules, "choreographer.errors", errors)
+    with pytest.raises(ConfigError, match=r"cannot be written \(No space left on device\)"):
+        write_figures(three, tmp_path / "figures", "svg")
+    assert not list(tmp_path.glob("*figures*")), "nothing half written"
 
 
 def test_figures_name_what_they_need(three: SqlLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import textwrap
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sqlalchemy import select
 
 from nas.pareto import hypervolume
 from nas.types import EpochRow, Objective, ProbeCurve, StudyConfig
 from studies.best import Choice, choose
+from studies.records import REJECTIONS, TRAINED_REASONS, ProbeRecord
 
 if TYPE_CHECKING:
     import optuna
@@ -64,7 +68,7 @@ class Trial:
     epochs: tuple[EpochRow, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots, for what is computed once
 class History:
     """A study with all its trials.
 
@@ -88,7 +92,7 @@ class History:
 
     @property
     def front(self) -> list[Trial]:
-        """Trials that no other betters in all objectives, by the search's values, whatever a confirmation found."""
+        """Trials that no other dominates by the search's values, whatever a confirmation found."""
         return [t for t in self.trials if t.outcome == "front"]
 
     @property
@@ -103,6 +107,11 @@ class History:
     @property
     def knee(self) -> int | None:
         return None if self.choice is None else self.choice.chosen.number
+
+    @cached_property
+    def hover(self) -> Mapping[int, str]:
+        """What figures show of each trial that is pointed at, by number."""
+        return {t.number: describe_trial(t, self.config.objectives) for t in self.trials}
 
     def trials_frame(self) -> pd.DataFrame:
         """One row a trial: outcome, values, cost, times, hyperparameters; specs and recipes as dictionaries."""
@@ -143,6 +152,26 @@ class History:
         frame = self.trials_frame()
         frame = frame[frame["outcome"] == "front"]
         return frame.assign(knee=frame.index == self.knee)
+
+
+def describe_trial(trial: Trial, objectives: Sequence[Objective], width: int = 56) -> str:
+    """A trial for hovering: outcome, values, cost, and the spec in lines of `width`."""
+    head = f"<b>trial {trial.number}</b> · {trial.outcome.replace('_', ' ')}"
+    if trial.reason:
+        head += f" ({trial.reason.replace('_', ' ')}, {trial.epochs_done} epochs)"
+    values = trial.values or trial.last
+    figures = [axis_value(o, values[o.name]) for o in objectives if o.name in values]
+    if trial.params is not None:
+        figures.append(f"{trial.params:,} params")
+    if trial.macs is not None:
+        figures.append(f"{trial.macs:,} MACs")
+    spec = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in trial.spec.items())
+    return "<br>".join([head, *textwrap.wrap(", ".join(figures), width), *textwrap.wrap(spec, width)])
+
+
+def axis_value(objective: Objective, value: float) -> str:
+    """``psnr 20.12 dB``."""
+    return f"{objective.name} {value:.4g} {objective.unit}".strip()
 
 
 def read_history(ledger: SqlLedger) -> History:
@@ -196,7 +225,7 @@ def read_history(ledger: SqlLedger) -> History:
         config=config,
         trials=tuple(trials),
         choice=choice,
-        probes={number: ledger.probe(number) for number in wanted},
+        probes=_probes(ledger, wanted),
         importances=_importances(ledger, len(done)),
     )
 
@@ -206,9 +235,18 @@ def _outcome(number: int, reason: str | None, front: set[int]) -> str:
         return "running"
     if reason == "":
         return "front" if number in front else "complete"
-    if reason in ("duplicate", "over_limit"):
+    if reason in REJECTIONS:
         return reason
-    return "pruned" if reason in ("stopped", "diverged", "out_of_memory") else "failed"
+    return "pruned" if reason in TRAINED_REASONS else "failed"
+
+
+def _probes(ledger: SqlLedger, numbers: Iterable[int]) -> dict[int, ProbeCurve]:
+    """Probe curves of these trials; empty ones where there are none."""
+    study_id = ledger.study._study_id
+    query = select(ProbeRecord).where(ProbeRecord.study_id == study_id, ProbeRecord.number.in_(numbers))
+    with ledger.storage.session() as session:
+        found = {record.number: record.curve for record in session.scalars(query)}
+    return {number: found.get(number, ProbeCurve()) for number in numbers}
 
 
 def _last(

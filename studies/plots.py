@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from nas.pareto import hypervolume
 from nas.stability import running_median, spiking, task_stability
 from nas.types import Objective
 from studies.history import FEWEST_FOR_IMPORTANCE, History, Trial
+from studies.history import axis_value as axis_value
 
 if TYPE_CHECKING:
     from nas.confirm import Confirmed
@@ -93,8 +93,8 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
         Plot(
             name="front",
             title="The front in three dimensions",
-            text="Turn it with the mouse or a finger. Trials at the front are those that no other betters in all of "
-            "the objectives.",
+            text="Turn it with the mouse or a finger. Trials at the front are those that no other dominates, being at "
+            "least as good in all objectives and better in one.",
             figure=front_3d(history),
             lacks=none if len(objectives) >= 3 else f"This study has {len(objectives)} objective(s); it takes three.",
         )
@@ -119,13 +119,14 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
             lacks="Nothing was proposed yet.",
         )
     )
+    steps = hypervolume_steps(history)
     for axis, words in (("trials", "trials"), ("epochs", "epochs spent"), ("minutes", "time")):
         plots.append(
             Plot(
                 name=f"hypervolume-{axis}",
                 title=f"Hypervolume over {words}",
                 text="",
-                figure=hypervolume_over(history, axis),
+                figure=hypervolume_over(steps, axis),
                 lacks=none,
             )
         )
@@ -225,26 +226,6 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
     return plots
 
 
-def describe_trial(trial: Trial, objectives: Sequence[Objective], width: int = 56) -> str:
-    """A trial for hovering: outcome, values, cost, and the spec in lines of `width`."""
-    head = f"<b>trial {trial.number}</b> · {trial.outcome.replace('_', ' ')}"
-    if trial.reason:
-        head += f" ({trial.reason.replace('_', ' ')}, {trial.epochs_done} epochs)"
-    values = trial.values or trial.last
-    figures = [axis_value(o, values[o.name]) for o in objectives if o.name in values]
-    if trial.params is not None:
-        figures.append(f"{trial.params:,} params")
-    if trial.macs is not None:
-        figures.append(f"{trial.macs:,} MACs")
-    spec = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in trial.spec.items())
-    return "<br>".join([head, *textwrap.wrap(", ".join(figures), width), *textwrap.wrap(spec, width)])
-
-
-def axis_value(objective: Objective, value: float) -> str:
-    """``psnr 20.12 dB``."""
-    return f"{objective.name} {value:.4g} {objective.unit}".strip()
-
-
 def axis_title(objective: Objective) -> str:
     """``psnr (dB) →``, the arrow pointing to the better end."""
     unit = f" ({objective.unit})" if objective.unit else ""
@@ -337,9 +318,8 @@ def sizes(history: History) -> go.Figure | None:
     return _laid(figure, 400)
 
 
-def hypervolume_over(history: History, axis: str) -> go.Figure | None:
-    """Hypervolume of the front so far over ``trials``, ``epochs`` or ``minutes``; each step is a trial's end."""
-    steps = hypervolume_steps(history)
+def hypervolume_over(steps: Sequence[Mapping[str, float]], axis: str) -> go.Figure | None:
+    """`hypervolume_steps` over ``trials``, ``epochs`` or ``minutes``; each step is a trial's end."""
     if not steps:
         return None
     x = [step[axis] for step in steps]
@@ -428,7 +408,7 @@ def slice_of(history: History, objective: Objective, name: str) -> go.Figure | N
             fillcolor="rgba(59,139,208,0.15)",
             marker={"color": COLOURS["front"], "size": 4},
             customdata=[t.number for t in chosen],
-            hovertext=[describe_trial(t, history.config.objectives) for t in chosen],
+            hovertext=[history.hover[t.number] for t in chosen],
             hovertemplate="%{hovertext}<extra></extra>",
             hoveron="points",
         )
@@ -688,7 +668,7 @@ def _points(history: History, outcome: str, trials: Sequence[Trial]) -> dict[str
         "mode": "markers",
         "name": f"{NAMES[outcome]}: {len(trials)}",
         "customdata": [t.number for t in trials],
-        "hovertext": [describe_trial(t, history.config.objectives) for t in trials],
+        "hovertext": [history.hover[t.number] for t in trials],
         "hovertemplate": "%{hovertext}<extra></extra>",
     }
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from optuna.trial import TrialState
 from sqlalchemy import JSON, BigInteger, Double, ForeignKeyConstraint, Index, LargeBinary, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from nas.types import ProbeCurve
 
 SCHEMA_VERSION = 2
 """Raised with every change of the tables below, beside a step in `studies.migrations`; higher ones are refused."""
@@ -214,3 +217,12 @@ class ProbeRecord(Base):
     steps: Mapped[bytes]
     denoise: Mapped[bytes]
     classify: Mapped[bytes]
+
+    @property
+    def curve(self) -> ProbeCurve:
+        """As it was measured, to single precision."""
+        return ProbeCurve(
+            steps=tuple(np.frombuffer(self.steps, "<i4").tolist()),
+            denoise=tuple(np.frombuffer(self.denoise, "<f4").tolist()),
+            classify=tuple(np.frombuffer(self.classify, "<f4").tolist()),
+        )

@@ -26,7 +26,7 @@ from search_spaces.unet.spec import UNetSpec
 from studies.best import confirmed_front
 from studies.diagram import network_svg
 from studies.history import History, Trial, read_history
-from studies.plots import Plot, all_plots, describe_trial
+from studies.plots import Plot, all_plots
 from studies.provenance import describe
 from studies.samples import Samples, samples
 
@@ -135,7 +135,6 @@ def render(ledger: SqlLedger, history: History, pictures: Samples, confirmed: Se
 
 def _page_data(history: History, plots: Sequence[Plot]) -> str:
     """Figures and trials as JSON. What hovering shows is kept once for each trial, not once for each point."""
-    objectives = history.config.objectives
     figures = {}
     for plot in plots:
         if plot.figure is None:
@@ -147,7 +146,7 @@ def _page_data(history: History, plots: Sequence[Plot]) -> str:
                 trace["meta"] = "trials"
                 trace["hovertemplate"] = "%{hovertext}<extra></extra>"
         figures[plot.name] = figure
-    trials = {str(t.number): {"hover": describe_trial(t, objectives), "text": _trial_text(t)} for t in history.trials}
+    trials = {str(t.number): {"hover": history.hover[t.number], "text": _trial_text(t)} for t in history.trials}
     text = json.dumps({"plots": figures, "trials": trials}, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")
 

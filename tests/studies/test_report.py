@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -15,8 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import event
 from study_samples import COST, Driver, make_candidate, make_measurement, row
 
+import studies.history
+import studies.plots
 from benchmarks.report_page import LIMIT_MB, grown
 from nas.confirm import Confirmed, ConfirmedRun, Interval, summarize
 from nas.errors import ConfigError
@@ -182,6 +186,38 @@ def test_thousands_of_trials_stay_small(three: SqlLedger) -> None:
     traces = data_of(page)["plots"]["front-psnr-accuracy"]["data"]
     assert {trace["type"] for trace in traces[:1]} == {"scattergl"}
     assert len(data_of(page)["trials"]) == 3000
+
+
+def test_a_study_is_read_in_the_same_number_of_queries_whatever_its_front(three: SqlLedger) -> None:
+    queries: list[str] = []
+    event.listen(three.storage.engine, "before_cursor_execute", lambda *given: queries.append(given[2]))
+    counts, fronts = [], []
+    for _ in range(2):
+        for _ in range(3):
+            train(three, 20.0 + len(three.results()), 90.0 - len(three.results()))
+        queries.clear()
+        history = read_history(three)
+        counts.append(len(queries))
+        fronts.append(len(history.front))
+        assert set(history.probes) == {t.number for t in history.front}
+        assert all(three.probe(number) == curve for number, curve in history.probes.items())
+    assert fronts == [3, 6]
+    assert counts[0] == counts[1]
+
+
+def test_what_many_figures_show_is_computed_once(three: SqlLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: Counter[str] = Counter()
+
+    def counted(module: Any, name: str) -> None:
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given: (calls.update([name]), function(*given))[1])
+
+    for psnr, accuracy in ((20.0, 50.0), (18.0, 90.0), (17.0, 40.0)):
+        train(three, psnr, accuracy)
+    counted(studies.history, "describe_trial")
+    counted(studies.plots, "hypervolume_steps")
+    assert "<b>trial 2</b> · complete" in data_of(page_of(three))["trials"]["2"]["hover"]
+    assert calls == {"describe_trial": 3, "hypervolume_steps": 1}
 
 
 def test_the_page_is_whole_and_asks_nothing_of_others(three: SqlLedger) -> None:

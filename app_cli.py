@@ -350,6 +350,7 @@ def confirm(
     Example: skipnas confirm digits-gaussian-50 --seeds 5 --baselines
     """
     from nas.search import Resources
+    from studies.best import choose
     from studies.confirm import confirm_study, confirmation_facts
     from studies.storage import open_study
     from studies.terminal import ConfirmDisplay, confirmation_table, say, stdout
@@ -367,15 +368,18 @@ def confirm(
         outcome, found = confirm_study(
             ledger, resources, seeds=seeds, top=top, baselines=baselines, data_root=data_root, observe=display.observe
         )
-    facts = confirmation_facts(ledger, seeds, found, outcome)
+    choice = choose(ledger)
+    facts = confirmation_facts(ledger, seeds, found, outcome, choice)
     if as_json:
         _print_json(facts)
     else:
-        stdout().print(confirmation_table(found, facts["knee"], ledger.config.objectives))
+        stdout().print(confirmation_table(found, choice, ledger.config.objectives))
         say(facts["reason"])
     if not quiet:
         for line in outcome.lines(name, again=shlex.join([*_program(), *sys.argv[1:]])):
             _say(line)
+    if outcome.reason == "failed":
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -42,6 +42,11 @@ class Choice:
     searched: tuple[int, ...] = ()
 
     @property
+    def confirmed_front(self) -> tuple[TrialResult, ...]:
+        """The front where it is one of means; empty when nothing is confirmed."""
+        return self.front if self.confirmed else ()
+
+    @property
     def seeds(self) -> str:
         """How many seeds the values come from: ``5 seeds``, ``3 to 5 seeds``, ``1 seed``."""
         return seed_count(self.confirmed.values())
@@ -53,19 +58,6 @@ def seed_count(found: Iterable[Confirmed]) -> str:
     if counts == [1]:
         return "1 seed"
     return f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
-
-
-def confirmed_front(found: Iterable[Confirmed], objectives: Sequence[Objective]) -> list[Confirmed]:
-    """The trials among `found` whose validation means no other trial's dominate; reference networks take no part.
-
-    A candidate that diverged or ran out of memory under a seed is not on the front.
-    """
-    sound = [one for one in found if one.sound and one.number is not None]
-    if not sound:
-        return []
-    values = np.array([[one.values[o.name].mean for o in objectives] for one in sound])
-    mask = non_dominated(values, [o.direction == "maximize" for o in objectives])
-    return [one for one, on in zip(sound, mask, strict=True) if on]
 
 
 def choose(

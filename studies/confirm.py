@@ -23,7 +23,7 @@ from nas.errors import ConfigError, StudyError
 from nas.search import Resources
 from nas.types import Candidate, Recipe
 from search_spaces import get_space
-from studies.best import choose, confirmed_front
+from studies.best import Choice
 from studies.launch import check_resources, study_data
 from studies.storage import files_dir
 
@@ -56,7 +56,8 @@ def confirm_study(
         observe: called with the progress.
 
     Returns:
-        How it ended, and what is known of each member, in the order in which they were chosen.
+        How it ended, and what is known of each member, in the order in which they were chosen, then of all that were
+        confirmed before.
 
     Raises:
         ConfigError: an option is outside its rule. StudyError: the study has no complete trial, its data
@@ -74,12 +75,12 @@ def confirm_study(
     files = files_dir(ledger.storage.url, config.study)
     outcome = run_confirmation(config, space, ledger, data, files, members, seeds, resources, observe)
     known = {found.digest: found for found in summarize(ledger.confirmations())}
-    digests = [member.candidate.digest for member in members]
-    return outcome, [
-        dataclasses.replace(known[digest], number=member.number, reference=member.reference)
-        for digest, member in zip(digests, members, strict=True)
-        if digest in known
+    of_members = [
+        dataclasses.replace(found, number=member.number, reference=member.reference)
+        for member in members
+        if (found := known.pop(member.candidate.digest, None)) is not None
     ]
+    return outcome, [*of_members, *known.values()]
 
 
 def study_members(ledger: SqlLedger, space: SearchSpace, *, top: int, baselines: bool) -> list[Member]:
@@ -106,11 +107,9 @@ def study_members(ledger: SqlLedger, space: SearchSpace, *, top: int, baselines:
 
 
 def confirmation_facts(
-    ledger: SqlLedger, seeds: int, found: Sequence[Confirmed], outcome: ConfirmOutcome
+    ledger: SqlLedger, seeds: int, found: Sequence[Confirmed], outcome: ConfirmOutcome, choice: Choice
 ) -> dict[str, Any]:
     """What ``confirm --json`` prints: how it ended, each member's values as mean, sd, low, high and n, the knee."""
-    front = confirmed_front(found, ledger.config.objectives)
-    choice = choose(ledger) if front else None
     return {
         "study": ledger.config.study,
         "state": outcome.reason,
@@ -130,7 +129,7 @@ def confirmation_facts(
             }
             for one in found
         ],
-        "front": [one.number for one in front],
-        "knee": choice.chosen.number if choice else None,
-        "reason": choice.reason if choice else "no member has two complete runs yet",
+        "front": [result.number for result in choice.confirmed_front],
+        "knee": choice.chosen.number if choice.confirmed else None,
+        "reason": choice.reason if choice.confirmed else "no member has two complete runs yet",
     }

@@ -20,10 +20,10 @@ from nas.checkpoint import write_whole
 from nas.confirm import Confirmed, Interval, summarize
 from nas.errors import ConfigError, SkipnasError
 from nas.objectives import digits_of
-from nas.types import Objective
+from nas.types import Objective, StudyConfig
 from search_spaces import get_space
 from search_spaces.unet.spec import UNetSpec
-from studies.best import confirmed_front
+from studies.best import Choice
 from studies.diagram import network_svg
 from studies.history import History, Trial, read_history
 from studies.plots import Plot, all_plots
@@ -197,7 +197,7 @@ def _answer(ledger: SqlLedger, history: History, confirmed: Sequence[Confirmed])
     parts.append(f"<p>{escape(history.choice.reason[:1].upper() + history.choice.reason[1:])}.</p>")
     parts.append(_knee_cards(history, knee))
     parts.append(_drawn(config.space, knee))
-    parts.append(_confirmed(history, confirmed))
+    parts.append(_confirmed(config, history.choice, confirmed))
     parts.append(_front_table(history))
     return "".join(parts)
 
@@ -270,9 +270,8 @@ def _front_table(history: History) -> str:
     )
 
 
-def _confirmed(history: History, confirmed: Sequence[Confirmed]) -> str:
+def _confirmed(config: StudyConfig, choice: Choice, confirmed: Sequence[Confirmed]) -> str:
     """Every network that was trained again, best first in the first objective; the knee among them is marked."""
-    config = history.config
     heading = "<h3>Confirmed under several seeds</h3>"
     if not confirmed:
         return heading + _lacks(
@@ -282,13 +281,13 @@ def _confirmed(history: History, confirmed: Sequence[Confirmed]) -> str:
     columns += [(f"test_{o.name}", f"test {_named(o)}") for o in config.objectives if o.name in ("psnr", "accuracy")]
     first = config.objectives[0]
     sign = -1 if first.direction == "maximize" else 1
-    on_front = {one.digest for one in confirmed_front(confirmed, config.objectives)}
+    front = {result.digest for result in choice.confirmed_front}
     rows = []
     for one in sorted(
         confirmed, key=lambda c: sign * c.values[first.name].mean if first.name in c.values else math.inf
     ):
-        chosen = one.number is not None and one.number == history.knee
-        mark = " ← knee" if chosen else " front" if one.digest in on_front else ""
+        chosen = one.digest in front and one.digest == choice.chosen.digest
+        mark = " ← knee" if chosen else " front" if one.digest in front else ""
         cells = "".join(f'<td class="n">{_interval(name, one.values.get(name))}</td>' for name, _ in columns)
         size = f"{one.values['params'].mean:,.0f}" if "params" in one.values else "-"
         runs = f"{one.runs}" + (f", {one.failed} failed" if one.failed else "")

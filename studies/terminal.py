@@ -23,7 +23,7 @@ from nas.confirm import Confirmed, ConfirmProgress, Interval
 from nas.objectives import digits_of
 from nas.search import Outcome, Progress
 from nas.types import Objective, StudyConfig
-from studies.best import Choice, confirmed_front
+from studies.best import Choice
 
 PLAIN_SECONDS = 5.0
 """In a pipe a line is printed when trials have ended, at most this often."""
@@ -216,7 +216,7 @@ def on_test(confirmed: Confirmed) -> str:
     return ", ".join(figures)
 
 
-def confirmation_table(found: Sequence[Confirmed], knee: int | None, objectives: Sequence[Objective]) -> Table:
+def confirmation_table(found: Sequence[Confirmed], choice: Choice, objectives: Sequence[Objective]) -> Table:
     """Members by their mean in the first objective, best first, each with a line for validation and one for test.
 
     The confirmed front and its knee are marked.
@@ -226,13 +226,13 @@ def confirmation_table(found: Sequence[Confirmed], knee: int | None, objectives:
     for o in objectives:
         table.add_column(f"{o.name} ({o.unit})" if o.unit else o.name, justify="right")
     table.add_column("runs", justify="right")
-    front = {one.digest for one in confirmed_front(found, objectives)}
+    front = {result.digest for result in choice.confirmed_front}
     first = objectives[0]
     sign = -1 if first.direction == "maximize" else 1
     shown = sorted(found, key=lambda one: sign * one.values[first.name].mean if one.values else math.inf)
     for one in shown:
         label = f"trial {one.number}" if one.number is not None else str(one.reference)
-        chosen = one.number is not None and one.number == knee
+        chosen = one.digest in front and one.digest == choice.chosen.digest
         mark = " <- knee" if chosen else " (front)" if one.digest in front else ""
         style = "bold" if chosen else None
         figures = [_figure(o, 0.0, one) if one.values else "-" for o in objectives]

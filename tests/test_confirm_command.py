@@ -15,7 +15,7 @@ import pytest
 from command_samples import Said, Studied
 from PIL import Image
 
-from nas.confirm import ConfirmedRun, confirmation_seed
+from nas.confirm import ConfirmedRun, ConfirmOutcome, confirmation_seed
 from studies.bundles import export_choice
 from studies.storage import open_study
 
@@ -64,6 +64,25 @@ def test_confirm_trains_goes_on_and_says_when_it_is_done(studied: Studied, run: 
     assert "±" in plain
     assert "on the test split: psnr" in plain
     assert not list(studied.folder.rglob("*.checkpoint"))
+
+
+def test_front_and_knee_are_those_of_all_that_is_confirmed(
+    studied: Studied, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front = confirmed("runs/studies.db", 1.0)
+    monkeypatch.setattr(
+        "studies.confirm.run_confirmation",
+        lambda *given: ConfirmOutcome(reason="failed", total=2, done=0, new=0, messages=("a run failed",)),
+    )
+    said = run("confirm", "small", "--seeds", "2", "--top", "0", "--json")
+    assert said.code == 1, "runs that ended by an error are no success"
+    value = json.loads(said.out)
+    choice = json.loads(run("best", "small", "--json").out)
+    assert sorted(member["trial"] for member in value["members"]) == front
+    assert value["front"] == [member["trial"] for member in choice["front"]]
+    assert value["knee"] == choice["chosen"]["trial"]
+    plain = run("confirm", "small", "--seeds", "2", "--top", "0").out
+    assert f"trial {value['knee']} <- knee" in plain
 
 
 def test_best_says_which_figures_it_shows(studied: Studied, run: Run) -> None:

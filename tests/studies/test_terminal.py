@@ -11,7 +11,8 @@ from study_samples import make_config
 
 from nas.confirm import Confirmed, ConfirmProgress, Interval
 from nas.search import Progress
-from nas.types import Counts, Objective
+from nas.types import Counts, Objective, TrialResult
+from studies.best import Choice
 from studies.terminal import ConfirmDisplay, SearchDisplay, confirmation_table
 
 COUNTS = Counts(complete=600, pruned=399, failed=12, running=16)
@@ -92,9 +93,11 @@ def test_a_confirmation_fits_80_columns() -> None:
     ]
     console = Console(width=80, file=io.StringIO(), force_terminal=True)
     found = [member("multi-resnet-none-added", None), member("knee", 7), member("sluice", None, failed=2)]
+    knee = TrialResult(number=7, digest="knee", spec={}, recipe={}, values={})
+    choice = Choice(front=(knee,), chosen=knee, reason="", hypervolume=0.0, confirmed={7: found[1]})
     lines = [
         "".join(segment.text for segment in line).strip()
-        for line in console.render_lines(confirmation_table(found, 7, objectives), pad=False)
+        for line in console.render_lines(confirmation_table(found, choice, objectives), pad=False)
     ]
     name, test = next(lines[i : i + 2] for i, line in enumerate(lines) if line.startswith("multi"))
     two = ["85.40 ± 40.28", "85.40 ± 40.28"]

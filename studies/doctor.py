@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from nas.errors import SkipnasError
+from nas.errors import SkipnasError, StorageError
 
 if TYPE_CHECKING:
     from studies.storage import Storage
@@ -36,7 +37,7 @@ class Finding:
 
 def examine(storage: str | None) -> list[Finding]:
     """Looks at everything that a search needs; starts nothing, and changes nothing but an outdated schema."""
-    return [*_versions(), *_devices(), *_ray(), *_disk(), *_storage(storage)]
+    return [*_versions(), *_devices(), *_ray(), *_disk(storage), *_storage(storage)]
 
 
 def _versions() -> Iterator[Finding]:
@@ -85,17 +86,27 @@ def _ray() -> Iterator[Finding]:
         yield Finding(subject="Ray", state="ok", text=f"a search starts its own, with {cores} trials at a time")
 
 
-def _disk() -> Iterator[Finding]:
-    for name, folder in (("disk", Path.cwd()), ("temporary", Path("/tmp"))):
-        if folder.exists():
-            free = shutil.disk_usage(folder).free
-            little = free < LITTLE_DISK
-            yield Finding(
-                subject=name,
-                state="bad" if little else "ok",
-                text=f"{free / 2**30:.1f} GiB free in {folder}",
-                advice="free at least 2 GiB" if little else "",
-            )
+def _disk(url: str | None) -> Iterator[Finding]:
+    """Room for the studies, for Ray's files (see `nas.executor.scratch`), and for what its processes share."""
+    from studies.storage import files_dir
+
+    try:
+        studies = files_dir(url, "any").parent
+    except StorageError:  # told by `_storage`
+        studies = Path.cwd()
+    there = next(folder for folder in (studies, *studies.parents) if os.access(folder, os.F_OK))
+    for name, folder in (("disk", there), ("temporary", Path("/tmp")), ("shared", Path("/dev/shm"))):
+        if not folder.exists():
+            continue
+        free = shutil.disk_usage(folder).free
+        text = f"{free / 2**30:.1f} GiB free in {folder}"
+        if free >= LITTLE_DISK:
+            yield Finding(subject=name, state="ok", text=text)
+        elif name == "shared":
+            advice = "Ray shares data through files in /tmp then; a container gets more by --shm-size=2g"
+            yield Finding(subject=name, state="note", text=text, advice=advice)
+        else:
+            yield Finding(subject=name, state="bad", text=text, advice="free at least 2 GiB")
 
 
 def _storage(url: str | None) -> Iterator[Finding]:
@@ -107,14 +118,17 @@ def _storage(url: str | None) -> Iterator[Finding]:
             yield Finding(subject="storage", state="ok", text=f"{storage.masked}, {len(summaries)} studies")
             for summary in summaries:
                 if summary.counts.running:
-                    yield from _unfinished(storage, summary.name, summary.command)
+                    words = ["skipnas", "search", "--study", summary.name]
+                    words += ["--trials", str(summary.counts.trained + summary.counts.running)]
+                    words += [] if url is None else ["--storage", storage.masked]
+                    yield from _unfinished(storage, summary.name, shlex.join(words))
     except SkipnasError as error:
         missing = "no studies" in str(error)
         yield Finding(subject="storage", state="note" if missing else "bad", text=str(error))
 
 
 def _unfinished(storage: Storage, name: str, command: str) -> Iterator[Finding]:
-    """Which trials of a study are being trained, and by whom; what was interrupted, and what becomes of it."""
+    """Which trials of a study are being trained, and by whom; what was interrupted, and that `command` goes on."""
     from nas.checkpoint import checkpoint_epoch
     from studies.storage import files_dir, open_study
 

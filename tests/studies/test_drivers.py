@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import signal
 import threading
 import time
@@ -775,7 +776,8 @@ def test_doctor_says_who_trains_what_and_what_goes_on(url: str, ledger: SqlLedge
                 session.execute(insert(DriverRecord), [dead_driver(gone)])
                 session.execute(update(TrialRecord).where(TrialRecord.number == 2).values(owner=gone))
         said = [finding.line() for finding in examine(url) if finding.subject == "trials"]
-    command = "skipnas search --study first"
+    # All four: the command that made the study says no number, and one that says fewer would do nothing.
+    command = f"skipnas search --study first --trials 4 --storage {shlex.quote(ledger.storage.masked)}"
     host = os.uname().nodename
     assert said == [
         f"ok    trials      study first: trial 3 is being trained by process {os.getpid()} on {host}",
@@ -786,6 +788,13 @@ def test_doctor_says_who_trains_what_and_what_goes_on(url: str, ledger: SqlLedge
         "note  trials      study first: trial 2 is interrupted at epoch 0, process 7 on elsewhere is dead"
         f" -> the next search goes on with it from the beginning: {command}",
     ]
+
+
+def test_doctor_looks_at_the_disk_of_the_storage_and_at_what_ray_shares(tmp_path: Path) -> None:
+    (tmp_path / "studies").mkdir()
+    found = {f.subject: f.text for f in examine(str(tmp_path / "studies" / "s.db"))}
+    assert found["disk"].endswith(f" free in {tmp_path / 'studies'}")
+    assert ("shared" in found) == Path("/dev/shm").exists()
 
 
 def dead_driver(driver: str) -> dict[str, Any]:

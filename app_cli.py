@@ -228,7 +228,7 @@ def studies_show(
     if as_json:
         _print_json(facts)
         return
-    for line in study_lines(ledger) if trial is None else trial_lines(facts):
+    for line in study_lines(ledger, facts) if trial is None else trial_lines(facts):
         typer.echo(line)
 
 
@@ -750,7 +750,7 @@ def _result(result: TrialResult, choice: Choice) -> dict[str, Any]:
     }
 
 
-def _try_choose(ledger: SqlLedger) -> Any:
+def _try_choose(ledger: SqlLedger) -> Choice | None:
     from studies.best import choose
 
     return choose(ledger, confirmed=False) if ledger.objective_values() else None

@@ -158,6 +158,11 @@ class Objective:
     unit: str
     reference: float
 
+    @property
+    def label(self) -> str:
+        """``psnr (dB)``, or the name alone of what has no unit."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraint:

@@ -152,7 +152,7 @@ def _pick(
         weights = f" (weights {', '.join(f'{k}={v:g}' for k, v in prefer.items())})" if prefer else ""
         return front[point.index], (
             f"trial {number} is the knee{means}{weights}: its distance to the ideal point, {point.distance:.3f}, is "
-            f"the least of {len(front)}; against the best of each objective it gives up {_join(gives)}"
+            f"the least of {len(front)}; against the best of each objective it gives up {join_words(gives)}"
         )
     if pick in names:
         column = names.index(pick)
@@ -183,5 +183,6 @@ def _by_number(
     )
 
 
-def _join(parts: Sequence[str]) -> str:
+def join_words(parts: Sequence[str]) -> str:
+    """``psnr, accuracy and stability``; ``nothing`` where there are none."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts) or "nothing"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.confirm import summarize
 from nas.errors import ConfigError
 from studies.best import Choice, choose
 from studies.history import History, read_history
@@ -55,7 +56,7 @@ class Study:
         from studies.plots import all_plots
 
         figures = {}
-        for plot in all_plots(self.history):
+        for plot in all_plots(self.history, summarize(self.ledger.confirmations())):
             if plot.figure is not None:
                 figures[plot.name] = plot.figure.update_layout(template="plotly", title=plot.title)
         return figures

@@ -228,8 +228,7 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
 
 def axis_title(objective: Objective) -> str:
     """``psnr (dB) →``, the arrow pointing to the better end."""
-    unit = f" ({objective.unit})" if objective.unit else ""
-    return f"{objective.name}{unit} {'→' if objective.direction == 'maximize' else '←'} better"
+    return f"{objective.label} {'→' if objective.direction == 'maximize' else '←'} better"
 
 
 def front_3d(history: History) -> go.Figure | None:
@@ -260,7 +259,7 @@ def front_3d(history: History) -> go.Figure | None:
         hoverinfo="skip",
     )
     # More ticks would run into each other on a phone.
-    axes = {f"{axis}axis": {"title": _plain(o), "nticks": 5} for axis, o in zip("xyz", objectives, strict=True)}
+    axes = {f"{axis}axis": {"title": o.label, "nticks": 5} for axis, o in zip("xyz", objectives, strict=True)}
     figure.update_layout(scene=axes | {"aspectmode": "cube", "camera": CAMERA}, margin={"l": 0, "r": 0, "t": 0, "b": 0})
     return _laid(figure, 520).update_layout(legend_itemsizing="constant")
 
@@ -413,7 +412,7 @@ def slice_of(history: History, objective: Objective, name: str) -> go.Figure | N
             hoveron="points",
         )
     figure.update_xaxes(type="category", title=name.replace("_", " "))
-    figure.update_yaxes(title=_plain(objective))
+    figure.update_yaxes(title=objective.label)
     figure.update_layout(showlegend=False)
     _log_costs(figure, None, objective)
     return _laid(figure, 320)
@@ -433,7 +432,7 @@ def parallel(history: History) -> go.Figure | None:
         dimension["ticktext"] = [_cut(text) for text in dimension["ticktext"]]
     objectives = history.config.objectives
     for o in objectives:
-        dimensions.append({"label": _plain(o), "values": np.array([t.values[o.name] for t in trials])})
+        dimensions.append({"label": o.label, "values": np.array([t.values[o.name] for t in trials])})
     first = objectives[0]
     figure = go.Figure()
     figure.add_trace(
@@ -444,7 +443,7 @@ def parallel(history: History) -> go.Figure | None:
                 "colorscale": SCALE,
                 "reversescale": first.direction == "minimize",
                 "showscale": True,
-                "colorbar": {"title": _plain(first), "thickness": 12},
+                "colorbar": {"title": first.label, "thickness": 12},
             },
             labelangle=-15,
         )
@@ -706,10 +705,6 @@ def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
 
 def _cut(text: str, most: int = 12) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def _plain(objective: Objective) -> str:
-    return f"{objective.name} ({objective.unit})" if objective.unit else objective.name
 
 
 def _log_costs(figure: go.Figure, x: Objective | None, y: Objective | None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nas.errors import StudyError
 from search_spaces import get_space
 from studies.ledger import SqlLedger
-from studies.records import TrialRecord
+from studies.records import REJECTIONS, TrialRecord
 from studies.storage import create_study, open_storage
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def replay(ledger: SqlLedger) -> Replayed:
                         if fixed is None:
                             break
                         again.study.enqueue_trial(fixed)
-                if record.reason in ("duplicate", "over_limit"):
+                if record.reason in REJECTIONS:
                     continue  # drawn again on the way to the next that is accepted
                 config = searcher.suggest(str(number))
                 proposed += 1
@@ -88,7 +88,7 @@ def _tell(ledger: SqlLedger, searcher: StudySearcher, record: TrialRecord) -> No
     from nas.searcher import Report
 
     number, reason = record.number, record.reason
-    if reason in ("duplicate", "over_limit"):
+    if reason in REJECTIONS:
         return
     rows = tuple(ledger.epochs_table(number))
     searcher.record(str(number), Report(number=number, rows=rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import tempfile
@@ -23,7 +22,7 @@ from nas.objectives import digits_of
 from nas.types import Objective, StudyConfig
 from search_spaces import get_space
 from search_spaces.unet.spec import UNetSpec
-from studies.best import Choice
+from studies.best import Choice, join_words
 from studies.diagram import network_svg
 from studies.history import History, Trial, read_history
 from studies.plots import Plot, all_plots
@@ -172,7 +171,7 @@ def _answer(ledger: SqlLedger, history: History, confirmed: Sequence[Confirmed])
         f"<h1>{escape(config.study)}</h1><p>Networks of the space <b>{escape(config.space)}</b> that denoise"
         f"{' and classify' if task.classes else ''} images of <b>{escape(_source(config.data))}</b> "
         f"({task.channels}×{task.height}×{task.width}{classes}) under noise <b>{escape(task.noise)}</b>, searched for "
-        f"{escape(_and([f'{o.name} ({o.direction})' for o in config.objectives]))}.</p>",
+        f"{escape(join_words([f'{o.name} ({o.direction})' for o in config.objectives]))}.</p>",
         _cards(
             [
                 (str(len(history.complete)), "complete trials"),
@@ -186,7 +185,7 @@ def _answer(ledger: SqlLedger, history: History, confirmed: Sequence[Confirmed])
     missing = {"psnr", "accuracy", "stability"} - {o.name for o in config.objectives}
     if missing:
         why = "; the data has no labels" if "accuracy" in missing and not task.classes else ""
-        parts.append(_lacks(f"Not among the objectives: {_and(sorted(missing))}{why}."))
+        parts.append(_lacks(f"Not among the objectives: {join_words(sorted(missing))}{why}."))
     if history.choice is None:
         state = (
             "No trial has been made yet" if not history.trials else "No trial is complete, so there is no answer yet"
@@ -243,7 +242,7 @@ def _drawn(space: str, trial: Trial) -> str:
 def _front_table(history: History) -> str:
     objectives = history.config.objectives
     costs = [name for name in ("params", "macs", "latency") if name not in {o.name for o in objectives}]
-    head = "".join(f'<th class="n">{escape(_named(o))}</th>' for o in objectives)
+    head = "".join(f'<th class="n">{escape(o.label)}</th>' for o in objectives)
     head += "".join(f'<th class="n">{name}{" (ms)" if name == "latency" else ""}</th>' for name in costs)
     rows = []
     first = objectives[0]
@@ -265,9 +264,21 @@ def _front_table(history: History) -> str:
         "<h3>The front as the search saw it</h3>"
         f'<div class="scroll"><table><thead><tr><th>front</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
         f'</div>{more}<p class="dim">Each figure is of one training run on validation images, and was selected for '
-        "being good. The reference point is the noisy input's PSNR and the accuracy of always answering the largest "
-        "class.</p>"
+        f"being good.{_reference_point(objectives)}</p>"
     )
+
+
+def _reference_point(objectives: Sequence[Objective]) -> str:
+    """What the hypervolume of these objectives is measured from."""
+    known = {
+        "psnr": "the noisy input's PSNR",
+        "accuracy": "the accuracy of always answering the largest class",
+        "stability": "a stability of 0",
+        "params": "the limit of parameters",
+        "macs": "the limit of MACs",
+    }
+    told = [known[o.name] if o.name in known else f"a {o.name} of {_figure(o.name, o.reference)}" for o in objectives]
+    return f" The reference point is {join_words(told)}."
 
 
 def _confirmed(config: StudyConfig, choice: Choice, confirmed: Sequence[Confirmed]) -> str:
@@ -277,8 +288,8 @@ def _confirmed(config: StudyConfig, choice: Choice, confirmed: Sequence[Confirme
         return heading + _lacks(
             f"The front was not trained again under other seeds. Do it with: skipnas confirm {config.study}"
         )
-    columns = [(o.name, _named(o)) for o in config.objectives]
-    columns += [(f"test_{o.name}", f"test {_named(o)}") for o in config.objectives if o.name in ("psnr", "accuracy")]
+    columns = [(o.name, o.label) for o in config.objectives]
+    columns += [(f"test_{o.name}", f"test {o.label}") for o in config.objectives if o.name in ("psnr", "accuracy")]
     first = config.objectives[0]
     sign = -1 if first.direction == "maximize" else 1
     front = {result.digest for result in choice.confirmed_front}
@@ -451,7 +462,7 @@ def _origin(ledger: SqlLedger) -> str:
         "versions": escape(", ".join(f"{k} {v}" for k, v in provenance.get("versions", {}).items()) or "not known"),
     }
     rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in facts.items())
-    settings = escape(json.dumps(dataclasses.asdict(config), indent=2))
+    settings = escape(json.dumps({**config.to_dict(), "data": _source(config.data)}, indent=2))
     return (
         f'<div class="scroll"><table>{rows}</table></div><details><summary>the whole configuration</summary>'
         f"<pre>{settings}</pre></details>"
@@ -498,15 +509,7 @@ def _figure(name: str, value: float) -> str:
     return f"{value:,.0f}" if (digits := digits_of(name)) is None else f"{value:.{digits}f}"
 
 
-def _named(objective: Objective) -> str:
-    return f"{objective.name} ({objective.unit})" if objective.unit else objective.name
-
-
 def _source(name: str) -> str:
     """A data source without the folders that lead to it."""
     kind, colon, folder = name.partition(":")
     return f"{kind}:{Path(folder).name}" if colon else name
-
-
-def _and(parts: Sequence[str]) -> str:
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

@@ -76,9 +76,8 @@ def study_facts(ledger: SqlLedger) -> dict[str, Any]:
     }
 
 
-def study_lines(ledger: SqlLedger) -> list[str]:
+def study_lines(ledger: SqlLedger, facts: Mapping[str, Any]) -> list[str]:
     """`study_facts` for people: the last line of a traceback stands for the whole, which ``--json`` has."""
-    facts = study_facts(ledger)
     config, counts, task = ledger.config, facts["counts"], ledger.config.task
     reasons: dict[str, list[str]] = {}
     for ended in facts["ended_early"]:

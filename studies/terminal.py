@@ -164,7 +164,7 @@ def front_table(choice: Choice, objectives: Sequence[Objective]) -> Table:
     table.add_column("trial", justify="right")
     costs = [name for name in ("params", "macs") if name not in {o.name for o in objectives}]
     for o in objectives:
-        table.add_column(f"{o.name} ({o.unit})" if o.unit else o.name, justify="right")
+        table.add_column(o.label, justify="right")
     for name in costs:
         table.add_column(name, justify="right")
     table.add_column("")
@@ -224,7 +224,7 @@ def confirmation_table(found: Sequence[Confirmed], choice: Choice, objectives: S
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("")
     for o in objectives:
-        table.add_column(f"{o.name} ({o.unit})" if o.unit else o.name, justify="right")
+        table.add_column(o.label, justify="right")
     table.add_column("runs", justify="right")
     front = {result.digest for result in choice.confirmed_front}
     first = objectives[0]

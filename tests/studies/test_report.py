@@ -30,6 +30,7 @@ from search_spaces.unet.spec import UNetSpec
 from studies.diagram import network_svg
 from studies.history import FEWEST_FOR_IMPORTANCE, read_history
 from studies.ledger import SqlLedger
+from studies.notebook import Study
 from studies.plots import all_plots, confirmed_gates, front_pair, hypervolume_steps, lanes, stability_curve
 from studies.report import render, write_figures, write_report
 from studies.samples import Samples
@@ -311,6 +312,41 @@ def test_the_answer_of_a_confirmed_study_is_the_confirmed_knee(three: SqlLedger)
     assert rows[3:] == [(f"trial {plain}", " ← knee"), (f"trial {lucky}", ""), (f"trial {good}", "")]
     assert page.count('class="chosen"') == 2
     assert "were not trained under the same seeds" not in page
+
+
+def test_the_page_names_no_folders_and_the_reference_point_of_its_objectives(new_study: New) -> None:
+    params = Objective(name="params", direction="minimize", unit="", reference=2e6)
+    latency = Objective(name="latency", direction="minimize", unit="ms", reference=1000.0)
+    ledger = new_study(data="images:/home/someone/photographs", objectives=(PSNR, params, latency))
+    number = Driver(ledger).start()
+    ledger.complete(number, make_measurement(20.0, params=1e6))
+    page = page_of(ledger)
+    assert "/home/someone" not in page
+    assert "&quot;data&quot;: &quot;images:photographs&quot;" in page
+    told = "the noisy input's PSNR, the limit of parameters and a latency of 1000.00"
+    assert f"The reference point is {told}.</p>" in page
+
+
+def test_a_notebook_gets_every_figure_of_the_report(three: SqlLedger) -> None:
+    number = train(three, 20.0)
+    for repeat in range(2):
+        three.confirm(
+            ConfirmedRun(
+                digest=three.trial(number).digest or "",
+                repeat=repeat,
+                seed=repeat,
+                number=number,
+                reference=None,
+                spec={},
+                recipe={},
+                reason="complete",
+                values={"psnr": 20.0, "accuracy": 50.0, "stability": 0.5},
+                gates=({"mean": 1.0},),
+            )
+        )
+    page = page_of(three, confirmed=summarize(three.confirmations()))
+    assert "gates-confirmed" in drawn(page)
+    assert set(Study(three).figures()) == drawn(page)
 
 
 def test_a_report_is_written_whole_or_not_at_all(three: SqlLedger, tmp_path: Path) -> None:

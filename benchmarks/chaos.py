@@ -178,6 +178,12 @@ def wait(until: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
+def workers_below(process: int) -> list[int]:
+    """Workers of the search that descend from a process, idle ones and those in a call."""
+    below = descendants(process)
+    return named("ray::Cand", below) + named("ray::Resource", below)
+
+
 def torment(search: Search, kills: int, chance: random.Random, cluster: Cluster | None) -> None:
     """Kills something `kills` times, or until the study is complete; then lets the search end."""
     search.start()
@@ -199,9 +205,12 @@ def torment(search: Search, kills: int, chance: random.Random, cluster: Cluster 
             victim = "driver"
         search.note_checkpoints()
         assert search.process is not None
-        below = descendants(os.getpid() if cluster is not None else search.process.pid)
+        top = os.getpid() if cluster is not None else search.process.pid
+        below = descendants(top)
         if victim == "worker":
-            workers = named("ray::Cand", below) + named("ray::Resource", below)  # idle, or in a call
+            # Between two trials of a fresh cluster there may be none for a moment.
+            wait(lambda top=top: bool(workers_below(top)) or search.ended() is not None, STARTUP)
+            workers = workers_below(top)
             if not workers:
                 continue
             kill(chance.choice(workers))

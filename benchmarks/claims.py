@@ -85,6 +85,8 @@ FIGURE = "claims-gates.svg"
 MARGINS = {"psnr": 0.1, "accuracy": 1.0, "stability": 0.02}
 LITTLE = {"psnr": 0.3, "accuracy": 2.0}
 GATE_MARGIN = 0.02
+BARELY = 60.0
+"""Accuracy in percent below which a network counts as one that has hardly learned to classify."""
 UNITS = {"psnr": "dB", "accuracy": "points", "stability": ""}
 TITLES = {"psnr": "PSNR (dB)", "accuracy": "accuracy (%)", "stability": "stability"}
 
@@ -412,7 +414,7 @@ def report(results: Results, sessions: Sequence[Record], command: str) -> str:
     for claim in found:
         parts = "; ".join(f"{part}: {verdict}" for part, verdict in claim.parts.items())
         lines.append(f"| {claim.letter} | {claim.text} | **{claim.verdict}** | {parts} |")
-    lines += ["", "## How it was measured", "", *_method(results, sessions, command)]
+    lines += ["", *_barely_learned(results), "## How it was measured", "", *_method(results, sessions, command)]
     lines += ["", "## How it is decided", "", *_rules()]
     for claim in found:
         lines += ["", f"## {claim.letter}. {claim.text}: {claim.verdict}", ""]
@@ -423,6 +425,25 @@ def report(results: Results, sessions: Sequence[Record], command: str) -> str:
     lines += ["", "## Every network", "", "Means over seeds with 95 % intervals.", ""]
     lines += _table(results, list(NETWORKS))
     return "\n".join([*lines, ""])
+
+
+def _barely_learned(results: Results) -> list[str]:
+    """What a reader must know before believing a comparison of accuracies."""
+    found = [
+        f"{name} {statistics.mean(values):.0f} % ({setting.name})"
+        for setting in results.plan.settings
+        for name in NETWORKS
+        if "accuracy" in NETWORKS[name].metrics
+        and (values := list(results.values(name, setting, "accuracy").values()))
+        and statistics.mean(values) < BARELY
+    ]
+    if not found:
+        return []
+    return [
+        f"At this size, recipe and budget some networks hardly learn to classify (mean accuracy under {BARELY:.0f} %). "
+        f"Verdicts on accuracy that involve them are about this budget, not about the methods: {'; '.join(found)}.",
+        "",
+    ]
 
 
 def _method(results: Results, sessions: Sequence[Record], command: str) -> list[str]:

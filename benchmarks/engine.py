@@ -142,7 +142,7 @@ def busy_share(spans: Sequence[tuple[float, float, float]], work: float) -> floa
 def speed_table(data: Dataset, trials: int, samplers: Sequence[str]) -> str:
     """Trials a second by sampler, and beside them Tune alone."""
     alone = tune_alone(data, trials).per_second()
-    lines = [f"| {trials} trials | a second | goal | of Tune alone |", "|---|---|---|---|"]
+    lines = [f"| {trials} trials | a second | to be | of Tune alone |", "|---|---|---|---|"]
     for sampler in samplers:
         found = search(data, sampler, trials).per_second()
         lines.append(f"| {sampler} | {found:.1f} | {_goal(SPEED_GOALS.get(sampler), '.0f')} | {found / alone:.2f} |")
@@ -151,7 +151,7 @@ def speed_table(data: Dataset, trials: int, samplers: Sequence[str]) -> str:
 
 def busy_table(data: Dataset, seconds: Sequence[float], samplers: Sequence[str]) -> str:
     """Share of the workers' time that trials get, by sampler and length of a trial."""
-    lines = ["| seconds of a trial | trials | sampler | share of the workers' time | goal |", "|---|---|---|---|---|"]
+    lines = ["| seconds of a trial | trials | sampler | share of the workers' time | to be |", "|---|---|---|---|---|"]
     for length in seconds:
         trials = BUSY_TRIALS[length]
         for sampler in samplers:
@@ -168,7 +168,7 @@ def memory_table(data: Dataset, trials: int, sampler: str, time_limit: float) ->
     done, first = len(watch.ends), min(WARM_TRIALS, len(watch.ends))
     return "\n".join(
         [
-            "| sampler | trials | driver after | of them | MiB at the end | growth | goal | a second, last tenth |",
+            "| sampler | trials | driver after | of them | MiB at the end | growth | to be | a second, last tenth |",
             "|---|---|---|---|---|---|---|---|",
             f"| {sampler} | {done} | {watch.memory[first - 1]:.0f} MiB | {first} | {watch.memory[-1]:.0f} "
             f"| {watch.memory[-1] - watch.memory[first - 1]:+.0f} MiB | {MEMORY_GOAL:.0f} MiB "

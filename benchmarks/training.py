@@ -232,7 +232,7 @@ def speed(side: int, name: str, width: int, device: torch.device) -> Record:
 def speed_table(records: Sequence[Record]) -> str:
     """Each network at each size, and the ratios over all of them."""
     lines = [
-        "| images | network | parameters | people, images/s | fp32 | bf16 | chosen | ratio | without probes |",
+        "| images | network | parameters | plain, images/s | fp32 | bf16 | chosen | ratio | without probes |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for record in records:

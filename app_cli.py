@@ -117,6 +117,7 @@ def search(
     from nas.search import RunOptions
     from studies.launch import SearchRequest, prepare
     from studies.terminal import SearchDisplay, front_table, say, stdout, summary
+    from studies.urls import masked_words
 
     options = RunOptions(
         trials=trials,
@@ -146,7 +147,7 @@ def search(
         warm_start=warm_start,
         baselines=baselines,
         storage=storage,
-        command=shlex.join(["skipnas", *sys.argv[1:]]),
+        command=shlex.join(masked_words(["skipnas", *sys.argv[1:]])),
     )
     prepared = prepare(request, options)
     config = prepared.ledger.config
@@ -156,7 +157,7 @@ def search(
     with SearchDisplay(config, quiet=quiet) as display:
         outcome = prepared.run(options, display.observe)
     choice = _try_choose(prepared.ledger)
-    lines = summary(outcome, config, trials, again=[*_program(), *sys.argv[1:]])
+    lines = summary(outcome, config, trials, again=masked_words([*_program(), *sys.argv[1:]]))
     if as_json:
         front = [] if choice is None else [_result(r, choice) for r in choice.front]
         _print_json(
@@ -182,7 +183,9 @@ def search(
         _say(line)
     if choice is not None and not quiet:
         me, name = shlex.join(_program()), config.study
-        at = f" --storage {shlex.quote(storage)}" if storage and "@" not in storage else ""
+        at = ""
+        if storage is not None and storage != os.environ.get("SKIPNAS_STORAGE"):
+            at = f" {shlex.join(masked_words(['--storage', storage]))}"
         _say(f"next: {me} best {name}{at}")
         _say(f"      {me} report {name}{at} --to {name}.html")
         _say(f"      {me} export {name}{at} --to {name}-bundle")
@@ -354,6 +357,7 @@ def confirm(
     from studies.confirm import confirm_study, confirmation_facts
     from studies.storage import open_study
     from studies.terminal import ConfirmDisplay, confirmation_table, say, stdout
+    from studies.urls import masked_words
 
     resources = Resources(
         cpus_per_trial=cpus_per_trial,
@@ -376,7 +380,7 @@ def confirm(
         stdout().print(confirmation_table(found, choice, ledger.config.objectives))
         say(facts["reason"])
     if not quiet:
-        for line in outcome.lines(name, again=shlex.join([*_program(), *sys.argv[1:]])):
+        for line in outcome.lines(name, again=shlex.join(masked_words([*_program(), *sys.argv[1:]]))):
             _say(line)
     if outcome.reason == "failed":
         raise typer.Exit(1)

@@ -59,6 +59,7 @@ from studies.records import (
     StudyRecord,
     TrialRecord,
 )
+from studies.urls import masked_command
 
 if TYPE_CHECKING:
     from studies.storage import Storage
@@ -237,7 +238,7 @@ class SqlLedger:
             name: json_to_distribution(text) for name, text in record.distributions.items()
         }
         self.provenance: Mapping[str, Any] = record.provenance
-        self.command = record.command
+        self.command = masked_command(record.command)  # older versions kept passwords
         self.created = record.created
         self._id = record.study_id
         self._lease: Lease | None = None

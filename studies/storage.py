@@ -28,7 +28,6 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models as optuna_tables  # the schema, which Optuna versions; it has no public name
 from optuna.trial import TrialState
 from sqlalchemy import URL, Engine, Select, create_engine, delete, event, func, inspect, select
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
@@ -40,8 +39,8 @@ from studies.leases import live_drivers
 from studies.ledger import SqlLedger, count_trials
 from studies.migrations import migrate
 from studies.records import SCHEMA_VERSION, Base, MetaRecord, StudyRecord, TrialRecord
+from studies.urls import masked, masked_command, parse_url, sqlite_path
 
-DEFAULT_URL = "sqlite:///runs/studies.db"
 _LOCK_KEY = 0x736B6970  # "skip": PostgreSQL's advisory lock while tables are made
 
 
@@ -58,7 +57,7 @@ class Storage:
     def __init__(self, url: URL, optuna_storage: RDBStorage) -> None:
         self.url = url
         self.masked = masked(url)
-        self.in_memory = url.get_backend_name() == "sqlite" and _sqlite_path(url) is None
+        self.in_memory = url.get_backend_name() == "sqlite" and sqlite_path(url) is None
         self.optuna = optuna_storage
         self.engine: Engine = optuna_storage.engine
 
@@ -119,7 +118,7 @@ def open_storage(url: str | None = None, *, must_exist: bool = False) -> Storage
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line a trial, and the search has its own
     parsed = parse_url(url)
-    path = _sqlite_path(parsed)
+    path = sqlite_path(parsed)
     if path is not None:
         with _path_errors(parsed):
             if must_exist and not path.exists():
@@ -163,32 +162,9 @@ def open_storage(url: str | None = None, *, must_exist: bool = False) -> Storage
     return Storage(parsed, rdb)
 
 
-def parse_url(url: str | None) -> URL:
-    """The storage's URL: a bare path is SQLite's, and PostgreSQL without a driver takes psycopg."""
-    if url is None:
-        url = DEFAULT_URL
-    if url and "://" not in url and not re.match(r"\w[\w+]+:", url):  # one letter before the colon is a drive
-        return URL.create("sqlite", database=url)
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):  # the URL is not shown, because a password could be anywhere in it
-        raise StorageError(
-            "storage URL cannot be parsed; write a file's path or postgresql://USER:PASSWORD@HOST/NAME"
-        ) from None
-    if parsed.drivername in ("postgres", "postgresql"):
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    return parsed
-
-
-def masked(url: URL) -> str:
-    """The URL without passwords, wherever in it they stand."""
-    query = {key: "..." if "pass" in key.lower() else value for key, value in url.query.items()}
-    return url.set(query=query).render_as_string(hide_password=True)
-
-
 def files_dir(url: URL | str | None, study: str) -> Path:
     """Where a study's weights and checkpoints live: beside the SQLite file, or in `runs`. Absolute, not created."""
-    path = _sqlite_path(url if isinstance(url, URL) else parse_url(url))
+    path = sqlite_path(url if isinstance(url, URL) else parse_url(url))
     return (Path("runs") if path is None else path.parent).resolve() / study
 
 
@@ -205,7 +181,7 @@ def create_study(
         config: fixed from now on; `config.study` is its name.
         distributions: of the search space; the study keeps them.
         provenance: versions, commit, hardware; JSON values.
-        command: the command line that asked for it.
+        command: the command line that asked for it; passwords in its URLs are not kept.
 
     Raises:
         ConfigError: the name is not valid.
@@ -231,7 +207,7 @@ def create_study(
         config=config.to_dict(),
         distributions={name: distribution_to_json(d) for name, d in distributions.items()},
         provenance=dict(provenance),
-        command=command,
+        command=masked_command(command),
         created=time.time(),
     )
     try:
@@ -303,7 +279,7 @@ def list_studies(storage: Storage) -> list[StudySummary]:
             StudySummary(
                 name=name,
                 config=config,
-                command=record.command,
+                command=masked_command(record.command),
                 created=record.created,
                 updated=ended.get(record.study_id) or record.created,
                 counts=counts.get(record.study_id, Counts()),
@@ -401,12 +377,6 @@ def to_csv(ledger: SqlLedger, path: Path) -> int:
     return len(rows)
 
 
-def _sqlite_path(url: URL) -> Path | None:
-    """The file behind an SQLite URL; None for another database and for one in memory."""
-    in_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
-    return Path(str(url.database)) if in_file else None
-
-
 @contextmanager
 def _path_errors(url: URL) -> Iterator[None]:
     try:
@@ -465,7 +435,7 @@ def _storage_errors(url: URL) -> Iterator[None]:
 @contextmanager
 def _creation_lock(url: URL, prober: Engine) -> Iterator[None]:
     """One process at a time creates or migrates: Optuna's creation of tables fails when two overlap."""
-    path = _sqlite_path(url)
+    path = sqlite_path(url)
     if path is not None and sys.platform != "win32":
         import fcntl
 

@@ -15,7 +15,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import optuna
 import pytest
@@ -25,6 +25,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from nas.checkpoint import weights_path
+from nas.errors import ConfigError
+from studies import launch
+from studies.launch import SearchRequest
 from studies.storage import open_study
 
 Run = Callable[..., Said]
@@ -355,3 +358,26 @@ def test_real_data_searches(tmp_path: Path, options: list[str], objectives: int)
     study = optuna.load_study(study_name="real", storage=f"sqlite:///{tmp_path}/runs/studies.db")
     assert len(study.metric_names) == objectives
     assert ("accuracy drops out" in done.stderr) == (objectives == 2)
+
+
+@pytest.mark.parametrize("url", ["postgresql://me:hunter2@host/db", "postgresql://host/db?user=me&password=hunter2"])
+@pytest.mark.parametrize("joined", [False, True])
+def test_what_is_stored_of_a_search_holds_no_password(
+    run: Run, monkeypatch: pytest.MonkeyPatch, url: str, joined: bool
+) -> None:
+    def refuse(request: SearchRequest, options: object) -> NoReturn:
+        assert request.storage == url
+        raise ConfigError(request.command)
+
+    monkeypatch.setattr(launch, "prepare", refuse)
+    said = run("search", *([f"--storage={url}"] if joined else ["--storage", url]), "--trials", "4")
+    assert said.err.startswith("error: skipnas search")
+    assert "host/db" in said.err
+    assert "hunter2" not in said.err
+
+
+def test_commands_to_paste_name_the_storage(studied: Studied, run: Run) -> None:
+    Path("runs/studies.db").rename("runs/a@b.db")
+    said = run(*SEARCH, "--storage", "sqlite:///runs/a@b.db")
+    assert said.code == 0, said.err
+    assert "best small --storage sqlite:///runs/a@b.db\n" in said.err

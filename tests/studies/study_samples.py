@@ -36,7 +36,8 @@ from nas.types import (
     Task,
 )
 from studies.ledger import SqlLedger
-from studies.storage import open_study, parse_url
+from studies.storage import open_study
+from studies.urls import parse_url
 
 POSTGRES = os.environ.get("SKIPNAS_TEST_POSTGRES")
 DISTRIBUTIONS: dict[str, BaseDistribution] = {

@@ -19,7 +19,8 @@ from nas.types import Counts
 from studies import migrations
 from studies.records import SCHEMA_VERSION, Base
 from studies.replay import replay
-from studies.storage import list_studies, open_storage, open_study, parse_url, study_rows
+from studies.storage import list_studies, open_storage, open_study, study_rows
+from studies.urls import parse_url
 
 ASSET = Path(__file__).parents[1] / "assets" / "studies-0.1.db"
 

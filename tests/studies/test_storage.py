@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,9 @@ from study_samples import DISTRIBUTIONS, POSTGRES, Driver, fresh_postgres, make_
 from nas.errors import ConfigError, SkipnasError, StorageError, StudyError
 from nas.types import Counts, Objective, Task
 from studies.ledger import SqlLedger
+from studies.notes import annotate
+from studies.report import write_report
+from studies.show import study_facts, study_lines, summary_facts
 from studies.storage import (
     Storage,
     create_study,
@@ -27,13 +31,12 @@ from studies.storage import (
     files_dir,
     has_study,
     list_studies,
-    masked,
     open_storage,
     open_study,
-    parse_url,
     study_rows,
     to_csv,
 )
+from studies.urls import masked, masked_command, masked_words, parse_url
 
 ROOT = Path(__file__).parents[2]
 SECRET = "hunter2"
@@ -230,6 +233,50 @@ def test_tables_of_another_optuna_are_refused(url: str, revision: str, fix: str)
 def test_a_database_that_the_server_does_not_have() -> None:
     wrong = parse_url(POSTGRES).set(password=SECRET, database="nowhere").render_as_string(hide_password=False)
     assert 'database "nowhere" does not exist' in refused(lambda: open_storage(wrong))
+
+
+SECRET_URLS = {
+    f"postgresql://user:{SECRET}@host/db": "postgresql+psycopg://user:***@host/db",
+    f"postgresql://host/db?user=u&password={SECRET}": "postgresql+psycopg://host/db?password=...&user=u",
+    f"postgresql://user:{SECRET}@host:many/db": "...",
+}
+
+
+@pytest.mark.parametrize("given", SECRET_URLS)
+def test_a_command_line_loses_passwords_and_nothing_else(given: str) -> None:
+    shown = SECRET_URLS[given]
+    assert masked_words(["--storage", given, f"--storage={given}", "--data=folder:x"]) == [
+        *("--storage", shown),
+        *(f"--storage={shown}", "--data=folder:x"),
+    ]
+    for harmless in (
+        "postgresql://user@host/db",
+        "sqlite:///a@b.db",
+        "skipnas search --storage 'sqlite:///my studies.db' --noise gaussian:50",
+        "it's no command line",
+    ):
+        assert masked_command(harmless) == harmless
+    assert SECRET not in masked_command(f"it's --storage={given}")
+
+
+@pytest.mark.parametrize("given", SECRET_URLS)
+@pytest.mark.parametrize("old", [False, True])
+def test_the_command_of_a_study_holds_no_password(storage: Storage, given: str, old: bool) -> None:
+    command = shlex.join(["skipnas", "search", "--storage", given, f"--storage={given}"])
+    create_study(storage, make_config(), DISTRIBUTIONS, {}, command)
+    if old:  # as older versions stored it
+        with storage.session() as session:
+            session.execute(text("UPDATE skipnas_studies SET command = :command"), {"command": command})
+    else:
+        with storage.session() as session:
+            assert SECRET not in str(session.execute(text("SELECT * FROM skipnas_studies")).all())
+    ledger = open_study("first", storage)
+    assert ledger.command == masked_command(command)
+    annotate(ledger)
+    shown = [ledger.command, str(study_facts(ledger)), *study_lines(ledger), str(ledger.study.system_attrs)]
+    shown += [str(summary_facts(summary)) for summary in list_studies(storage)]
+    write_report(ledger, Path("report.html"))
+    assert SECRET not in "".join([*shown, Path("report.html").read_text()])
 
 
 def test_passwords_are_masked_wherever_they_stand() -> None:

@@ -1,0 +1,72 @@
+"""What databases are called, and how that is shown: without passwords, wherever in it they stand."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy import URL
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from nas.errors import StorageError
+
+DEFAULT_URL = "sqlite:///runs/studies.db"
+_URL_WORD = re.compile(r"(?P<option>--[\w-]+=)?(?P<url>.*://.*)", re.DOTALL)
+
+
+def parse_url(url: str | None) -> URL:
+    """The storage's URL: a bare path is SQLite's, and PostgreSQL without a driver takes psycopg."""
+    if url is None:
+        url = DEFAULT_URL
+    if url and "://" not in url and not re.match(r"\w[\w+]+:", url):  # one letter before the colon is a drive
+        return URL.create("sqlite", database=url)
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):  # the URL is not shown, because a password could be anywhere in it
+        raise StorageError(
+            "storage URL cannot be parsed; write a file's path or postgresql://USER:PASSWORD@HOST/NAME"
+        ) from None
+    if parsed.drivername in ("postgres", "postgresql"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    return parsed
+
+
+def masked(url: URL) -> str:
+    """The URL without passwords, wherever in it they stand."""
+    query = {key: "..." if "pass" in key.lower() else value for key, value in url.query.items()}
+    return url.set(query=query).render_as_string(hide_password=True)
+
+
+def masked_words(words: Sequence[str]) -> list[str]:
+    """A command line's words without the passwords in its URLs; a URL that holds none stays as it is."""
+    return [_URL_WORD.sub(_masked_match, word, count=1) for word in words]
+
+
+def masked_command(command: str) -> str:
+    """`masked_words` of a command line in one string."""
+    if "://" not in command:
+        return command
+    try:
+        words = shlex.split(command)
+    except ValueError:  # its quotes are open, so it is no command line
+        words = command.split()
+    return shlex.join(masked_words(words))
+
+
+def _masked_match(word: re.Match[str]) -> str:
+    option, url = word["option"] or "", word["url"]
+    try:
+        parsed = parse_url(url)
+    except StorageError:
+        return f"{option}..."  # a password could be anywhere in it
+    shown = masked(parsed)
+    return word[0] if shown == parsed.render_as_string(hide_password=False) else option + shown
+
+
+def sqlite_path(url: URL) -> Path | None:
+    """The file behind an SQLite URL; None for another database and for one in memory."""
+    in_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+    return Path(str(url.database)) if in_file else None

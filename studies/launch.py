@@ -21,7 +21,7 @@ from nas.search import Outcome, Progress, Resources, RunOptions, run_search
 from nas.types import Candidate, Constraint, Measurement, Recipe, StudyConfig, Task
 from search_spaces import get_space
 from studies.ledger import SqlLedger
-from studies.show import choices, sampled
+from studies.show import allows, sampled
 from studies.storage import (
     Storage,
     create_study,
@@ -303,7 +303,7 @@ def _enqueue_front(source: SqlLedger, ledger: SqlLedger, space: SearchSpace) -> 
             params = space.encode(Candidate(spec=space.spec(results[number].spec), recipe=recipe))
         except SpecError:
             continue
-        if all(params.get(name) in choices(d) for name, d in ledger.distributions.items()):
+        if all(allows(d, params.get(name)) for name, d in ledger.distributions.items()):
             ledger.study.enqueue_trial({name: params[name] for name in ledger.distributions})
             count += 1
     return count
@@ -319,7 +319,7 @@ def _enqueue_baselines(ledger: SqlLedger, space: SearchSpace) -> list[str]:
     for name, candidate in space.baselines(config.task, config.epochs, config.constraints).items():
         encoded = space.encode(candidate)
         params = {gene: encoded.get(gene) for gene in ledger.distributions}
-        outside = [gene for gene, d in ledger.distributions.items() if params[gene] not in choices(d)]
+        outside = [gene for gene, d in ledger.distributions.items() if not allows(d, params[gene])]
         cost = space.cost(candidate.spec, config.task)
         over = [c.name for c in config.constraints if c.violation(cost) > 0]
         if outside:

@@ -16,6 +16,7 @@ from search_spaces import SPACES, get_space
 
 if TYPE_CHECKING:
     from numpy.random import Generator
+    from optuna.distributions import BaseDistribution
 
     from nas.protocols import SearchSpace
     from studies.ledger import SqlLedger
@@ -64,7 +65,7 @@ def study_facts(ledger: SqlLedger) -> dict[str, Any]:
         "config": ledger.config.to_dict(),
         "counts": dataclasses.asdict(counts) | {"trained": counts.trained},
         "front": ledger.front(),
-        "hyperparameters": {name: choices(d) for name, d in ledger.distributions.items()},
+        "hyperparameters": {name: _shown(d) for name, d in ledger.distributions.items()},
         "provenance": {key: value for key, value in ledger.provenance.items() if key != "data_root"},
         "command": ledger.command,
         "created": ledger.created,
@@ -280,7 +281,13 @@ def choices(distribution: Any) -> list[Any]:
     """Every value of a discrete distribution of Optuna, in order."""
     if hasattr(distribution, "choices"):
         return list(distribution.choices)
-    values = [distribution.low]
-    while values[-1] + distribution.step <= distribution.high:
-        values.append(values[-1] + distribution.step)
-    return values
+    steps = round((distribution.high - distribution.low) / distribution.step)
+    return [round(distribution.low + k * distribution.step, 10) for k in range(steps + 1)]
+
+
+def allows(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a distribution holds a value."""
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except ValueError:  # not even of its kind
+        return False

@@ -23,7 +23,7 @@ from sqlalchemy import ColumnElement, Double, Table, case, cast, delete, extract
 from sqlalchemy.orm import Session
 
 from nas.errors import StorageError
-from studies.records import DriverRecord
+from studies.records import DriverRecord, insert_missing
 
 if TYPE_CHECKING:
     from studies.storage import Storage
@@ -85,18 +85,20 @@ class Lease:
             at = session.scalar(select(now))
             assert at is not None
             pid = os.getpid()
-            record = DriverRecord(
-                driver=self.driver,
-                study_id=self._study_id,
-                host=socket.gethostname(),
-                place=_place(),
-                pid=pid,
-                born=_born(pid),
-                started=at,
-                expires=at + LEASE_SECONDS,
-                reserved=0,
-            )
-            session.add(record)
+            row = {
+                "driver": self.driver,
+                "study_id": self._study_id,
+                "host": socket.gethostname(),
+                "place": _place(),
+                "pid": pid,
+                "born": _born(pid),
+                "started": at,
+                "expires": at + LEASE_SECONDS,
+                "reserved": 0,
+            }
+            # The lease's thread and the driver's own may both find it gone.
+            session.execute(insert_missing(session, _DRIVERS), row)
+            record = session.get_one(DriverRecord, self.driver)
         return record
 
     @contextmanager

@@ -287,7 +287,9 @@ class SqlLedger:
             raise RuntimeError("this ledger drives its study already")
         lease = Lease(self.storage, self._id)
         with self.storage.session() as session:
-            self._lock(session)
+            held = session.execute(_HOLD, {"study": self._id})
+            if not held.rowcount:  # type: ignore[attr-defined]
+                raise StudyError(f"study {self.config.study!r} was deleted meanwhile; nothing can go on with it")
             drop_dead(session, self._id)
             lease.renew(session)
         self._lease = lease

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 from optuna.trial import TrialState
-from sqlalchemy import JSON, BigInteger, Double, ForeignKeyConstraint, Index, LargeBinary, String, Text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import JSON, BigInteger, Double, ForeignKeyConstraint, Index, LargeBinary, String, Table, Text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from nas.types import ProbeCurve
 
@@ -226,3 +227,10 @@ class ProbeRecord(Base):
             denoise=tuple(np.frombuffer(self.denoise, "<f4").tolist()),
             classify=tuple(np.frombuffer(self.classify, "<f4").tolist()),
         )
+
+
+def insert_missing(session: Session, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT for rows that another process may have made meanwhile: they stay as they are."""
+    if session.get_bind().dialect.name == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()

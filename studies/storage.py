@@ -27,7 +27,7 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models as optuna_tables  # the schema, which Optuna versions; it has no public name
 from optuna.trial import TrialState
-from sqlalchemy import URL, Engine, Select, create_engine, delete, event, func, inspect, select
+from sqlalchemy import URL, Engine, MetaData, Select, create_engine, delete, event, func, inspect, select, update
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
@@ -84,6 +84,18 @@ class Storage:
         """Turns a database that is gone, locked, full or damaged into a StorageError; bugs pass through."""
         with _storage_errors(self.url):
             yield
+
+
+class _Optuna(RDBStorage):
+    """Optuna's storage that deletes a study as `delete_study` does, also when Optuna Dashboard asks."""
+
+    def delete_study(self, study_id: int) -> None:
+        with Session(self.engine) as session, session.begin():
+            if _hold(session, study_id):
+                study: Any = session.get_one(optuna_tables.StudyModel, study_id)
+                _delete(session, study_id, study.study_name)
+                return
+        super().delete_study(study_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +155,7 @@ def open_storage(url: str | None = None, *, must_exist: bool = False) -> Storage
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         # Optuna fills {SCHEMA_VERSION} into its URL by str.format, which other braces would upset.
         text = parsed.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-        rdb = RDBStorage(
+        rdb = _Optuna(
             text, engine_kwargs=options, skip_compatibility_check=True, skip_table_creation=version is not None
         )
         try:
@@ -191,6 +203,7 @@ def create_study(
     exists = StudyError(f"study {config.study!r} exists already in {storage.masked}; choose another name")
     if has_study(storage, config.study):
         raise exists
+    _drop_orphans(storage)
     directions = [optuna.study.StudyDirection[o.direction.upper()] for o in config.objectives]
     with storage.guard():
         # An empty study of that name is one whose creation was cut off: it is taken over.
@@ -299,21 +312,51 @@ def delete_study(storage: Storage, name: str) -> None:
     Raises:
         StudyError: there is no such study, skipnas did not make it, or a live driver works on it.
     """
+    studies = optuna_tables.StudyModel
     with storage.session() as session:
-        study_id = _find(session, storage, name).study_id
-        if drivers := live_drivers(session, study_id).values():
-            raise StudyError(
-                f"study {name!r} is being searched by {', '.join(d.label for d in drivers)}; "
-                "stop that search first (Ctrl-C), then delete the study"
-            )
-        trial_ids = select(optuna_tables.TrialModel.trial_id).where(optuna_tables.TrialModel.study_id == study_id)
-        # Children first; by table, because Optuna's own deletion loads every trial.
-        for metadata in (Base.metadata, optuna_tables.BaseModel.metadata):
-            for table in reversed(metadata.sorted_tables):
-                if "study_id" in table.c:
-                    session.execute(delete(table).where(table.c.study_id == study_id))
-                elif "trial_id" in table.c:
-                    session.execute(delete(table).where(table.c.trial_id.in_(trial_ids)))
+        _hold(session, select(studies.study_id).where(studies.study_name == name).scalar_subquery())
+        _delete(session, _find(session, storage, name).study_id, name)
+
+
+def _hold(session: Session, study_id: Any) -> bool:
+    """Holds a study's row until the transaction ends, as its drivers do; False when skipnas made no such study."""
+    held = session.execute(
+        update(StudyRecord).where(StudyRecord.study_id == study_id).values(events=StudyRecord.events),
+        execution_options={"synchronize_session": False},
+    )
+    return bool(held.rowcount)  # type: ignore[attr-defined]
+
+
+def _delete(session: Session, study_id: int, name: str) -> None:
+    """Deletes a study that the session holds; no driver can begin meanwhile."""
+    if drivers := live_drivers(session, study_id).values():
+        raise StudyError(
+            f"study {name!r} is being searched by {', '.join(d.label for d in drivers)}; "
+            "stop that search first (Ctrl-C), then delete the study"
+        )
+    # By table, because Optuna's own deletion loads every trial.
+    _delete_records(session, Base.metadata, [study_id])
+    _delete_records(session, optuna_tables.BaseModel.metadata, [study_id])
+
+
+def _delete_records(session: Session, metadata: MetaData, study_ids: Any) -> None:
+    """Deletes what the tables hold of these studies, children first."""
+    trial_ids = select(optuna_tables.TrialModel.trial_id).where(optuna_tables.TrialModel.study_id.in_(study_ids))
+    for table in reversed(metadata.sorted_tables):
+        if "study_id" in table.c:
+            session.execute(delete(table).where(table.c.study_id.in_(study_ids)))
+        elif "trial_id" in table.c:
+            session.execute(delete(table).where(table.c.trial_id.in_(trial_ids)))
+
+
+def _drop_orphans(storage: Storage) -> None:
+    """Deletes records whose study plain Optuna deleted: SQLite gives the study's id to the next one."""
+    orphans = select(StudyRecord.study_id).where(StudyRecord.study_id.not_in(select(optuna_tables.StudyModel.study_id)))
+    with storage.session() as session:
+        if session.scalar(orphans.limit(1)) is None:
+            return
+    with storage.session() as session:
+        _delete_records(session, Base.metadata, orphans)
 
 
 def difference(stored: StudyConfig, wanted: StudyConfig) -> list[str]:

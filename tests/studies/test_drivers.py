@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shlex
@@ -14,13 +15,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
-from sqlalchemy import event, insert, update
+from sqlalchemy import event, insert, select, update
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 from study_samples import COST, DISTRIBUTIONS, Driver, make_candidate, make_config, make_measurement, row, spawn
 
 from nas.checkpoint import save_checkpoint
@@ -28,6 +31,7 @@ from nas.errors import LeaseLostError, StorageError, StudyError
 from nas.types import Counts, Objective
 from studies import leases
 from studies import ledger as ledger_module
+from studies import storage as storages
 from studies.doctor import examine
 from studies.ledger import SqlLedger
 from studies.records import STATES, DriverRecord, EpochRecord, TrialRecord
@@ -812,3 +816,50 @@ def test_a_study_with_a_live_driver_is_not_deleted(url: str, ledger: SqlLedger, 
         lapse(ledger)
         delete_study(other.storage, "first")
     assert not has_study(other.storage, "first")
+
+
+def test_a_study_with_a_live_driver_is_not_deleted_by_optuna_either(ledger: SqlLedger, other: SqlLedger) -> None:
+    with ledger.drive(), pytest.raises(StudyError, match="'first' is being searched by"):
+        optuna.delete_study(study_name="first", storage=other.storage.optuna)
+    assert has_study(other.storage, "first")
+    optuna.delete_study(study_name="first", storage=other.storage.optuna)
+    with pytest.raises(StudyError, match="'first' was deleted meanwhile"), ledger.drive():
+        pass
+    with other.storage.session() as session:
+        assert session.scalars(select(DriverRecord)).all() == []
+
+
+def test_deleting_and_driving_take_turns(url: str, ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks for drivers before it deletes holds the study: none begins between the look and the deletion."""
+    began = threading.Event()
+
+    def drive() -> None:
+        with contextlib.suppress(StudyError), open_study("first", url) as mine:
+            waiting.set()
+            with mine.drive():
+                began.set()
+
+    def look(session: Session, study_id: int) -> dict[str, DriverRecord]:
+        found = leases.live_drivers(session, study_id)
+        thread.start()
+        assert waiting.wait(10)
+        assert not began.wait(1), "a driver began while the study was being deleted"
+        return found
+
+    waiting = threading.Event()
+    thread = threading.Thread(target=drive)
+    monkeypatch.setattr(storages, "live_drivers", look)
+    delete_study(ledger.storage, "first")
+    thread.join(10)
+    assert not began.is_set()
+
+
+def test_a_lease_that_two_threads_find_gone_is_made_once(ledger: SqlLedger) -> None:
+    lease = leases.Lease(ledger.storage, ledger.study._study_id)
+    with ledger.storage.session() as session:
+        lease.renew(session)
+        # As the other thread does between this one's look and its INSERT.
+        looks = iter([None, session.get(DriverRecord, lease.driver)])
+        with patch.object(Session, "get", lambda self, *args, **options: next(looks)):
+            assert lease.renew(session).driver == lease.driver
+        assert len(session.scalars(select(DriverRecord)).all()) == 1

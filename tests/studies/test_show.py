@@ -15,7 +15,7 @@ from studies.show import allows, choices
     [
         (FloatDistribution(0.1, 0.5, step=0.1), [0.1, 0.2, 0.3, 0.4, 0.5]),
         (FloatDistribution(-0.3, 0.3, step=0.3), [-0.3, 0.0, 0.3]),
-        (IntDistribution(2, 9, step=3), [2, 5, 8]),
+        (IntDistribution(2, 8, step=3), [2, 5, 8]),
         (CategoricalDistribution(["a", None, 3]), ["a", None, 3]),
     ],
 )

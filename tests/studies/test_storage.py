@@ -13,6 +13,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna_dashboard import get_note
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 from study_samples import DISTRIBUTIONS, POSTGRES, Driver, fresh_postgres, make_config, spawn
@@ -273,7 +274,7 @@ def test_the_command_of_a_study_holds_no_password(storage: Storage, given: str, 
     ledger = open_study("first", storage)
     assert ledger.command == masked_command(command)
     annotate(ledger)
-    shown = [ledger.command, str(study_facts(ledger)), *study_lines(ledger), str(ledger.study.system_attrs)]
+    shown = [ledger.command, str(study_facts(ledger)), *study_lines(ledger), get_note(ledger.study)]
     shown += [str(summary_facts(summary)) for summary in list_studies(storage)]
     write_report(ledger, Path("report.html"))
     assert SECRET not in "".join([*shown, Path("report.html").read_text()])
@@ -339,6 +340,20 @@ def test_studies_are_listed_with_counts_and_bests(storage: Storage, new_study: C
     assert a.best == {"psnr": 21.0, "latency": 2.0}
     assert a.updated > a.created
     assert (b.name, b.config.data, b.counts, b.best, b.updated) == ("b", "photos", Counts(), {}, b.created)
+
+
+def test_what_optuna_alone_deleted_leaves_nothing_to_the_next_study(
+    url: str, new_study: Callable[..., SqlLedger]
+) -> None:
+    Driver(new_study("a", seed=1)).complete()
+    plain = optuna.storages.RDBStorage(parse_url(url).render_as_string(hide_password=False))
+    optuna.delete_study(study_name="a", storage=plain)
+    plain.engine.dispose()
+    again = new_study("a", seed=2)
+    assert again.config.seed == 2
+    Driver(again).complete()
+    assert again.counts() == Counts(complete=1)
+    assert [record.number for record in again.trials()] == [0]
 
 
 def test_deleting_takes_everything_and_only_that(storage: Storage, new_study: Callable[..., SqlLedger]) -> None:

@@ -245,15 +245,14 @@ def studies_delete(
 
     Example: skipnas studies delete digits-gaussian-50 --yes
     """
-    from nas.checkpoint import drop_all
-    from studies.storage import delete_study, files_dir, open_storage, open_study
+    from studies.storage import delete_study, drop_files, open_storage, open_study
 
     with open_storage(storage, must_exist=True) as opened:
         trained = open_study(name, opened).counts().trained
         if not yes:
             typer.confirm(f"delete study {name} with {trained} trained trials?", abort=True)
         delete_study(opened, name)
-        drop_all(files_dir(opened.url, name))
+        drop_files(opened, name)
     typer.echo(f"deleted {name}")
 
 

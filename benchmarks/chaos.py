@@ -267,7 +267,7 @@ def violations(search: Search) -> Iterator[str]:
             if ledger.epochs_table(number)[: len(rows)] != rows:
                 yield f"trial {number} was trained again up to epoch {len(rows)}, though a checkpoint held it"
         yield from _wrong_front(ledger)
-        kept = sorted(path.name for path in files_dir(search.url, "chaos").glob("*"))
+        kept = sorted(path.name for path in files_dir(search.url, "chaos").glob("[!.]*"))
         weights = [f"trial-{number}.safetensors" for number in ledger.front()]
         if kept != sorted([*weights, *(f"trial-{result.number}.png" for result in ledger.results())]):
             yield f"the front is {ledger.front()}, and on disk are {', '.join(kept)}"

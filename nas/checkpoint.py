@@ -63,12 +63,12 @@ def confirm_dir(folder: Path) -> Path:
     return folder / "confirm"
 
 
-def save_weights(network: nn.Module, folder: Path, number: int) -> None:
-    """Writes the network's state, creating `folder` if need be."""
+def save_weights(network: nn.Module, folder: Path, number: int, digest: str) -> None:
+    """Writes the network's state, creating `folder` if need be. `digest` says whose it is."""
     from safetensors.torch import save_file
 
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    write_whole(weights_path(folder, number), lambda file: save_file(tensors, file))
+    write_whole(weights_path(folder, number), lambda file: save_file(tensors, file, {"digest": digest}))
 
 
 def save_strip(picture: bytes, folder: Path, number: int) -> None:
@@ -76,13 +76,14 @@ def save_strip(picture: bytes, folder: Path, number: int) -> None:
     write_whole(strip_path(folder, number), lambda file: file.write_bytes(picture))
 
 
-def load_weights(network: nn.Module, folder: Path, number: int) -> None:
-    """Loads a trial's weights into `network`.
+def load_weights(network: nn.Module, folder: Path, number: int, digest: str) -> None:
+    """Loads a trial's weights into `network`. Files of older versions do not say whose they are.
 
     Raises:
-        StudyError: there are none: weights are kept for trials on the front only.
+        StudyError: there are none, as weights are kept for trials on the front only; or they cannot be read, or are
+            of another candidate.
     """
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     path = weights_path(folder, number)
     if not path.exists():
@@ -90,7 +91,22 @@ def load_weights(network: nn.Module, folder: Path, number: int) -> None:
             f"trial {number} has no weights at {path}; they are kept for trials on the front, "
             "on the machine or shared folder of the search"
         )
-    network.load_state_dict(load_file(path))
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = (file.metadata() or {}).get("digest", digest)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
+        if stored == digest:
+            network.load_state_dict(tensors)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise StudyError(
+            f"weights of trial {number} cannot be read from {path} ({str(error).partition(chr(10))[0]}); "
+            "restore the file, or confirm and export another trial"
+        ) from error
+    if stored != digest:
+        raise StudyError(
+            f"weights at {path} are of candidate {stored}, and trial {number} is {digest}: another study wrote into "
+            "this folder; restore the file, or search under a --study name of its own"
+        )
 
 
 def save_checkpoint(state: Mapping[str, Any], folder: Path, number: int, *, digest: str, seed: int) -> None:

@@ -182,7 +182,7 @@ class CandidateTrainable(tune.Trainable):
         if self._settings.confirming:
             measurement = self._tested(measurement, evaluation.training.network)
             return Report(number=number, rows=rows, outcome="complete", measurement=measurement)
-        save_weights(evaluation.training.network, self._settings.files, number)
+        save_weights(evaluation.training.network, self._settings.files, number, self.config["digest"])
         kept = self._keep_strip(number, evaluation)
         return Report(number=number, rows=rows, outcome="complete", measurement=measurement, strip=kept)
 

@@ -87,7 +87,7 @@ def export_choice(
     space = get_space(config.space)
     spec = space.spec(chosen.spec)
     candidate = Candidate(spec=spec, recipe=Recipe.from_dict(chosen.recipe))
-    network = trained_network(ledger, space, spec, chosen.number)
+    network = trained_network(ledger, space, spec, chosen.number, chosen.digest)
     data = study_data(ledger, data_root)
     noise, cpu = parse_noise(config.task.noise), torch.device("cpu")
     batches = list(judged_batches(data, "validation", noise, cpu))
@@ -137,21 +137,16 @@ def export_choice(
     }
 
 
-def trained_network(ledger: SqlLedger, space: SearchSpace, spec: Spec, number: int) -> nn.Module:
+def trained_network(ledger: SqlLedger, space: SearchSpace, spec: Spec, number: int, digest: str) -> nn.Module:
     """A trial's network with the weights that the search kept.
 
     Raises:
-        StudyError: they are gone, damaged, or of another network.
+        StudyError: they are gone, damaged, or of another candidate than `digest`.
     """
     from nas.checkpoint import load_weights
 
     network = space.build(spec, ledger.config.task)
-    try:
-        load_weights(network, files_dir(ledger.storage.url, ledger.config.study), number)
-    except RuntimeError:  # torch's, for other names and shapes
-        raise StudyError(
-            f"the weights of trial {number} are of another network; put back those of the search, or pick another trial"
-        ) from None
+    load_weights(network, files_dir(ledger.storage.url, ledger.config.study), number, digest)
     return network
 
 

@@ -24,10 +24,11 @@ from studies.ledger import SqlLedger
 from studies.show import allows, sampled
 from studies.storage import (
     Storage,
+    claim_files,
     create_study,
     delete_study,
     difference,
-    files_dir,
+    drop_files,
     has_study,
     open_storage,
     open_study,
@@ -105,6 +106,7 @@ class Search:
         except (ConfigError, ClusterError):
             if self.created and not self.ledger.counts().proposals:
                 delete_study(self.ledger.storage, self.ledger.config.study)
+                drop_files(self.ledger.storage, self.ledger.config.study)
             raise
 
 
@@ -219,7 +221,7 @@ def _resume(request: SearchRequest, ledger: SqlLedger, storage: Storage) -> Sear
         ledger=ledger,
         space=space,
         data=data,
-        files=files_dir(storage.url, stored.study),
+        files=claim_files(storage, stored.study),
         notes=(),
         created=False,
         known={} if request.warm_start is None else measured(open_study(request.warm_start, storage), ledger),
@@ -274,7 +276,7 @@ def _create(request: SearchRequest, options: RunOptions, name: str, storage: Sto
         ledger=ledger,
         space=space,
         data=data,
-        files=files_dir(storage.url, name),
+        files=claim_files(storage, name),
         notes=tuple(notes),
         created=True,
         known=known,

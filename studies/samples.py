@@ -92,7 +92,7 @@ def samples(ledger: SqlLedger, history: History, data_root: Path | None = None) 
     lost = []
     for trial in members:
         try:
-            network = trained_network(ledger, space, space.spec(trial.spec), trial.number)
+            network = trained_network(ledger, space, space.spec(trial.spec), trial.number, trial.digest or "")
         except SkipnasError:
             lost.append(trial.number)
             continue

@@ -32,7 +32,7 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError,
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from nas.checkpoint import write_whole
+from nas.checkpoint import drop_all, write_whole
 from nas.errors import ConfigError, StorageError, StudyError
 from nas.types import Constraint, Counts, Objective, StudyConfig
 from studies.leases import live_drivers
@@ -41,6 +41,7 @@ from studies.migrations import migrate
 from studies.records import SCHEMA_VERSION, Base, MetaRecord, StudyRecord, TrialRecord
 from studies.urls import masked, masked_command, parse_url, sqlite_path
 
+_OWNER = ".database"  # in a study's folder: whose it is
 _LOCK_KEY = 0x736B6970  # "skip": PostgreSQL's advisory lock while tables are made
 
 
@@ -180,6 +181,32 @@ def files_dir(url: URL | str | None, study: str) -> Path:
     return (Path("runs") if path is None else path.parent).resolve() / study
 
 
+def claim_files(storage: Storage, study: str) -> Path:
+    """A study's `files_dir`, for writing: it belongs to this database from now on.
+
+    Studies of one name may be in several databases of which the files would lie in one folder: SQLite files that are
+    neighbours, databases on servers. The first that writes there keeps the folder, as long as its database is there.
+
+    Raises:
+        StudyError: the folder is another database's. StorageError: it cannot be written.
+    """
+    folder = files_dir(storage.url, study)
+    _check_folder(storage, folder, study)
+    if not storage.in_memory:
+        with _path_errors(storage.url):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / _OWNER).write_text(_owner(storage.url), "utf-8")
+    return folder
+
+
+def drop_files(storage: Storage, study: str) -> None:
+    """Deletes what a study that is gone left in its folder, if the folder is this database's."""
+    folder = files_dir(storage.url, study)
+    if _another_owner(storage.url, folder) is None:
+        (folder / _OWNER).unlink(missing_ok=True)
+        drop_all(folder)
+
+
 def create_study(
     storage: Storage,
     config: StudyConfig,
@@ -197,7 +224,7 @@ def create_study(
 
     Raises:
         ConfigError: the name is not valid.
-        StudyError: a study of that name exists.
+        StudyError: a study of that name exists, or has its files where this one's would lie.
     """
     _check_name(storage, config.study)
     exists = StudyError(f"study {config.study!r} exists already in {storage.masked}; choose another name")
@@ -532,6 +559,30 @@ def _check_name(storage: Storage, name: str) -> None:
         )
     if files_dir(storage.url, name).is_file():
         raise ConfigError(f"study name {name!r} is that of a file where the study keeps its weights; choose another")
+    _check_folder(storage, files_dir(storage.url, name), name)
+
+
+def _check_folder(storage: Storage, folder: Path, study: str) -> None:
+    if owner := _another_owner(storage.url, folder):
+        raise StudyError(
+            f"folder {folder} holds the files of study {study!r} of another database, {owner}; give another --study "
+            f"name, or delete {folder / _OWNER} if that is this database's former name"
+        )
+
+
+def _owner(url: URL) -> str:
+    """The database as the folders of its studies name it: an SQLite file by its name, as it lies beside them."""
+    path = sqlite_path(url)
+    return path.name if path is not None else masked(url.set(username=None, password=None, query={}))
+
+
+def _another_owner(url: URL, folder: Path) -> str | None:
+    """The database that a folder belongs to, if that is another one; an SQLite file that is gone owns nothing."""
+    marker = folder / _OWNER
+    owner = marker.read_text("utf-8").strip() if marker.exists() else ""
+    if owner in ("", _owner(url)) or ("://" not in owner and not (folder.parent / owner).exists()):
+        return None
+    return owner
 
 
 def _named(name: str) -> Select[StudyRecord]:

@@ -50,7 +50,10 @@ def test_the_search_ends_with_a_front_and_what_comes_next(studied: Studied) -> N
 
 def test_nothing_is_left_but_the_study(studied: Studied) -> None:
     left = {path.relative_to(studied.folder).as_posix() for path in studied.folder.rglob("*") if path.is_file()}
-    assert {path for path in left if not path.endswith((".safetensors", ".png"))} == {"runs/studies.db"}
+    assert {path for path in left if not path.endswith((".safetensors", ".png"))} == {
+        "runs/studies.db",
+        "runs/small/.database",
+    }
 
 
 def test_every_complete_trial_has_a_small_picture(studied: Studied) -> None:

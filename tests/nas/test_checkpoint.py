@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from toy_space import ToySpace, ToySpec
 
 from nas.checkpoint import (
@@ -222,13 +223,29 @@ def test_weights_come_back_and_are_dropped(tmp_path: Path) -> None:
     space = ToySpace()
     first, second = (space.build(ToySpec(width=4), TASK) for _ in range(2))
     folder = tmp_path / "study"
-    save_weights(first, folder, 3)
-    load_weights(second, folder, 3)
+    save_weights(first, folder, 3, "mine")
+    load_weights(second, folder, 3, "mine")
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     with pytest.raises(StudyError, match="trial 4 has no weights"):
-        load_weights(second, folder, 4)
+        load_weights(second, folder, 4, "mine")
     (folder / "mine.txt").write_text("kept")
     drop_checkpoint(folder, 3)
     drop_all(folder)
     assert not weights_path(folder, 3).exists()
     assert (folder / "mine.txt").exists()
+
+
+def test_weights_of_another_candidate_or_damaged_ones_are_refused_in_one_line(tmp_path: Path) -> None:
+    space = ToySpace()
+    network = space.build(ToySpec(width=4), TASK)
+    save_weights(network, tmp_path, 3, "theirs")
+    with pytest.raises(StudyError, match=r"are of candidate theirs, and trial 3 is mine.*--study name of its own"):
+        load_weights(network, tmp_path, 3, "mine")
+    save_file(network.state_dict(), weights_path(tmp_path, 3))  # as older versions wrote them
+    load_weights(network, tmp_path, 3, "mine")
+    with pytest.raises(StudyError, match="weights of trial 3 cannot be read") as told:
+        load_weights(space.build(ToySpec(width=8), TASK), tmp_path, 3, "mine")
+    assert "\n" not in str(told.value)
+    weights_path(tmp_path, 3).write_bytes(weights_path(tmp_path, 3).read_bytes()[:-20])
+    with pytest.raises(StudyError, match="weights of trial 3 cannot be read"):
+        load_weights(network, tmp_path, 3, "mine")

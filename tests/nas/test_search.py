@@ -130,12 +130,13 @@ def test_weights_are_kept_for_the_front_alone(make: Any) -> None:
     search.run(6)
     kept = sorted(int(path.stem.split("-")[1]) for path in search.files.glob("*.safetensors"))
     assert kept == search.ledger.front()
-    network = search.space.build(search.space.spec(search.ledger.results()[kept[0]].spec), TASK)
-    load_weights(network, search.files, kept[0])
+    (shown,) = search.ledger.results(kept[:1])
+    network = search.space.build(search.space.spec(shown.spec), TASK)
+    load_weights(network, search.files, kept[0], shown.digest)
     off = next((n for n in range(6) if n not in kept), None)
     if off is not None:
         with pytest.raises(StudyError, match=f"trial {off} has no weights"):
-            load_weights(network, search.files, off)
+            load_weights(network, search.files, off, "")
     assert not list(search.files.glob("*.partial"))
 
 

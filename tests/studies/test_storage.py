@@ -26,9 +26,11 @@ from studies.report import write_report
 from studies.show import study_facts, study_lines, summary_facts
 from studies.storage import (
     Storage,
+    claim_files,
     create_study,
     delete_study,
     difference,
+    drop_files,
     files_dir,
     has_study,
     list_studies,
@@ -354,6 +356,36 @@ def test_what_optuna_alone_deleted_leaves_nothing_to_the_next_study(
     Driver(again).complete()
     assert again.counts() == Counts(complete=1)
     assert [record.number for record in again.trials()] == [0]
+
+
+def test_the_folder_of_a_study_is_one_databases(tmp_path: Path) -> None:
+    first, second = (open_storage(str(tmp_path / name)) for name in ("a.db", "b.db"))
+    with first, second:
+        folder = files_dir(second.url, "first")
+        for storage in (second, first):  # studies of older versions are in both, and nobody's mark is there
+            create_study(storage, make_config(), DISTRIBUTIONS, {}, "")
+        assert claim_files(first, "first") == claim_files(first, "first") == folder
+        (folder / "trial-0.safetensors").touch()
+        told = refused(lambda: claim_files(second, "first"), StudyError)
+        assert f"folder {folder} holds the files of study 'first' of another database, a.db; give another --s" in told
+        delete_study(second, "first")
+        drop_files(second, "first")
+        assert (folder / "trial-0.safetensors").exists(), "another database's"
+        assert refused(lambda: create_study(second, make_config(), DISTRIBUTIONS, {}, ""), StudyError) == told
+        delete_study(first, "first")
+        drop_files(first, "first")
+        assert not folder.exists()
+        assert claim_files(second, "first") == folder
+    (tmp_path / "b.db").rename(tmp_path / "c.db")
+    with open_storage(str(tmp_path / "c.db")) as renamed:
+        assert claim_files(renamed, "first") == folder, "of a file that is gone"
+
+
+def test_a_database_in_memory_keeps_no_folder() -> None:
+    with open_storage("sqlite://") as storage, open_storage() as kept:
+        claim_files(storage, "first")
+        claim_files(kept, "first")
+        refused(lambda: claim_files(storage, "first"), StudyError)
 
 
 def test_deleting_takes_everything_and_only_that(storage: Storage, new_study: Callable[..., SqlLedger]) -> None:

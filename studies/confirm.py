@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.checkpoint import confirm_dir
 from nas.confirm import (
     SEEDS,
     TOP,
@@ -25,7 +29,7 @@ from nas.types import Candidate, Recipe
 from search_spaces import get_space
 from studies.best import Choice
 from studies.launch import check_resources, study_data
-from studies.storage import files_dir
+from studies.storage import claim_files
 
 if TYPE_CHECKING:
     from nas.protocols import SearchSpace
@@ -61,7 +65,7 @@ def confirm_study(
 
     Raises:
         ConfigError: an option is outside its rule. StudyError: the study has no complete trial, its data
-            has changed, or its space has no reference networks.
+            has changed, its space has no reference networks, or it is being confirmed already.
     """
     if not 2 <= seeds <= MOST_SEEDS:
         raise ConfigError(f"--seeds is {seeds}; give 2 to {MOST_SEEDS}, as an interval needs two runs")
@@ -72,8 +76,9 @@ def confirm_study(
     space = get_space(config.space)
     members = study_members(ledger, space, top=top, baselines=baselines)
     data = study_data(ledger, data_root)
-    files = files_dir(ledger.storage.url, config.study)
-    outcome = run_confirmation(config, space, ledger, data, files, members, seeds, resources, observe)
+    files = claim_files(ledger.storage, config.study)
+    with _alone(confirm_dir(files), config.study), ledger.drive():
+        outcome = run_confirmation(config, space, ledger, data, files, members, seeds, resources, observe)
     known = {found.digest: found for found in summarize(ledger.confirmations())}
     of_members = [
         dataclasses.replace(found, number=member.number, reference=member.reference)
@@ -81,6 +86,27 @@ def confirm_study(
         if (found := known.pop(member.candidate.digest, None)) is not None
     ]
     return outcome, [*of_members, *known.values()]
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, study: str) -> Iterator[None]:
+    """Keeps a second confirmation out of the folder while the block runs; raises StudyError when there is one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)  # a lock on the folder leaves no file behind
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StudyError(
+                f"study {study!r} is being confirmed by another process, in {folder}; wait for it, or stop it (Ctrl-C)"
+            ) from None
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # it holds what is under way
+                folder.rmdir()
+    finally:
+        os.close(lock)
 
 
 def study_members(ledger: SqlLedger, space: SearchSpace, *, top: int, baselines: bool) -> list[Member]:

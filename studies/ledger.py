@@ -792,6 +792,7 @@ class SqlLedger:
             seed=record.seed or 0,
         )
 
+    @_patient
     def confirmations(self) -> list[ConfirmedRun]:
         """Every run that confirms a candidate of this study, in the order in which they ended."""
         query = (
@@ -818,6 +819,7 @@ class SqlLedger:
                 for r in session.scalars(query)
             ]
 
+    @_patient
     def confirm(self, run: ConfirmedRun) -> None:
         """Keeps a run that confirms; one of the same candidate and seed that is there already stays."""
         with self.storage.session() as session:

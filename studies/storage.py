@@ -358,8 +358,8 @@ def _delete(session: Session, study_id: int, name: str) -> None:
     """Deletes a study that the session holds; no driver can begin meanwhile."""
     if drivers := live_drivers(session, study_id).values():
         raise StudyError(
-            f"study {name!r} is being searched by {', '.join(d.label for d in drivers)}; "
-            "stop that search first (Ctrl-C), then delete the study"
+            f"study {name!r} is being worked on by {', '.join(d.label for d in drivers)}; "
+            "stop that search or confirmation first (Ctrl-C), then delete the study"
         )
     # By table, because Optuna's own deletion loads every trial.
     _delete_records(session, Base.metadata, [study_id])

@@ -27,6 +27,7 @@ from sqlalchemy.orm import Session
 from study_samples import COST, DISTRIBUTIONS, Driver, make_candidate, make_config, make_measurement, row, spawn
 
 from nas.checkpoint import save_checkpoint
+from nas.confirm import ConfirmedRun
 from nas.errors import LeaseLostError, StorageError, StudyError
 from nas.types import Counts, Objective
 from studies import leases
@@ -490,6 +491,17 @@ def test_a_driver_outlives_its_database(
     assert ledger.counts().complete == 1
 
 
+def test_a_confirmation_outlives_its_database(ledger: SqlLedger) -> None:
+    run = ConfirmedRun(
+        digest="d", repeat=0, seed=1, number=None, reference="unet", spec={}, recipe={}, reason="complete"
+    )
+    with ledger.drive():
+        with away(ledger, 0.3):
+            ledger.confirm(run)
+        with away(ledger, 0.3):
+            assert [found.digest for found in ledger.confirmations()] == ["d"]
+
+
 def test_patience_ends(ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     with away(ledger, 0.2), pytest.raises(StorageError, match="server is gone"):
         ledger.counts()  # no driver, no patience
@@ -810,7 +822,7 @@ def dead_driver(driver: str) -> dict[str, Any]:
 def test_a_study_with_a_live_driver_is_not_deleted(url: str, ledger: SqlLedger, other: SqlLedger) -> None:
     with ledger.drive():
         number = Driver(ledger).start()
-        with pytest.raises(StudyError, match=f"'first' is being searched by process {os.getpid()} on .*; stop that"):
+        with pytest.raises(StudyError, match=f"'first' is being worked on by process {os.getpid()} on .*; stop that"):
             delete_study(other.storage, "first")
         ledger.complete(number, make_measurement())
         lapse(ledger)
@@ -819,7 +831,7 @@ def test_a_study_with_a_live_driver_is_not_deleted(url: str, ledger: SqlLedger, 
 
 
 def test_a_study_with_a_live_driver_is_not_deleted_by_optuna_either(ledger: SqlLedger, other: SqlLedger) -> None:
-    with ledger.drive(), pytest.raises(StudyError, match="'first' is being searched by"):
+    with ledger.drive(), pytest.raises(StudyError, match="'first' is being worked on by"):
         optuna.delete_study(study_name="first", storage=other.storage.optuna)
     assert has_study(other.storage, "first")
     optuna.delete_study(study_name="first", storage=other.storage.optuna)

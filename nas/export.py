@@ -30,6 +30,8 @@ from nas.types import Candidate, Task
 
 PARITY_LIMIT = 1e-4
 """Largest absolute difference to eager PyTorch, of pixels and logits, that a bundle may have."""
+PARITY_IMAGES = 16
+"""Images of the validation split that go through every program of a bundle."""
 PARITY_SIZES = ((1, 17, 23), (3, 29, 35), (2, 32, 48))
 """(batch, height, width) beside the task's own: two that every U-Net must pad, one that none of 5 levels must."""
 

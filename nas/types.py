@@ -15,6 +15,8 @@ from nas.errors import ConfigError, SpecError
 Direction = Literal["maximize", "minimize"]
 Optimizer = Literal["adamw", "sgd"]
 Balancing = Literal["fixed", "uncertainty", "surgery"]
+PRECISIONS = ("auto", "fp32", "bf16")
+"""What may be asked for; auto is the faster of the others."""
 T = TypeVar("T")
 
 

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from nas.protocols import SearchSpace
     from studies.ledger import SqlLedger
 
-PARITY_IMAGES = 16
 CALIBRATION_IMAGES = 128
 """Training images that show an int8 program the ranges of its activations."""
 SPLITS = ("test", "validation")
@@ -74,7 +73,7 @@ def export_choice(
 
     from nas.data import Split
     from nas.evaluation import noisy_psnr
-    from nas.export import export_bundle
+    from nas.export import PARITY_IMAGES, export_bundle
     from nas.noise import parse_noise
     from nas.training import judged_batches, noisy_batches
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 FEWEST_FOR_IMPORTANCE = 8
 """Complete trials under which importances would say nothing."""
 
-OUTCOMES = ("front", "complete", "pruned", "duplicate", "over_limit", "failed", "running")
 """What figures tell apart, in the order of their legends."""
 
 
@@ -35,7 +34,7 @@ class Trial:
     """One trial.
 
     Attributes:
-        outcome: one of `OUTCOMES`.
+        outcome: front, complete, pruned, duplicate, over_limit, failed or running.
         reason: why it ended without values; empty for a complete one, None for one that has not ended.
         values: every measured value of a complete trial.
         last: of a pruned trial: what its last validated epoch showed, by objective.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nas.augmentation import Augmentation, augmentation_for
 from nas.errors import ConfigError, SpecError, StorageError
 from nas.noise import Noise, parse_noise
-from nas.types import Candidate, Recipe, Task
+from nas.types import PRECISIONS, Candidate, Recipe, Task
 from search_spaces import get_space, known_space
 from search_spaces.unet.references import RECIPE, REFERENCES, reference
 
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 
 EPOCHS = 100
 PATCH = 64
-PARITY_IMAGES = 16
 BUNDLE, LOGS = "bundle", "logs"
-PRECISIONS = ("auto", "fp32", "bf16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -376,7 +374,7 @@ def _write_bundle(
     result: Mapping[str, Any],
     configuration: Mapping[str, Any],
 ) -> None:
-    from nas.export import export_bundle
+    from nas.export import PARITY_IMAGES, export_bundle
     from studies.provenance import describe, hardware
 
     told = ("subset", "warm_up", "ema", "accumulate", "augmentation", "images_per_epoch", "precision")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,23 +17,24 @@ from nas.pareto import WITHIN_RANK
 from nas.protocols import SearchSpace
 from nas.sampler import CHOICES
 from nas.search import Outcome, Progress, Resources, RunOptions, run_search
-from nas.types import Candidate, Constraint, Measurement, Recipe, StudyConfig, Task
-from search_spaces import get_space
+from nas.types import PRECISIONS, Candidate, Constraint, Measurement, Recipe, StudyConfig, Task
+from search_spaces import SPACES, get_space
 from studies.ledger import SqlLedger
 from studies.show import allows, sampled
 from studies.storage import (
     Storage,
+    check_name,
     claim_files,
     create_study,
     delete_study,
     difference,
     drop_files,
     has_study,
+    is_missing,
     open_storage,
     open_study,
 )
-
-log = logging.getLogger(__name__)
+from studies.urls import parse_url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +78,18 @@ DEFAULTS: Mapping[str, Any] = {
     "precision": "auto",
 }
 
-PRECISIONS = ("auto", "fp32", "bf16")
-
 TIMED_CANDIDATES, TIMED_IMAGES = 4, 16
 """What decides which precision is the faster: steps of so many random candidates on so many images."""
-TRIALS = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Draft:
+    """A study that is not in the storage yet, and what there is to say about it."""
+
+    config: StudyConfig
+    space: SearchSpace
+    data: Dataset
+    notes: list[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,18 +126,22 @@ def prepare(request: SearchRequest, options: RunOptions) -> Search:
     """
     _check(request, options)
     name = request.study or default_name(request)
-    storage = open_storage(request.storage)
-    if request.warm_start is not None:
-        open_study(request.warm_start, storage)  # refused before anything is made
+    check_name(parse_url(request.storage), name)
+    warm = request.warm_start is not None
+    # What would not begin is refused before a database is made for it.
+    draft = _draft(request, options, name, None) if not warm and is_missing(request.storage) else None
+    storage = open_storage(request.storage, must_exist=warm)
+    source = None if request.warm_start is None else open_study(request.warm_start, storage)
     if has_study(storage, name):
-        search = _resume(request, open_study(name, storage), storage)
+        search = _resume(request, open_study(name, storage), source)
     else:
+        draft = draft or _draft(request, options, name, source)
         try:
-            search = _create(request, options, name, storage)
+            search = _create(request, draft, storage, source)
         except StudyError:
             if not has_study(storage, name):
                 raise
-            search = _resume(request, open_study(name, storage), storage)  # another search made it meanwhile
+            search = _resume(request, open_study(name, storage), source)  # another search made it meanwhile
     if not request.baselines:
         return search
     return dataclasses.replace(search, notes=(*search.notes, *_enqueue_baselines(search.ledger, search.space)))
@@ -185,12 +196,12 @@ def check_resources(resources: Resources) -> None:
             raise ConfigError(f"{option} is {seconds:g} s; give more than 0")
 
 
-def _resume(request: SearchRequest, ledger: SqlLedger, storage: Storage) -> Search:
+def _resume(request: SearchRequest, ledger: SqlLedger, source: SqlLedger | None) -> Search:
     stored = ledger.config
     space = get_space(stored.space if request.space is None else request.space)
     root = request.data_root or _path(ledger.provenance.get("data_root"))
-    source = stored.data if request.data is None else parse_source(request.data)
-    data = load(source, root=root, subset=stored.subset if request.subset is None else request.subset)
+    asked = stored.data if request.data is None else parse_source(request.data)
+    data = load(asked, root=root, subset=stored.subset if request.subset is None else request.subset)
     noise = stored.task.noise if request.noise is None else parse_noise(request.noise).name
     objectives = stored.objectives
     if request.objectives is not None and set(request.objectives) != {o.name for o in objectives}:
@@ -199,7 +210,7 @@ def _resume(request: SearchRequest, ledger: SqlLedger, storage: Storage) -> Sear
     wanted = dataclasses.replace(
         stored,
         space=space.name,
-        data=source,
+        data=asked,
         fingerprint=data.fingerprint,
         task=_task(data, noise),
         epochs=request.epochs or stored.epochs,
@@ -221,14 +232,15 @@ def _resume(request: SearchRequest, ledger: SqlLedger, storage: Storage) -> Sear
         ledger=ledger,
         space=space,
         data=data,
-        files=claim_files(storage, stored.study),
-        notes=(),
+        files=claim_files(ledger.storage, stored.study),
+        notes=() if source is None else (_enqueue_front(source, ledger, space),),
         created=False,
-        known={} if request.warm_start is None else measured(open_study(request.warm_start, storage), ledger),
+        known={} if source is None else measured(source, ledger),
     )
 
 
-def _create(request: SearchRequest, options: RunOptions, name: str, storage: Storage) -> Search:
+def _draft(request: SearchRequest, options: RunOptions, name: str, source: SqlLedger | None) -> _Draft:
+    """What was asked for as a new study; `source` is the one that it begins with."""
     wanted = {
         key: default if getattr(request, key) is None else getattr(request, key) for key, default in DEFAULTS.items()
     }
@@ -239,8 +251,8 @@ def _create(request: SearchRequest, options: RunOptions, name: str, storage: Sto
     objectives, notes = resolve_objectives(wanted["objectives"], task, baseline(data, task), constraints)
     device, threads = "cuda" if options.gpus_per_trial > 0 else "cpu", max(1, int(options.cpus_per_trial))
     precision = wanted["precision"]
-    if precision == "auto" and request.warm_start is not None:
-        precision = open_study(request.warm_start, storage).config.precision  # its measurements are of use in no other
+    if precision == "auto" and source is not None:
+        precision = source.config.precision  # its measurements are of use in no other
     elif precision == "auto":
         precision, problem = study_precision(space, data, task, constraints, wanted["epochs"], device, threads)
         notes += [problem] if problem else []
@@ -263,23 +275,23 @@ def _create(request: SearchRequest, options: RunOptions, name: str, storage: Sto
         early_stopping=wanted["early_stopping"],
         within_rank=wanted["within_rank"],
     )
+    return _Draft(config=config, space=space, data=data, notes=notes)
+
+
+def _create(request: SearchRequest, draft: _Draft, storage: Storage, source: SqlLedger | None) -> Search:
     from studies.provenance import provenance
 
+    config, space = draft.config, draft.space
     origin = provenance() | {"data_root": str(request.data_root.resolve()) if request.data_root else None}
-    ledger = create_study(storage, config, space.distributions(task), origin, request.command)
-    known: Mapping[str, Measurement] = {}
-    if request.warm_start is not None:
-        source = open_study(request.warm_start, storage)
-        known = measured(source, ledger)
-        notes.append(f"warm start: {_enqueue_front(source, ledger, space)} candidates from study {request.warm_start}")
+    ledger = create_study(storage, config, space.distributions(config.task), origin, request.command)
     return Search(
         ledger=ledger,
         space=space,
-        data=data,
-        files=claim_files(storage, name),
-        notes=tuple(notes),
+        data=draft.data,
+        files=claim_files(storage, config.study),
+        notes=(*draft.notes, *([] if source is None else [_enqueue_front(source, ledger, space)])),
         created=True,
-        known=known,
+        known={} if source is None else measured(source, ledger),
     )
 
 
@@ -292,23 +304,33 @@ def measured(source: SqlLedger, ledger: SqlLedger) -> dict[str, Measurement]:
         if getattr(source.config, field) != getattr(ledger.config, field):
             return {}
     names = {o.name for o in ledger.config.objectives}
-    return {r.digest: source.measurement(r.number) for r in source.results() if names <= set(r.values)}
+    return {digest: found for digest, found in source.measurements().items() if names <= set(found.values)}
 
 
-def _enqueue_front(source: SqlLedger, ledger: SqlLedger, space: SearchSpace) -> int:
-    """Enqueues the front of another study, as far as it lies in this study's space; how many did."""
-    count = 0
-    results = {result.number: result for result in source.results()}
-    for number in source.front():
+def _enqueue_front(source: SqlLedger, ledger: SqlLedger, space: SearchSpace) -> str:
+    """Enqueues the front of another study, as far as it lies in this study's space and is not in it; a line about it.
+
+    So a search that was stopped before it had enqueued them all goes on with the rest.
+    """
+    known, count = _proposed(ledger), 0
+    for result in source.results(source.front()):
         try:
-            recipe = Recipe.from_dict({**results[number].recipe, "epochs": ledger.config.epochs})
-            params = space.encode(Candidate(spec=space.spec(results[number].spec), recipe=recipe))
+            recipe = Recipe.from_dict({**result.recipe, "epochs": ledger.config.epochs})
+            encoded = space.encode(Candidate(spec=space.spec(result.spec), recipe=recipe))
         except SpecError:
             continue
-        if all(allows(d, params.get(name)) for name, d in ledger.distributions.items()):
-            ledger.study.enqueue_trial({name: params[name] for name in ledger.distributions})
+        params = {name: encoded.get(name) for name in ledger.distributions}
+        if params not in known and all(allows(d, params[name]) for name, d in ledger.distributions.items()):
+            ledger.study.enqueue_trial(params)
+            known.append(params)
             count += 1
-    return count
+    return f"warm start: {count or 'no further'} candidates from study {source.config.study}"
+
+
+def _proposed(ledger: SqlLedger) -> list[dict[str, Any]]:
+    """Hyperparameters of every trial of a study, enqueued ones among them."""
+    trials = ledger.study.get_trials(deepcopy=False)
+    return [trial.system_attrs.get("fixed_params", trial.params) for trial in trials]
 
 
 def _enqueue_baselines(ledger: SqlLedger, space: SearchSpace) -> list[str]:
@@ -316,7 +338,7 @@ def _enqueue_baselines(ledger: SqlLedger, space: SearchSpace) -> list[str]:
     config = ledger.config
     if not hasattr(space, "baselines"):
         return [f"baselines: space {space.name} has none"]
-    known = [trial.system_attrs.get("fixed_params", trial.params) for trial in ledger.study.get_trials(deepcopy=False)]
+    known = _proposed(ledger)
     enqueued, left_out = [], []
     for name, candidate in space.baselines(config.task, config.epochs, config.constraints).items():
         encoded = space.encode(candidate)
@@ -386,8 +408,8 @@ def study_precision(
     """The precision in which candidates of the space are trained faster, and what kept it from being found.
 
     On CPUs it is timed on this machine, with as many threads as a trial gets; on GPUs it is bf16 where this machine has
-    one that knows it. It is fp32 where nothing can be said: no such GPU here, or a candidate cannot be trained, which
-    does not stop a search, as its trial will say why.
+    one that knows it. It is fp32 where nothing can be said: no such GPU here, or a candidate of an own space cannot be
+    trained, which does not stop a search, as its trial will say why.
     """
     import torch
 
@@ -397,6 +419,7 @@ def study_precision(
     if device == "cuda" and not torch.cuda.is_available():
         return "fp32", ""
     few = dataclasses.replace(data, train=_first(data.train), validation=_first(data.validation))
+    images = DeviceData.of(few, task, torch.device(device))
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -405,8 +428,10 @@ def study_precision(
                 (space.build(candidate.spec, task), candidate.recipe)
                 for candidate in sampled(space, task, limits, TIMED_CANDIDATES, seed=0, epochs=epochs)
             ]
-        return faster_for(networks, task, DeviceData.of(few, task, torch.device(device)), steps=2), ""
-    except Exception as error:  # whatever an own space's networks raise, or too little memory
+        return faster_for(networks, task, images, steps=2), ""
+    except Exception as error:  # whatever an own space raises, or too little memory
+        if space.name in SPACES and not isinstance(error, MemoryError | torch.OutOfMemoryError):
+            raise
         return "fp32", f"precision: fp32, as candidates could not be timed ({type(error).__name__}: {error})"
     finally:
         torch.set_num_threads(before)
@@ -417,8 +442,13 @@ def _first(split: Split) -> Split:
 
 
 def _limited(constraints: tuple[Constraint, ...], request: SearchRequest) -> tuple[Constraint, ...]:
-    asked = {"params": request.max_params, "macs": request.max_macs}
-    return tuple(dataclasses.replace(c, upper=asked[c.name] or c.upper) for c in constraints)
+    """The limits, with those that were asked for in the place of the space's own, or beside them."""
+    limits = {limit.name: limit for limit in constraints}
+    if request.max_params is not None:
+        limits["params"] = Constraint(name="params", upper=request.max_params)
+    if request.max_macs is not None:
+        limits["macs"] = Constraint(name="macs", upper=request.max_macs)
+    return tuple(limits.values())
 
 
 def _path(text: str | None) -> Path | None:

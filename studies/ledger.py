@@ -783,14 +783,15 @@ class SqlLedger:
         record = self.trial(number)
         if record.values is None:
             raise StudyError(f"trial {number} of study {self.config.study!r} is not complete; see `studies show`")
-        return Measurement(
-            values=record.values,
-            probe=self.probe(number),
-            gates=tuple(record.gates or ()),
-            seconds=record.seconds or 0.0,
-            peak_memory=record.peak_memory or 0.0,
-            seed=record.seed or 0,
-        )
+        return _measurement(record, self.probe(number))
+
+    def measurements(self) -> dict[str, Measurement]:
+        """Digest -> the measurement of every COMPLETE trial, in one query."""
+        of_trial = and_(ProbeRecord.study_id == TrialRecord.study_id, ProbeRecord.number == TrialRecord.number)
+        query = select(TrialRecord, ProbeRecord).outerjoin(ProbeRecord, of_trial).where(self._complete())
+        with self.storage.session() as session:
+            rows = session.execute(query).all()
+        return {trial.digest or "": _measurement(trial, _curve(probe)) for trial, probe in rows}
 
     @_patient
     def confirmations(self) -> list[ConfirmedRun]:
@@ -873,14 +874,7 @@ class SqlLedger:
     def probe(self, number: int) -> ProbeCurve:
         """A trial's probe curve, to single precision; empty when it has none."""
         with self.storage.session() as session:
-            record = session.get(ProbeRecord, (self._id, number))
-        if record is None:
-            return ProbeCurve()
-        return ProbeCurve(
-            steps=tuple(np.frombuffer(record.steps, "<i4").tolist()),
-            denoise=tuple(np.frombuffer(record.denoise, "<f4").tolist()),
-            classify=tuple(np.frombuffer(record.classify, "<f4").tolist()),
-        )
+            return _curve(session.get(ProbeRecord, (self._id, number)))
 
     # Inside
 
@@ -1148,6 +1142,27 @@ def _loss(stored: float | None) -> float:
 def _storable(text: str) -> str:
     """Text as every database takes it: PostgreSQL refuses NUL, and no encoder takes a lone surrogate."""
     return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()
+
+
+def _measurement(trial: TrialRecord, probe: ProbeCurve) -> Measurement:
+    return Measurement(
+        values=trial.values or {},
+        probe=probe,
+        gates=tuple(trial.gates or ()),
+        seconds=trial.seconds or 0.0,
+        peak_memory=trial.peak_memory or 0.0,
+        seed=trial.seed or 0,
+    )
+
+
+def _curve(record: ProbeRecord | None) -> ProbeCurve:
+    if record is None:
+        return ProbeCurve()
+    return ProbeCurve(
+        steps=tuple(np.frombuffer(record.steps, "<i4").tolist()),
+        denoise=tuple(np.frombuffer(record.denoise, "<f4").tolist()),
+        classify=tuple(np.frombuffer(record.classify, "<f4").tolist()),
+    )
 
 
 def _probe_record(study_id: int, number: int, probe: ProbeCurve) -> ProbeRecord:

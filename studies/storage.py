@@ -181,6 +181,26 @@ def files_dir(url: URL | str | None, study: str) -> Path:
     return (Path("runs") if path is None else path.parent).resolve() / study
 
 
+def check_name(url: URL, name: str) -> None:
+    """Raises ConfigError for a name that no study can have, StudyError where its folder is another database's."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise ConfigError(
+            f"study name {name!r} is not valid; use 1 to 64 letters, digits, '.', '_' or '-', "
+            "beginning with a letter or digit"
+        )
+    if files_dir(url, name).is_file():
+        raise ConfigError(f"study name {name!r} is that of a file where the study keeps its weights; choose another")
+    _check_folder(url, files_dir(url, name), name)
+
+
+def is_missing(url: str | None) -> bool:
+    """Whether the storage is an SQLite file that `open_storage` would make."""
+    parsed = parse_url(url)
+    path = sqlite_path(parsed)
+    with _path_errors(parsed):
+        return path is not None and not path.exists() and (url is None or path.parent.is_dir())
+
+
 def claim_files(storage: Storage, study: str) -> Path:
     """A study's `files_dir`, for writing: it belongs to this database from now on.
 
@@ -191,7 +211,7 @@ def claim_files(storage: Storage, study: str) -> Path:
         StudyError: the folder is another database's. StorageError: it cannot be written.
     """
     folder = files_dir(storage.url, study)
-    _check_folder(storage, folder, study)
+    _check_folder(storage.url, folder, study)
     if not storage.in_memory:
         with _path_errors(storage.url):
             folder.mkdir(parents=True, exist_ok=True)
@@ -226,7 +246,7 @@ def create_study(
         ConfigError: the name is not valid.
         StudyError: a study of that name exists, or has its files where this one's would lie.
     """
-    _check_name(storage, config.study)
+    check_name(storage.url, config.study)
     exists = StudyError(f"study {config.study!r} exists already in {storage.masked}; choose another name")
     if has_study(storage, config.study):
         raise exists
@@ -551,19 +571,8 @@ def _create_tables(engine: Engine) -> None:
         session.add(MetaRecord(key="schema_version", value=str(SCHEMA_VERSION)))
 
 
-def _check_name(storage: Storage, name: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-        raise ConfigError(
-            f"study name {name!r} is not valid; use 1 to 64 letters, digits, '.', '_' or '-', "
-            "beginning with a letter or digit"
-        )
-    if files_dir(storage.url, name).is_file():
-        raise ConfigError(f"study name {name!r} is that of a file where the study keeps its weights; choose another")
-    _check_folder(storage, files_dir(storage.url, name), name)
-
-
-def _check_folder(storage: Storage, folder: Path, study: str) -> None:
-    if owner := _another_owner(storage.url, folder):
+def _check_folder(url: URL, folder: Path, study: str) -> None:
+    if owner := _another_owner(url, folder):
         raise StudyError(
             f"folder {folder} holds the files of study {study!r} of another database, {owner}; give another --study "
             f"name, or delete {folder / _OWNER} if that is this database's former name"

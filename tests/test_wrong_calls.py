@@ -215,6 +215,29 @@ def test_one_line_exit_2_and_nothing_changed(wrong: Path, run: Run, case: str) -
         assert [(s.name, s.counts.proposals) for s in list_studies(storage)] == [("small", 4)]
 
 
+FIRST = {
+    case: CASES[case] for case in ("objective", "objective twice", "study name", "folder missing", "one class")
+} | {
+    "subset": ([*NEW[:-1], "1000000"], "1000000"),
+    "precision": CASES["precision"],
+    "no objective": ([*NEW, "--noise", "none", "--objectives", "psnr"], "no objective is left"),
+    "warm start": ([*NEW, "--warm-start", "gone"], "no studies yet in sqlite:///runs/studies.db"),
+}
+
+
+@pytest.mark.parametrize("case", FIRST)
+def test_a_first_search_that_is_refused_leaves_no_database(
+    tmp_path: Path, run: Run, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, names = FIRST[case]
+    said = run(*arguments)
+    assert said.code == 2, said
+    assert names in said.err
+    assert len(said.err.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_port_in_use(wrong: Path, run: Run) -> None:
     port = (wrong / "port").read_text()
     said = run("dashboard", "--port", port)

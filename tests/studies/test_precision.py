@@ -15,7 +15,9 @@ import nas.fit
 from nas.errors import StudyError
 from nas.search import RunOptions
 from nas.training import TrainingData
-from nas.types import Recipe, StudyConfig, Task
+from nas.types import Constraint, Recipe, StudyConfig, Task
+from search_spaces import SPACES
+from studies import launch
 from studies.launch import TIMED_CANDIDATES, Search, SearchRequest, prepare
 
 
@@ -81,13 +83,40 @@ def test_limits_that_no_candidate_keeps_leave_fp32(tmp_path: Path) -> None:
     assert config(tmp_path, max_params=1).precision == "fp32"
 
 
-def test_candidates_that_cannot_be_timed_leave_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Own:
+    """A space that a user might bring; its candidates are those of `addunet`."""
+
+    name = "mine:space"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(SPACES["addunet"], name)
+
+    def limits(self, task: Task) -> tuple[Constraint, ...]:
+        return ()
+
+
+def test_candidates_of_an_own_space_that_cannot_be_timed_leave_fp32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*arguments: Any, **named: Any) -> str:
         raise RuntimeError("no layer like that")
 
     monkeypatch.setattr(nas.fit, "faster_for", broken)
+    monkeypatch.setattr(launch, "get_space", lambda name: Own() if ":" in name else SPACES[name])
     before = torch.get_num_threads()
-    search = made(tmp_path, cpus=3)
+    search = made(tmp_path, cpus=3, space="mine:space")
     assert search.ledger.config.precision == "fp32"
     assert "precision: fp32, as candidates could not be timed (RuntimeError: no layer like that)" in search.notes
     assert torch.get_num_threads() == before
+    with pytest.raises(RuntimeError, match="no layer like that"):  # in a space of the project it is a bug
+        made(tmp_path, study="other")
+    assert torch.get_num_threads() == before
+
+
+def test_a_limit_that_an_own_space_has_not_is_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "get_space", lambda name: Own())
+    asked = {"space": "mine:space", "precision": "fp32", "max_macs": 300_000}
+    assert config(tmp_path, **asked).constraints == (Constraint(name="macs", upper=300_000),)
+    assert config(tmp_path, **asked).constraints == (Constraint(name="macs", upper=300_000),)
+    with pytest.raises(StudyError, match=r"constraints: study has macs<=300000, asked for macs<=300000,params<=9"):
+        config(tmp_path, **asked, max_params=9)

@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from sqlalchemy import event
 from study_samples import make_measurement
 
 from nas.errors import StudyError
@@ -15,6 +17,7 @@ from nas.searcher import StudySearcher
 from nas.types import Candidate
 from search_spaces.unet.references import reference
 from studies.launch import Search, SearchRequest, prepare
+from studies.storage import open_study
 
 OPTIONS = RunOptions(trials=2)
 FRONT = {"unet": (21.0, 90.0), "addunet": (20.0, 97.0)}
@@ -87,3 +90,36 @@ def test_a_study_that_is_not_there_is_refused_before_anything_is_made(tmp_path: 
         prepared(tmp_path, warm_start="gone")
     with pytest.raises(StudyError, match="no study 'new'"):
         prepared(tmp_path, study="third", warm_start="new")
+
+
+def test_a_search_that_was_cut_off_while_it_enqueued_goes_on(
+    tmp_path: Path, source: dict[str, Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enqueue, enqueued = optuna.Study.enqueue_trial, []
+
+    def cut_off(study: optuna.Study, params: dict[str, Any]) -> None:
+        if enqueued:
+            raise KeyboardInterrupt
+        enqueued.append(params)
+        enqueue(study, params)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "enqueue_trial", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            prepared(tmp_path, warm_start="old")
+    assert "warm start: 1 candidates from study old" in prepared(tmp_path, warm_start="old").notes
+    search = prepared(tmp_path, warm_start="old")
+    assert search.notes == ("warm start: no further candidates from study old",)
+    assert search.ledger.counts().waiting == len(FRONT)
+    proposed(search, trials=2)
+    assert prepared(tmp_path, warm_start="old").ledger.counts().waiting == 0, "what was proposed is not enqueued again"
+
+
+def test_measurements_are_read_at_once(tmp_path: Path, source: dict[str, Candidate]) -> None:
+    with open_study("old", f"sqlite:///{tmp_path / 's.db'}") as ledger:
+        one_by_one = {result.digest: ledger.measurement(result.number) for result in ledger.results()}
+        statements: list[str] = []
+        event.listen(ledger.storage.engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
+        assert ledger.measurements() == one_by_one
+        assert len(one_by_one) == 3
+        assert len(statements) == 1

@@ -18,9 +18,9 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from optuna.artifacts.exceptions import ArtifactNotFound
 
 from nas.checkpoint import strip_path
-from nas.errors import ConfigError, SkipnasError
+from nas.errors import ConfigError
 from studies.notes import annotate
-from studies.storage import Storage, files_dir, list_studies, open_storage, open_study
+from studies.storage import Storage, StudySummary, files_dir, list_studies, open_storage, open_study
 
 log = logging.getLogger(__name__)
 
@@ -115,14 +115,11 @@ class Pictures:
 def _notes_kept(storage: Storage) -> Iterator[None]:
     """Writes notes at once, and again while the block runs, in the background."""
     stop = threading.Event()
+    noted: dict[str, StudySummary] = {}
 
     def keep() -> None:
         while True:
-            try:
-                for summary in list_studies(storage):
-                    annotate(open_study(summary.name, storage))
-            except SkipnasError as error:
-                log.warning("notes are not written: %s", error)
+            write_notes(storage, noted)
             if stop.wait(NOTES_SECONDS):
                 return
 
@@ -133,6 +130,27 @@ def _notes_kept(storage: Storage) -> Iterator[None]:
     finally:
         stop.set()
         thread.join(10)
+
+
+def write_notes(storage: Storage, noted: dict[str, StudySummary]) -> None:
+    """Writes the notes of every study that changed since it was `noted`. What goes wrong is told, and tried again.
+
+    A study that cannot be read must not keep the others from theirs, nor end the thread that this runs in.
+    """
+    try:
+        summaries = list_studies(storage)
+    except Exception as error:
+        log.warning("notes are not written: %s", error)
+        return
+    for summary in summaries:
+        if noted.get(summary.name) == summary:
+            continue
+        try:
+            annotate(open_study(summary.name, storage))
+        except Exception as error:
+            log.warning("notes of study %s are not written: %s", summary.name, error)
+        else:
+            noted[summary.name] = summary
 
 
 @contextlib.contextmanager

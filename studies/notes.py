@@ -6,13 +6,14 @@ Notes that are there already stay as they are: people write some of their own.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from optuna.storages._rdb import models as optuna_tables  # the schema, which Optuna versions; it has no public name
-from sqlalchemy import select
+from sqlalchemy import Table, select
 
 from studies.history import read_history
 from studies.plots import axis_value, front_3d
+from studies.records import insert_missing
 
 if TYPE_CHECKING:
     from studies.history import History, Trial
@@ -46,9 +47,9 @@ def annotate(ledger: SqlLedger) -> int:
             if trial.number in ids and f"{prefix}:note_ver" not in known:
                 new |= {f"{prefix}:note_ver": 1, f"{prefix}:note_str:0": trial_note(trial, history)}
                 count += 1
-        session.add_all(
-            attributes(study_id=study_id, key=key, value_json=json.dumps(value)) for key, value in new.items()
-        )
+        rows = [{"study_id": study_id, "key": key, "value_json": json.dumps(value)} for key, value in new.items()]
+        if rows:  # another dashboard may write them too
+            session.execute(insert_missing(session, cast(Table, attributes.__table__)), rows)
     figure = front_3d(history)
     if figure is not None:
         figure.update_layout(paper_bgcolor=None, plot_bgcolor=None, margin={"t": 30})

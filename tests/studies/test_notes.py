@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna_dashboard import get_note, save_note
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 from study_samples import Driver, make_measurement
 
 from nas.checkpoint import save_strip
+from studies import dashboard
 from studies.dashboard import Pictures
 from studies.ledger import SqlLedger
 from studies.notes import annotate
-from studies.storage import files_dir
+from studies.storage import Storage, StudySummary, files_dir
 
 
 def test_every_ended_trial_gets_a_note_once(ledger: SqlLedger, driver: Driver) -> None:
@@ -38,6 +43,58 @@ def test_what_people_wrote_stays(ledger: SqlLedger, driver: Driver) -> None:
     driver.complete()
     assert annotate(ledger) == 1
     assert get_note(ledger.study) == "mine"
+
+
+def test_studies_that_did_not_change_are_not_read_again_and_a_broken_one_keeps_none_from_its_notes(
+    storage: Storage,
+    new_study: Callable[..., SqlLedger],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    drivers = {name: Driver(new_study(name)) for name in ("a", "b", "c")}
+    read: list[str] = []
+    broken = {"b"}
+
+    def watched(ledger: SqlLedger) -> int:
+        read.append(ledger.config.study)
+        if ledger.config.study in broken:
+            raise IntegrityError("INSERT", None, Exception("not unique"))
+        return annotate(ledger)
+
+    monkeypatch.setattr(dashboard, "annotate", watched)
+    noted: dict[str, StudySummary] = {}
+
+    def again() -> list[str]:
+        read.clear()
+        dashboard.write_notes(storage, noted)
+        return read
+
+    assert again() == ["a", "b", "c"]
+    assert "notes of study b are not written" in caplog.text
+    assert get_note(drivers["c"].ledger.study) != ""
+    assert again() == ["b"]
+    broken.clear()
+    assert again() == ["b"]
+    assert again() == []
+    drivers["a"].reject(depth=1)
+    assert again() == ["a"]
+    drivers["c"].start()
+    assert again() == ["c"]
+    monkeypatch.setattr(dashboard, "list_studies", lambda _: 1 / 0)
+    assert again() == []
+    assert "notes are not written: division by zero" in caplog.text
+
+
+def test_notes_that_another_dashboard_wrote_meanwhile_stay(ledger: SqlLedger, driver: Driver) -> None:
+    driver.complete()
+    annotate(ledger)
+    before = get_note(ledger.study)
+    looks = Session.scalars
+    with patch.object(
+        Session, "scalars", lambda session, *query: () if "attributes" in str(query[0]) else looks(session, *query)
+    ):
+        assert annotate(ledger) == 1, "it saw none"
+    assert get_note(ledger.study) == before
 
 
 def test_a_picture_is_found_by_its_artifact(ledger: SqlLedger, driver: Driver, tmp_path: Path) -> None:

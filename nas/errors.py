@@ -37,6 +37,10 @@ class BundleError(SkipnasError):
     """An exported bundle is incomplete, damaged or of another version."""
 
 
+class NoStudiesError(StorageError):
+    """The storage is not there yet, or no study has been kept in it."""
+
+
 class ClusterError(SkipnasError):
     """Ray or its resources are not what the search needs."""
 

@@ -71,7 +71,7 @@ def resolve_objectives(
     """The objectives of a study, and a line for each that drops out because the task cannot have it.
 
     Raises:
-        ConfigError: an unknown or repeated name, or no objective left.
+        ConfigError: an unknown or repeated name, a cost without a limit, or no objective left.
     """
     for name in names:
         if name not in KINDS:
@@ -81,6 +81,10 @@ def resolve_objectives(
     reasons = {name: KINDS[name].missing(task) for name in names}
     notes = [f"objective {name} drops out: {reason}" for name, reason in reasons.items() if reason]
     limits: dict[str, int] = {c.name: c.upper for c in constraints}
+    for name in {"params", "macs"}.intersection(names) - limits.keys():
+        raise ConfigError(
+            f"objective {name!r} needs a limit as its reference, and the space has none; give --max-{name}"
+        )
     objectives = tuple(
         Objective(
             name=name,

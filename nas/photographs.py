@@ -22,7 +22,7 @@ from nas.augmentation import Augmentation
 from nas.data import noise_seed, parse_source, split_photographs, to_float
 from nas.errors import ConfigError, DataError
 from nas.noise import Noise
-from nas.sources import TRAIN, VALIDATION
+from nas.sources import TRAIN, VALIDATION, evenly
 from nas.training import PROBE_IMAGES, Judged, moved, trivial_loss, with_noise
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Patches:
         if subset is not None:
             if not 1 <= subset <= len(chosen):
                 raise ConfigError(f"subset {subset}: must be 1 to {len(chosen)}, the photographs for training")
-            chosen = _evenly(chosen, subset)
+            chosen = evenly(chosen, subset)
         sizes = {index: photographs.shapes[index][:2] for index in chosen}
         self.chosen = [index for index, size in sizes.items() if min(size) >= patch]
         if not self.chosen:
@@ -187,7 +187,7 @@ class Patches:
     def _centres(self) -> Iterator[list[NDArray[np.uint8]]]:
         """Batches of the middles of validation photographs, of one shape each."""
         by_shape: dict[tuple[int, ...], list[NDArray[np.uint8]]] = {}
-        for index in _evenly(self.photographs.of(VALIDATION), MOST_JUDGED):
+        for index in evenly(self.photographs.of(VALIDATION), MOST_JUDGED):
             photograph = self.photographs[index]
             height, width = (min(JUDGED_SIDE, side) for side in photograph.shape[:2])
             top, left = ((side - kept) // 2 for side, kept in zip(photograph.shape, (height, width), strict=False))
@@ -204,8 +204,3 @@ def _images(photographs: Sequence[NDArray[np.uint8]], device: torch.device = CPU
     if device.type == "cuda":
         batch = batch.pin_memory().to(device, non_blocking=True)
     return to_float(batch.permute(0, 3, 1, 2).contiguous())
-
-
-def _evenly(items: Sequence[int], count: int) -> list[int]:
-    """At most `count` of the items, spread evenly."""
-    return [items[i] for i in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]

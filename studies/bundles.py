@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.bundle import ARCHITECTURE, Bundle
 from nas.bundle import open_bundle as _open_bundle
-from nas.errors import BundleError, ConfigError, StudyError
+from nas.errors import BundleError, ConfigError
 from nas.types import Candidate, Recipe, Spec, Task
 from search_spaces import get_space, known_space
 from studies.best import choose

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from nas.errors import SkipnasError, StorageError
+from nas.errors import NoStudiesError, SkipnasError, StorageError
 
 if TYPE_CHECKING:
     from studies.storage import Storage
@@ -123,7 +123,7 @@ def _storage(url: str | None) -> Iterator[Finding]:
                     words += [] if url is None else ["--storage", storage.masked]
                     yield from _unfinished(storage, summary.name, shlex.join(words))
     except SkipnasError as error:
-        missing = "no studies" in str(error)
+        missing = isinstance(error, NoStudiesError)
         yield Finding(subject="storage", state="note" if missing else "bad", text=str(error))
 
 

@@ -1156,13 +1156,7 @@ def _measurement(trial: TrialRecord, probe: ProbeCurve) -> Measurement:
 
 
 def _curve(record: ProbeRecord | None) -> ProbeCurve:
-    if record is None:
-        return ProbeCurve()
-    return ProbeCurve(
-        steps=tuple(np.frombuffer(record.steps, "<i4").tolist()),
-        denoise=tuple(np.frombuffer(record.denoise, "<f4").tolist()),
-        classify=tuple(np.frombuffer(record.classify, "<f4").tolist()),
-    )
+    return ProbeCurve() if record is None else record.curve
 
 
 def _probe_record(study_id: int, number: int, probe: ProbeCurve) -> ProbeRecord:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, cast
 from optuna.storages._rdb import models as optuna_tables  # the schema, which Optuna versions; it has no public name
 from sqlalchemy import Table, select
 
-from studies.history import read_history
-from studies.plots import axis_value, front_3d
+from studies.history import axis_value, read_history
+from studies.plots import front_3d
 from studies.records import insert_missing
 
 if TYPE_CHECKING:

@@ -19,7 +19,6 @@ from nas.pareto import hypervolume
 from nas.stability import running_median, spiking, task_stability
 from nas.types import Objective
 from studies.history import FEWEST_FOR_IMPORTANCE, History, Trial
-from studies.history import axis_value as axis_value
 
 if TYPE_CHECKING:
     from nas.confirm import Confirmed

@@ -33,7 +33,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from nas.checkpoint import drop_all, write_whole
-from nas.errors import ConfigError, StorageError, StudyError
+from nas.errors import ConfigError, NoStudiesError, StorageError, StudyError
 from nas.types import Constraint, Counts, Objective, StudyConfig
 from studies.leases import live_drivers
 from studies.ledger import SqlLedger, count_trials
@@ -477,8 +477,8 @@ def _path_errors(url: URL) -> Iterator[None]:
         ) from None
 
 
-def _no_studies(url: URL) -> StorageError:
-    return StorageError(f"no studies yet in {masked(url)}; run `skipnas search` first or name another --storage")
+def _no_studies(url: URL) -> NoStudiesError:
+    return NoStudiesError(f"no studies yet in {masked(url)}; run `skipnas search` first or name another --storage")
 
 
 def _engine_options(url: URL) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def test_a_filled_study_is_one_that_a_search_could_have_left(tmp_path: Path) -> 
 def test_quality_of_a_short_run_grows_with_trials() -> None:
     ours = sampling.search_ours("random", 6, 0)
     theirs = sampling.search_optuna(6, 0)
-    assert ours == sorted(ours)
-    assert theirs == sorted(theirs)
+    for volumes in (ours, theirs):
+        assert volumes == pytest.approx(sorted(volumes))  # rounding is of the order of points
     assert 0 < ours[-1] < 1
     assert sampling.search_ours("random", 6, 0) == ours

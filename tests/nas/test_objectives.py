@@ -65,3 +65,9 @@ def test_refusals(names: tuple[str, ...], message: str) -> None:
     task = dataclasses.replace(TASK, noise="none", classes=0) if names == ("stability",) else TASK
     with pytest.raises(ConfigError, match=message):
         resolve_objectives(names, task, BASELINE, LIMITS)
+
+
+def test_a_cost_without_a_limit_has_no_reference() -> None:
+    with pytest.raises(ConfigError, match="objective 'macs' needs a limit as its reference, .* give --max-macs"):
+        resolve_objectives(("psnr", "macs"), TASK, BASELINE, LIMITS[:1])
+    assert resolve_objectives(("psnr", "params"), TASK, BASELINE, LIMITS[:1])[0][1].reference == 2_000_000

@@ -137,7 +137,7 @@ def test_surgery_is_the_published_one() -> None:
         ("optimizer", "adam", "recipe: optimizer is 'adam'; choose one of adamw, sgd"),
         ("balancing", "none", "recipe: balancing is 'none'; choose one of fixed, uncertainty, surgery"),
         ("sharing_rate", -1.0, "recipe: sharing_rate is -1.0, must be at least 0"),
-        ("epochs", "3", "recipe: epochs is '3', must be a finite number"),
+        ("epochs", "3", "recipe: epochs is '3', must be a whole number"),
     ],
 )
 def test_a_recipe_outside_its_rule_is_refused(field: str, value: Any, message: str) -> None:

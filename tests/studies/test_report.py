@@ -323,7 +323,7 @@ def test_the_page_names_no_folders_and_the_reference_point_of_its_objectives(new
     page = page_of(ledger)
     assert "/home/someone" not in page
     assert "&quot;data&quot;: &quot;images:photographs&quot;" in page
-    told = "the noisy input's PSNR, the limit of parameters and a latency of 1000.00"
+    told = "the noisy input's PSNR, the limit of parameters and a latency of 1000.000"
     assert f"The reference point is {told}.</p>" in page
 
 

@@ -97,7 +97,12 @@ def load_weights(network: nn.Module, folder: Path, number: int, digest: str) -> 
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
         if stored == digest:
             network.load_state_dict(tensors)
-    except (SafetensorError, RuntimeError, OSError) as error:
+    except RuntimeError:  # torch's, for other names and shapes
+        raise StudyError(
+            f"weights at {path} are of another network than trial {number}; put back those of the search, or pick "
+            "another trial"
+        ) from None
+    except (SafetensorError, OSError) as error:
         raise StudyError(
             f"weights of trial {number} cannot be read from {path} ({str(error).partition(chr(10))[0]}); "
             "restore the file, or confirm and export another trial"

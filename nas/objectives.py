@@ -82,9 +82,7 @@ def resolve_objectives(
     notes = [f"objective {name} drops out: {reason}" for name, reason in reasons.items() if reason]
     limits: dict[str, int] = {c.name: c.upper for c in constraints}
     for name in {"params", "macs"}.intersection(names) - limits.keys():
-        raise ConfigError(
-            f"objective {name!r} needs a limit as its reference, and the space has none; give --max-{name}"
-        )
+        raise ConfigError(f"objective {name!r} needs a limit as its reference, the space has none; give --max-{name}")
     objectives = tuple(
         Objective(
             name=name,

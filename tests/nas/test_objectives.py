@@ -68,6 +68,6 @@ def test_refusals(names: tuple[str, ...], message: str) -> None:
 
 
 def test_a_cost_without_a_limit_has_no_reference() -> None:
-    with pytest.raises(ConfigError, match="objective 'macs' needs a limit as its reference, .* give --max-macs"):
+    with pytest.raises(ConfigError, match=r"objective 'macs' needs a limit as its reference, .* give --max-macs"):
         resolve_objectives(("psnr", "macs"), TASK, BASELINE, LIMITS[:1])
     assert resolve_objectives(("psnr", "params"), TASK, BASELINE, LIMITS[:1])[0][1].reference == 2_000_000

@@ -276,7 +276,8 @@ def test_the_command_of_a_study_holds_no_password(storage: Storage, given: str, 
     ledger = open_study("first", storage)
     assert ledger.command == masked_command(command)
     annotate(ledger)
-    shown = [ledger.command, str(study_facts(ledger)), *study_lines(ledger), get_note(ledger.study)]
+    facts = study_facts(ledger)
+    shown = [ledger.command, str(facts), *study_lines(ledger, facts), get_note(ledger.study)]
     shown += [str(summary_facts(summary)) for summary in list_studies(storage)]
     write_report(ledger, Path("report.html"))
     assert SECRET not in "".join([*shown, Path("report.html").read_text()])

@@ -101,8 +101,12 @@ def search(
         str | None, typer.Option(metavar="STUDY", help="Begin with the front of another study of this storage.")
     ] = None,
     baselines: Annotated[
-        bool, typer.Option("--baselines", help="Begin with the networks of the papers that lie in the space.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            help="Begin with the networks of the papers that lie in the space. "
+            "Default: in a new study, if they are at most half of its trials."
+        ),
+    ] = None,
     trial_timeout: Annotated[str | None, typer.Option(help="Fail a trial that takes longer, e.g. 20m.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search. Default: 0.")] = None,
     storage: Storage = None,

@@ -60,7 +60,7 @@ class SearchRequest:
     within_rank: str | None = None
     precision: str | None = None
     warm_start: str | None = None
-    baselines: bool = False
+    baselines: bool | None = None
     storage: str | None = None
     command: str = ""
 
@@ -132,19 +132,23 @@ def prepare(request: SearchRequest, options: RunOptions) -> Search:
     draft = _draft(request, options, name, None) if not warm and is_missing(request.storage) else None
     storage = open_storage(request.storage, must_exist=warm)
     source = None if request.warm_start is None else open_study(request.warm_start, storage)
-    if has_study(storage, name):
-        search = _resume(request, open_study(name, storage), source)
-    else:
+    created = not has_study(storage, name)
+    if created:
         draft = draft or _draft(request, options, name, source)
         try:
             search = _create(request, draft, storage, source)
         except StudyError:
             if not has_study(storage, name):
                 raise
-            search = _resume(request, open_study(name, storage), source)  # another search made it meanwhile
-    if not request.baselines:
-        return search
-    return dataclasses.replace(search, notes=(*search.notes, *_enqueue_baselines(search.ledger, search.space)))
+            created = False  # another search made it meanwhile
+    if not created:
+        search = _resume(request, open_study(name, storage), source)
+    lines: list[str] = []
+    if request.baselines:
+        lines = _enqueue_baselines(search.ledger, search.space)
+    elif request.baselines is None and created and not warm and hasattr(search.space, "baselines"):
+        lines = _enqueue_baselines(search.ledger, search.space, most=options.trials // 2)[:1]
+    return dataclasses.replace(search, notes=(*search.notes, *lines))
 
 
 def default_name(request: SearchRequest) -> str:
@@ -333,13 +337,18 @@ def _proposed(ledger: SqlLedger) -> list[dict[str, Any]]:
     return [trial.system_attrs.get("fixed_params", trial.params) for trial in trials]
 
 
-def _enqueue_baselines(ledger: SqlLedger, space: SearchSpace) -> list[str]:
-    """Enqueues the space's reference networks, those that the study does not hold yet; lines that say which."""
+def _enqueue_baselines(ledger: SqlLedger, space: SearchSpace, most: int | None = None) -> list[str]:
+    """Enqueues the space's reference networks, those that the study does not hold yet; lines that say which.
+
+    Args:
+        most: with more of them none is enqueued, and nothing said.
+    """
     config = ledger.config
     if not hasattr(space, "baselines"):
         return [f"baselines: space {space.name} has none"]
     known = _proposed(ledger)
-    enqueued, left_out = [], []
+    enqueued: dict[str, dict[str, Any]] = {}
+    left_out = []
     for name, candidate in space.baselines(config.task, config.epochs, config.constraints).items():
         encoded = space.encode(candidate)
         params = {gene: encoded.get(gene) for gene in ledger.distributions}
@@ -353,9 +362,12 @@ def _enqueue_baselines(ledger: SqlLedger, space: SearchSpace) -> list[str]:
         elif over:
             left_out.append(f"{name} (over the limit of {over[0]})")
         elif params not in known:
-            ledger.study.enqueue_trial(params, user_attrs={"baseline": name})
             known.append(params)
-            enqueued.append(name)
+            enqueued[name] = params
+    if most is not None and len(enqueued) > most:
+        return []
+    for name, params in enqueued.items():
+        ledger.study.enqueue_trial(params, user_attrs={"baseline": name})
     lines = [f"baselines: {', '.join(enqueued)}" if enqueued else "baselines: none that the study does not hold"]
     return [*lines, *([f"left out: {', '.join(left_out)}"] if left_out else [])]
 

@@ -52,6 +52,20 @@ def test_they_are_enqueued_only_once(tmp_path: Path) -> None:
     assert again.notes[0] == "baselines: none that the study does not hold"
 
 
+def test_a_new_study_of_enough_trials_begins_with_them_unless_told_otherwise(tmp_path: Path) -> None:
+    def begun(name: str, trials: int, **asked: Any) -> Search:
+        storage = f"sqlite:///{tmp_path / 's.db'}"
+        return prepare(SearchRequest(study=name, storage=storage, epochs=3, **asked), RunOptions(trials=trials))
+
+    search = begun("a", 24)
+    assert len(waiting(search)) == 12
+    assert search.notes == (f"baselines: {', '.join(waiting(search))}",)
+    assert waiting(begun("b", 23)) == waiting(begun("c", 24, baselines=False)) == []
+    assert waiting(begun("b", 24)) == [], "it is not new any more"
+    assert len(waiting(begun("b", 4, baselines=True))) == 12
+    assert waiting(begun("d", 100, warm_start="a")) == []
+
+
 def test_what_a_smaller_space_or_a_limit_leaves_out_is_said(tmp_path: Path) -> None:
     search = prepared(tmp_path, space="multi_resnet", max_params=8_000)
     assert waiting(search) == ["multi-resnet-none-added"]

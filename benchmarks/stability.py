@@ -196,6 +196,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Trains what is missing, then prints the tables. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stability", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few networks, epochs and seeds, to see that it runs")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="at the base rate, at least 2 (default: 5)")
+    parser.add_argument("--factors", type=float, nargs="*", default=FACTORS, help="of the base rate, beside 1")
     parser.add_argument("--results", type=Path, help=f"finished runs, one a line (default: {FILE})")
     parser.add_argument("--no-training", action="store_true", help="only the tables, from the runs that there are")
     options = parser.parse_args(arguments)
@@ -204,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = (
         jobs(QUICK, seeds=range(3), factors=FACTORS[-1:], only=(*CONTROLLED, "plain none", "residual none"))
         if options.quick
-        else jobs(SETTING, seeds=SEEDS, factors=FACTORS)
+        else jobs(SETTING, seeds=range(options.seeds), factors=options.factors)
     )
     if not options.no_training:
         todo = runs.missing(plan, path)

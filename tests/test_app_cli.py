@@ -292,7 +292,7 @@ def test_ctrl_c_stops_a_search_and_says_how_to_go_on(tmp_path: Path) -> None:
     try:
         wait_until(lambda: has_trials(tmp_path / "runs" / "studies.db"))
         search.send_signal(signal.SIGINT)
-        _, rest = search.communicate(timeout=60)
+        _, rest = search.communicate(timeout=120)
     finally:
         search.kill()
     assert search.returncode == 0

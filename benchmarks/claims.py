@@ -509,8 +509,8 @@ def _table(results: Results, names: Sequence[str]) -> list[str]:
             "",
             f"{setting.name}:",
             "",
-            "| network | parameters | MACs | runs | diverged | PSNR (dB) | accuracy (%) | stability | s per run |",
-            "|---|---|---|---|---|---|---|---|---|",
+            "| network | parameters | MACs | runs | diverged | PSNR (dB) | accuracy (%) | stability |",
+            "|---|---|---|---|---|---|---|---|",
         ]
         for name in names:
             found = results.runs(name, setting)
@@ -518,7 +518,6 @@ def _table(results: Results, names: Sequence[str]) -> list[str]:
                 continue
             first = next(iter(found.values()))
             diverged = sum("diverged" in run for run in found.values())
-            seconds = mean_interval([float(run["seconds"]) for run in found.values()]).mean
             figures = []
             for metric, digits in (("psnr", 2), ("accuracy", 2), ("stability", 3)):
                 values = list(results.values(name, setting, metric).values())
@@ -526,7 +525,7 @@ def _table(results: Results, names: Sequence[str]) -> list[str]:
                 figures.append(_interval(mean_interval(values), digits) if measured else "-")
             lines.append(
                 f"| {name} | {int(first['params']):,} | {int(first['macs']):,} | {len(found)} | {diverged} "
-                f"| {' | '.join(figures)} | {seconds:.1f} |"
+                f"| {' | '.join(figures)} |"
             )
     return lines
 

@@ -40,6 +40,7 @@ class Trial:
         last: of a pruned trial: what its last validated epoch showed, by objective.
         same_as: of a duplicate: the trial that has its candidate.
         hyperparameters: as the sampler drew them.
+        reference: name of the network of the papers that it is, if it was enqueued as one; else empty.
         order: place of its end among the study's events; None while it has not ended.
     """
 
@@ -51,6 +52,7 @@ class Trial:
     spec: Mapping[str, Any]
     recipe: Mapping[str, Any]
     hyperparameters: Mapping[str, Any]
+    reference: str
     values: Mapping[str, float]
     last: Mapping[str, float]
     same_as: int | None
@@ -156,6 +158,8 @@ class History:
 def describe_trial(trial: Trial, objectives: Sequence[Objective], width: int = 56) -> str:
     """A trial for hovering: outcome, values, cost, and the spec in lines of `width`."""
     head = f"<b>trial {trial.number}</b> · {trial.outcome.replace('_', ' ')}"
+    if trial.reference:
+        head += f" · {trial.reference}"
     if trial.reason:
         head += f" ({trial.reason.replace('_', ' ')}, {trial.epochs_done} epochs)"
     values = trial.values or trial.last
@@ -200,6 +204,7 @@ def read_history(ledger: SqlLedger) -> History:
                 spec=record.spec or {},
                 recipe=record.recipe or {},
                 hyperparameters=asked[record.number].params if record.number in asked else {},
+                reference=asked[record.number].user_attrs.get("baseline", "") if record.number in asked else "",
                 values=record.values or {},
                 last={} if reason == "" else _last(rows, config.objectives, record.params, record.macs),
                 same_as=first.get(record.digest or "") if reason == "duplicate" else None,

@@ -251,8 +251,9 @@ def _front_table(history: History) -> str:
         cells = "".join(f'<td class="n">{_figure(o.name, t.values[o.name])}</td>' for o in objectives)
         cells += "".join(f'<td class="n">{_figure(name, t.values[name])}</td>' for name in costs if name in t.values)
         mark = " ← knee" if t.number == history.knee else ""
+        name = f" ({escape(t.reference)})" if t.reference else ""
         chosen = ' class="chosen"' if mark else ""
-        rows.append(f'<tr{chosen}><td><a href="#trial-{t.number}">trial {t.number}</a>{mark}</td>{cells}</tr>')
+        rows.append(f'<tr{chosen}><td><a href="#trial-{t.number}">trial {t.number}</a>{name}{mark}</td>{cells}</tr>')
     reference = "".join(f'<td class="n">{_figure(o.name, o.reference)}</td>' for o in objectives)
     rows.append(
         f'<tr class="dim"><td>reference point</td>{reference}{"<td></td>" * len(costs)}</tr>'

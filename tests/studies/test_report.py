@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sqlalchemy import event
-from study_samples import COST, Driver, make_candidate, make_measurement, row
+from study_samples import COST, DISTRIBUTIONS, Driver, make_candidate, make_measurement, row
 
 import studies.history
 import studies.plots
@@ -435,3 +435,15 @@ def test_data_frames(three: SqlLedger) -> None:
     assert len(epochs) == 6
     assert epochs.groupby("number")["psnr"].last().tolist() == [20.0, 18.0, 17.0]
     assert all(plot.figure is not None or plot.lacks for plot in all_plots(history))
+
+
+def test_a_network_of_the_papers_is_called_by_its_name(three: SqlLedger) -> None:
+    attributes = {"baseline": "unet++"}
+    three.study.enqueue_trial({"depth": 4, "fusion": "add", "learning_rate": 1e-3}, user_attrs=attributes)
+    number = three.study.ask(DISTRIBUTIONS).number
+    assert three.start(number, make_candidate(77), COST, "")
+    three.complete(number, make_measurement(99.0, accuracy=99.0, stability=0.99))
+    page = page_of(three)
+    assert f'<a href="#trial-{number}">trial {number}</a> (unet++) ← knee' in page
+    assert page.count("</a> (") == 1
+    assert f"<b>trial {number}</b> · front · unet++<br>" in read_history(three).hover[number]

@@ -284,10 +284,11 @@ def test_workers_are_busy_with_epochs_of_this_search_alone(monkeypatch: pytest.M
 def test_an_interrupt_stops_cleanly(make: Any, tmp_path: Path) -> None:
     search = make(ToySpace(faults=("slow",), scratch=str(tmp_path)), epochs=1000)
     search.when_running = lambda: os.kill(os.getpid(), signal.SIGINT)
+    before = signal.getsignal(signal.SIGINT)
     outcome = search.run(2)
     assert outcome.reason == "interrupted"
     assert set(search.states()) == {"RUNNING"}
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_nobody_hears_of_tune_s_state_when_a_copy_of_it_fails(
@@ -315,11 +316,12 @@ def test_a_second_interrupt_ends_the_search_the_hard_way(make: Any, tmp_path: Pa
         os.kill(os.getpid(), signal.SIGINT)
 
     search.when_running = twice
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         search.run(2)
     assert set(search.states()) == {"RUNNING"}
     assert all(trial.driver is None for trial in search.ledger.unfinished()), "they are anyone's to go on with"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @contextmanager

@@ -45,7 +45,7 @@ TRIALS = 5000
 LARGE = 10_000
 PROPOSALS = 20
 GOAL_MS, GOAL_OPEN, GOAL_BEST = 100.0, 5.0, 2.0
-QUALITY_TRIALS = 300
+QUALITY_TRIALS = 90
 SEEDS = 10
 SPACE = WorkingSpace()
 MAXIMIZE = [objective.direction == "maximize" for objective in OBJECTIVES]

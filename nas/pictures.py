@@ -116,9 +116,9 @@ def _decoding(path: Path) -> Iterator[None]:
         most = 2 * (PIL.Image.MAX_IMAGE_PIXELS or 0)
         raise _refusal(path, f"is too large, at most {most} pixels are read; cut it") from None
     except OSError as error:
-        raise _refusal(path, f"cannot be read ({in_short(error)}); repair it or leave it out") from None
+        raise _refusal(path, f"cannot be read ({in_short(error)}); repair it or leave it out") from error
     except Exception as error:
-        raise _refusal(path, f"is damaged ({in_short(error)}); repair it or leave it out") from None
+        raise _refusal(path, f"is damaged ({in_short(error)}); repair it or leave it out") from error
 
 
 def _read(path: Path) -> Picture:

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 
 from nas.errors import ConfigError
 from nas.pareto import Array, best_subset
-from nas.types import Objective
+from nas.types import Objective, digest_of
 
 TRIES = 20
 """Draws of the sampler before plain random ones take over, for as many tries again."""
@@ -328,8 +328,10 @@ class NovelSampler(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Never reached, as every hyperparameter is drawn above."""
-        raise NotImplementedError(param_name)
+        """A hyperparameter that the space does not have, asked for by somebody else: at random, each for itself."""
+        seed = np.random.SeedSequence((self._seed, trial.number, int(digest_of(param_name), 16)))
+        sampler = RandomSampler(int(seed.generate_state(1)[0]))
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def _trial_seed(self, trial: FrozenTrial) -> int:
         return int(np.random.SeedSequence((self._seed, trial.number)).generate_state(1)[0])

@@ -18,7 +18,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from optuna.artifacts.exceptions import ArtifactNotFound
 
 from nas.checkpoint import strip_path
-from nas.errors import ConfigError
+from nas.errors import ConfigError, SkipnasError
 from studies.notes import annotate
 from studies.storage import Storage, StudySummary, files_dir, list_studies, open_storage, open_study
 
@@ -140,7 +140,7 @@ def write_notes(storage: Storage, noted: dict[str, StudySummary]) -> None:
     try:
         summaries = list_studies(storage)
     except Exception as error:
-        log.warning("notes are not written: %s", error)
+        log.warning("notes are not written: %s", error, exc_info=not isinstance(error, SkipnasError))
         return
     for summary in summaries:
         if noted.get(summary.name) == summary:
@@ -148,7 +148,8 @@ def write_notes(storage: Storage, noted: dict[str, StudySummary]) -> None:
         try:
             annotate(open_study(summary.name, storage))
         except Exception as error:
-            log.warning("notes of study %s are not written: %s", summary.name, error)
+            told = not isinstance(error, SkipnasError)  # a bug shows where it is
+            log.warning("notes of study %s are not written: %s", summary.name, error, exc_info=told)
         else:
             noted[summary.name] = summary
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.data import Dataset, Split, load, majority_accuracy, parse_source
-from nas.errors import ClusterError, ConfigError, SpecError, StudyError
+from nas.errors import ClusterError, ConfigError, SpecError, StudyError, is_out_of_memory
 from nas.noise import parse_noise
 from nas.objectives import DEFAULT, Baseline, resolve_objectives
 from nas.pareto import WITHIN_RANK
@@ -442,7 +442,7 @@ def study_precision(
             ]
         return faster_for(networks, task, images, steps=2), ""
     except Exception as error:  # whatever an own space raises, or too little memory
-        if space.name in SPACES and not isinstance(error, MemoryError | torch.OutOfMemoryError):
+        if space.name in SPACES and not is_out_of_memory(error):
             raise
         return "fp32", f"precision: fp32, as candidates could not be timed ({type(error).__name__}: {error})"
     finally:

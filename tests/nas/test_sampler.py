@@ -221,3 +221,18 @@ def test_an_objective_that_is_known_at_the_end_alone_ranks_what_has_ended() -> N
     assert best_judged({**stopped, **ended}, 2, objectives) == [30, 31]
     assert best_judged({**stopped, **ended}, 12, objectives)[-2:] == [19, 18]
     assert best_judged(dict.fromkeys(range(20), (3, (np.nan,))), 3, objectives[1:]) == []
+
+
+def test_what_is_not_of_the_space_is_drawn_at_random_and_the_same_again() -> None:
+    study = optuna.create_study()
+    sampler = NovelSampler("tpe", 0, SQUARE, Pairs(), [], lambda params: True)
+    other = FloatDistribution(0.0, 1.0)
+
+    def draw(number: int, name: str) -> float:
+        trial = optuna.trial.create_trial(value=0.0)
+        trial.number = number
+        return float(sampler.sample_independent(study, trial, name, other))
+
+    drawn = [draw(number, name) for number in range(3) for name in "xy"]
+    assert drawn == [draw(number, name) for number in range(3) for name in "xy"]
+    assert len(set(drawn)) == 6

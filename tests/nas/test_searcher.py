@@ -21,9 +21,8 @@ NAMES = ("psnr", "accuracy", "stability")
 SPACE = ToySpace()
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[SqlLedger]:
-    config = StudyConfig(
+def toy_config(space: ToySpace, objectives: tuple[Objective, ...], sampler: str) -> StudyConfig:
+    return StudyConfig(
         study="toy",
         space="toy",
         space_version=1,
@@ -31,11 +30,17 @@ def ledger(tmp_path: Path) -> Iterator[SqlLedger]:
         fingerprint="f" * 16,
         task=TASK,
         epochs=9,
-        objectives=tuple(Objective(name=n, direction="maximize", unit="", reference=0.0) for n in NAMES),
-        constraints=SPACE.limits(TASK),
-        sampler="random",
+        objectives=objectives,
+        constraints=space.limits(TASK),
+        sampler=sampler,
         early_stopping=True,
     )
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[SqlLedger]:
+    objectives = tuple(Objective(name=n, direction="maximize", unit="", reference=0.0) for n in NAMES)
+    config = toy_config(SPACE, objectives, "random")
     with open_storage(f"sqlite:///{tmp_path / 'studies.db'}") as storage:
         yield create_study(storage, config, SPACE.distributions(TASK), {}, "test")
 
@@ -159,22 +164,11 @@ def test_a_candidate_that_is_excellent_at_first_and_poor_at_the_end_is_on_no_fro
 def test_latency_is_learned_from_though_no_rung_knows_it(tmp_path: Path) -> None:
     """Width w has the same PSNR and takes w ms, so the narrow ones are good: those that have ended tell it."""
     space = ToySpace(widths=400)
-    config = StudyConfig(
-        study="toy",
-        space="toy",
-        space_version=1,
-        data="digits",
-        fingerprint="f" * 16,
-        task=TASK,
-        epochs=9,
-        objectives=(
-            Objective(name="psnr", direction="maximize", unit="dB", reference=0.0),
-            Objective(name="latency", direction="minimize", unit="ms", reference=999.0),
-        ),
-        constraints=space.limits(TASK),
-        sampler="tpe",
-        early_stopping=True,
+    objectives = (
+        Objective(name="psnr", direction="maximize", unit="dB", reference=0.0),
+        Objective(name="latency", direction="minimize", unit="ms", reference=999.0),
     )
+    config = toy_config(space, objectives, "tpe")
     widths = []
     with open_storage(f"sqlite:///{tmp_path / 'studies.db'}") as storage:
         ledger = create_study(storage, config, space.distributions(TASK), {}, "test")

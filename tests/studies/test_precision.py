@@ -113,6 +113,19 @@ def test_candidates_of_an_own_space_that_cannot_be_timed_leave_fp32(
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_too_little_memory_for_the_timing_leaves_fp32_in_any_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def scarce(*arguments: Any, **named: Any) -> str:
+        raise error
+
+    monkeypatch.setattr(nas.fit, "faster_for", scarce)
+    search = made(tmp_path)
+    assert search.ledger.config.precision == "fp32"
+    assert any("candidates could not be timed" in note for note in search.notes)
+
+
 def test_a_limit_that_an_own_space_has_not_is_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "get_space", lambda name: Own())
     asked = {"space": "mine:space", "precision": "fp32", "max_macs": 300_000}

@@ -69,6 +69,9 @@ log = logging.getLogger(__name__)
 PATIENCE_SECONDS = 60.0
 """For this long a driver waits for a database that is gone before it gives up."""
 
+RETRY_SECONDS = 1.0
+"""Between its tries."""
+
 SHARE = 32
 """A driver that reserves places ahead takes at most one of so many that are free, so that others find some too."""
 
@@ -155,7 +158,7 @@ def _patient(method: Callable[Concatenate[SqlLedger, P], T]) -> Callable[Concate
                 gone = isinstance(cause, OperationalError | InterfaceError)
                 if self._lease is None or not gone or time.monotonic() > deadline:
                     raise
-                time.sleep(min(1.0, PATIENCE_SECONDS / 10))
+                time.sleep(RETRY_SECONDS)
 
     return call
 

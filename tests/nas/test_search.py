@@ -363,6 +363,7 @@ def test_a_database_that_stays_away_ends_the_search_which_goes_on_later(
     (tmp_path / "fast").touch()
     with gone(search) as begin, monkeypatch.context() as patch:
         patch.setattr(ledger_module, "PATIENCE_SECONDS", 0.5)
+        patch.setattr(ledger_module, "RETRY_SECONDS", 0.05)
         search.when_running = lambda: begin(5.0)
         with pytest.raises(StorageError, match="server is gone"):
             search.run(4)

@@ -506,6 +506,7 @@ def test_patience_ends(ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch) -> No
     with away(ledger, 0.2), pytest.raises(StorageError, match="server is gone"):
         ledger.counts()  # no driver, no patience
     monkeypatch.setattr(ledger_module, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(ledger_module, "RETRY_SECONDS", 0.01)
     with ledger.drive(), away(ledger, 0.5), pytest.raises(StorageError, match="server is gone"):
         ledger.counts()
 
@@ -526,7 +527,7 @@ def test_a_call_whose_answer_was_lost_is_not_carried_out_twice(
                 raise OperationalError("COMMIT", None, Exception("connection lost"))
 
     monkeypatch.setattr(ledger.storage, "session", losing)
-    monkeypatch.setattr(ledger_module, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(ledger_module, "RETRY_SECONDS", 0.01)
     with other.drive():
         orphan = Driver(other).start(depth=5)
     with ledger.drive():

@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.stats import rankdata
 
-from nas.stability import WEIGHTS, Weights, task_stability, traits
+from benchmarks.penalties import WEIGHTS, Weights, traits
+from nas.stability import task_stability
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -23,6 +25,8 @@ Score = Callable[["Curve"], float]
 
 GOAL = 0.6
 RESAMPLES = 2000
+LEAST_GAIN = 0.02
+"""Nats below trivial; who gains less is taken to gain this much."""
 SPLITS = 10
 """Random halvings of the architectures for fitted constants."""
 
@@ -39,9 +43,9 @@ class Curve:
     def of(cls, record: Mapping[str, object]) -> Curve:
         return cls(tuple(record["denoise"]), tuple(record["classify"]), record["done"])  # type: ignore[arg-type]
 
-    def score(self, weights: Weights = WEIGHTS) -> float:
-        """The stability score, as `nas.stability.stability` gives it."""
-        return math.sqrt(math.prod(task_stability(task, self.done, weights) for task in (self.denoise, self.classify)))
+    def score(self, of_task: Callable[[Sequence[float]], float] = task_stability) -> float:
+        """The stability score, as `nas.stability.stability` gives it, or another one; 0 for a run that diverged."""
+        return 0.0 if self.done < 1 else math.sqrt(of_task(self.denoise) * of_task(self.classify))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +78,15 @@ class Observed:
             sensitivity=float(lost.mean()),
         )
 
-    def spread(self, without: int) -> float:
-        """Standard deviation of the final losses over seeds but one, in nats, mean over the tasks; NaN for two."""
-        return (
-            math.nan
-            if len(self.final) < 3
-            else float(np.delete(self.final, without, axis=0).std(axis=0, ddof=1).mean())
-        )
+    def spread(self, seeds: Sequence[int]) -> float:
+        """Standard deviation of the final losses over some seeds, in nats, mean over the tasks."""
+        return float(self.final[list(seeds)].std(axis=0, ddof=1).mean())
+
+    def share_spread(self, seeds: Sequence[int]) -> float:
+        """The same in units of what is gained: who gains next to nothing cannot spread in nats."""
+        final = self.final[list(seeds)]
+        gained = np.maximum(-final.mean(axis=0), LEAST_GAIN)
+        return float((final.std(axis=0, ddof=1) / gained).mean())
 
 
 def _nats(record: Mapping[str, object]) -> Array:
@@ -122,55 +128,85 @@ def _correlation(a: Array, b: Array) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Architectures as arrays: targets and quality (architectures, seeds[, 2])."""
+    """Architectures as arrays.
 
-    spread: Array
-    sensitivity: Array
+    Attributes:
+        targets: by name, (architectures, seeds): what a calm network has little of, from the seeds but one.
+        quality: (architectures, seeds, 2) PSNR and accuracy.
+    """
+
+    targets: Mapping[str, Array]
     quality: Array
 
     @classmethod
     def of(cls, found: Sequence[Observed]) -> Sample:
         seeds = range(len(found[0].curves))
+        others = [[other for other in seeds if other != seed] for seed in seeds]
         return cls(
-            spread=np.array([[one.spread(without=seed) for seed in seeds] for one in found]),
-            sensitivity=np.array([[one.sensitivity] * len(seeds) for one in found]),
+            targets={
+                "spread over seeds": np.array([[one.spread(rest) for rest in others] for one in found]),
+                "spread in units of the gain": np.array([[one.share_spread(rest) for rest in others] for one in found]),
+                "sensitivity to the rate": np.array([[one.sensitivity for _ in seeds] for one in found]),
+            },
             quality=np.array([one.quality for one in found]),
         )
 
-    def agreement(self, scores: Array, rows: Rows | slice = slice(None)) -> tuple[float, float]:
-        """How well scores (architectures, seeds) foretell calm: minus Spearman's correlation with spread and with
-        sensitivity, each the mean over the seed whose run is scored."""
-        pairs = [(scores[rows][:, s], target[rows][:, s]) for target in self._targets for s in self._seeds]
-        found = [-spearman(a, b) for a, b in pairs]
-        return float(np.mean(found[: len(found) // 2])), float(np.mean(found[len(found) // 2 :]))
+    def agreement(self, scores: Array, rows: Rows | slice = slice(None)) -> Array:
+        """How well scores (architectures, seeds) foretell calm: minus Spearman's correlation with each target, mean
+        over the seed whose run is scored."""
+        scores = scores[rows]
+        return np.array(
+            [
+                np.mean([-spearman(scores[:, seed], target[rows][:, seed]) for seed in range(scores.shape[1])])
+                for target in self.targets.values()
+            ]
+        )
 
-    def partial(self, scores: Array, rows: Rows | slice = slice(None)) -> tuple[float, float]:
+    def partial(self, scores: Array, rows: Rows | slice = slice(None)) -> Array:
         """The same given PSNR and accuracy of the run that is scored."""
-        found = [
-            -partial_spearman(scores[rows][:, s], target[rows][:, s], self.quality[rows][:, s])
-            for target in self._targets
-            for s in self._seeds
+        scores, known = scores[rows], self.quality[rows]
+        return np.array(
+            [
+                np.mean(
+                    [
+                        -partial_spearman(scores[:, seed], target[rows][:, seed], known[:, seed])
+                        for seed in range(scores.shape[1])
+                    ]
+                )
+                for target in self.targets.values()
+            ]
+        )
+
+
+def highest_possible(found: Sequence[Observed]) -> Array:
+    """The most that a faultless score could agree with each spread, as few seeds tell that: square root of its
+    reliability, which is the rank correlation of two halves of the seeds, stretched to all seeds but one (Spearman and
+    Brown); 0 when the halves do not agree at all."""
+    seeds = range(len(found[0].curves))
+    reached = []
+    for spread in (Observed.spread, Observed.share_spread):
+        halves = [
+            spearman(np.array([spread(one, half) for one in found]), np.array([spread(one, other) for one in found]))
+            for half in combinations(seeds, 2)
+            for other in combinations(sorted({*seeds} - {*half}), 2)
         ]
-        return float(np.mean(found[: len(found) // 2])), float(np.mean(found[len(found) // 2 :]))
-
-    @property
-    def _targets(self) -> tuple[Array, Array]:
-        return self.spread, self.sensitivity
-
-    @property
-    def _seeds(self) -> range:
-        return range(self.spread.shape[1])
+        longer = (len(seeds) - 1) / 2
+        agreed = max(0.0, float(np.mean(halves)))
+        reached.append(math.sqrt(longer * agreed / (1 + (longer - 1) * agreed)))
+    return np.array(reached)
 
 
 def fitted(parts: Array, sample: Sample, rows: Rows) -> Weights:
-    """The constants with the best mean agreement over the architectures `rows`, by Nelder-Mead in logarithms.
+    """The constants of the score with penalties that agree best, on average over the targets, on architectures `rows`.
+
+    By Nelder-Mead in logarithms.
 
     Args:
         parts: (architectures, seeds, tasks, 6), see `trait_table`.
     """
 
     def loss(logs: Array) -> float:
-        return -float(np.mean(sample.agreement(scores_of(parts, Weights(*np.exp(logs))), rows)))
+        return -float(np.mean(sample.agreement(penalised_scores(parts, Weights(*np.exp(logs))), rows)))
 
     start = np.log(astuple(WEIGHTS))
     starts = [start, start - 1.5, start + np.array([1.5, -1.5, 0, 0, 1.5])]
@@ -189,34 +225,48 @@ def trait_table(found: Sequence[Observed]) -> Array:
     return np.array([[[row(c.denoise, c.done), row(c.classify, c.done)] for c in one.curves] for one in found])
 
 
-def scores_of(parts: Array, weights: Weights = WEIGHTS) -> Array:
-    """Stability scores (architectures, seeds) from `trait_table`."""
+def penalised_scores(parts: Array, weights: Weights = WEIGHTS) -> Array:
+    """Scores with penalties (architectures, seeds) from `trait_table`."""
     gained, *others, done = np.moveaxis(parts, -1, 0)
     gain, *factors = astuple(weights)
     penalty = sum(factor * other for factor, other in zip(factors, others, strict=True))
     return np.asarray(np.prod(done**2 * (1 - np.exp(-gained / gain)) * np.exp(-penalty), axis=-1) ** 0.5)
 
 
-def simpler(parts: Array) -> dict[str, Array]:
-    """Scores with fewer parts (architectures, seeds), by name."""
+def scores_by(found: Sequence[Observed], of_task: Callable[[Sequence[float]], float] = task_stability) -> Array:
+    """Scores (architectures, seeds)."""
+    return np.array([[curve.score(of_task) for curve in one.curves] for one in found])
+
+
+def removed(losses: Sequence[float]) -> float:
+    """The project's score without "for good": the share of the trivial loss that is removed, mean over the run."""
+    return float(np.maximum(0.0, 1.0 - np.asarray(losses)).mean())
+
+
+def others(parts: Array, found: Sequence[Observed]) -> dict[str, Array]:
+    """Other scores (architectures, seeds), by name."""
+    none = Weights(gain=WEIGHTS.gain, spikes=0.0, regress=0.0, last_regress=0.0, roughness=0.0)
     only = {
-        "spikes alone": replace(WEIGHTS, regress=0.0, last_regress=0.0, roughness=0.0),
-        "regress alone": replace(WEIGHTS, spikes=0.0, last_regress=0.0, roughness=0.0),
-        "last regress alone": replace(WEIGHTS, spikes=0.0, regress=0.0, roughness=0.0),
-        "roughness alone": replace(WEIGHTS, spikes=0.0, regress=0.0, last_regress=0.0),
-        "no last regress, no roughness": replace(WEIGHTS, last_regress=0.0, roughness=0.0),
+        "spikes alone": replace(none, spikes=WEIGHTS.spikes),
+        "regress alone": replace(none, regress=WEIGHTS.regress),
+        "regress at the end alone": replace(none, last_regress=WEIGHTS.last_regress),
+        "roughness alone": replace(none, roughness=WEIGHTS.roughness),
     }
-    found = {name: scores_of(parts, weights) for name, weights in only.items()}
-    return {**found, "nats gained, D": parts[..., 0].mean(axis=-1)}
+    return {
+        "share removed, whether for good or not": scores_by(found, removed),
+        "nats gained, D": parts[..., 0].mean(axis=-1),
+        "with penalties": penalised_scores(parts),
+        **{f"with penalties: {name}": penalised_scores(parts, weights) for name, weights in only.items()},
+    }
 
 
 def tables(found: Mapping[str, Observed], controls: Mapping[str, Sequence[float]]) -> str:
-    """The report, in Markdown. Agreement is told where there are three seeds and other learning rates."""
+    """The report, in Markdown. Agreement is told where there are five seeds and other learning rates."""
     if len(found) < 4:
         return f"{len(found)} architectures have all of their runs; at least 4 are needed"
     observed = list(found.values())
-    sample, parts = Sample.of(observed), trait_table(observed)
-    scores = scores_of(parts)
+    scores = scores_by(observed)
+    quality = np.array([one.quality for one in observed])
     diverged = sum(curve.done < 1 for one in observed for curve in one.curves)
     lines = [
         f"{len(found)} architectures, {scores.shape[1]} seeds, {diverged} runs diverged at the base rate; scores from "
@@ -227,58 +277,59 @@ def tables(found: Mapping[str, Observed], controls: Mapping[str, Sequence[float]
         "| retest reliability over seeds | ICC(1, 1) |",
         "|---|---|",
     ]
-    for name, values in (
-        ("the score", scores),
-        ("PSNR", sample.quality[..., 0]),
-        ("accuracy", sample.quality[..., 1]),
-    ):
-        lines.append(f"| {name} | {_told(lambda rows, v=values: icc(v[rows]), len(found))} |")  # type: ignore[misc]
-    if scores.shape[1] > 2 and sample.sensitivity.any():
-        lines += ["", *_agreements(sample, parts, scores), "", *_halves(sample, parts)]
+    reliable = {"the score": scores, "PSNR": quality[..., 0], "accuracy": quality[..., 1]}
+    reliable["the score with penalties"] = penalised_scores(trait_table(observed))
+    lines += [f"| {n} | {_told(lambda rows, v=v: icc(v[rows]), len(found))} |" for n, v in reliable.items()]  # type: ignore[misc]
+    if scores.shape[1] > 4 and any(one.sensitivity for one in observed):
+        sample, parts = Sample.of(observed), trait_table(observed)
+        lines += ["", *_agreements(sample, parts, observed), "", *_halves(sample, parts, scores)]
     lines += ["", "| control, must not score high | scores |", "|---|---|"]
     lines += [f"| {name} | {', '.join(f'{score:.3f}' for score in scores)} |" for name, scores in controls.items()]
     return "\n".join(lines)
 
 
-def _agreements(sample: Sample, parts: Array, scores: Array) -> list[str]:
-    n = len(scores)
+def _agreements(sample: Sample, parts: Array, found: Sequence[Observed]) -> list[str]:
+    scores, n = scores_by(found), len(found)
+    highest = " | ".join([*(f"{value:.2f}" for value in highest_possible(found)), ""])
     lines = [
-        f"| agreement with calm (to be: {GOAL}) | spread over seeds | sensitivity to the rate |",
-        "|---|---|---|",
+        f"| agreement with calm (to be: {GOAL}) | {' | '.join(sample.targets)} |",
+        "|---" * (1 + len(sample.targets)) + "|",
         _line("the score", lambda rows: sample.agreement(scores, rows), n),
         _line("the score, given PSNR and accuracy", lambda rows: sample.partial(scores, rows), n),
+        f"| a faultless score, as few seeds tell spread | {highest}|",
     ]
-    others = simpler(parts)
-    others |= {"PSNR of the run itself": sample.quality[..., 0], "accuracy of the run itself": sample.quality[..., 1]}
-    for name, values in others.items():
+    compared = others(parts, found)
+    compared |= {"PSNR of the run itself": sample.quality[..., 0], "accuracy of the run itself": sample.quality[..., 1]}
+    for name, values in compared.items():
         lines.append(_line(name, lambda rows, v=values: sample.agreement(v, rows), n))  # type: ignore[misc]
     return lines
 
 
-def _halves(sample: Sample, parts: Array) -> list[str]:
-    """Constants fitted on one half of the architectures, judged on the other, both ways, over random halvings."""
+def _halves(sample: Sample, parts: Array, scores: Array) -> list[str]:
+    """The score, and that with penalties as it is and with constants fitted on the other half of the architectures."""
     rng = np.random.default_rng(0)
-    judged: dict[str, list[tuple[float, float]]] = {"constants as they are": [], "fitted on the other half": []}
+    judged: dict[str, list[Array]] = {"the score": [], "with penalties": [], "with penalties, fitted": []}
     weights = []
     for _ in range(SPLITS):
         order = rng.permutation(len(parts))
         for half, other in ((order[::2], order[1::2]), (order[1::2], order[::2])):
             weights.append(fitted(parts, sample, other))
-            judged["constants as they are"].append(sample.agreement(scores_of(parts), half))
-            judged["fitted on the other half"].append(sample.agreement(scores_of(parts, weights[-1]), half))
+            compared = (scores, penalised_scores(parts), penalised_scores(parts, weights[-1]))
+            for name, values in zip(judged, compared, strict=True):
+                judged[name].append(sample.agreement(values, half))
     middle = ", ".join(f"{value:.2g}" for value in np.median([astuple(one) for one in weights], axis=0))
     return [
         f"Halves, mean of {2 * SPLITS} (constants fitted: gain, spikes, regress, last regress, roughness; "
         f"medians {middle}):",
         "",
-        "| on the half that nothing was fitted on | spread over seeds | sensitivity to the rate |",
-        "|---|---|---|",
-        *(f"| {name} | {np.mean(a, axis=0)[0]:.2f} | {np.mean(a, axis=0)[1]:.2f} |" for name, a in judged.items()),
+        f"| on the half that nothing was fitted on | {' | '.join(sample.targets)} |",
+        "|---" * (1 + len(sample.targets)) + "|",
+        *(f"| {n} | {' | '.join(f'{x:.2f}' for x in np.mean(a, axis=0))} |" for n, a in judged.items()),
     ]
 
 
-def _line(name: str, both: Callable[[Rows], tuple[float, float]], n: int) -> str:
-    found = _bootstrap(lambda rows: np.array(both(rows)), n)
+def _line(name: str, agreement: Callable[[Rows], Array], n: int) -> str:
+    found = _bootstrap(agreement, n)
     cells = " | ".join(f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in found.T)
     return f"| {name} | {cells} |"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -197,11 +198,16 @@ def task_of(setting: Setting) -> Task:
     return Task(channels=channels, classes=len(data.classes), height=height, width=width, noise=setting.noise)
 
 
-def trained(job: Job, change: Callable[[nn.Module], None] = lambda network: None) -> tuple[Evaluation, str]:
+def trained(
+    job: Job,
+    change: Callable[[nn.Module], None] = lambda network: None,
+    after_epoch: Callable[[Evaluation], None] = lambda evaluation: None,
+) -> tuple[Evaluation, str]:
     """Trains one run in this process. Returns it as far as it came, and why it diverged, if it did.
 
     Args:
         change: what is done to the fresh network first.
+        after_epoch: called after each one.
     """
     import torch
 
@@ -227,6 +233,7 @@ def trained(job: Job, change: Callable[[nn.Module], None] = lambda network: None
     try:
         while not evaluation.done:
             evaluation.advance()
+            after_epoch(evaluation)
     except Diverged as reason:
         return evaluation, str(reason)
     return evaluation, ""
@@ -234,9 +241,11 @@ def trained(job: Job, change: Callable[[nn.Module], None] = lambda network: None
 
 def perform(job: Job) -> dict[str, Any]:
     """Trains and judges one run, in this process. A run that diverges is a result: its reason and stability."""
-    from nas.stability import stability
+    return record_of(job, *trained(job))
 
-    evaluation, diverged = trained(job)
+
+def record_of(job: Job, evaluation: Evaluation, diverged: str) -> dict[str, Any]:
+    """What is kept of a run (see `trained`)."""
     record: dict[str, Any] = {
         "key": job.key,
         "data": job.setting.data,
@@ -248,9 +257,7 @@ def perform(job: Job) -> dict[str, Any]:
         **_curve(evaluation),
     }
     if diverged:
-        training = evaluation.training
-        score = stability(training.probe_curve(), training.step / training.total_steps)
-        return {**record, "diverged": diverged, "stability": score, "seconds": round(evaluation.seconds, 2)}
+        return {**record, "diverged": diverged, "stability": 0.0, "seconds": round(evaluation.seconds, 2)}
     measured = evaluation.measurement()
     return {
         **record,
@@ -265,6 +272,11 @@ def _curve(evaluation: Evaluation) -> dict[str, Any]:
     rows = evaluation.rows
     curve = {str(row.epoch): [row.psnr, row.accuracy, row.stability] for row in rows if row.psnr is not None}
     return {"epochs": len(rows), "curve": curve}
+
+
+def short(values: Sequence[float]) -> list[float]:
+    """Five digits of each; what is not finite is left out, as JSON has no word for it."""
+    return [float(f"{value:.5g}") for value in values if math.isfinite(value)]
 
 
 def estimate(jobs: Sequence[Job]) -> float:

@@ -9,7 +9,8 @@ under 2 seeds at a quarter, twice, four and eight times that rate. The score of 
 *sensitivity*: the mean over the five rates of ``min(loss, trivial) - best``, best being the least over the
 rates (Wortsman et al. 2023, with a run that diverged counted as trivial),
 
-both in nats, ``ln(loss / trivial loss)``, and averaged over the two tasks. Statistics: `benchmarks.agreement`.
+both in nats, ``ln(loss / trivial loss)``, and averaged over the two tasks; spread also in units of the nats gained,
+because a network that learns nothing cannot spread. Statistics: `benchmarks.agreement`.
 
 Controls that must not score high: learning rate zero; all weights frozen (no gradient reaches
 them); initial weights ten times too large; gradients cut to a hundredth of AdamW's epsilon.
@@ -139,8 +140,8 @@ def perform(run: Run) -> dict[str, Any]:
         "factor": run.factor,
         "control": run.control,
         "done": training.step / training.total_steps,
-        "denoise": _short(probe.denoise),
-        "classify": _short(probe.classify),
+        "denoise": runs.short(probe.denoise),
+        "classify": runs.short(probe.classify),
         "seconds": round(evaluation.seconds, 2),
     }
     final = [] if diverged else final_losses(training)
@@ -169,11 +170,6 @@ def final_losses(training: Any) -> list[float]:
     return [left / noise, missed / count / math.log(training.task.classes)]
 
 
-def _short(values: Sequence[float]) -> list[float]:
-    """Five digits of each; what is not finite says nothing (see `nas.stability.traits`) and JSON has no word for it."""
-    return [float(f"{value:.5g}") for value in values if math.isfinite(value)]
-
-
 def observed(found: Mapping[str, Record], plan: Sequence[Run]) -> dict[str, agreement.Observed]:
     """What the finished runs show of each architecture that has all of its runs."""
     by_name: dict[str, list[Record]] = {}
@@ -196,7 +192,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Trains what is missing, then prints the tables. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stability", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few networks, epochs and seeds, to see that it runs")
-    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="at the base rate, at least 2 (default: 5)")
+    parser.add_argument(
+        "--seeds", type=int, default=len(SEEDS), help="at the base rate; agreement is told of 5 (default: 5)"
+    )
     parser.add_argument("--factors", type=float, nargs="*", default=FACTORS, help="of the base rate, beside 1")
     parser.add_argument("--results", type=Path, help=f"finished runs, one a line (default: {FILE})")
     parser.add_argument("--no-training", action="store_true", help="only the tables, from the runs that there are")
@@ -204,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     path = options.results or (FILE.with_name("quick.jsonl") if options.quick else FILE)
     plan = (
-        jobs(QUICK, seeds=range(3), factors=FACTORS[-1:], only=(*CONTROLLED, "plain none", "residual none"))
+        jobs(QUICK, seeds=SEEDS, factors=FACTORS[-1:], only=(*CONTROLLED, "plain none", "residual none"))
         if options.quick
         else jobs(SETTING, seeds=range(options.seeds), factors=options.factors)
     )

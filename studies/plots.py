@@ -16,7 +16,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from nas.pareto import hypervolume
-from nas.stability import running_median, spiking, task_stability
+from nas.stability import lasting, spiking, task_stability
 from nas.types import Objective
 from studies.history import FEWEST_FOR_IMPORTANCE, History, Trial
 
@@ -559,7 +559,7 @@ def shown_probes(history: History) -> list[int]:
 
 
 def stability_curve(history: History, number: int) -> go.Figure | None:
-    """Probe losses of a trial over steps, their running median, and the probes that count as spikes."""
+    """Probe losses of a trial over steps, the worst that was still to come at each, and the probes that spike."""
     probe = history.probes[number]
     figure = go.Figure()
     for index, (task, losses) in enumerate((("denoising", probe.denoise), ("classification", probe.classify))):
@@ -574,10 +574,10 @@ def stability_curve(history: History, number: int) -> go.Figure | None:
         figure.add_scatter(x=steps, y=loss, mode="lines", name=name, line=_line(index) | {"width": 1.5})
         figure.add_scatter(
             x=steps,
-            y=np.exp(running_median(y)),
+            y=1 - lasting(loss.tolist()),
             mode="lines",
-            name=f"{task}, running median",
-            line={"color": LINES[index], "width": 4},
+            name=f"{task}, not removed for good",
+            line={"color": LINES[index], "width": 4, "shape": "hv"},
             opacity=0.35,
             hoverinfo="skip",
             showlegend=False,

@@ -380,8 +380,9 @@ def _importance(history: History, plots: Sequence[Plot]) -> str:
 def _stability(plots: Sequence[Plot]) -> str:
     return (
         "<p>Losses on a fixed probe batch over the steps of a run, in units of the trivial answer's loss (dotted). The "
-        "wide line is the running median; triangles are probes that count as spikes. The score of each task stands in "
-        f"the legend; the trial's is their geometric mean.</p>{_grid(plots, 'stability', columns='grid thirds')}"
+        "wide line is the worst that was still to come: what lies between it and 1 has been removed for good, and its "
+        "mean is the score. Triangles are spikes. The score of each task stands in the legend; the trial's is their "
+        f"geometric mean.</p>{_grid(plots, 'stability', columns='grid thirds')}"
     )
 
 

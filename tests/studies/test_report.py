@@ -176,6 +176,9 @@ def test_spikes_are_marked_where_they_are(three: SqlLedger) -> None:
     assert figure is not None
     marked = [trace for trace in figure.data if trace.mode == "markers"]
     assert [list(trace.x) for trace in marked] == [[40]]
+    (wide,) = [trace for trace in figure.data if trace.line.width == 4]
+    assert list(wide.y[:41]) == pytest.approx([max(each, loss[40]) if loss[40] < 1 else 1.0 for each in loss[:41]])
+    assert list(wide.y[41:]) == pytest.approx(loss[41:].tolist())
 
 
 def test_thousands_of_trials_stay_small(three: SqlLedger) -> None:

@@ -204,7 +204,8 @@ class StudySearcher(LivesInDriver, Searcher):
         return report.outcome
 
     def _begin(self, trial_id: str, number: int, params: Mapping[str, Any]) -> dict[str, Any] | None:
-        candidate, cost = self._candidate(params)
+        candidate = self._candidate(params)
+        cost = self._cost(candidate)
         reason = self._over_limit(cost)
         try:
             if reason is None and not self.ledger.start(number, candidate, cost, worker=trial_id):
@@ -231,17 +232,18 @@ class StudySearcher(LivesInDriver, Searcher):
         finished: str = Searcher.FINISHED
         return None if self.live else finished
 
-    def _candidate(self, params: Mapping[str, Any]) -> tuple[Candidate, Cost]:
-        task = self.ledger.config.task
-        candidate = self.space.decode(params, task, self.ledger.config.epochs)
-        return candidate, self.space.cost(candidate.spec, task)
+    def _candidate(self, params: Mapping[str, Any]) -> Candidate:
+        return self.space.decode(params, self.ledger.config.task, self.ledger.config.epochs)
+
+    def _cost(self, candidate: Candidate) -> Cost:
+        return self.space.cost(candidate.spec, self.ledger.config.task)
 
     def _over_limit(self, cost: Cost) -> str | None:
         return "over_limit" if any(c.violation(cost) > 0 for c in self.ledger.config.constraints) else None
 
     def _acceptable(self, params: Mapping[str, Any]) -> bool:
-        candidate, cost = self._candidate(params)
-        return candidate.digest not in self._started and self._over_limit(cost) is None
+        candidate = self._candidate(params)
+        return candidate.digest not in self._started and self._over_limit(self._cost(candidate)) is None
 
 
 class Recorder(LivesInDriver, Callback):

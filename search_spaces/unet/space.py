@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from nas.types import Balancing, Candidate, Constraint, Cost, Optimizer, Recipe, Spec, Task
-from search_spaces.unet.spec import CHOICES, RANGES, UNetSpec, deepest
+from search_spaces.unet.spec import CHOICES, HEAD_WIDTH, RANGES, UNetSpec, deepest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -119,6 +119,33 @@ RESTRICTIONS: Mapping[str, Mapping[str, Sequence[Any]]] = {
         "prediction": ("image",),
         "balancing": ("fixed",),
     },
+    # The choices that matter most, under one recipe: small enough to be trained whole (benchmarks/table.py).
+    "table": {
+        **FIXED_BALANCE,
+        "levels": (2, 3),
+        "width": (8, 16),
+        "growth": ("doubling",),
+        "fusion": ("none", "concat", "add"),
+        "gate": ("none", "scalar", "channel", "attention"),
+        "resampling": ("average",),
+        "block": ("conv",),
+        "norm": ("batch",),
+        "kernel": (3,),
+        "update": ("plain",),
+        "kernel_schedule": ("constant",),
+        "extra_blocks": (0,),
+        "prediction": ("image",),
+        "head_hidden": (0,),
+        "head_width": (HEAD_WIDTH,),
+        "head_dropout": (0.0,),
+        "sharing": ("cross_stitch", "nddr"),
+        "nddr_alpha": (0.9,),
+        "nddr_shortcut": (True,),
+        "learning_rate": (0.003,),
+        "weight_decay": (0.0001,),
+        "batch_size": (64,),
+        "classification_weight": (0.3,),
+    },
 }
 """Names of spaces, and the choices that they leave of the one space; all others stay."""
 
@@ -153,7 +180,7 @@ class UNetSpace:
         options = {**NETWORK, **TRAINING, **({**CLASSIFICATION, **BALANCE} if task.classifies else {})}
         options |= {name: choices for name, choices in self.restriction.items() if name in options}
         if options["resampling"] != ("none",):
-            options["levels"] = range(RANGES["levels"][0], deepest(task) + 1)
+            options["levels"] = _fitting(options["levels"], deepest(task))
         return options
 
     def decode(self, params: Mapping[str, Any], task: Task, epochs: int) -> Candidate:
@@ -219,6 +246,11 @@ class UNetSpace:
         from search_spaces.unet.references import baselines
 
         return baselines(task, epochs, limits)
+
+
+def _fitting(levels: Sequence[int], deepest: int) -> range:
+    """Those of adjoining depths that an image bears; the deepest that it does if it bears none of them."""
+    return range(min(levels[0], deepest), min(levels[-1], deepest) + 1)
 
 
 def _distribution(choices: Sequence[Any]) -> BaseDistribution:

@@ -1,0 +1,383 @@
+"""Which search finds good networks soonest? ``python -m benchmarks.search [--workers 1 4 16 64] [--seeds 20]``.
+
+Searches of the space ``table`` are replayed on its trained answers (`benchmarks.tabular`) with a virtual clock
+(`benchmarks.virtual`). A method sees the values of the first training seed alone. Its result at any moment is the
+front, by these values, of what it has trained to the end; that front's hypervolume is taken over the values of the
+second seed, as a share of that of all architectures, so that luck does not pay. The table gives this share over the
+epochs spent.
+
+- ``random``, ``nsga2``, ``tpe``, ``gp``: Optuna's samplers as they are, every trial trained to the end.
+- ``ray``: Ray's own OptunaSearch over the three objectives with Ray's ASHA on PSNR, as they are.
+- ``moasha``: Syne Tune's multi-objective ASHA, when it is installed.
+- ``skipnas``: the default of ``skipnas search``, its searcher, scheduler and records; ``skipnas, no references``
+  does not begin with the papers' networks, ``skipnas, full`` does not stop trials, ``skipnas, random`` draws at random.
+
+What an Optuna sampler proposes again is answered at once and costs nothing, see `ASKS`; Ray and Syne Tune train it
+again, as they do. Finished replays are kept under ``runs/search`` and not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import logging
+import multiprocessing
+import sys
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.distributions import IntDistribution
+
+from benchmarks import runs, tabular
+from benchmarks.made_up import OBJECTIVES, study_config
+from benchmarks.stats import mean_interval
+from benchmarks.tabular import EPOCHS, SPACE, TASK, Table
+from benchmarks.virtual import Method, Skipnas, Trace, Values, run
+from nas.pareto import hypervolume, non_dominated
+from nas.types import Candidate
+from search_spaces.unet.spec import UNetSpec
+from studies.storage import create_study, open_storage
+
+TRAININGS = 200
+"""Full trainings that are the yardstick."""
+SEEDS, WORKERS = 20, (1, 4, 16, 64)
+POINTS = tuple(EPOCHS * trainings for trainings in (5, 10, 20, 40, 80, 120, 160, 200))
+FOLDER = Path("runs/search")
+MAXIMIZE = [objective.direction == "maximize" for objective in OBJECTIVES]
+REFERENCE = [objective.reference for objective in OBJECTIVES]
+MOST = 600
+"""Trials of a search at most, of the 648 candidates that there are: the last few would have to be guessed."""
+ASKS = 10
+"""Proposals in a row of Optuna's samplers that are answered for nothing, as they are known; then comes a random one."""
+
+REFERENCES: Mapping[str, Mapping[str, Any]] = {
+    "unet": {},
+    "attention-unet": {"gate": "attention"},
+    "addunet": {"fusion": "add", "gate": "scalar"},
+    "multi-resnet": {"encoder": "haar"},
+    "hard-sharing": {"head_attach": "decoder"},
+    "cross-stitch": {"head_attach": "decoder", "columns": 2, "sharing": "cross_stitch"},
+    "nddr": {"head_attach": "decoder", "columns": 2, "sharing": "nddr"},
+}
+"""What comes nearest in this space to the networks that a new search begins with."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstSeed:
+    """Answers of the table's first seed (see `benchmarks.virtual.Answers`)."""
+
+    table: Table
+
+    def values(self, candidate: Candidate, epoch: int) -> Values | None:
+        return self.table.values(candidate, seed=0, epoch=epoch)
+
+    def seconds(self, candidate: Candidate) -> float:
+        return float(self.table.seconds[self.table.row(candidate), 0]) / EPOCHS
+
+
+def references() -> list[Candidate]:
+    """See `REFERENCES`."""
+    found = {candidate.spec: candidate for candidate in tabular.candidates()}
+    plain = {"levels": 3, "width": 16, "fusion": "concat", "gate": "none", "encoder": "learned"}
+    some = cast("UNetSpec", next(iter(found)))
+    one = {"head_attach": "bottleneck", "columns": 1, "sharing": "none"}
+    return [found[replace(some, **{**plain, **one, **fields})] for fields in REFERENCES.values()]
+
+
+def draw_new(known: Collection[str], generator: np.random.Generator) -> tuple[dict[str, Any], Candidate] | None:
+    """Hyperparameters of a random candidate that is not known, and it; None when all are."""
+    new = [candidate for candidate in tabular.candidates() if candidate.digest not in known]
+    if not new:
+        return None
+    candidate = new[generator.integers(len(new))]
+    return SPACE.encode(candidate), candidate
+
+
+class Samples:
+    """An Optuna sampler as it is; every trial is trained to the end (see `benchmarks.virtual.Method`)."""
+
+    looks = (EPOCHS,)
+
+    def __init__(self, sampler: optuna.samplers.BaseSampler, answers: FirstSeed) -> None:
+        self._study = optuna.create_study(directions=["maximize"] * 3, sampler=sampler)
+        self._answers, self._space = answers, SPACE.distributions(TASK)
+        self._trials: dict[str, tuple[optuna.Trial, Candidate]] = {}
+        self._known: set[str] = set()
+        self._generator = np.random.default_rng(0)
+
+    def ask(self, name: str) -> Candidate | None:
+        for attempt in itertools.count():
+            if attempt == ASKS:
+                drawn = draw_new(self._known, self._generator)
+                if drawn is None:
+                    return None
+                self._study.enqueue_trial({key: drawn[0][key] for key in self._space})
+            trial = self._study.ask(self._space)
+            candidate = SPACE.decode(trial.params, TASK, EPOCHS)
+            self._trials[name] = trial, candidate
+            if candidate.digest not in self._known:
+                return candidate
+            self.end(name, EPOCHS, self._answers.values(candidate, EPOCHS))
+        return None
+
+    def after(self, name: str, epoch: int, values: Values) -> bool:
+        return True
+
+    def end(self, name: str, epoch: int, values: Values | None) -> None:
+        trial, candidate = self._trials.pop(name)
+        self._known.add(candidate.digest)
+        self._study.tell(trial, values, state=None if values else optuna.trial.TrialState.FAIL)
+
+
+class RaysOwn:
+    """Ray's OptunaSearch and Ray's ASHA (see `benchmarks.virtual.Method`)."""
+
+    def __init__(self, seed: int) -> None:
+        from ray.tune.schedulers import AsyncHyperBandScheduler
+        from ray.tune.search.optuna import OptunaSearch
+
+        distributions = SPACE.distributions(TASK)
+
+        def space(trial: optuna.Trial) -> None:
+            for name, distribution in distributions.items():
+                if isinstance(distribution, IntDistribution):
+                    trial.suggest_int(name, distribution.low, distribution.high)
+                else:
+                    trial.suggest_categorical(name, tabular.choices_of(distribution))
+
+        self._search = OptunaSearch(space, metric=list(tabular.OBJECTIVES), mode=["max"] * 3, seed=seed + 1)
+        self._asha = AsyncHyperBandScheduler(metric="psnr", mode="max", max_t=EPOCHS)
+        self.looks = sorted(rung for bracket in self._asha._brackets for rung, _ in bracket._rungs)
+        self._candidates: dict[str, Candidate] = {}
+
+    def ask(self, name: str) -> Candidate | None:
+        candidate = SPACE.decode(self._search.suggest(name), TASK, EPOCHS)
+        self._candidates[name] = candidate
+        self._asha.on_trial_add(None, self._trial(name))
+        return candidate
+
+    def after(self, name: str, epoch: int, values: Values) -> bool:
+        result = {"training_iteration": epoch, **dict(zip(tabular.OBJECTIVES, values, strict=True))}
+        return bool(self._asha.on_trial_result(None, self._trial(name), result) == "CONTINUE")
+
+    def end(self, name: str, epoch: int, values: Values | None) -> None:
+        del self._candidates[name]
+        result = dict(zip(tabular.OBJECTIVES, values, strict=True)) if values else None
+        self._search.on_trial_complete(name, result, error=values is None)
+
+    def _trial(self, name: str) -> Any:
+        return SimpleNamespace(trial_id=name)
+
+
+class SyneTunes:
+    """Syne Tune's MOASHA, which draws at random (see `benchmarks.virtual.Method`)."""
+
+    def __init__(self, seed: int) -> None:
+        from syne_tune.config_space import choice
+        from syne_tune.optimizer.schedulers.multiobjective.moasha import MOASHA
+
+        np.random.seed(seed)
+        distributions = SPACE.distributions(TASK)
+        space = {name: choice(list(tabular.choices_of(each))) for name, each in distributions.items()}
+        self._scheduler = MOASHA(space, list(tabular.OBJECTIVES), do_minimize=False, max_t=EPOCHS, random_seed=seed)
+        self.looks = sorted(rung for bracket in self._scheduler.brackets for rung, _ in bracket.rungs)
+        self._candidates: dict[str, Candidate] = {}
+
+    def ask(self, name: str) -> Candidate | None:
+        candidate = SPACE.decode(self._scheduler.suggest().config, TASK, EPOCHS)
+        self._candidates[name] = candidate
+        self._scheduler.on_trial_add(self._trial(name))
+        return candidate
+
+    def after(self, name: str, epoch: int, values: Values) -> bool:
+        return bool(self._scheduler.on_trial_result(self._trial(name), self._result(epoch, values)) == "CONTINUE")
+
+    def end(self, name: str, epoch: int, values: Values | None) -> None:
+        del self._candidates[name]
+        if values is not None and epoch == EPOCHS:
+            self._scheduler.on_trial_complete(self._trial(name), self._result(epoch, values))
+        else:
+            self._scheduler.on_trial_remove(self._trial(name))
+
+    def _trial(self, name: str) -> Any:
+        return SimpleNamespace(trial_id=int(name))
+
+    def _result(self, epoch: int, values: Values) -> dict[str, float]:
+        return {"training_iteration": epoch, **dict(zip(tabular.OBJECTIVES, values, strict=True))}
+
+
+@contextmanager
+def skipnas(
+    seed: int, sampler: str = "auto", stopping: bool = True, first: Sequence[Candidate] = ()
+) -> Iterator[Method]:
+    """The project's own search."""
+    config = study_config(
+        "search",
+        sampler,
+        space=SPACE.name,
+        space_version=SPACE.version,
+        constraints=SPACE.limits(TASK),
+        epochs=EPOCHS,
+        early_stopping=stopping,
+        seed=seed,
+    )
+    with open_storage("sqlite://") as storage:
+        ledger = create_study(storage, config, SPACE.distributions(TASK), {}, "")
+        with ledger.drive():
+            yield Skipnas(ledger, SPACE, trials=MOST, first=first)
+
+
+@contextmanager
+def _plain(method: Method) -> Iterator[Method]:
+    yield method
+
+
+METHODS: Mapping[str, Callable[[int, FirstSeed], Any]] = {
+    "random": lambda seed, table: _plain(Samples(optuna.samplers.RandomSampler(seed), table)),
+    "nsga2": lambda seed, table: _plain(Samples(optuna.samplers.NSGAIISampler(seed=seed), table)),
+    "tpe": lambda seed, table: _plain(Samples(optuna.samplers.TPESampler(seed=seed), table)),
+    "gp": lambda seed, table: _plain(Samples(optuna.samplers.GPSampler(seed=seed), table)),
+    "ray": lambda seed, table: _plain(RaysOwn(seed)),
+    "moasha": lambda seed, table: _plain(SyneTunes(seed)),
+    "skipnas": lambda seed, table: skipnas(seed, first=references()),
+    "skipnas, no references": lambda seed, table: skipnas(seed),
+    "skipnas, full": lambda seed, table: skipnas(seed, stopping=False, first=references()),
+    "skipnas, random": lambda seed, table: skipnas(seed, "random", first=references()),
+}
+
+
+def volumes(table: Table, trace: Trace, points: Sequence[float]) -> list[float]:
+    """Share of the second seed's hypervolume that the front found has, after each number of epochs spent."""
+    rows = np.array([table.row(candidate) for _, candidate in trace.finished], dtype=np.int64)
+    spent = np.array([epochs for epochs, _ in trace.finished])
+    first, second = (table.all_values[:, seed, -1] for seed in (0, 1))
+    found, known = [], {0: 0.0}
+    for point in points:
+        count = int(np.searchsorted(spent, point, side="right"))
+        if count not in known:
+            there = np.unique(rows[:count])
+            front = there[non_dominated(first[there], MAXIMIZE)]
+            known[count] = _volume(second[front]) / _all(table)
+        found.append(known[count])
+    return found
+
+
+def _all(table: Table) -> float:
+    return _volume(table.all_values[:, 1, -1])
+
+
+def _volume(values: NDArray[np.float64]) -> float:
+    there = values[~np.isnan(values).any(axis=1)]
+    return hypervolume(there, REFERENCE, MAXIMIZE) if len(there) else 0.0
+
+
+def grid() -> list[float]:
+    """Epochs at which a curve is kept: from one full training, evenly in logarithms, and `POINTS`."""
+    return sorted({*np.geomspace(EPOCHS, EPOCHS * TRAININGS, 60).round(1).tolist(), *map(float, POINTS)})
+
+
+def replay(method: str, workers: int, seed: int, path: Path, trainings: int) -> dict[str, Any]:
+    """One search, as a record: the curve over `grid`."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    table = Table.read(path)
+    answers = FirstSeed(table)
+    with METHODS[method](seed, answers) as made:
+        trace = run(made, answers, workers=workers, epochs=EPOCHS, budget=EPOCHS * trainings, trials=MOST)
+    return {
+        "key": f"{method}/{workers}/{seed}",
+        "curve": [round(value, 5) for value in volumes(table, trace, grid())],
+        "begun": trace.asked,
+        "finished": len(trace.finished),
+        "epochs": round(trace.epochs),
+    }
+
+
+def area(curve: Sequence[float]) -> float:
+    """Mean of a curve over the logarithm of epochs, from one full training to `TRAININGS`."""
+    logs = np.log(grid())
+    return float(np.trapezoid(curve, logs) / (logs[-1] - logs[0]))
+
+
+def table_of(found: Mapping[str, Mapping[str, Any]], methods: Sequence[str], workers: int, seeds: Sequence[int]) -> str:
+    """Share of the hypervolume by epochs spent, area, and the epochs to reach what the best other one ends with."""
+    curves = {
+        method: np.array([found[f"{method}/{workers}/{seed}"]["curve"] for seed in seeds])
+        for method in methods
+        if all(f"{method}/{workers}/{seed}" in found for seed in seeds)
+    }
+    others = {method: curve for method, curve in curves.items() if not method.startswith("skipnas")}
+    points = [grid().index(float(point)) for point in POINTS]
+    goal, best = max((float(curve[:, -1].mean()), method) for method, curve in others.items())
+    lines = [
+        f"{workers} workers, {len(seeds)} seeds: share of the hypervolume after so many epochs "
+        f"(of which {EPOCHS} are a full training), and area over log epochs; mean with 95 % interval.",
+        "",
+        f"| method | {' | '.join(f'{point:,}' for point in POINTS)} | area "
+        f"| epochs to {goal:.3f} ({best} at the end) |",
+        "|---" * (len(POINTS) + 3) + "|",
+    ]
+    for method, curve in curves.items():
+        areas = mean_interval([area(each) for each in curve])
+        reached = np.flatnonzero(curve.mean(axis=0) >= goal)
+        epochs = f"{grid()[reached[0]]:,.0f}" if len(reached) else "not reached"
+        cells = [f"{curve[:, index].mean():.3f}" for index in points]
+        last = mean_interval(list(curve[:, -1]))
+        cells[-1] += f" ± {(last.high - last.low) / 2:.3f}"
+        lines.append(
+            f"| {method} | {' | '.join(cells)} | {areas.mean:.3f} ± {(areas.high - areas.low) / 2:.3f} | {epochs} |"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Replays what is missing, then prints a table for each number of workers. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=(__doc__ or "").partition("?")[0])
+    parser.add_argument(
+        "--methods", nargs="+", choices=list(METHODS), default=[name for name in METHODS if name != "gp"]
+    )
+    parser.add_argument("--workers", type=int, nargs="+", default=list(WORKERS))
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--from-seed", type=int, default=0, help="the first of them (default: 0)")
+    parser.add_argument("--table", type=Path, default=tabular.FILE, help="made by benchmarks.table")
+    parser.add_argument("--results", type=Path, default=FOLDER / "replays.jsonl")
+    options = parser.parse_args(arguments)
+    methods = [name for name in options.methods if name != "moasha" or _has_syne_tune()]
+    seeds = range(options.from_seed, options.from_seed + options.seeds)
+    done = runs.read(options.results)
+    todo = [each for each in itertools.product(methods, options.workers, seeds) if "/".join(map(str, each)) not in done]
+    with ProcessPoolExecutor(runs.WORKERS, multiprocessing.get_context("spawn"), initializer=runs.start_worker) as pool:
+        futures = [pool.submit(replay, *each, options.table, TRAININGS) for each in todo]
+        try:
+            for count, future in enumerate(as_completed(futures), start=1):
+                runs.append(options.results, future.result())
+                if count % 20 == 0:
+                    print(f"{count} of {len(todo)} replays", file=sys.stderr)
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            print(f"stopped; {options.results} has what is finished, and the same command goes on", file=sys.stderr)
+            return 130
+    found = runs.read(options.results)
+    for workers in options.workers:
+        print(table_of(found, methods, workers, seeds), end="\n\n")
+    return 0
+
+
+def _has_syne_tune() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("syne_tune") is not None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

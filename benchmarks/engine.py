@@ -43,6 +43,8 @@ BUSY_TRIALS = {0.1: 200, 1.0: 60, 10.0: 10}
 BUSY_GOALS = {1.0: 0.85, 10.0: 0.97}
 MEMORY_TRIALS = 5000
 MEMORY_GOAL = 50.0
+NOTHING = WorkingSpace()
+"""Trials that take no time."""
 WARM_TRIALS = 400
 """Trials before memory is first looked at: every module is loaded and every cache of fixed size full."""
 
@@ -85,16 +87,24 @@ def empty_study(sampler: str, space: WorkingSpace) -> Iterator[tuple[SqlLedger, 
         yield create_study(storage, config, space.distributions(TASK), {}, ""), Path(folder) / "made-up"
 
 
-def search(data: Dataset, sampler: str, trials: int, *, work: float = 0.0, time_limit: float | None = None) -> Watch:
+def search(
+    data: Dataset,
+    sampler: str,
+    trials: int,
+    *,
+    space: WorkingSpace = NOTHING,
+    workers: int = WORKERS,
+    time_limit: float | None = None,
+) -> Watch:
     """Runs a search of made-up trials from an empty study, as `skipnas search` would."""
-    watch, space = Watch(), WorkingSpace(work=work)
+    watch = Watch()
 
     def observe(progress: Progress) -> None:
         if progress.counts.trained > len(watch.ends):
             watch.note()
 
     with empty_study(sampler, space) as (ledger, files), made_up_workers():
-        options = RunOptions(trials=trials, concurrency=WORKERS, time_limit=time_limit)
+        options = RunOptions(trials=trials, concurrency=workers, time_limit=time_limit)
         run_search(ledger.config, space, ledger, data, files, options, observe)
         watch.spans = [
             (result.values["worker"], result.values["began"], result.values["ended"]) for result in ledger.results()
@@ -155,7 +165,7 @@ def busy_table(data: Dataset, seconds: Sequence[float], samplers: Sequence[str])
     for length in seconds:
         trials = BUSY_TRIALS[length]
         for sampler in samplers:
-            share = busy_share(search(data, sampler, trials, work=length).spans, length)
+            share = busy_share(search(data, sampler, trials, space=WorkingSpace(work=length)).spans, length)
             lines.append(
                 f"| {length:g} | {trials} | {sampler} | {share:.1%} | {_goal(BUSY_GOALS.get(length), '.0%')} |"
             )

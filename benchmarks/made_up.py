@@ -84,10 +84,11 @@ class WorkingSpace(UNetSpace):
     """The space ``unet`` for trials that do no training.
 
     Attributes:
-        work: seconds of CPU time that each trial takes.
+        work: seconds of CPU time that each trial takes; sleep: and seconds that it takes without any.
     """
 
     work: float = 0.0
+    sleep: float = 0.0
 
 
 def study_config(name: str, sampler: str, **changes: Any) -> StudyConfig:
@@ -117,7 +118,8 @@ class MadeUpTrainable(tune.Trainable):
     def setup(  # type: ignore[override]  # tune.with_parameters supplies the rest
         self, config: dict[str, Any], *, data: Dataset, space: SearchSpace, settings: WorkerSettings
     ) -> None:
-        self._work = space.work if isinstance(space, WorkingSpace) else 0.0
+        assert isinstance(space, WorkingSpace)
+        self._work, self._sleep = space.work, space.sleep
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         return True
@@ -127,6 +129,7 @@ class MadeUpTrainable(tune.Trainable):
         until = time.process_time() + self._work
         while time.process_time() < until:
             pass
+        time.sleep(self._sleep)
         ended = time.time()
         seconds = ended - began
         where = {"worker": float(os.getpid()), "began": began, "ended": ended}

@@ -62,7 +62,7 @@ class Trace:
 
     Attributes:
         finished: (epochs trained in all until then, candidate) of each trial that was trained to the end, in order.
-        epochs: trained in all; asked: trials begun; clock: virtual seconds.
+        epochs: trained in all; asked: trials begun; clock: virtual seconds; busy: those of all workers in training.
         decisions: answers of the method, and the seconds that they took, `deciding`.
         waited: virtual seconds that workers waited for answers.
     """
@@ -71,6 +71,7 @@ class Trace:
     epochs: int = 0
     asked: int = 0
     clock: float = 0.0
+    busy: float = 0.0
     decisions: int = 0
     deciding: float = 0.0
     waited: float = 0.0
@@ -85,6 +86,7 @@ def run(
     budget: float = math.inf,
     trials: float = math.inf,
     deciding_takes_time: bool = False,
+    observe: Callable[[Trace], None] = lambda trace: None,
 ) -> Trace:
     """Searches until `budget` epochs are given out, `trials` are begun or the method has nothing more to train.
 
@@ -92,6 +94,7 @@ def run(
         epochs: of a full training.
         deciding_takes_time: whether the clock goes on by the real time that the method takes to answer, one worker
             after the other.
+        observe: called whenever a trial has begun.
     """
     trace, names, order = Trace(), itertools.count(), itertools.count()
     looks = sorted({epoch for epoch in method.looks if epoch < epochs} | {epochs})
@@ -114,7 +117,9 @@ def run(
     def train(name: str, candidate: Candidate, since: int, until: int) -> None:
         nonlocal given
         given += until - since
-        ends = answered + answers.seconds(candidate) * (until - since)
+        took = answers.seconds(candidate) * (until - since)
+        trace.busy += took
+        ends = answered + took
         heapq.heappush(events, (ends, next(order), answered, until - since, name, candidate, until))
 
     def under_way() -> float:
@@ -131,6 +136,7 @@ def run(
             trace.asked += 1
             trace.waited += answered - free_since.popleft()
             train(name, proposed, 0, looks[0])
+            observe(trace)
         if not events:
             return trace
         trace.clock, _, _, count, name, candidate, epoch = heapq.heappop(events)

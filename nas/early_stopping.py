@@ -18,7 +18,7 @@ import numpy as np
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from nas.evaluation import REDUCTION
-from nas.pareto import WITHIN_RANK, fronts
+from nas.pareto import WITHIN_RANK, dominators, fronts
 from nas.searcher import LivesInDriver, Report, StudySearcher
 from nas.types import EpochRow, Objective
 
@@ -39,6 +39,8 @@ def goes_on(
     values = np.array([reached[n] for n in numbers], dtype=np.float64)
     maximize = [o.direction == "maximize" for o in objectives]
     places = math.ceil(len(numbers) / REDUCTION)
+    if dominators(values, own, maximize) >= places:  # most end here, and no front of thousands need be found
+        return False
     for front in fronts(values, maximize):
         if own in front:
             if len(front) <= places:

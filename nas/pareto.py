@@ -44,6 +44,13 @@ def non_dominated(values: Array, maximize: Sequence[bool]) -> Mask:
     return _non_dominated(_losses(values, maximize))
 
 
+def dominators(values: Array, row: int, maximize: Sequence[bool]) -> int:
+    """How many points dominate the one in `row`. All of them are of a better non-domination rank."""
+    losses = _losses(values, maximize)
+    no_worse = (losses <= losses[row]).all(axis=1)
+    return int(np.count_nonzero(no_worse & (losses < losses[row]).any(axis=1)))
+
+
 def fronts(values: Array, maximize: Sequence[bool]) -> Iterator[NDArray[np.int64]]:
     """Rows of the points of each non-domination rank: the front, the front of the rest, and so on (Deb 2002).
 

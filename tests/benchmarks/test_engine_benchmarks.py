@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import engine, made_up, sampling
+from benchmarks import engine, made_up, sampling, scale
 from benchmarks.engine import Watch, busy_share
-from benchmarks.made_up import OBJECTIVES, TASK, measurement, study_config
+from benchmarks.made_up import OBJECTIVES, TASK, WorkingSpace, measurement, study_config
 from benchmarks.sampling import MAXIMIZE, REFERENCE, SPACE
 from benchmarks.startup import ROOT
 from nas.data import load
@@ -41,7 +41,7 @@ def test_made_up_trials_go_the_whole_way(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # where workers find the made-up trainable
     data = load("digits", subset=128)
     with ray_session(None, cpus=2):
-        watch = engine.search(data, "auto", 12, work=0.05)
+        watch = engine.search(data, "auto", 12, space=WorkingSpace(work=0.05))
         assert len(watch.ends) == len(watch.spans) == 12
         assert 0 < busy_share(watch.spans, 0.05) <= 1.01
         assert len(engine.tune_alone(data, 5).ends) == 5
@@ -90,3 +90,20 @@ def test_quality_of_a_short_run_grows_with_trials() -> None:
         assert volumes == pytest.approx(sorted(volumes))  # rounding is of the order of points
     assert 0 < ours[-1] < 1
     assert sampling.search_ours("random", 6, 0) == ours
+
+
+def test_a_thousand_workers_are_driven_by_the_real_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    scale.main(["virtual", "--trials", "40", "--workers", "1000"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines if line.startswith("| ")][1:] == [
+        str(n) for n in range(4, 41, 4)
+    ]
+    assert "trained to the end." in lines[-1]
+
+
+@pytest.mark.slow
+def test_a_search_gets_on_on_a_cluster(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scale, "TRIALS_OF_A_WORKER", 3)
+    monkeypatch.setattr(scale, "SLEEP", 0.2)
+    scale.main(["clusters", "--nodes", "1", "--sampler", "random"])
+    assert "| 1 | 2 | 6 |" in capsys.readouterr().out

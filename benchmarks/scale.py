@@ -1,0 +1,168 @@
+"""Does the driver keep up with a large cluster? ``python -m benchmarks.scale [virtual] [clusters]``.
+
+- ``virtual``: the real searcher, scheduler and records on SQLite, with a thousand workers on a virtual clock
+  (`benchmarks.virtual`) whose trials take ten virtual minutes and have made-up values (`benchmarks.made_up`). The clock
+  goes on by the real time that every decision takes, so workers that wait for the driver are seen. Printed as the
+  study grows: seconds of a decision, the share of the workers' time that is lost to waiting, memory, database.
+- ``clusters``: real Ray clusters of one, two and four nodes on this machine, two workers a node, whose trials sleep:
+  trials a second, and the share of the workers' time that trials get.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from unittest import mock
+
+import optuna
+
+from benchmarks.engine import busy_share, resident, search
+from benchmarks.made_up import TASK, WorkingSpace, study_config, values
+from benchmarks.startup import ROOT
+from benchmarks.virtual import Skipnas, Trace, Values, run
+from nas.data import load
+from nas.executor import ray_session
+from nas.types import Candidate
+from studies.storage import create_study, open_storage
+
+EPOCHS = 27
+WORKERS, TRIALS = 1000, 20_000
+TRIAL_SECONDS = 600.0
+LOST_GOAL = 0.02
+ROWS = 10
+NODES = (1, 2, 4)
+WORKERS_OF_A_NODE = 2
+SLEEP = 2.0
+TRIALS_OF_A_WORKER = 12
+
+
+@dataclass(frozen=True, slots=True)
+class MadeUp:
+    """Answers that approach a candidate's made-up values over the epochs (see `benchmarks.virtual.Answers`)."""
+
+    def values(self, candidate: Candidate, epoch: int) -> Values | None:
+        final = values(candidate.spec.to_dict(), candidate.recipe.to_dict())
+        learned = 1 - math.exp(-epoch / 5)
+        return (
+            14.0 + (final["psnr"] - 14.0) * learned,
+            10.0 + (final["accuracy"] - 10.0) * learned,
+            final["stability"] * learned,
+        )
+
+    def seconds(self, candidate: Candidate) -> float:
+        # Not all alike, so that workers do not ask in step.
+        return TRIAL_SECONDS / EPOCHS * (0.5 + (int(candidate.digest[:4], 16) / 0xFFFF))
+
+
+def virtual_part(workers: int, trials: int, sampler: str, stopping: bool) -> None:
+    """Prints the table as the study grows; each line is about the trials since the one before it."""
+    print(
+        f"{workers:,} workers, trials of about {TRIAL_SECONDS / 60:.0f} minutes when trained to the end, sampler "
+        f"{sampler}, early stopping {'on' if stopping else 'off'}\n\n"
+        "| trials | decisions | ms a decision | workers' time lost to waiting | to be under | driver | database |\n"
+        "|---|---|---|---|---|---|---|",
+        flush=True,
+    )
+    space, before = WorkingSpace(), Trace()
+    with tempfile.TemporaryDirectory() as folder, open_storage(f"sqlite:///{folder}/studies.db") as storage:
+        config = study_config("scale", sampler, epochs=EPOCHS, early_stopping=stopping)
+        ledger = create_study(storage, config, space.distributions(TASK), {}, "")
+
+        def observe(trace: Trace) -> None:
+            nonlocal before
+            if trace.asked % max(1, trials // ROWS) == 0:
+                size = sum(path.stat().st_size for path in Path(folder).iterdir()) / 2**20
+                decisions = trace.decisions - before.decisions
+                print(
+                    f"| {trace.asked:,} | {decisions:,} | {1000 * (trace.deciding - before.deciding) / decisions:.1f} "
+                    f"| {_lost(trace, before):.2%} | {LOST_GOAL:.0%} | {resident():.0f} MiB | {size:.0f} MiB |",
+                    flush=True,
+                )
+                before = replace(trace, finished=[])
+
+        with ledger.drive():
+            method = Skipnas(ledger, space, trials=trials)
+            trace = run(
+                method,
+                MadeUp(),
+                workers=workers,
+                epochs=EPOCHS,
+                trials=trials,
+                deciding_takes_time=True,
+                observe=observe,
+            )
+    print(
+        f"\nIn all {trace.decisions:,} decisions in {trace.deciding:.0f} s, {_lost(trace, Trace()):.2%} of the "
+        f"workers' time lost, {trace.clock / 3600:.1f} virtual hours, {len(trace.finished):,} trained to the end.",
+        flush=True,
+    )
+
+
+def _lost(now: Trace, before: Trace) -> float:
+    """Share of the workers' time that went into waiting, between two moments."""
+    waited = now.waited - before.waited
+    return waited / (waited + now.busy - before.busy)
+
+
+def clusters_part(nodes: Sequence[int], sampler: str) -> None:
+    """Prints how searches get on on clusters of so many nodes."""
+    data = load("digits", subset=128)
+    print(
+        f"Trials that sleep {SLEEP:g} s, {WORKERS_OF_A_NODE} workers a node, sampler {sampler}\n\n"
+        "| nodes | workers | trials | trials a second | of what sleep allows | share of the workers' time |\n"
+        "|---|---|---|---|---|---|",
+        flush=True,
+    )
+    for count in nodes:
+        workers = count * WORKERS_OF_A_NODE
+        with cluster(count) as address, ray_session(address):
+            trials = TRIALS_OF_A_WORKER * workers
+            watch = search(data, sampler, trials, space=WorkingSpace(sleep=SLEEP), workers=workers)
+        share, rate = busy_share(watch.spans, SLEEP), watch.per_second()
+        print(
+            f"| {count} | {workers} | {trials} | {rate:.2f} | {rate * SLEEP / workers:.1%} | {share:.1%} |", flush=True
+        )
+
+
+@contextmanager
+def cluster(nodes: int) -> Iterator[str]:
+    """A Ray cluster of a head without workers, and `nodes` nodes beside it; its address."""
+    from ray.cluster_utils import Cluster
+
+    memory = {"object_store_memory": 100 * 2**20}
+    with mock.patch.dict(os.environ, PYTHONPATH=str(ROOT)):  # where workers find the made-up trials
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **memory})
+        try:
+            for _ in range(nodes):
+                made.add_node(num_cpus=WORKERS_OF_A_NODE, **memory)
+            yield made.address
+        finally:
+            made.shutdown()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=(__doc__ or "").partition("?")[0])
+    parser.add_argument("parts", nargs="*", choices=["virtual", "clusters"], help="default: both")
+    parser.add_argument("--workers", type=int, default=WORKERS, help=f"virtual ones (default: {WORKERS:,})")
+    parser.add_argument("--trials", type=int, default=TRIALS, help=f"on virtual workers (default: {TRIALS:,})")
+    parser.add_argument("--sampler", default="auto")
+    parser.add_argument("--no-early-stopping", action="store_true")
+    parser.add_argument("--nodes", type=int, nargs="+", default=list(NODES))
+    options = parser.parse_args(arguments)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    if not options.parts or "virtual" in options.parts:
+        virtual_part(options.workers, options.trials, options.sampler, not options.no_early_stopping)
+    if not options.parts or "clusters" in options.parts:
+        clusters_part(options.nodes, options.sampler)
+
+
+if __name__ == "__main__":
+    main()

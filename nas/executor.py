@@ -45,6 +45,11 @@ for _name in ("ray.tune.execution.experiment_state", "ray.train._internal.syncer
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
+TRIALS_OF_A_TUNER, AND_OF_A_WORKER = 2000, 20
+"""Tune remembers every trial of a Tuner, so a long search has several, one after the other, each of so many trials at
+least. Between two of them workers wait for the last trial of the first, and are started anew."""
+
+
 @contextlib.contextmanager
 def ray_session(address: str | None, *, cpus: int | None = None) -> Iterator[None]:
     """A running Ray: the one this process is already connected to, a cluster at `address`, or a new local one.
@@ -155,8 +160,12 @@ class Pool:
 
 def run_trials(searcher: StudySearcher, recorder: Recorder, pool: Pool, *, early_stopping: bool) -> None:
     """Runs what `searcher` proposes until it has finished or the pool is stopping."""
+    most = max(TRIALS_OF_A_TUNER, AND_OF_A_WORKER * pool.size)
+    searcher.left = 0
     try:
-        _fit(searcher, recorder, pool, RungScheduler(searcher) if early_stopping else None)
+        while not searcher.left:  # it has handed out all that it might, and there may be more
+            searcher.left = most
+            _fit(searcher, recorder, pool, RungScheduler(searcher) if early_stopping else None)
     except tune.TuneError:  # it has the error as a text
         if searcher.error is not None:
             raise searcher.error from None

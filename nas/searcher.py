@@ -6,6 +6,7 @@ ever. Here every trial ends as its worker says, and one that was cut off stays R
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -80,6 +81,9 @@ class StudySearcher(LivesInDriver, Searcher):
         stopping: when it answers True no new trial is proposed.
         on_end: called with a trial's number and outcome after it was told.
         known: measurements by digest, of candidates that need not be trained: they are complete at once.
+
+    Attributes:
+        left: trials that it may still hand out before it says that it has finished; its owner may raise it again.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class StudySearcher(LivesInDriver, Searcher):
         self.ledger, self.space, self.trials = ledger, space, trials
         self.stopping, self.on_end, self.known = stopping, on_end, known or {}
         self.live: dict[str, int] = {}
+        self.left: float = math.inf
         self.exhausted = False
         self.disk_full = ""
         self.error: SkipnasError | None = None
@@ -110,7 +115,7 @@ class StudySearcher(LivesInDriver, Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial as Tune's config, None to wait, or FINISHED. Called by Tune."""
-        if self.stopping() or self.disk_full:
+        if self.stopping() or self.disk_full or not self.left:
             return self._nothing_more()
         claimed = self.ledger.claim()
         if claimed is not None:
@@ -220,6 +225,7 @@ class StudySearcher(LivesInDriver, Searcher):
             self.on_end(number, "complete")
             return None
         self.live[trial_id] = number
+        self.left -= 1
         return {
             "number": number,
             "digest": candidate.digest,
@@ -263,3 +269,9 @@ class Recorder(LivesInDriver, Callback):
         with self._searcher.noting_errors():
             self._searcher.record(trial.trial_id, report)
             self._observe(report)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Lets go of what Tune keeps of an ended trial until the run is over: its last report, and statistics of it."""
+        kept = trial.run_metadata
+        kept.last_result, kept.metric_analysis, kept.metric_n_steps = {}, {}, {}
+        kept.checkpoint_manager = type(kept.checkpoint_manager)(None)

@@ -21,6 +21,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 from toy_space import ToySpace
 
+from nas import executor
 from nas.checkpoint import load_weights, weights_path
 from nas.confirm import Member, confirmation_seed, run_confirmation, summarize
 from nas.data import Dataset
@@ -123,6 +124,26 @@ def test_a_search_fills_the_study_and_continues_it(make: Any) -> None:
         assert rows[-1].psnr == result.values["psnr"]
         assert len(search.ledger.probe(result.number).steps) > 3
         assert search.ledger.trial(result.number).gates
+
+
+def test_a_long_search_has_several_tuners_and_loses_nothing_between_them(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuners: list[float] = []
+    fit = executor._fit
+
+    def noting(searcher: Any, *given: Any) -> None:
+        tuners.append(searcher.left)
+        fit(searcher, *given)
+
+    monkeypatch.setattr(executor, "_fit", noting)
+    monkeypatch.setattr(executor, "TRIALS_OF_A_TUNER", 3)
+    monkeypatch.setattr(executor, "AND_OF_A_WORKER", 1)
+    search = make(epochs=1)
+    outcome = search.run(4)
+    assert tuners == [3, 3]
+    assert (outcome.reason, outcome.counts.complete, outcome.counts.proposals) == ("complete", 4, 4)
+    assert search.states() == ["COMPLETE"] * 4
 
 
 def test_weights_are_kept_for_the_front_alone(make: Any) -> None:

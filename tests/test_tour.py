@@ -36,7 +36,7 @@ def command(folder: Path, *arguments: str) -> dict[str, Any]:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     value: dict[str, Any] = json.loads(done.stdout)
@@ -82,7 +82,7 @@ def on_card(bundle: Path) -> dict[str, list[float]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not SHARED.exists(), reason=f"no real images at {SHARED.name} beside the project")
 def test_from_search_to_a_network_in_use(tmp_path: Path) -> None:
     steps = {words[0]: words for words in tour()}

@@ -45,7 +45,7 @@ for _name in ("ray.tune.execution.experiment_state", "ray.train._internal.syncer
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
-TRIALS_OF_A_TUNER, AND_OF_A_WORKER = 2000, 20
+TRIALS_OF_A_TUNER, AND_OF_A_WORKER = 500, 20
 """Tune remembers every trial of a Tuner, so a long search has several, one after the other, each of so many trials at
 least. Between two of them workers wait for the last trial of the first, and are started anew."""
 

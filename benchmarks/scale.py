@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=WORKERS, help=f"virtual ones (default: {WORKERS:,})")
     parser.add_argument("--trials", type=int, default=TRIALS, help=f"on virtual workers (default: {TRIALS:,})")
     parser.add_argument("--sampler", default="auto")
-    parser.add_argument("--early-stopping", action="store_true", help="most trials then take a tenth of the time")
+    parser.add_argument("--early-stopping", action="store_true", help="trials are stopped at rungs")
     parser.add_argument("--nodes", type=int, nargs="+", default=list(NODES))
     options = parser.parse_args(arguments)
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -9,8 +9,9 @@ epochs spent.
 - ``random``, ``nsga2``, ``tpe``, ``gp``: Optuna's samplers as they are, every trial trained to the end.
 - ``ray``: Ray's own OptunaSearch over the three objectives with Ray's ASHA on PSNR, as they are.
 - ``moasha``: Syne Tune's multi-objective ASHA, when it is installed.
-- ``skipnas``: the default of ``skipnas search``, its searcher, scheduler and records; ``skipnas, no references``
-  does not begin with the papers' networks, ``skipnas, full`` does not stop trials, ``skipnas, random`` draws at random.
+- ``skipnas``: ``skipnas search --early-stopping`` with its default sampler: the project's searcher, scheduler and
+  records; ``skipnas, no references`` does not begin with the papers' networks, ``skipnas, full`` does not stop trials,
+  ``skipnas, random`` draws at random.
 
 What an Optuna sampler proposes again is answered at once and costs nothing, see `ASKS`; Ray and Syne Tune train it
 again, as they do. Finished replays are kept under ``runs/search`` and not made again.
@@ -352,6 +353,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--table", type=Path, default=tabular.FILE, help="made by benchmarks.table")
     parser.add_argument("--results", type=Path, default=FOLDER / "replays.jsonl")
     options = parser.parse_args(arguments)
+    if not options.table.exists():
+        parser.error(f"no table at {options.table}; make it with python -m benchmarks.table")
     methods = [name for name in options.methods if name != "moasha" or _has_syne_tune()]
     seeds = range(options.from_seed, options.from_seed + options.seeds)
     done = runs.read(options.results)

@@ -1,6 +1,6 @@
 """A trained answer to every candidate of the space ``table``: search methods are compared in seconds.
 
-The file `FILE` holds what `benchmarks.table` measured: each of 648 architectures under two seeds, every epoch. ::
+The file `FILE`, which `benchmarks.table` makes, holds each of 648 architectures under two seeds, every epoch. ::
 
     table = Table.read()
     table.values(candidate, seed=0, epoch=27)    # (PSNR in dB, accuracy in percent, stability in 0..1)

@@ -183,3 +183,10 @@ def test_the_report_names_the_epochs_that_reach_the_best_of_the_others(made_up: 
     (line,) = [line for line in text.splitlines() if line.startswith("| skipnas ")]
     reached = float(line.split("|")[-2].replace(",", ""))
     assert reached == pytest.approx(grid[math.ceil(np.searchsorted(fast, 0.5))], abs=1)
+
+
+def test_without_a_table_nothing_is_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        search.main(["--table", str(tmp_path / "none.npz")])
+    assert ended.value.code == 2
+    assert "make it with python -m benchmarks.table" in capsys.readouterr().err

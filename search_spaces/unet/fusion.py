@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from nas.types import Cost
 from search_spaces.unet import cost, spec
+from search_spaces.unet.blocks import concatenated
 
 
 class Gate(nn.Module):
@@ -172,7 +173,7 @@ class Concat(Fusion):
     """[u, s], the fusion of U-Net (Ronneberger et al. 2015), and of U-Net++ (Zhou et al. 2018, eq. 1)."""
 
     def forward(self, state: Tensor, skip: Tensor) -> Tensor:
-        return torch.cat((state, skip), dim=1)
+        return concatenated(state, skip)
 
     @staticmethod
     def channels(width: int, skips: int) -> int:
@@ -200,7 +201,7 @@ class Nddr(Fusion):
             self.reduce.weight.copy_(torch.eye(width).repeat(1, 2)[:, :, None, None])
 
     def forward(self, state: Tensor, skip: Tensor) -> Tensor:
-        fused: Tensor = self.reduce(torch.cat((state, skip), dim=1))
+        fused: Tensor = self.reduce(concatenated(state, skip))
         return fused
 
     @staticmethod

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from nas.types import Cost, Task
 from search_spaces.unet import cost
-from search_spaces.unet.blocks import BLOCKS, EXTRA, POOLING_NORMS, Down, HaarDown, Stage, Up, conv
+from search_spaces.unet.blocks import BLOCKS, EXTRA, POOLING_NORMS, Down, HaarDown, Stage, Up, concatenated, conv
 from search_spaces.unet.fusion import FUSIONS, GATES, Gate
 from search_spaces.unet.heads import Head, NoHead
 from search_spaces.unet.sharing import SHARINGS, Exchange, Gather, Shortcut
@@ -108,7 +108,7 @@ class UNet(nn.Module):
             name, level = node.name, node.level
             state = self.ups[name](rows[level + 1][-1])
             skip, *earlier = rows[level]
-            skips = torch.cat((self.skip_gates[name](skip, state), *earlier), dim=1)
+            skips = concatenated(self.skip_gates[name](skip, state), *earlier)
             state = yield self.decoders[name](self.fusions[name](state, skips))
             rows[level].append(state)
 

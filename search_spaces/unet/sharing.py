@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from nas.types import Cost
 from search_spaces.unet import cost, spec
+from search_spaces.unet.blocks import concatenated
 
 TASKS = 2
 
@@ -69,7 +70,7 @@ class Shortcut(Gather):
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:
         last = states[-1]
-        joined: Tensor = self.reduce(torch.cat([*(resized(state, last) for state in states[:-1]), last], dim=1))
+        joined: Tensor = self.reduce(concatenated(*(resized(state, last) for state in states[:-1]), last))
         return joined
 
     @staticmethod
@@ -116,7 +117,7 @@ class CrossStitch(Exchange):
     def forward(self, states: Sequence[Tensor]) -> list[Tensor]:
         parts = [part for state in states for part in state.chunk(self.groups, dim=1)]
         mixed = [_sum(a * part for a, part in zip(row, parts, strict=True)) for row in self.a]
-        return [torch.cat(mixed[start : start + self.groups], dim=1) for start in range(0, len(mixed), self.groups)]
+        return [concatenated(*mixed[start : start + self.groups]) for start in range(0, len(mixed), self.groups)]
 
     @classmethod
     def cost(cls, width: int, pixels: int) -> Cost:
@@ -178,7 +179,7 @@ class Nddr(Exchange):
         )
 
     def forward(self, states: Sequence[Tensor]) -> list[Tensor]:
-        joined = torch.cat(list(states), dim=1)
+        joined = concatenated(*states)
         return [task(joined) for task in self.tasks]
 
     @staticmethod

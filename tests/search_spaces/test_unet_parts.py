@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from search_spaces.unet.blocks import BLOCKS, ChannelNorm, HaarDown, NafBlock, ResidualBlock
+from search_spaces.unet.blocks import BLOCKS, ChannelNorm, HaarDown, ImageNorm, NafBlock, ResidualBlock, concatenated
 from search_spaces.unet.fusion import (
     FUSIONS,
     GATES,
@@ -42,6 +42,40 @@ def test_every_choice_has_its_part() -> None:
     assert tuple(FUSIONS) == CHOICES["fusion"]
     assert tuple(GATES) == CHOICES["gate"]
     assert tuple(BLOCKS) == CHOICES["block"]
+
+
+@pytest.mark.parametrize("width", [8, 16, 24])
+def test_image_norm_is_group_norm_in_bfloat16_too(width: int) -> None:
+    norm = ImageNorm(width)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        norm.weight.normal_(generator=generator)
+        norm.bias.normal_(generator=generator)
+    features = torch.randn(4, width, 6, 5, generator=generator).to(memory_format=torch.channels_last)
+    found, wanted = features.bfloat16().requires_grad_(), features.bfloat16().float().requires_grad_()
+    ours, torchs = norm(found), F.group_norm(wanted, 1, norm.weight, norm.bias)
+    assert ours.dtype == torch.bfloat16
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(ours.float(), torchs, atol=0.02, rtol=0.01)
+    given = torch.randn(torchs.shape, generator=generator)
+    grads = torch.autograd.grad(ours, [found, norm.weight, norm.bias], given.bfloat16())
+    wanted_grads = torch.autograd.grad(torchs, [wanted, norm.weight, norm.bias], given.bfloat16().float())
+    for ours_grad, torchs_grad in zip(grads, wanted_grads, strict=True):
+        assert torch.allclose(ours_grad.float(), torchs_grad, atol=0.2, rtol=0.02)
+
+
+def test_concatenation_and_its_gradients() -> None:
+    parts = [p.to(memory_format=torch.channels_last).requires_grad_() for p in (STATE, SKIP, SKIP[:, :3])]
+    joined = concatenated(*parts)
+    assert torch.equal(joined, torch.cat(parts, dim=1))
+    given = torch.randn(joined.shape, generator=torch.Generator().manual_seed(0))
+    gradients = torch.autograd.grad(joined, parts, given)
+    for gradient, wanted in zip(gradients, given.split([8, 8, 3], dim=1), strict=True):
+        assert torch.equal(gradient, wanted)
+        assert gradient.is_contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        assert torch.equal(concatenated(*parts), joined)
+    assert concatenated(STATE) is STATE
 
 
 def test_constant_gates() -> None:

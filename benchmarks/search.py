@@ -6,7 +6,8 @@ front, by these values, of what it has trained to the end; that front's hypervol
 second seed, as a share of that of all architectures, so that luck does not pay. The table gives this share over the
 epochs spent.
 
-- ``random``, ``nsga2``, ``tpe``, ``gp``: Optuna's samplers as they are, every trial trained to the end.
+- ``random``, ``nsga2``, ``tpe``, ``gp``: Optuna's samplers as they are, every trial trained to the end; ``gp`` not more
+  than 60 of them, as its proposals take seconds then.
 - ``ray``: Ray's own OptunaSearch over the three objectives with Ray's ASHA on PSNR, as they are.
 - ``moasha``: Syne Tune's multi-objective ASHA, when it is installed.
 - ``skipnas``: ``skipnas search --early-stopping`` with its default sampler: the project's searcher, scheduler and
@@ -57,7 +58,9 @@ MAXIMIZE = [objective.direction == "maximize" for objective in OBJECTIVES]
 REFERENCE = [objective.reference for objective in OBJECTIVES]
 MOST = 600
 """Trials of a search at most, of the 648 candidates that there are: the last few would have to be guessed."""
-ASKS = 10
+MOST_TRAININGS = {"gp": 60}
+"""Full trainings of a method at most; its curve stays where it is from there on."""
+ASKS = 3
 """Proposals in a row of Optuna's samplers that are answered for nothing, as they are known; then comes a random one."""
 
 REFERENCES: Mapping[str, Mapping[str, Any]] = {
@@ -293,8 +296,9 @@ def replay(method: str, workers: int, seed: int, path: Path, trainings: int) -> 
     logging.getLogger("ray").setLevel(logging.ERROR)
     table = Table.read(path)
     answers = FirstSeed(table)
+    budget = EPOCHS * min(trainings, MOST_TRAININGS.get(method, trainings))
     with METHODS[method](seed, answers) as made:
-        trace = run(made, answers, workers=workers, epochs=EPOCHS, budget=EPOCHS * trainings, trials=MOST)
+        trace = run(made, answers, workers=workers, epochs=EPOCHS, budget=budget, trials=MOST)
     return {
         "key": f"{method}/{workers}/{seed}",
         "curve": [round(value, 5) for value in volumes(table, trace, grid())],
@@ -344,9 +348,7 @@ def table_of(found: Mapping[str, Mapping[str, Any]], methods: Sequence[str], wor
 def main(arguments: Sequence[str] | None = None) -> int:
     """Replays what is missing, then prints a table for each number of workers. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=(__doc__ or "").partition("?")[0])
-    parser.add_argument(
-        "--methods", nargs="+", choices=list(METHODS), default=[name for name in METHODS if name != "gp"]
-    )
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--workers", type=int, nargs="+", default=list(WORKERS))
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--from-seed", type=int, default=0, help="the first of them (default: 0)")

@@ -1,7 +1,7 @@
 """Asynchronous successive halving for several objectives, as a Ray Tune scheduler.
 
-Rungs stand at epochs r, r * eta, r * eta^2, ... (Li et al., ASHA, 2020). A candidate that reaches a rung
-goes on when it is among the best 1/eta of all that reached it so far, by non-domination rank and within a
+Rungs stand at epochs r, r * eta, r * eta^2, ... (Li et al., ASHA, 2020), the first where a tenth of the run is
+done. A candidate that reaches a rung goes on when it is among the best 1/eta of all that reached it so far, by non-domination rank and within a
 rank by hypervolume contribution or, as the study is set, by an epsilon-net (Salinas et al., 2021; in
 ASHA: Schmucker et al., MO-ASHA, 2021).
 Objectives may have any direction and scale. Who diverged never reaches a rung; ties go on together; the
@@ -21,6 +21,10 @@ from nas.evaluation import REDUCTION
 from nas.pareto import WITHIN_RANK, dominators, fronts
 from nas.searcher import LivesInDriver, Report, StudySearcher
 from nas.types import EpochRow, Objective
+
+FIRST_RUNG = 0.1
+"""Share of a run before which nobody is stopped. Of 27 epochs on digits, ranks after the first said nothing about
+ranks at the end, and after the third nearly all (benchmarks/RESULTS.md)."""
 
 
 def goes_on(
@@ -66,7 +70,7 @@ class RungScheduler(LivesInDriver, FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         report: Report = result["report"]
         row = report.rows[-1] if report.rows else None
-        if row is None or row.psnr is None:
+        if row is None or row.psnr is None or row.epoch < FIRST_RUNG * self._searcher.ledger.config.epochs:
             return TrialScheduler.CONTINUE
         with self._searcher.noting_errors():
             return self._judge(trial.trial_id, report, row)

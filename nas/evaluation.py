@@ -24,7 +24,7 @@ from nas.training import Diverged, Judged, Training, TrainingData
 from nas.types import Cost, EpochRow, Measurement, Recipe, Task, digest_of
 
 REDUCTION = 3
-"""Validation happens after epochs 1, 3, 9, 27, ... and after the last: the rungs of early stopping."""
+"""Validation happens after epochs 1, 3, 9, 27, ... and after the last. Rungs of early stopping stand there."""
 
 
 def candidate_seed(study_seed: int, digest: str) -> int:

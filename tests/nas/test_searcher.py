@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -100,6 +101,17 @@ def test_a_rejected_proposal_keeps_its_place(ledger: SqlLedger) -> None:
         assert second["number"] == 3
         assert tune.suggest("c") is None
         assert ledger.counts().duplicate == 2
+
+
+def test_nobody_is_stopped_before_a_tenth_of_the_run(ledger: SqlLedger) -> None:
+    config = replace(ledger.config, study="longer", epochs=27)
+    longer = create_study(ledger.storage, config, SPACE.distributions(TASK), {}, "test")
+    with longer.drive():
+        tune = Tune(longer, trials=6)
+        trials = {name: tune.suggest(name)["number"] for name in "abcdef"}
+        worse = {name: 20.0 - rank for rank, name in enumerate(trials)}
+        assert all(tune.report(name, trials[name], 1, worse[name]) for name in trials)
+        assert [name for name in trials if tune.report(name, trials[name], 3, worse[name])] == ["a"]
 
 
 def test_a_failed_candidate_is_not_proposed_again_by_whoever_goes_on(ledger: SqlLedger) -> None:

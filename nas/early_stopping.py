@@ -1,9 +1,9 @@
 """Asynchronous successive halving for several objectives, as a Ray Tune scheduler.
 
 Rungs stand at epochs r, r * eta, r * eta^2, ... (Li et al., ASHA, 2020), the first where a tenth of the run is
-done. A candidate that reaches a rung goes on when it is among the best 1/eta of all that reached it so far, by non-domination rank and within a
-rank by hypervolume contribution or, as the study is set, by an epsilon-net (Salinas et al., 2021; in
-ASHA: Schmucker et al., MO-ASHA, 2021).
+done. A candidate that reaches a rung goes on when it is among the best 1/eta of all that reached it so far, by
+non-domination rank and within a rank by hypervolume contribution or, as the study is set, by an epsilon-net
+(Salinas et al., 2021; in ASHA: Schmucker et al., MO-ASHA, 2021).
 Objectives may have any direction and scale. Who diverged never reaches a rung; ties go on together; the
 first to reach a rung always goes on.
 """

@@ -47,6 +47,23 @@ def test_the_space_is_complete_and_each_architecture_in_it_once() -> None:
     assert [each.digest for each in tabular.candidates()] == [each.digest for each in found]
 
 
+def test_the_table_that_is_there_is_whole() -> None:
+    found, candidates = Table.read(), tabular.candidates()
+    assert found.digests.tolist() == [candidate.digest for candidate in candidates]
+    assert found.all_values.shape == (648, 2, EPOCHS, 3)
+    assert tabular.FILE.stat().st_size < 1e6
+    costs = [SPACE.cost(candidate.spec, TASK) for candidate in candidates]
+    assert found.params.tolist() == [cost.params for cost in costs]
+    assert found.macs.tolist() == [cost.macs for cost in costs]
+    psnr, accuracy, stability = np.moveaxis(found.all_values, -1, 0)
+    # The noisy input has 14.15 dB.
+    assert np.nanmedian(psnr[:, :, -1]) > 18
+    assert np.nanmax(psnr) < 25
+    assert np.nanmedian(accuracy[:, :, -1]) > 90
+    assert np.nanmax(accuracy) <= 100
+    assert np.nanmax(stability) <= 1
+
+
 def test_a_run_is_kept_for_every_epoch_and_its_stability_is_that_of_its_probes() -> None:
     setting = runs.Setting(data="digits", subset=128, noise="gaussian:50", epochs=3)
     (candidate,) = [SPACE.decode(SPACE.encode(tabular.candidates()[0]), TASK, 3)]

@@ -195,11 +195,20 @@ def test_the_report_names_the_epochs_that_reach_the_best_of_the_others(made_up: 
     found = {
         f"{name}/4/{seed}": {"curve": curve} for name, curve in (("tpe", slow), ("skipnas", fast)) for seed in (0, 1)
     }
-    text = search.table_of(found, ["tpe", "skipnas"], 4, range(2))
-    assert "epochs to 0.500 (tpe at the end)" in text
-    (line,) = [line for line in text.splitlines() if line.startswith("| skipnas ")]
-    reached = float(line.split("|")[-2].replace(",", ""))
-    assert reached == pytest.approx(grid[math.ceil(np.searchsorted(fast, 0.5))], abs=1)
+    for most, goal in ((1.0, 0.499), (0.4, 0.399)):
+        text = search.table_of(found, ["tpe", "skipnas"], 4, range(2), most)
+        assert f"epochs to {goal:.4f} (tpe ends with 0.5000)" in text
+        (line,) = [line for line in text.splitlines() if line.startswith("| skipnas ")]
+        reached = float(line.split("|")[-2].replace(",", ""))
+        assert reached == pytest.approx(grid[math.ceil(np.searchsorted(fast, goal))], abs=1)
+
+
+def test_more_than_all_known_is_luck(made_up: Table) -> None:
+    first, second = made_up.all_values[:, 0, -1], made_up.all_values[:, 1, -1]
+    front = [row for row, mine in enumerate(first) if not any((each > mine).all() for each in first)]
+    share = hypervolume(second[front], search.REFERENCE, search.MAXIMIZE) / search._all(made_up)
+    assert search.all_known(made_up) == pytest.approx(share, abs=1e-3)
+    assert search.all_known(made_up) < 1
 
 
 def test_without_a_table_nothing_is_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ from benchmarks import runs
 from benchmarks.runs import Job, Setting
 from benchmarks.stats import mean_interval
 from nas.data import load
-from nas.early_stopping import FIRST_RUNG, goes_on
+from nas.early_stopping import goes_on, has_rung
 from nas.objectives import DEFAULT, resolve_objectives
 from nas.pareto import hypervolume
 from nas.types import Candidate, Objective, Task
@@ -99,7 +99,7 @@ def replay(
         curve = order[number]
         if number >= 0 and epoch < curve.epochs:
             goes = True
-            if stopping and epoch in curve.rungs and epoch >= FIRST_RUNG * EPOCHS:
+            if stopping and epoch in curve.rungs and has_rung(epoch, EPOCHS):
                 reached.setdefault(epoch, {})[number] = curve.rungs[epoch]
                 goes = goes_on(number, reached[epoch], objectives, within)
             if not goes:

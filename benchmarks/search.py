@@ -388,8 +388,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"stopped; {options.results} has what is finished, and the same command goes on", file=sys.stderr)
             return 130
     found = runs.read(options.results)
+    most = all_known(Table.read(options.table))
     for workers in options.workers:
-        print(table_of(found, methods, workers, seeds, all_known(Table.read(options.table))), end="\n\n")
+        print(table_of(found, methods, workers, seeds, most), end="\n\n")
     return 0
 
 

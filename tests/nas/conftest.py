@@ -1,4 +1,10 @@
-"""Data that several of these tests train on."""
+"""Data that several of these tests train on, and what those of whole searches share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,3 +14,32 @@ from nas.data import Dataset, load
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
     return load("digits", subset=128)
+
+
+@pytest.fixture(scope="module")
+def one_ray() -> Iterator[None]:
+    """One Ray for all tests of a file: starting it takes seconds. It claims 2 GPUs, which nothing checks."""
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find the toy space
+        ray.init("local", num_cpus=8, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def make(one_ray: None, tmp_path: Path, digits: Dataset) -> Iterator[Any]:
+    """Makes a `Search` of toy networks: (space, changes of its configuration) -> search."""
+    from toy_search import Search
+    from toy_space import ToySpace
+
+    made: list[Search] = []
+
+    def build(space: ToySpace | None = None, **changes: Any) -> Search:
+        made.append(Search(tmp_path, digits, space or ToySpace(scratch=str(tmp_path)), **changes))
+        return made[-1]
+
+    yield build
+    for search in made:
+        search.ledger.close()

@@ -1,4 +1,4 @@
-"""Confirmation: which members, which seeds, and what runs say together. Runs through Ray: test_search.py."""
+"""Confirmation: which members, which seeds, and what runs say together. Runs through Ray: test_confirm_runs.py."""
 
 from __future__ import annotations
 

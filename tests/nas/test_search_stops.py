@@ -1,0 +1,57 @@
+"""Searches through Ray Tune that are stopped, and go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_space import ToySpace
+
+
+def test_a_time_limit_keeps_what_runs_for_the_next_call(make: Any, tmp_path: Path) -> None:
+    search = make(ToySpace(faults=("slow",), scratch=str(tmp_path)), epochs=60)
+    # 12 seconds a trial: none ends within the limit.
+    stopped = search.run(2, time_limit=4)
+    assert stopped.reason == "time_limit"
+    before = search.states()
+    assert set(before) <= {"RUNNING"}
+    (tmp_path / "fast").touch()
+    done = search.run(2)
+    assert done.counts.trained == 2
+    assert len(search.states()) == 2, "interrupted trials go on under their own numbers"
+
+
+def test_an_interrupt_before_anything_was_trained_stops_cleanly(make: Any, tmp_path: Path) -> None:
+    search = make(ToySpace(faults=("exception",), scratch=str(tmp_path)))
+    search.when_running = lambda: os.kill(os.getpid(), signal.SIGINT)  # at the report of what failed
+    outcome = search.run(2, concurrency=1)
+    assert (outcome.reason, outcome.counts.trained, outcome.busy) == ("interrupted", 0, None)
+
+
+def test_an_interrupt_stops_cleanly(make: Any, tmp_path: Path) -> None:
+    search = make(ToySpace(faults=("slow",), scratch=str(tmp_path)), epochs=1000)
+    search.when_running = lambda: os.kill(os.getpid(), signal.SIGINT)
+    before = signal.getsignal(signal.SIGINT)
+    outcome = search.run(2)
+    assert outcome.reason == "interrupted"
+    assert set(search.states()) == {"RUNNING"}
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_interrupt_ends_the_search_the_hard_way(make: Any, tmp_path: Path) -> None:
+    search = make(ToySpace(faults=("slow",), scratch=str(tmp_path)), epochs=1000)
+
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    search.when_running = twice
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        search.run(2)
+    assert set(search.states()) == {"RUNNING"}
+    assert all(trial.driver is None for trial in search.ledger.unfinished()), "they are anyone's to go on with"
+    assert signal.getsignal(signal.SIGINT) is before

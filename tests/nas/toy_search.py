@@ -1,0 +1,67 @@
+"""A study of toy networks that is searched as any other, for tests of whole searches through Ray Tune."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from toy_space import ToySpace
+
+from nas.data import Dataset
+from nas.search import Outcome, Progress, RunOptions, run_search
+from nas.types import Objective, StudyConfig, Task
+from studies.ledger import SqlLedger
+from studies.storage import create_study, open_storage
+
+TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
+OBJECTIVES = (
+    Objective(name="psnr", direction="maximize", unit="dB", reference=14.0),
+    Objective(name="accuracy", direction="maximize", unit="%", reference=10.0),
+    Objective(name="stability", direction="maximize", unit="", reference=0.0),
+)
+
+
+class Search:
+    """A study of toy networks in a folder of its own."""
+
+    def __init__(self, folder: Path, digits: Dataset, space: ToySpace, **changes: Any) -> None:
+        self.files = folder / "files"
+        self.digits = digits
+        self.space = space
+        settings: dict[str, Any] = {
+            "study": "toy",
+            "space": "toy",
+            "space_version": 1,
+            "data": "digits",
+            "fingerprint": digits.fingerprint,
+            "task": TASK,
+            "epochs": 3,
+            "objectives": OBJECTIVES,
+            "constraints": space.limits(TASK),
+            "sampler": "random",
+        }
+        config = StudyConfig(**settings | changes)
+        storage = open_storage(f"sqlite:///{folder / 'studies.db'}")
+        self.ledger: SqlLedger = create_study(storage, config, space.distributions(TASK), {}, "test")
+        self.when_running: Callable[[], None] | None = None
+
+    def run(self, trials: int, **options: Any) -> Outcome:
+        options = {"concurrency": 2, "cpus_per_trial": 1} | options
+        return run_search(
+            self.ledger.config,
+            self.space,
+            self.ledger,
+            self.digits,
+            self.files,
+            RunOptions(trials=trials, **options),
+            self._observe,
+        )
+
+    def _observe(self, progress: Progress) -> None:
+        if progress.running and self.when_running is not None:
+            call, self.when_running = self.when_running, None
+            call()
+
+    def states(self) -> list[str]:
+        return [trial.state.name for trial in self.ledger.study.get_trials(deepcopy=False)]

@@ -199,7 +199,7 @@ class Ledger(Protocol):
         Whatever became of it later, and whichever driver trained it.
         """
 
-    def judged(self) -> dict[int, tuple[int, tuple[float, ...]]]:
+    def judged(self) -> Mapping[int, tuple[int, tuple[float, ...]]]:
         """Number -> (epoch, values of the objectives there), of every trained trial, in the order of tells.
 
         The epoch is the last that was validated: the full budget of a COMPLETE trial, the rung of a stopped

@@ -16,11 +16,25 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from typing import cast as cast_type
 
-from sqlalchemy import ColumnElement, Double, Table, case, cast, delete, extract, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Double,
+    Select,
+    Table,
+    bindparam,
+    case,
+    cast,
+    delete,
+    extract,
+    func,
+    select,
+    update,
+)
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from nas.errors import StorageError
 from studies.records import DriverRecord, insert_missing
@@ -36,25 +50,44 @@ LEASE_SECONDS = 30.0
 """A driver that was not heard of for this long is dead. It renews its lease six times as often."""
 
 
-def clock(session: Session) -> ColumnElement[float]:
+@functools.cache
+def clock(dialect: str) -> ColumnElement[float]:
     """The time by the database's clock, in seconds since the epoch: the one that all drivers share."""
-    if session.get_bind().dialect.name == "postgresql":
+    if dialect == "postgresql":
         return cast(extract("epoch", func.clock_timestamp()), Double)
     return (func.julianday("now", type_=Double) - 2440587.5) * 86400.0
 
 
-def live_drivers(session: Session, study_id: int) -> dict[str, DriverRecord]:
-    """The drivers of a study that are alive, by their id."""
-    query = select(DriverRecord).where(DriverRecord.study_id == study_id, DriverRecord.expires >= clock(session))
-    return {record.driver: record for record in session.scalars(query) if _process_is_there(record)}
+@functools.cache
+def _select_live(dialect: str) -> Select[Any]:
+    return select(_DRIVERS).where(_DRIVERS.c.study_id == bindparam("study"), _DRIVERS.c.expires >= clock(dialect))
 
 
-def drop_dead(session: Session, study_id: int) -> None:
-    """Deletes the rows of drivers that are dead. One that was only slow to renew makes its row again."""
-    live = live_drivers(session, study_id)
-    session.execute(
-        delete(DriverRecord).where(DriverRecord.study_id == study_id, DriverRecord.driver.not_in(list(live)))
+@functools.cache
+def _prolong(dialect: str) -> ReturningUpdate[Any]:
+    now = clock(dialect)
+    return (
+        update(_DRIVERS)
+        .where(_DRIVERS.c.driver == bindparam("own"))
+        .values(
+            expires=now + bindparam("seconds"),
+            reserved=case((_DRIVERS.c.expires >= now, _DRIVERS.c.reserved), else_=0),
+        )
+        .returning(_DRIVERS.c.reserved)
     )
+
+
+def live_drivers(connection: Connection, study_id: int) -> dict[str, DriverRecord]:
+    """The drivers of a study that are alive, by their id."""
+    rows = connection.execute(_select_live(connection.dialect.name), {"study": study_id})
+    records = [DriverRecord(**row._mapping) for row in rows]
+    return {record.driver: record for record in records if _process_is_there(record)}
+
+
+def drop_dead(connection: Connection, study_id: int) -> None:
+    """Deletes the rows of drivers that are dead. One that was only slow to renew makes its row again."""
+    live = live_drivers(connection, study_id)
+    connection.execute(delete(_DRIVERS).where(_DRIVERS.c.study_id == study_id, _DRIVERS.c.driver.not_in(list(live))))
 
 
 class Lease:
@@ -69,37 +102,29 @@ class Lease:
         self._storage = storage
         self._study_id = study_id
 
-    def renew(self, session: Session) -> DriverRecord:
-        """Prolongs the lease from now on; returns its row. One that had run out comes back without reservations."""
-        now = clock(session)
-        session.execute(
-            update(_DRIVERS)
-            .where(_DRIVERS.c.driver == self.driver)
-            .values(
-                expires=now + LEASE_SECONDS,
-                reserved=case((_DRIVERS.c.expires >= now, _DRIVERS.c.reserved), else_=0),
-            )
-        )
-        record = session.get(DriverRecord, self.driver, populate_existing=True)
-        if record is None:
-            at = session.scalar(select(now))
-            assert at is not None
-            pid = os.getpid()
-            row = {
-                "driver": self.driver,
-                "study_id": self._study_id,
-                "host": socket.gethostname(),
-                "place": _place(),
-                "pid": pid,
-                "born": _born(pid),
-                "started": at,
-                "expires": at + LEASE_SECONDS,
-                "reserved": 0,
-            }
-            # The lease's thread and the driver's own may both find it gone.
-            session.execute(insert_missing(session, _DRIVERS), row)
-            record = session.get_one(DriverRecord, self.driver)
-        return record
+    def renew(self, connection: Connection) -> int:
+        """Prolongs the lease from now on; returns its reservations. One that had run out comes back without any."""
+        dialect = connection.dialect.name
+        reserved: int | None = connection.scalar(_prolong(dialect), {"own": self.driver, "seconds": LEASE_SECONDS})
+        if reserved is not None:
+            return reserved
+        at = connection.scalar(select(clock(dialect)))
+        assert at is not None
+        pid = os.getpid()
+        row = {
+            "driver": self.driver,
+            "study_id": self._study_id,
+            "host": socket.gethostname(),
+            "place": _place(),
+            "pid": pid,
+            "born": _born(pid),
+            "started": at,
+            "expires": at + LEASE_SECONDS,
+            "reserved": 0,
+        }
+        # The lease's thread and the driver's own may both find it gone.
+        connection.execute(insert_missing(dialect, _DRIVERS), row)
+        return 0
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -120,8 +145,8 @@ class Lease:
         lost = False
         while not stop.wait(LEASE_SECONDS / 6):
             try:
-                with self._storage.session() as session:
-                    self.renew(session)
+                with self._storage.transaction() as connection:
+                    self.renew(connection)
             except StorageError as error:
                 if not lost:
                     log.warning("%s; going on, and trying again", error)

@@ -18,7 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -28,9 +28,24 @@ from optuna.distributions import BaseDistribution, distribution_to_json, json_to
 from optuna.exceptions import StorageInternalError
 from optuna.storages._rdb import models as optuna_tables  # the schema, which Optuna versions; it has no public name
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import ColumnElement, Row, Select, Table, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.expression import FromClause
 
 from nas.confirm import ConfirmedRun
 from nas.errors import LeaseLostError, StorageError, StudyError
@@ -77,15 +92,90 @@ SHARE = 32
 
 P = ParamSpec("P")
 T = TypeVar("T")
-# As plain tables: SQLAlchemy writes to them at a fraction of what its mapped classes cost.
-_STUDIES, _TRIALS, _EPOCHS = (cast(Table, each.__table__) for each in (StudyRecord, TrialRecord, EpochRecord))
-_PARAMS = cast(Table, optuna_tables.TrialParamModel.__table__)
-_VALUES = cast(Table, optuna_tables.TrialValueModel.__table__)
-_SYSTEM_ATTRIBUTES = cast(Table, optuna_tables.TrialSystemAttributeModel.__table__)
-_USER_ATTRIBUTES = cast(Table, optuna_tables.TrialUserAttributeModel.__table__)
-_HOLD = update(_STUDIES).where(_STUDIES.c.study_id == bindparam("study")).values(tells=_STUDIES.c.tells)
-_COUNT = update(_STUDIES).where(_STUDIES.c.study_id == bindparam("study")).values(tells=_STUDIES.c.tells + 1)
-_EVENTS = select(_STUDIES.c.tells).where(_STUDIES.c.study_id == bindparam("study"))
+# What a search does for every trial goes through plain tables, with statements that are made once: SQLAlchemy does
+# that at a fraction of what its mapped classes cost. A parameter of a condition has another name than any column.
+_STUDIES, _TRIALS, _EPOCHS, _PROBES, _DRIVERS = (
+    cast(Table, each.__table__) for each in (StudyRecord, TrialRecord, EpochRecord, ProbeRecord, DriverRecord)
+)
+_OPTUNA_TRIALS, _OPTUNA_STUDIES, _PARAMS, _VALUES, _SYSTEM_ATTRIBUTES, _USER_ATTRIBUTES = (
+    cast(Table, each.__table__)
+    for each in (
+        optuna_tables.TrialModel,
+        optuna_tables.StudyModel,
+        optuna_tables.TrialParamModel,
+        optuna_tables.TrialValueModel,
+        optuna_tables.TrialSystemAttributeModel,
+        optuna_tables.TrialUserAttributeModel,
+    )
+)
+_OF_STUDY = _STUDIES.c.study_id == bindparam("study")
+_OF_TRIAL = and_(_TRIALS.c.study_id == bindparam("study"), _TRIALS.c.number == bindparam("trial"))
+_OPTUNAS = _OPTUNA_TRIALS.c.trial_id == bindparam("id")
+_HOLD = update(_STUDIES).where(_OF_STUDY).values(tells=_STUDIES.c.tells)
+_HOLD_OPTUNAS = (
+    select(_OPTUNA_STUDIES.c.study_id).where(_OPTUNA_STUDIES.c.study_id == bindparam("study")).with_for_update()
+)
+_COUNT = update(_STUDIES).where(_OF_STUDY).values(tells=_STUDIES.c.tells + 1).returning(_STUDIES.c.tells)
+_RESERVE = update(_DRIVERS).where(_DRIVERS.c.driver == bindparam("own"))
+_READ: Select[Any] = select(*_TRIALS.c["owner", "reason", "started", "digest", "ask_order"]).where(_OF_TRIAL)
+_WRITE = update(_TRIALS).where(_OF_TRIAL)
+_MAKE = insert(_OPTUNA_TRIALS).returning(_OPTUNA_TRIALS.c.trial_id)
+_CHANGE = update(_OPTUNA_TRIALS).where(_OPTUNAS)
+_FIND = select(_OPTUNA_TRIALS.c.trial_id).where(
+    _OPTUNA_TRIALS.c.study_id == bindparam("study"), _OPTUNA_TRIALS.c.number == bindparam("trial")
+)
+_STATE = select(_OPTUNA_TRIALS.c.state).where(_OPTUNAS).with_for_update()
+_TWIN = (
+    select(_TRIALS.c.number)
+    .where(_TRIALS.c.study_id == bindparam("study"), _TRIALS.c.digest == bindparam("twin"))
+    .where(_TRIALS.c.number != bindparam("trial"))
+    .where(
+        or_(
+            _TRIALS.c.reason.in_(TRAINED_REASONS),
+            and_(_TRIALS.c.reason.is_(None), _TRIALS.c.started.is_not(None)),
+        )
+    )
+    .limit(1)
+)
+_OPEN = (
+    select(
+        *_OPTUNA_TRIALS.c["trial_id", "number", "state"],
+        *_TRIALS.c["owner", "reason", "digest", "started", "epochs_done"],
+    )
+    .outerjoin(
+        _TRIALS, and_(_TRIALS.c.study_id == _OPTUNA_TRIALS.c.study_id, _TRIALS.c.number == _OPTUNA_TRIALS.c.number)
+    )
+    .where(_OPTUNA_TRIALS.c.study_id == bindparam("study"), _OPTUNA_TRIALS.c.trial_id > bindparam("after"))
+    .order_by(_OPTUNA_TRIALS.c.trial_id)
+)
+_DRAWN = (
+    select(_OPTUNA_TRIALS.c.number, _PARAMS.c.param_name, _PARAMS.c.param_value)
+    .join(_PARAMS, _PARAMS.c.trial_id == _OPTUNA_TRIALS.c.trial_id)
+    .where(_OPTUNA_TRIALS.c.study_id == bindparam("study"))
+    .where(_OPTUNA_TRIALS.c.number.in_(bindparam("trials", expanding=True)))
+)
+
+
+def _since(query: Select[Any]) -> Select[Any]:
+    """Of trials that were trained to an end later than ``after``, in the order in which that was told."""
+    return (
+        query.where(_TRIALS.c.study_id == bindparam("study"), _TRIALS.c.tell_order > bindparam("after"))
+        .where(_TRIALS.c.reason.in_(TRAINED_REASONS))
+        .order_by(_TRIALS.c.tell_order)
+    )
+
+
+_ENDED = _since(select(*_TRIALS.c["number", "tell_order", "digest", "reason"], _TRIALS.c["values"].label("measured")))
+_TRAIN = (
+    update(_TRIALS)
+    .where(_OF_TRIAL, _TRIALS.c.owner.is_not_distinct_from(bindparam("own")), _TRIALS.c.started.is_not(None))
+    .values(epochs_done=bindparam("epoch"))
+)
+_DROP_EPOCHS = (
+    delete(_EPOCHS)
+    .where(_EPOCHS.c.study_id == bindparam("study"), _EPOCHS.c.number == bindparam("trial"))
+    .where(_EPOCHS.c.epoch.in_(bindparam("epochs", expanding=True)))
+)
 _EPOCH_COLUMNS = ("epoch", "denoise_loss", "classify_loss", "psnr", "accuracy", "stability", "seconds")
 _CURVES = ("psnr", "accuracy", "stability")  # objectives in the epochs table; costs are in the trial's record
 _COSTS = ("params", "macs")
@@ -163,6 +253,25 @@ def _patient(method: Callable[Concatenate[SqlLedger, P], T]) -> Callable[Concate
     return call
 
 
+_Draw = tuple[optuna.Trial, list[dict[str, Any]]]
+"""A trial with its hyperparameters, and the rows of those that are drawn now."""
+
+
+@functools.cache
+def _json_of(distribution: BaseDistribution) -> str:
+    return distribution_to_json(distribution)
+
+
+def _param_row(trial_id: int, name: str, value: float, distribution: BaseDistribution) -> dict[str, Any]:
+    """A hyperparameter as Optuna stores it."""
+    return {
+        "trial_id": trial_id,
+        "param_name": name,
+        "param_value": value,
+        "distribution_json": _json_of(distribution),
+    }
+
+
 class _Drawn:
     """In the place of Optuna's storage while a trial is drawn: keeps what it would write, one by one."""
 
@@ -170,18 +279,11 @@ class _Drawn:
         self.rows: list[dict[str, Any]] = []
 
     def set_trial_param(self, trial_id: int, name: str, value: float, distribution: BaseDistribution) -> None:
-        self.rows.append(
-            {
-                "trial_id": trial_id,
-                "param_name": name,
-                "param_value": value,
-                "distribution_json": distribution_to_json(distribution),
-            }
-        )
+        self.rows.append(_param_row(trial_id, name, value, distribution))
 
 
 class _Trial(optuna.Trial):
-    """Optuna's trial that was made a moment ago: nothing has to be read of it. Drawn values go to a `_Drawn`."""
+    """Optuna's trial that was made a moment ago: nothing has to be read of it."""
 
     def __init__(self, study: optuna.Study, number: int, trial_id: int) -> None:
         self.study, self.storage, self._trial_id = study, study._storage, trial_id
@@ -198,7 +300,6 @@ class _Trial(optuna.Trial):
             intermediate_values={},
             trial_id=trial_id,
         )
-        study.sampler.before_trial(study, self._cached_frozen_trial)
         self.relative_search_space: dict[str, BaseDistribution] | None = None
         self._relative_params: dict[str, Any] | None = None
         self._fixed_params: dict[str, Any] = {}
@@ -254,7 +355,8 @@ class SqlLedger:
         self._making = False  # whether a trial was made of which the answer was lost
         self._ids: dict[int, int] = {}  # Optuna's, of the trials that this driver owns
         self._past = _Past()
-        self._open_query = self._select_open()
+        self._rung_query = self._select_rung()
+        self._judged_query = self._select_judged()
         self._digests: dict[str, int] = {}
         self._digests_up_to = 0
         self._values: dict[int, tuple[float, ...]] = {}
@@ -289,12 +391,11 @@ class SqlLedger:
         if self._lease is not None:
             raise RuntimeError("this ledger drives its study already")
         lease = Lease(self.storage, self._id)
-        with self.storage.session() as session:
-            held = session.execute(_HOLD, {"study": self._id})
-            if not held.rowcount:  # type: ignore[attr-defined]
+        with self.storage.transaction() as connection:
+            if not connection.execute(_HOLD, {"study": self._id}).rowcount:
                 raise StudyError(f"study {self.config.study!r} was deleted meanwhile; nothing can go on with it")
-            drop_dead(session, self._id)
-            lease.renew(session)
+            drop_dead(connection, self._id)
+            lease.renew(connection)
         self._lease = lease
         try:
             with lease.kept():
@@ -309,22 +410,22 @@ class SqlLedger:
 
     def _abandon(self, lease: Lease) -> None:
         try:
-            with self.storage.session() as session:
-                self._lock(session)
-                session.execute(
-                    update(TrialRecord)
-                    .where(TrialRecord.study_id == self._id, TrialRecord.owner == lease.driver)
-                    .where(TrialRecord.reason.is_(None))
+            with self.storage.transaction() as connection:
+                self._lock(connection)
+                connection.execute(
+                    update(_TRIALS)
+                    .where(_TRIALS.c.study_id == self._id, _TRIALS.c.owner == lease.driver)
+                    .where(_TRIALS.c.reason.is_(None))
                     .values(owner=None)
                 )
-                session.execute(delete(DriverRecord).where(DriverRecord.driver == lease.driver))
+                connection.execute(delete(_DRIVERS).where(_DRIVERS.c.driver == lease.driver))
         except StorageError as error:
             log.warning("%s; the lease runs out by itself", error)
 
     def unfinished(self) -> list[Unfinished]:
         """Every trial that has not ended, and who trains it, by number."""
         with self.storage.session() as session:
-            live = live_drivers(session, self._id)
+            live = live_drivers(session.connection(), self._id)
             return [
                 Unfinished(
                     number=row.number,
@@ -332,7 +433,7 @@ class SqlLedger:
                     driver=live.get(row.owner or ""),
                     dead=None if row.owner in live else session.get(DriverRecord, row.owner or ""),
                 )
-                for row in self._running(session)
+                for row in self._running(session.connection())
                 if row.reason is None
             ]
 
@@ -349,24 +450,23 @@ class SqlLedger:
         """
         if self._waited and not self._room(trials):
             return False
-        with self.storage.session() as session:
-            self._lock(session)
-            driver = self._driving().renew(session)
+        with self.storage.transaction() as connection:
+            self._lock(connection)
             # What is held but not known of, by a call whose answer was lost, is not held twice.
-            driver.reserved = min(driver.reserved, self._reserved)
-            session.flush()
-            free = max(0, trials - self._taken(session))
-            driver.reserved += min(free, ahead, 1 + free // SHARE)
-            reserved = driver.reserved
+            held = self._driving().renew(connection)
+            reserved = min(held, self._reserved)
+            free = max(0, trials - (self._taken(connection) - (held - reserved)))
+            reserved += min(free, ahead, 1 + free // SHARE)
+            self._keep(connection, reserved)
         self._reserved, self._budget, self._waited = reserved, trials, not free
         return bool(free)
 
     @_patient
     def release(self) -> None:
         """Gives an unused reservation back; nothing happens when there is none."""
-        with self.storage.session() as session:
-            driver = self._driving().renew(session)
-            driver.reserved = reserved = max(0, min(driver.reserved, self._reserved) - 1)
+        with self.storage.transaction() as connection:
+            reserved = max(0, min(self._driving().renew(connection), self._reserved) - 1)
+            self._keep(connection, reserved)
         self._reserved = reserved
 
     def claim(self) -> tuple[int, dict[str, Any]] | None:
@@ -388,26 +488,27 @@ class SqlLedger:
     @_patient
     def _claim_oldest(self) -> tuple[int, bool] | None:
         """The oldest trial whose driver is gone: its number, and whether all that it lacked was to be told."""
-        with self.storage.session() as session:
-            if not self._orphans(session):
+        with self.storage.transaction() as connection:
+            if not self._orphans(connection):
                 return None
-        with self.storage.session() as session:
-            self._lock(session)
+        with self.storage.transaction() as connection:
+            self._lock(connection)
             if self._lease is not None:
-                self._lease.renew(session)
-            orphans = self._orphans(session)
+                self._lease.renew(connection)
+            orphans = self._orphans(connection)
             if not orphans:
                 return None
             number = orphans[0]
-            record = session.get(TrialRecord, (self._id, number))
+            key = {"study": self._id, "trial": number}
+            record = connection.execute(_READ, key).one_or_none()
             if record is None:  # asked for by plain Optuna
-                record = TrialRecord(study_id=self._id, number=number)
-                session.add(record)
-            record.owner = self._owner
-            ended = record.reason is not None
-            if record.reason is not None:  # recorded by an older skipnas, which told Optuna in a second step
-                session.flush()
-                self._tell(session, number, record.reason, record.values)
+                connection.execute(insert(_TRIALS), {"study_id": self._id, "number": number, "owner": self._owner})
+            else:
+                connection.execute(_WRITE, key | {"owner": self._owner})
+            ended = record is not None and record.reason is not None
+            if ended:  # recorded by an older skipnas, which told Optuna in a second step
+                reason, values = connection.execute(select(*_TRIALS.c["reason", "values"]).where(_OF_TRIAL), key).one()
+                self._tell(connection, number, reason, values)
         if not ended:
             self._held.add(number)
         return number, ended
@@ -415,17 +516,16 @@ class SqlLedger:
     @_patient
     def _make_trial(self) -> int:
         """An Optuna trial without hyperparameters, owned by this driver; its number."""
-        with self.storage.session() as session:
-            self._lock(session)
+        with self.storage.transaction() as connection:
+            self._lock(connection)
             lease = self._lease if self._reserved else None
-            driver = None if lease is None else lease.renew(session)
-            made = self._made_unheard(session) if self._making else None
+            reserved = 0 if lease is None else lease.renew(connection)
+            made = self._made_unheard(connection) if self._making else None
             self._making = True  # until it is known to be committed
             if made is None:
-                if driver is not None:
-                    self._take_place(session, driver)
-                made = self._insert_trial(session)
-            reserved = 0 if driver is None else driver.reserved
+                if lease is not None:
+                    reserved = self._take_place(connection, reserved)
+                made = self._insert_trial(connection)
         self._making = False
         number, self._ids[number] = made
         self._held.add(number)
@@ -434,77 +534,91 @@ class SqlLedger:
             self._asked.add(number)
         return number
 
-    def _made_unheard(self, session: Session) -> tuple[int, int] | None:
+    def _made_unheard(self, connection: Connection) -> tuple[int, int] | None:
         """Number and Optuna's id of the trial that a call made whose answer was lost."""
         if self._lease is None:
             return None
-        made = select(TrialRecord.number).where(
-            TrialRecord.study_id == self._id,
-            TrialRecord.owner == self._lease.driver,
-            TrialRecord.reason.is_(None),
-            TrialRecord.started.is_(None),
-            TrialRecord.number.not_in(list(self._held)),
+        made = select(_TRIALS.c.number).where(
+            _TRIALS.c.study_id == self._id,
+            _TRIALS.c.owner == self._lease.driver,
+            _TRIALS.c.reason.is_(None),
+            _TRIALS.c.started.is_(None),
+            _TRIALS.c.number.not_in(list(self._held)),
         )
-        number = session.scalar(made)
-        return None if number is None else (number, self._trial_id(number, session))
+        number = connection.scalar(made)
+        return None if number is None else (number, self._trial_id(number, connection))
 
-    def _take_place(self, session: Session, driver: DriverRecord) -> None:
-        """Gives up one reservation for the trial that is about to be made."""
-        if driver.reserved:
-            driver.reserved -= 1
-        elif self._taken(session) >= self._budget:
+    def _take_place(self, connection: Connection, reserved: int) -> int:
+        """Gives up one of the reservations for the trial that is about to be made; returns how many are left."""
+        if reserved:
+            self._keep(connection, reserved - 1)
+            return reserved - 1
+        if self._taken(connection) >= self._budget:
             self._reserved = 0
             raise LeaseLostError(
                 f"study {self.config.study}: the reservation ran out with its lease, and other drivers have the place"
             )
+        return 0
 
-    def _insert_trial(self, session: Session) -> tuple[int, int]:
+    def _insert_trial(self, connection: Connection) -> tuple[int, int]:
         """Takes the oldest enqueued trial or makes one, as Optuna does, under Optuna's own lock; number and id."""
-        trials, study = optuna_tables.TrialModel, optuna_tables.StudyModel
-        session.execute(select(study.study_id).where(study.study_id == self._id).with_for_update())
-        rows = self._open(session)
-        enqueued = next((row.trial_id for row in rows if row.state is TrialState.WAITING), None)
+        connection.execute(_HOLD_OPTUNAS, {"study": self._id})
+        rows = self._open(connection)
+        enqueued = next((row for row in rows if row.state is TrialState.WAITING), None)
+        begun = {"state": TrialState.RUNNING, "datetime_start": _now()}
         if enqueued is None:
-            trial: Any = trials(study_id=self._id, number=rows[-1].number + 1 if rows else self._past.trials)
-            session.add(trial)
-        else:
-            trial = session.get_one(trials, enqueued)
-        trial.state = TrialState.RUNNING
-        trial.datetime_start = datetime.now()
-        session.flush()
-        number = int(trial.number)
-        order = self._next_event(session)
-        session.add(TrialRecord(study_id=self._id, number=number, owner=self._owner, ask_order=order))
-        if enqueued is None:
+            number = rows[-1].number + 1 if rows else self._past.trials
+            trial_id = connection.scalar(_MAKE, {"study_id": self._id, "number": number} | begun)
             self._fresh = number
-        return number, int(trial.trial_id)
+        else:
+            number, trial_id = enqueued.number, enqueued.trial_id
+            connection.execute(_CHANGE, {"id": trial_id} | begun)
+        order = self._next_event(connection)
+        row = {"study_id": self._id, "number": number, "owner": self._owner, "ask_order": order}
+        connection.execute(insert(_TRIALS), row)
+        return number, trial_id
 
     @_patient
     def _draw(self, number: int, distributions: Mapping[str, BaseDistribution]) -> optuna.Trial:
         """Draws the hyperparameters that a trial of this driver has not yet, and writes them in one transaction."""
         with self.storage.guard():
-            study = self.study
-            study._thread_local.cached_all_trials = None  # as Optuna's ask does
+            self.study._thread_local.cached_all_trials = None  # as Optuna's ask does
             fresh, self._fresh = number == self._fresh, None  # what a lost call wrote is read by the next
-            if fresh:
-                trial: optuna.Trial = _Trial(study, number, self._ids[number])
-            else:
-                trial = optuna.Trial(study, study._storage.get_trial_id_from_study_id_trial_number(self._id, number))
-            store, trial.storage = trial.storage, (drawn := _Drawn())  # type: ignore[assignment]
-            for name, distribution in distributions.items():
-                trial._suggest(name, distribution)
-            trial.storage = store
-        if drawn.rows:
-            with self.storage.session() as session:
-                session.execute(insert(_PARAMS), drawn.rows)
+            draw = self._draw_fresh if fresh else self._draw_rest
+            trial, rows = draw(number, distributions)
+        if rows:
+            with self.storage.transaction() as connection:
+                connection.execute(insert(_PARAMS), rows)
         return trial
 
-    def _trial_id(self, number: int, session: Session) -> int:
+    def _draw_fresh(self, number: int, distributions: Mapping[str, BaseDistribution]) -> _Draw:
+        """Of a trial that was made a moment ago, so that nothing has to be read of it."""
+        study, trial_id = self.study, self._ids[number]
+        trial = _Trial(study, number, trial_id)
+        frozen, sampler = trial._cached_frozen_trial, study.sampler
+        sampler.before_trial(study, frozen)
+        drawn = sampler.sample_relative(study, frozen, sampler.infer_relative_search_space(study, frozen))
+        rows = []
+        for name, distribution in distributions.items():
+            value = drawn[name] if name in drawn else sampler.sample_independent(study, frozen, name, distribution)
+            frozen.params[name], frozen.distributions[name] = value, distribution
+            rows.append(_param_row(trial_id, name, distribution.to_internal_repr(value), distribution))
+        return trial, rows
+
+    def _draw_rest(self, number: int, distributions: Mapping[str, BaseDistribution]) -> _Draw:
+        """Of a trial that was enqueued with some of them, or cut off while they were drawn."""
+        storage = self.study._storage
+        trial = optuna.Trial(self.study, storage.get_trial_id_from_study_id_trial_number(self._id, number))
+        store, trial.storage = trial.storage, (drawn := _Drawn())  # type: ignore[assignment]
+        for name, distribution in distributions.items():
+            trial._suggest(name, distribution)
+        trial.storage = store
+        return trial, drawn.rows
+
+    def _trial_id(self, number: int, connection: Connection) -> int:
         """Optuna's id of a trial."""
         if number not in self._ids:
-            trials = optuna_tables.TrialModel
-            found = select(trials.trial_id).where(trials.study_id == self._id, trials.number == number)
-            self._ids[number] = session.scalars(found).one()
+            self._ids[number] = connection.execute(_FIND, {"study": self._id, "trial": number}).scalar_one()
         return self._ids[number]
 
     # What the engine asks
@@ -512,17 +626,16 @@ class SqlLedger:
     @_patient
     def counts(self) -> Counts:
         """Trials by outcome; of those that have ended only what is new is read."""
-        with self.storage.session() as session:
-            rows = self._open(session)
+        with self.storage.transaction() as connection:
+            rows = self._open(connection)
         return Counts(**(self._past.counts + Counter(_outcome(row.state, row.reason) for row in rows)))
 
     @_patient
     def trained_digests(self) -> Mapping[str, int]:
         """Digest -> number of every trial that was trained to an end; a digest's first trial stands."""
         # Ends are committed in their order, by this process or another, so reading on from the last is enough.
-        query = self._ended_since(TrialRecord.digest, up_to=self._digests_up_to)
-        with self.storage.session() as session:
-            for row in session.execute(query):
+        with self.storage.transaction() as connection:
+            for row in connection.execute(_ENDED, {"study": self._id, "after": self._digests_up_to}):
                 self._digests.setdefault(row.digest, row.number)
                 self._digests_up_to = row.tell_order
         return MappingProxyType(self._digests)
@@ -534,21 +647,21 @@ class SqlLedger:
         A failed candidate is among them: a search that goes on after its driver was lost must not propose
         what one that was not interrupted would not.
         """
-        with self.storage.session() as session:
-            self._open(session)
+        with self.storage.transaction() as connection:
+            self._open(connection)
         return self._past.started
 
     @_patient
     def under_way(self) -> list[int]:
         """Numbers of the trials that have not ended, whichever driver trains them, ascending."""
-        with self.storage.session() as session:
-            return [row.number for row in self._running(session)]
+        with self.storage.transaction() as connection:
+            return [row.number for row in self._running(connection)]
 
     @_patient
     def ended(self) -> Set[int]:
         """Numbers of the trials that have ended."""
-        with self.storage.session() as session:
-            rows = self._open(session)
+        with self.storage.transaction() as connection:
+            rows = self._open(connection)
         return {*range(self._past.trials), *(row.number for row in rows if row.state.is_finished())}
 
     @_patient
@@ -557,9 +670,10 @@ class SqlLedger:
         unread = [number for number in numbers if number not in self._drawn]
         names = {name: column for column, name in enumerate(self.distributions)}
         found = {number: np.full(len(names), np.nan) for number in unread}
-        with self.storage.session() as session:
+        with self.storage.transaction() as connection:
             for first in range(0, len(unread), 500):
-                for number, name, value in session.execute(self._select_drawn(unread[first : first + 500])):
+                some = {"study": self._id, "trials": unread[first : first + 500]}
+                for number, name, value in connection.execute(_DRAWN, some):
                     if name in names:
                         found[number][names[name]] = value
         # One that is being drawn is read again.
@@ -570,10 +684,9 @@ class SqlLedger:
     @_patient
     def objective_values(self) -> Mapping[int, tuple[float, ...]]:
         """Number -> values, in the order of the study's objectives, of every COMPLETE trial."""
-        query = self._ended_since(TrialRecord.reason, TrialRecord.values, up_to=self._values_up_to)
-        with self.storage.session() as session:
-            rows = session.execute(query).all()
-        new = {row.number: self._objectives(row.values) for row in rows if row.reason == ""}
+        with self.storage.transaction() as connection:
+            rows = connection.execute(_ENDED, {"study": self._id, "after": self._values_up_to}).all()
+        new = {row.number: self._objectives(row.measured) for row in rows if row.reason == ""}
         if rows:
             self._values_up_to = rows[-1].tell_order
         if new:
@@ -596,35 +709,20 @@ class SqlLedger:
     @_patient
     def rung(self, epoch: int) -> dict[int, tuple[float, ...]]:
         """Number -> values of `rung_objectives` at `epoch` of every trial that was validated there."""
-        query = (
-            select(EpochRecord.number, *self._rung_columns())
-            .join(TrialRecord, and_(TrialRecord.study_id == self._id, TrialRecord.number == EpochRecord.number))
-            .where(EpochRecord.study_id == self._id, EpochRecord.epoch == epoch, self._validated(EpochRecord))
-        )
-        with self.storage.session() as session:
-            return {number: tuple(map(float, values)) for number, *values in session.execute(query)}
+        with self.storage.transaction() as connection:
+            rows = connection.execute(self._rung_query, {"study": self._id, "epoch": epoch})
+            return {number: tuple(map(float, values)) for number, *values in rows}
 
     @_patient
-    def judged(self) -> dict[int, tuple[int, tuple[float, ...]]]:
+    def judged(self) -> Mapping[int, tuple[int, tuple[float, ...]]]:
         """Number -> last validated epoch and the objectives' values there, of every trained trial.
 
         NaN for an objective that a stopped trial does not have.
         """
-        earlier = aliased(EpochRecord)
-        last = (
-            select(func.max(earlier.epoch))
-            .where(earlier.study_id == self._id, earlier.number == TrialRecord.number, self._validated(earlier))
-            .correlate(TrialRecord)
-            .scalar_subquery()
-        )
-        at_last = and_(
-            EpochRecord.study_id == self._id, EpochRecord.number == TrialRecord.number, EpochRecord.epoch == last
-        )
-        columns = (TrialRecord.reason, TrialRecord.values, EpochRecord.epoch, *self._rung_columns())
-        query = self._ended_since(*columns, up_to=self._judged_up_to).outerjoin(EpochRecord, at_last)
         names = [o.name for o in self.rung_objectives()]
-        with self.storage.session() as session:
-            for number, tell_order, reason, measured, epoch, *values in session.execute(query):
+        with self.storage.transaction() as connection:
+            rows = connection.execute(self._judged_query, {"study": self._id, "after": self._judged_up_to})
+            for number, tell_order, reason, measured, epoch, *values in rows:
                 if reason == "":
                     self._judged[number] = self.config.epochs, self._objectives(measured)
                 elif reason == "stopped" and epoch is not None:
@@ -633,7 +731,7 @@ class SqlLedger:
                 else:
                     self._judged[number] = 0, ()
                 self._judged_up_to = tell_order
-        return dict(self._judged)
+        return MappingProxyType(self._judged)
 
     # What the engine writes
 
@@ -644,30 +742,19 @@ class SqlLedger:
         False, and nothing happens, when another trial of the same digest was trained to an end, or was
         started and has not ended, whoever has it: an interrupted one will go on.
         """
-        twin = (
-            select(TrialRecord.number)
-            .where(TrialRecord.study_id == self._id, TrialRecord.digest == candidate.digest)
-            .where(TrialRecord.number != number)
-            .where(
-                or_(
-                    TrialRecord.reason.in_(TRAINED_REASONS),
-                    and_(TrialRecord.reason.is_(None), TrialRecord.started.is_not(None)),
-                )
-            )
-            .limit(1)
-        )
-        with self.storage.session() as session:
-            self._lock(session)
-            record = self._own(session, number)
+        with self.storage.transaction() as connection:
+            self._lock(connection)
+            record = self._own(connection, number)
             if record.reason is not None:
                 raise ValueError(f"trial {number} has ended already ({record.reason or 'complete'})")
-            if session.scalar(twin) is not None:
+            twin = {"study": self._id, "twin": candidate.digest, "trial": number}
+            if connection.scalar(_TWIN, twin) is not None:
                 return False
+            changes = self._describe(connection, record, number, candidate, cost)
+            changes |= {"started": record.started or time.time(), "worker": worker}
             if record.ask_order is None:
-                record.ask_order = self._next_event(session)
-            record.started = record.started or time.time()
-            record.worker = worker
-            self._describe(session, record, candidate, cost)
+                changes["ask_order"] = self._next_event(connection)
+            connection.execute(_WRITE, {"study": self._id, "trial": number} | changes)
         self._held.add(number)
         self._asked.discard(number)
         return True
@@ -677,22 +764,15 @@ class SqlLedger:
         """Appends to the epochs table; rows that are there already are replaced."""
         if not rows:
             return
-        with self.storage.session() as session:
+        with self.storage.transaction() as connection:
             # The write holds the trial until the commit, so that it is not claimed meanwhile.
-            done = session.execute(
-                update(_TRIALS)
-                .where(_TRIALS.c.study_id == self._id, _TRIALS.c.number == number)
-                .where(_TRIALS.c.owner.is_not_distinct_from(self._owner), _TRIALS.c.started.is_not(None))
-                .values(epochs_done=max(row.epoch for row in rows))
-            )
-            if not done.rowcount and self._own(session, number).started is None:  # type: ignore[attr-defined]
+            key = {"study": self._id, "trial": number}
+            last = max(row.epoch for row in rows)
+            done = connection.execute(_TRAIN, key | {"own": self._owner, "epoch": last})
+            if not done.rowcount and self._own(connection, number).started is None:
                 raise ValueError(f"trial {number} has epochs but was never started")
-            session.execute(
-                delete(_EPOCHS)
-                .where(_EPOCHS.c.study_id == self._id, _EPOCHS.c.number == number)
-                .where(_EPOCHS.c.epoch.in_([row.epoch for row in rows]))
-            )
-            session.execute(
+            connection.execute(_DROP_EPOCHS, key | {"epochs": [row.epoch for row in rows]})
+            connection.execute(
                 insert(_EPOCHS),
                 [
                     {"study_id": self._id, "number": number}
@@ -827,7 +907,7 @@ class SqlLedger:
     def confirm(self, run: ConfirmedRun) -> None:
         """Keeps a run that confirms; one of the same candidate and seed that is there already stays."""
         with self.storage.session() as session:
-            self._lock(session)
+            self._lock(session.connection())
             if session.get(ConfirmationRecord, (self._id, run.digest, run.repeat)) is not None:
                 return
             session.add(
@@ -887,23 +967,40 @@ class SqlLedger:
     def _complete(self) -> ColumnElement[bool]:
         return and_(TrialRecord.study_id == self._id, TrialRecord.reason == "")
 
-    def _ended_since(self, *columns: Any, up_to: int) -> Select[Any]:
-        """Number, place of the tell and `columns` of trials trained to an end after `up_to`, in that order."""
+    def _select_rung(self) -> Select[Any]:
+        """Number and objectives of every trial that was validated at ``epoch``."""
+        of_trial = and_(_TRIALS.c.study_id == _EPOCHS.c.study_id, _TRIALS.c.number == _EPOCHS.c.number)
         return (
-            select(TrialRecord.number, TrialRecord.tell_order, *columns)
-            .where(TrialRecord.study_id == self._id, TrialRecord.tell_order > up_to)
-            .where(TrialRecord.reason.in_(TRAINED_REASONS))
-            .order_by(TrialRecord.tell_order)
+            select(_EPOCHS.c.number, *self._rung_columns())
+            .select_from(_EPOCHS.join(_TRIALS, of_trial))
+            .where(_EPOCHS.c.study_id == bindparam("study"), _EPOCHS.c.epoch == bindparam("epoch"))
+            .where(self._validated(_EPOCHS))
         )
 
-    def _rung_columns(self) -> list[Any]:
-        names = [o.name for o in self.rung_objectives()]
-        return [getattr(EpochRecord if name in _CURVES else TrialRecord, name) for name in names]
+    def _select_judged(self) -> Select[Any]:
+        """`_ENDED`, and with each trial the epoch at which it was validated last and the objectives there."""
+        earlier = _EPOCHS.alias()
+        last = (
+            select(func.max(earlier.c.epoch))
+            .where(earlier.c.study_id == _TRIALS.c.study_id, earlier.c.number == _TRIALS.c.number)
+            .where(self._validated(earlier))
+            .correlate(_TRIALS)
+            .scalar_subquery()
+        )
+        at_last = and_(
+            _EPOCHS.c.study_id == _TRIALS.c.study_id, _EPOCHS.c.number == _TRIALS.c.number, _EPOCHS.c.epoch == last
+        )
+        columns = *_TRIALS.c["number", "tell_order", "reason", "values"], _EPOCHS.c.epoch, *self._rung_columns()
+        return _since(select(*columns).select_from(_TRIALS.outerjoin(_EPOCHS, at_last)))
 
-    def _validated(self, epochs: Any) -> ColumnElement[bool]:
+    def _rung_columns(self) -> list[ColumnElement[Any]]:
+        names = [o.name for o in self.rung_objectives()]
+        return [(_EPOCHS if name in _CURVES else _TRIALS).c[name] for name in names]
+
+    def _validated(self, epochs: FromClause) -> ColumnElement[bool]:
         """Whether every objective that an epoch can have is there."""
-        needed = [epochs.psnr, *(getattr(epochs, o.name) for o in self.config.objectives if o.name in _CURVES)]
-        return and_(*(column.is_not(None) for column in needed))
+        needed = ["psnr", *(o.name for o in self.config.objectives if o.name in _CURVES)]
+        return and_(*(epochs.c[name].is_not(None) for name in needed))
 
     def _objectives(self, values: Mapping[str, float]) -> tuple[float, ...]:
         return tuple(values[objective.name] for objective in self.config.objectives)
@@ -917,124 +1014,106 @@ class SqlLedger:
             raise RuntimeError("only a driver holds reservations; call this within drive()")
         return self._lease
 
-    def _lock(self, session: Session) -> None:
+    def _lock(self, connection: Connection) -> None:
         """Holds the study until the transaction ends."""
-        session.execute(_HOLD, {"study": self._id})
+        connection.execute(_HOLD, {"study": self._id})
 
-    def _next_event(self, session: Session) -> int:
+    def _keep(self, connection: Connection, reserved: int) -> None:
+        """Sets how many places this driver, which renewed its lease a moment ago, holds."""
+        connection.execute(_RESERVE, {"own": self._driving().driver, "reserved": reserved})
+
+    def _next_event(self, connection: Connection) -> int:
         """The place of an ask or a tell among the study's events; holds the study as `_lock` does."""
-        session.execute(_COUNT, {"study": self._id})
-        order: int | None = session.scalar(_EVENTS, {"study": self._id})
-        assert order is not None
+        order: int = connection.execute(_COUNT, {"study": self._id}).scalar_one()
         return order
 
-    def _select_open(self) -> Select[Any]:
-        trials = optuna_tables.TrialModel
-        columns = (
-            TrialRecord.owner,
-            TrialRecord.reason,
-            TrialRecord.digest,
-            TrialRecord.started,
-            TrialRecord.epochs_done,
-        )
-        return (
-            select(trials.trial_id, trials.number, trials.state, *columns)
-            .outerjoin(TrialRecord, and_(TrialRecord.study_id == trials.study_id, TrialRecord.number == trials.number))
-            .where(trials.study_id == self._id, trials.trial_id > bindparam("after"))
-            .order_by(trials.trial_id)
-        )
-
-    def _open(self, session: Session) -> Sequence[Row[Any]]:
+    def _open(self, connection: Connection) -> Sequence[Row[Any]]:
         """Every trial from the oldest on that has not ended, with what the records have of it.
 
         Trials are made in turns, so that none appears before one that was read already.
         """
-        return self._past.note(session.execute(self._open_query, {"after": self._past.up_to}).all())
+        return self._past.note(connection.execute(_OPEN, {"study": self._id, "after": self._past.up_to}).all())
 
-    def _select_drawn(self, numbers: Sequence[int]) -> Select[Any]:
-        trials, params = optuna_tables.TrialModel, optuna_tables.TrialParamModel
-        return (
-            select(trials.number, params.param_name, params.param_value)
-            .join(params, params.trial_id == trials.trial_id)
-            .where(trials.study_id == self._id, trials.number.in_(numbers))
-        )
-
-    def _running(self, session: Session) -> list[Row[Any]]:
+    def _running(self, connection: Connection) -> list[Row[Any]]:
         """Every trial that Optuna has as RUNNING, with what the records have of it, oldest first."""
-        return [row for row in self._open(session) if row.state is TrialState.RUNNING]
+        return [row for row in self._open(connection) if row.state is TrialState.RUNNING]
 
-    def _orphans(self, session: Session) -> list[int]:
+    def _orphans(self, connection: Connection) -> list[int]:
         """Numbers of RUNNING trials that no other driver trains, nor this one as far as it knows."""
-        running = [row for row in self._running(session) if row.number not in self._held]
+        running = [row for row in self._running(connection) if row.number not in self._held]
         if not running:
             return []
-        others = live_drivers(session, self._id).keys() - {self._owner}
+        others = live_drivers(connection, self._id).keys() - {self._owner}
         return [row.number for row in running if row.owner not in others]
 
     def _room(self, trials: int) -> bool:
         """A look without the lock, which is enough for a driver that waits for a place."""
-        with self.storage.session() as session:
-            return self._taken(session) < trials
+        with self.storage.transaction() as connection:
+            return self._taken(connection) < trials
 
-    def _taken(self, session: Session) -> int:
+    def _taken(self, connection: Connection) -> int:
         """Places in the budget that are taken: trained trials, unfinished ones, reservations of live drivers."""
         open_ = sum(
             row.state in (TrialState.COMPLETE, TrialState.PRUNED)
             or (row.state is TrialState.RUNNING and (row.reason is None or row.reason in TRAINED_REASONS))
-            for row in self._open(session)
+            for row in self._open(connection)
         )
         ended = self._past.counts["complete"] + self._past.counts["pruned"]
-        return ended + open_ + sum(driver.reserved for driver in live_drivers(session, self._id).values())
+        return ended + open_ + sum(driver.reserved for driver in live_drivers(connection, self._id).values())
 
-    def _own(self, session: Session, number: int) -> TrialRecord:
-        """The record of a trial of this driver; a new one when plain Optuna asked for the trial.
+    def _own(self, connection: Connection, number: int) -> Row[Any]:
+        """What `_READ` reads of a trial of this driver; it has a record from now on if plain Optuna asked for it.
 
         Raises:
             LeaseLostError: the trial is another driver's, or has to be claimed first.
         """
-        record = session.get(TrialRecord, (self._id, number))
+        key = {"study": self._id, "trial": number}
+        record = connection.execute(_READ, key).one_or_none()
         if record is None:
-            record = TrialRecord(study_id=self._id, number=number, owner=self._owner)
-            session.add(record)
+            connection.execute(insert(_TRIALS), {"study_id": self._id, "number": number, "owner": self._owner})
+            record = connection.execute(_READ, key).one()
         if record.owner != self._owner:
             self._held.discard(number)
             self._asked.discard(number)
             raise LeaseLostError(f"trial {number} of study {self.config.study} belongs to another driver")
         return record
 
-    def _describe(self, session: Session, record: TrialRecord, candidate: Candidate, cost: Cost) -> None:
-        """Records what a trial proposes, and whether it keeps the study's limits."""
+    def _describe(
+        self, connection: Connection, record: Row[Any], number: int, candidate: Candidate, cost: Cost
+    ) -> dict[str, Any]:
+        """Columns of what a trial proposes; tells Optuna of it, and whether it keeps the study's limits."""
         again = record.digest is not None
         spec = candidate.spec.to_dict()
-        record.digest = candidate.digest
-        record.spec = spec
-        record.recipe = candidate.recipe.to_dict()
-        record.params = cost.params
-        record.macs = cost.macs
         violations = {c.name: c.violation(cost) for c in self.config.constraints}
         # Optuna reads one attribute per constraint, Optuna Dashboard the list that older versions wrote.
         constraints: dict[str, Any] = {f"constraints:{name}": value for name, value in violations.items()}
         if violations:
             constraints["constraints"] = list(violations.values())
-        number, own = record.number, {"spec": canonical_json(spec)}
-        self._set_attributes(session, _SYSTEM_ATTRIBUTES, number, constraints, again)
-        self._set_attributes(session, _USER_ATTRIBUTES, number, own, again)
+        self._set_attributes(connection, _SYSTEM_ATTRIBUTES, number, constraints, again)
+        self._set_attributes(connection, _USER_ATTRIBUTES, number, {"spec": canonical_json(spec)}, again)
+        return {
+            "digest": candidate.digest,
+            "spec": spec,
+            "recipe": candidate.recipe.to_dict(),
+            "params": cost.params,
+            "macs": cost.macs,
+        }
 
     def _set_attributes(
-        self, session: Session, table: Table, number: int, attributes: Mapping[str, Any], again: bool
+        self, connection: Connection, table: Table, number: int, attributes: Mapping[str, Any], again: bool
     ) -> None:
         """Writes Optuna's trial attributes within our own transaction: one commit instead of one each.
 
         With `again` they may be there, and are replaced.
         """
-        trial_id = self._trial_id(number, session)
+        trial_id = self._trial_id(number, connection)
         if again:
-            session.execute(delete(table).where(table.c.trial_id == trial_id, table.c.key.in_(list(attributes))))
+            connection.execute(delete(table).where(table.c.trial_id == trial_id, table.c.key.in_(list(attributes))))
         rows = [
             {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()
         ]
         if rows:
-            session.execute(insert(table), rows)
+            connection.execute(insert(table), rows)
 
     @_patient
     def _end(
@@ -1051,59 +1130,63 @@ class SqlLedger:
     ) -> None:
         """Records the end of a trial and tells Optuna, in one transaction."""
         reserved = self._reserved
-        with self.storage.session() as session:
-            self._lock(session)
-            record = self._own(session, number)
+        with self.storage.transaction() as connection:
+            self._lock(connection)
+            record = self._own(connection, number)
             if record.reason is not None:
                 if record.reason == reason and number in self._held:
                     return  # done by a call whose answer was lost
                 raise ValueError(f"trial {number} has ended already ({record.reason or 'complete'})")
             if record.started is None and STATES[reason] is not TrialState.FAIL:
                 raise ValueError(f"trial {number} was never started")
+            changes: dict[str, Any] = {"reason": reason, "detail": _storable(detail) or None, "ended": time.time()}
             if proposed is not None:
-                self._describe(session, record, *proposed)
+                changes |= self._describe(connection, record, number, *proposed)
                 if self._lease is not None and number in self._asked:
-                    driver = self._lease.renew(session)
-                    driver.reserved = reserved = driver.reserved + 1
-            record.tell_order = self._next_event(session)
-            record.reason = reason
-            record.detail = _storable(detail) or None
-            record.ended = time.time()
+                    reserved = self._lease.renew(connection) + 1
+                    self._keep(connection, reserved)
+            changes["tell_order"] = self._next_event(connection)
             if measurement is not None:
-                record.values = values
-                record.latency = measurement.values.get("latency")
-                record.gates = [{name: float(value) for name, value in gate.items()} for gate in measurement.gates]
-                record.seconds = measurement.seconds
-                record.peak_memory = measurement.peak_memory
-                record.seed = measurement.seed
+                changes |= {
+                    "values": values,
+                    "latency": measurement.values.get("latency"),
+                    "gates": [{name: float(value) for name, value in gate.items()} for gate in measurement.gates],
+                    "seconds": measurement.seconds,
+                    "peak_memory": measurement.peak_memory,
+                    "seed": measurement.seed,
+                }
+            connection.execute(_WRITE, {"study": self._id, "trial": number} | changes)
             if probe is not None:
-                session.add(_probe_record(self._id, number, probe))
+                connection.execute(insert(_PROBES), {"study_id": self._id, "number": number} | _probe_columns(probe))
             if reason:
-                self._set_attributes(session, _USER_ATTRIBUTES, number, {"reason": reason}, True)
+                self._set_attributes(connection, _USER_ATTRIBUTES, number, {"reason": reason}, True)
             if strip:  # before Optuna is told: artifacts of a finished trial cannot be added
                 artifact = strip_artifact(self._id, number)
-                self._set_attributes(session, _SYSTEM_ATTRIBUTES, number, artifact, True)
-            session.flush()
-            self._tell(session, number, reason, values)
+                self._set_attributes(connection, _SYSTEM_ATTRIBUTES, number, artifact, True)
+            self._tell(connection, number, reason, values)
         self._reserved = reserved
         self._held.discard(number)
         self._asked.discard(number)
         self._ids.pop(number, None)
 
-    def _tell(self, session: Session, number: int, reason: str, values: Mapping[str, float] | None) -> None:
+    def _tell(self, connection: Connection, number: int, reason: str, values: Mapping[str, float] | None) -> None:
         """Ends Optuna's trial as its `tell` does; nothing happens when it has ended."""
-        trial_id = self._trial_id(number, session)
-        trial: Any = session.get_one(optuna_tables.TrialModel, trial_id, with_for_update=True)
-        if trial.state is not TrialState.RUNNING:
+        trial_id = self._trial_id(number, connection)
+        if connection.execute(_STATE, {"id": trial_id}).scalar_one() is not TrialState.RUNNING:
             return
-        trial.state, trial.datetime_complete = STATES[reason], datetime.now()
+        connection.execute(_CHANGE, {"id": trial_id, "state": STATES[reason], "datetime_complete": _now()})
         if values is not None:
             kind = optuna_tables.TrialValueModel.TrialValueType.FINITE
             rows = [
                 {"trial_id": trial_id, "objective": objective, "value": value, "value_type": kind}
                 for objective, value in enumerate(self._objectives(values))
             ]
-            session.execute(insert(_VALUES), rows)
+            connection.execute(insert(_VALUES), rows)
+
+
+def _now() -> datetime:
+    """As Optuna 5 stores a time: in UTC, without saying so."""
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def strip_artifact(study_id: int, number: int) -> dict[str, str]:
@@ -1162,12 +1245,10 @@ def _curve(record: ProbeRecord | None) -> ProbeCurve:
     return ProbeCurve() if record is None else record.curve
 
 
-def _probe_record(study_id: int, number: int, probe: ProbeCurve) -> ProbeRecord:
+def _probe_columns(probe: ProbeCurve) -> dict[str, bytes]:
     with np.errstate(over="ignore"):  # the loss of a diverged trial may exceed float32: infinity says enough
-        return ProbeRecord(
-            study_id=study_id,
-            number=number,
-            steps=np.asarray(probe.steps, "<i4").tobytes(),
-            denoise=np.asarray(probe.denoise, "<f4").tobytes(),
-            classify=np.asarray(probe.classify, "<f4").tobytes(),
-        )
+        return {
+            "steps": np.asarray(probe.steps, "<i4").tobytes(),
+            "denoise": np.asarray(probe.denoise, "<f4").tobytes(),
+            "classify": np.asarray(probe.classify, "<f4").tobytes(),
+        }

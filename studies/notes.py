@@ -49,7 +49,8 @@ def annotate(ledger: SqlLedger) -> int:
                 count += 1
         rows = [{"study_id": study_id, "key": key, "value_json": json.dumps(value)} for key, value in new.items()]
         if rows:  # another dashboard may write them too
-            session.execute(insert_missing(session, cast(Table, attributes.__table__)), rows)
+            dialect = session.connection().dialect.name
+            session.execute(insert_missing(dialect, cast(Table, attributes.__table__)), rows)
     figure = front_3d(history)
     if figure is not None:
         figure.update_layout(paper_bgcolor=None, plot_bgcolor=None, margin={"t": 30})

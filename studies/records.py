@@ -12,7 +12,7 @@ import numpy as np
 from optuna.trial import TrialState
 from sqlalchemy import JSON, BigInteger, Double, ForeignKeyConstraint, Index, LargeBinary, String, Table, Text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from nas.types import ProbeCurve
 
@@ -229,8 +229,8 @@ class ProbeRecord(Base):
         )
 
 
-def insert_missing(session: Session, table: Table) -> postgresql.Insert | sqlite.Insert:
+def insert_missing(dialect: str, table: Table) -> postgresql.Insert | sqlite.Insert:
     """An INSERT for rows that another process may have made meanwhile: they stay as they are."""
-    if session.get_bind().dialect.name == "postgresql":
+    if dialect == "postgresql":
         return postgresql.insert(table).on_conflict_do_nothing()
     return sqlite.insert(table).on_conflict_do_nothing()

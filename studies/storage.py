@@ -27,7 +27,20 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models as optuna_tables  # the schema, which Optuna versions; it has no public name
 from optuna.trial import TrialState
-from sqlalchemy import URL, Engine, MetaData, Select, create_engine, delete, event, func, inspect, select, update
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    MetaData,
+    Select,
+    create_engine,
+    delete,
+    event,
+    func,
+    inspect,
+    select,
+    update,
+)
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
@@ -79,6 +92,12 @@ class Storage:
         """One transaction on the records; what it returns stays readable after it."""
         with self.guard(), Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One transaction by plain tables, which costs a driver a fraction of what `session` does."""
+        with self.guard(), self.engine.begin() as connection:
+            yield connection
 
     @contextmanager
     def guard(self) -> Iterator[None]:
@@ -376,7 +395,7 @@ def _hold(session: Session, study_id: Any) -> bool:
 
 def _delete(session: Session, study_id: int, name: str) -> None:
     """Deletes a study that the session holds; no driver can begin meanwhile."""
-    if drivers := live_drivers(session, study_id).values():
+    if drivers := live_drivers(session.connection(), study_id).values():
         raise StudyError(
             f"study {name!r} is being worked on by {', '.join(d.label for d in drivers)}; "
             "stop that search or confirmation first (Ctrl-C), then delete the study"

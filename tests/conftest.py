@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -45,11 +47,19 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
 
 @pytest.fixture(scope="session")
 def _searched(tmp_path_factory: pytest.TempPathFactory) -> Studied:
-    folder = tmp_path_factory.mktemp("searched")
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "app_cli.py"), *SEARCH], cwd=folder, capture_output=True, text=True, timeout=240
-    )
-    return Studied(folder, "small", Said(done.returncode, done.stdout, done.stderr))
+    """The study of `SEARCH`, made by the first of the test processes that wants it."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # which all of them share
+    folder, said = base / "searched", base / "said.json"
+    with (base / "searched.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.exists():
+            folder.mkdir()
+            command = [sys.executable, str(ROOT / "app_cli.py"), *SEARCH]
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+            said.write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
+    return Studied(folder, "small", Said(*json.loads(said.read_text())))
 
 
 @pytest.fixture

@@ -21,11 +21,11 @@ from nas.types import Constraint, EpochRow
 
 def test_a_search_fills_the_study_and_continues_it(make: Any) -> None:
     search = make()
-    first = search.run(3)
+    first = search.run(3, concurrency=2)
     assert (first.reason, first.new, first.counts.complete) == ("complete", 3, 3)
     again = search.run(3)
     assert (again.reason, again.new, again.workers) == ("complete", 0, 0)
-    more = search.run(5)
+    more = search.run(5, concurrency=2)
     assert (more.new, more.counts.trained) == (2, 5)
     for result in search.ledger.results():
         assert {"psnr", "accuracy", "stability", "params", "macs", "latency"} == set(result.values)
@@ -50,7 +50,7 @@ def test_a_long_search_has_several_tuners_and_loses_nothing_between_them(
     monkeypatch.setattr(executor, "TRIALS_OF_A_TUNER", 3)
     monkeypatch.setattr(executor, "AND_OF_A_WORKER", 1)
     search = make(epochs=1)
-    outcome = search.run(4)
+    outcome = search.run(4, concurrency=2)
     assert tuners == [3, 3]
     assert (outcome.reason, outcome.counts.complete, outcome.counts.proposals) == ("complete", 4, 4)
     assert search.states() == ["COMPLETE"] * 4
@@ -73,7 +73,7 @@ def test_weights_are_kept_for_the_front_alone(make: Any) -> None:
 
 def test_weak_candidates_are_stopped_at_rungs(make: Any, tmp_path: Path) -> None:
     search = make(epochs=9, early_stopping=True)
-    outcome = search.run(9)
+    outcome = search.run(9, concurrency=2)
     assert outcome.counts.trained == 9
     stopped = [r for r in search.ledger.trials() if r.reason == "stopped"]
     assert stopped, "of nine, six at least are not among the best third"
@@ -146,10 +146,10 @@ def test_the_same_seed_proposes_the_same_one_at_a_time(make: Any, tmp_path: Path
         folder.mkdir()
         search = Search(folder, digits, ToySpace(scratch=str(folder)), sampler="tpe", epochs=1, seed=3)
         if name == "a":
-            search.run(14, concurrency=1)
+            search.run(14)
         else:  # in three goes
             for trials in (4, 11, 14):
-                search.run(trials, concurrency=1)
+                search.run(trials)
         proposals.append([(t.params, t.values) for t in search.ledger.study.get_trials(deepcopy=False)])
         search.ledger.close()
     assert proposals[0] == proposals[1]

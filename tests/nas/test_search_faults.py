@@ -48,7 +48,7 @@ def test_a_hanging_trial_fails_with_where_it_hung(make: Any, tmp_path: Path) -> 
     search = make(ToySpace(faults=("hang", "none"), scratch=str(tmp_path)))
     search.ledger.study.enqueue_trial({"width": 5, "fault": "hang"})
     search.ledger.study.enqueue_trial({"width": 6, "fault": "none"})
-    outcome = search.run(1, trial_timeout=12, concurrency=1)
+    outcome = search.run(1, trial_timeout=12)
     record = search.ledger.trial(0)
     assert (record.reason, search.states()[0]) == ("timeout", "FAIL")
     assert "_fault" in record.detail, "the traceback says where"
@@ -58,7 +58,7 @@ def test_a_hanging_trial_fails_with_where_it_hung(make: Any, tmp_path: Path) -> 
 
 def test_a_lost_worker_s_trial_goes_on_from_its_checkpoint(make: Any, tmp_path: Path) -> None:
     search = make(ToySpace(faults=("kill_late",), scratch=str(tmp_path)), epochs=6)
-    outcome = search.run(1, concurrency=1)
+    outcome = search.run(1)
     assert outcome.counts.complete == 1
     # Killed in its fifth epoch, it goes on after the third: epochs 1 to 4 begin once or twice, never thrice.
     begun = (tmp_path / "epochs").read_text().split()
@@ -68,7 +68,7 @@ def test_a_lost_worker_s_trial_goes_on_from_its_checkpoint(make: Any, tmp_path: 
 
 def test_a_worker_killed_once_is_retried_under_its_number(make: Any, tmp_path: Path) -> None:
     search = make(ToySpace(faults=("kill_once",), scratch=str(tmp_path)))
-    outcome = search.run(2)
+    outcome = search.run(2, concurrency=2)
     assert (outcome.counts.complete, outcome.counts.failed) == (2, 0)
     assert search.states() == ["COMPLETE", "COMPLETE"]
     assert len(list(tmp_path.glob("killed-*"))) == 2
@@ -97,7 +97,7 @@ def test_a_database_that_is_gone_for_a_while_costs_no_trial(make: Any, tmp_path:
     search = make(epochs=9, early_stopping=True)
     with gone(search) as begin:
         search.when_running = lambda: begin(seconds)
-        outcome = search.run(6)
+        outcome = search.run(6, concurrency=2)
     assert (outcome.reason, outcome.counts.trained, outcome.counts.failed) == ("complete", 6, 0)
     for record in search.ledger.trials():
         assert [row.epoch for row in search.ledger.epochs_table(record.number)] == list(

@@ -14,7 +14,7 @@ from toy_space import ToySpace
 def test_a_time_limit_keeps_what_runs_for_the_next_call(make: Any, tmp_path: Path) -> None:
     search = make(ToySpace(faults=("slow",), scratch=str(tmp_path)), epochs=60)
     # 12 seconds a trial: none ends within the limit.
-    stopped = search.run(2, time_limit=4)
+    stopped = search.run(2, concurrency=2, time_limit=4)
     assert stopped.reason == "time_limit"
     before = search.states()
     assert set(before) <= {"RUNNING"}
@@ -27,7 +27,7 @@ def test_a_time_limit_keeps_what_runs_for_the_next_call(make: Any, tmp_path: Pat
 def test_an_interrupt_before_anything_was_trained_stops_cleanly(make: Any, tmp_path: Path) -> None:
     search = make(ToySpace(faults=("exception",), scratch=str(tmp_path)))
     search.when_running = lambda: os.kill(os.getpid(), signal.SIGINT)  # at the report of what failed
-    outcome = search.run(2, concurrency=1)
+    outcome = search.run(2)
     assert (outcome.reason, outcome.counts.trained, outcome.busy) == ("interrupted", 0, None)
 
 

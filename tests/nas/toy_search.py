@@ -47,7 +47,7 @@ class Search:
         self.when_running: Callable[[], None] | None = None
 
     def run(self, trials: int, **options: Any) -> Outcome:
-        options = {"concurrency": 2, "cpus_per_trial": 1} | options
+        options = {"concurrency": 1, "cpus_per_trial": 1} | options  # each more starts a process, which takes seconds
         return run_search(
             self.ledger.config,
             self.space,

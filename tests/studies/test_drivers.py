@@ -21,9 +21,8 @@ import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
-from sqlalchemy import event, insert, select, update
+from sqlalchemy import Connection, event, insert, select, update
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 from study_samples import COST, DISTRIBUTIONS, Driver, make_candidate, make_config, make_measurement, row, spawn
 
 from nas.checkpoint import save_checkpoint
@@ -35,7 +34,7 @@ from studies import ledger as ledger_module
 from studies import storage as storages
 from studies.doctor import examine
 from studies.ledger import SqlLedger
-from studies.records import STATES, DriverRecord, EpochRecord, TrialRecord
+from studies.records import STATES, DriverRecord, EpochRecord, TrialRecord, insert_missing
 from studies.storage import create_study, delete_study, files_dir, has_study, open_storage, open_study
 
 
@@ -441,11 +440,11 @@ def test_rows_of_dead_drivers_are_dropped(url: str, ledger: SqlLedger, other: Sq
         lapse(ledger)
         dead = ledger._owner
         with opened(url) as third, third.drive(), third.storage.session() as session:
-            assert dead not in leases.live_drivers(session, 1)
+            assert dead not in leases.live_drivers(session.connection(), 1)
             assert session.get(DriverRecord, dead) is None
         assert ledger.reserve(1)  # it comes back
     with ledger.storage.session() as session:
-        assert leases.live_drivers(session, 1) == {}
+        assert leases.live_drivers(session.connection(), 1) == {}
 
 
 # A database that goes away and comes back
@@ -514,19 +513,19 @@ def test_patience_ends(ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_call_whose_answer_was_lost_is_not_carried_out_twice(
     ledger: SqlLedger, other: SqlLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session, lost = ledger.storage.session, 0
+    transaction, lost = ledger.storage.transaction, 0
 
     @contextmanager
     def losing() -> Iterator[Any]:
         nonlocal lost
-        with session() as inner:
+        with transaction() as inner:
             yield inner
         if lost:
             lost -= 1
             with ledger.storage.guard():
                 raise OperationalError("COMMIT", None, Exception("connection lost"))
 
-    monkeypatch.setattr(ledger.storage, "session", losing)
+    monkeypatch.setattr(ledger.storage, "transaction", losing)
     monkeypatch.setattr(ledger_module, "RETRY_SECONDS", 0.01)
     with other.drive():
         orphan = Driver(other).start(depth=5)
@@ -852,8 +851,8 @@ def test_deleting_and_driving_take_turns(url: str, ledger: SqlLedger, monkeypatc
             with mine.drive():
                 began.set()
 
-    def look(session: Session, study_id: int) -> dict[str, DriverRecord]:
-        found = leases.live_drivers(session, study_id)
+    def look(connection: Connection, study_id: int) -> dict[str, DriverRecord]:
+        found = leases.live_drivers(connection, study_id)
         thread.start()
         assert waiting.wait(10)
         assert not began.wait(1), "a driver began while the study was being deleted"
@@ -868,11 +867,15 @@ def test_deleting_and_driving_take_turns(url: str, ledger: SqlLedger, monkeypatc
 
 
 def test_a_lease_that_two_threads_find_gone_is_made_once(ledger: SqlLedger) -> None:
-    lease = leases.Lease(ledger.storage, ledger.study._study_id)
-    with ledger.storage.session() as session:
-        lease.renew(session)
-        # As the other thread does between this one's look and its INSERT.
-        looks = iter([None, session.get(DriverRecord, lease.driver)])
-        with patch.object(Session, "get", lambda self, *args, **options: next(looks)):
-            assert lease.renew(session).driver == lease.driver
-        assert len(session.scalars(select(DriverRecord)).all()) == 1
+    lease, twin = (leases.Lease(ledger.storage, ledger.study._study_id) for _ in range(2))
+    twin.driver = lease.driver
+    with ledger.storage.transaction() as connection:
+
+        def late(*args: Any) -> Any:  # the other thread comes between this one's look and its INSERT
+            with patch.object(leases, "insert_missing", insert_missing):
+                twin.renew(connection)
+            return insert_missing(*args)
+
+        with patch.object(leases, "insert_missing", late):
+            assert lease.renew(connection) == 0
+        assert len(connection.execute(select(DriverRecord)).all()) == 1

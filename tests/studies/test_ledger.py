@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import optuna
@@ -310,6 +312,20 @@ def test_plain_optuna_reads_names_values_and_states(url: str, ledger: SqlLedger,
     assert [d.name for d in study.directions] == ["MAXIMIZE", "MINIMIZE"]
     assert [t.values for t in study.trials] == [[21.0, 2.5], None]
     backend.engine.dispose()
+
+
+def test_optuna_tells_begin_and_end_of_a_trial_in_local_time(
+    ledger: SqlLedger, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        before = datetime.now()
+        trial = frozen(ledger, driver.complete())
+        assert trial.datetime_start is not None
+        assert trial.datetime_complete is not None
+        assert before <= trial.datetime_start <= trial.datetime_complete <= datetime.now()
+    time.tzset()
 
 
 @pytest.mark.parametrize("sampler", ["TPESampler", "NSGAIISampler"])

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from unittest import mock
 
 import optuna
@@ -149,14 +150,20 @@ def busy_share(spans: Sequence[tuple[float, float, float]], work: float) -> floa
     return inside / (len(workers) * (last - first))
 
 
-def speed_table(data: Dataset, trials: int, samplers: Sequence[str]) -> str:
-    """Trials a second by sampler, and beside them Tune alone."""
-    alone = tune_alone(data, trials).per_second()
-    lines = [f"| {trials} trials | a second | to be | of Tune alone |", "|---|---|---|---|"]
-    for sampler in samplers:
-        found = search(data, sampler, trials).per_second()
-        lines.append(f"| {sampler} | {found:.1f} | {_goal(SPEED_GOALS.get(sampler), '.0f')} | {found / alone:.2f} |")
-    return "\n".join([*lines, f"| Tune alone | {alone:.1f} | | 1.00 |"])
+def speed_table(data: Dataset, trials: int, samplers: Sequence[str], rounds: int) -> str:
+    """Trials a second by sampler, and beside them Tune alone; in turns, and of all rounds the median."""
+    found: dict[str, list[float]] = {name: [] for name in (*samplers, "Tune alone")}
+    for _ in range(rounds):
+        for sampler in samplers:
+            found[sampler].append(search(data, sampler, trials).per_second())
+        found["Tune alone"].append(tune_alone(data, trials).per_second())
+    alone = found["Tune alone"]
+    lines = [f"| {trials} trials | a second | to be | least, most | of Tune alone |", "|---|---|---|---|---|"]
+    for name, speeds in found.items():
+        share = median(one / other for one, other in zip(speeds, alone, strict=True))
+        goal = _goal(SPEED_GOALS.get(name), ".0f")
+        lines.append(f"| {name} | {median(speeds):.1f} | {goal} | {min(speeds):.1f}, {max(speeds):.1f} | {share:.2f} |")
+    return "\n".join(lines)
 
 
 def busy_table(data: Dataset, seconds: Sequence[float], samplers: Sequence[str]) -> str:
@@ -195,6 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=(__doc__ or "").partition(":")[0])
     parser.add_argument("parts", nargs="*", choices=["speed", "busy", "memory"], help="default: all")
     parser.add_argument("--trials", type=int, help="trials of speed and memory (default: 400 and 5,000)")
+    parser.add_argument("--rounds", type=int, default=3, help="of speed (default: 3)")
     parser.add_argument("--seconds", type=float, nargs="+", choices=list(BUSY_TRIALS), default=list(BUSY_TRIALS))
     parser.add_argument("--samplers", nargs="+", default=["auto", "random"])
     parser.add_argument("--time-limit", type=float, default=200.0, help="seconds of the part memory (default: 200)")
@@ -203,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     data = load("digits", subset=128)
     with ray_session(None, cpus=WORKERS):
         if not options.parts or "speed" in options.parts:
-            print(speed_table(data, options.trials or SPEED_TRIALS, options.samplers), flush=True)
+            print(speed_table(data, options.trials or SPEED_TRIALS, options.samplers, options.rounds), flush=True)
         if not options.parts or "busy" in options.parts:
             print(busy_table(data, options.seconds, options.samplers), flush=True)
         if not options.parts or "memory" in options.parts:

@@ -3,9 +3,10 @@
 Images per second of the project's loop (`nas.training`) against the loop that people write: a DataLoader over the
 same images as floats in memory, noise added to each batch, fp32, the default memory layout, torch's default AdamW,
 the loss read after each step. Same network, batch, schedule and threads, in one process, in turns; a ratio is the
-median over rounds of the two times in one round. The project's loop is timed as a study of 27 epochs on digits runs
-it, its 200 probes on 64 images included; the last column leaves them out. Neither loop validates here. The precision is
-the one that timing chooses for the network, as ``train`` does and as a study does for its space.
+median over rounds of the two times in one round. The 200 probes of a run, which people do without, are timed by
+themselves and counted as a study of 27 epochs has them on data of that size, see `RUNS`; the last column counts them
+as in a run as short as one on digits. Neither loop validates here. The precision is the one that timing chooses for the
+network, as ``train`` does and as a study does for its space.
 
 With ``--quality``: the same candidates under the same seeds trained in fp32 and in bf16, and the paired differences.
 
@@ -36,6 +37,7 @@ from benchmarks.stats import Cell, mean_interval, non_inferiority
 from nas.data import Dataset, Split, load, to_float
 from nas.evaluation import Evaluation
 from nas.fit import faster_precision
+from nas.stability import PROBES
 from nas.training import WARM_UP, DeviceData, Training
 from nas.types import Candidate, Recipe, Task, canonical_json, digest_of
 from search_spaces import get_space
@@ -55,18 +57,19 @@ NETWORKS: tuple[tuple[str, int], ...] = (
 """References and their widths, at 3 levels: 10k, 28k, 41k, 136k, 348k and 1.9M parameters."""
 
 NOISE = "gaussian:50"
-STEPS_OF_A_STUDY = 918
-"""27 epochs of digits in batches of 32. On larger data a run has more steps, and its probes are a smaller part."""
+STUDY_EPOCHS = 27
+TRAINING_IMAGES: Mapping[int, int] = {8: 1079, 28: 58_000, 32: 48_000, 64: 100_000}
+"""Side in pixels -> images of the training split of digits, Fashion-MNIST, CIFAR-10 and Tiny ImageNet."""
 
 LEAST_STEPS = 5
-"""Of a timed round, so that each has one probe of the project's loop."""
+"""Of a timed round."""
+PROBED = 5
+"""One probe is timed for so many steps."""
 ROUND_SECONDS = 0.25
 MOST_STEPS = 20
 MOST_ROUNDS, LEAST_ROUNDS = 5, 3
 SLOW_SECONDS = 1.0
 """A network whose round takes longer is timed in `LEAST_ROUNDS`."""
-
-BARE = "chosen, without probes"
 
 QUALITY_NETWORKS: tuple[tuple[str, int], ...] = (("unet", 8), ("residual-unet", 8))
 QUALITY_SEEDS = 6
@@ -114,9 +117,14 @@ def candidate(name: str, width: int, epochs: int) -> Candidate:
     return Candidate(spec=spec, recipe=Recipe(epochs=epochs, **RECIPE))
 
 
+def study_steps(side: int) -> int:
+    """Of a run of 27 epochs on the data of this size."""
+    return STUDY_EPOCHS * math.ceil(TRAINING_IMAGES[side] / int(RECIPE["batch_size"]))
+
+
 def subject(side: int, name: str, width: int, steps: int) -> Subject:
     """Data of `steps` batches, and a recipe with as many steps in all as a study has."""
-    made = candidate(name, width, max(1, STEPS_OF_A_STUDY // steps))
+    made = candidate(name, width, max(1, study_steps(side) // steps))
     channels = SIZES[side]
     data = enlarged(load("digits"), side, channels, steps * made.recipe.batch_size)
     task = Task(channels=channels, classes=len(data.classes), height=side, width=side, noise=NOISE)
@@ -163,14 +171,16 @@ def people(network: nn.Module, on: Subject, device: torch.device) -> Callable[[]
     return epoch
 
 
-def ours(
-    network: nn.Module, on: Subject, data: DeviceData, precision: str, *, probes: bool = True
-) -> Callable[[], object]:
-    """One epoch of the project's loop."""
+def ours(network: nn.Module, on: Subject, data: DeviceData, precision: str) -> tuple[Callable[[], object], ...]:
+    """One epoch of the project's loop without its probes, and one probe for each `PROBED` of its steps."""
     training = Training(network, on.task, on.recipe, data, seed=0, precision=precision)
-    if not probes:
-        training._probe_at = set()
-    return training.run_epoch
+    training._probe_at = set()
+
+    def probe() -> None:
+        for _ in range(training.steps_per_epoch // PROBED):
+            training._probe()
+
+    return training.run_epoch, probe
 
 
 def in_turns(loops: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
@@ -195,9 +205,15 @@ def in_turns(loops: Mapping[str, Callable[[], object]], rounds: int, device: tor
     return found
 
 
-def faster(seconds: Mapping[str, Sequence[float]], loop: str) -> float:
-    """How many times as fast as people's a loop is: the median over rounds of the ratio within a round."""
-    return statistics.median(a / b for a, b in zip(seconds["people"], seconds[loop], strict=True))
+def faster(seconds: Mapping[str, Sequence[float]], precision: str, steps: float = math.inf) -> float:
+    """How many times as fast as people's loop the project's is: the median over rounds of the ratio within a round.
+
+    Args:
+        steps: of a run with 200 probes; without any by default.
+    """
+    probes = PROBES / steps * PROBED
+    rounds = zip(seconds["people"], seconds[precision], seconds[f"{precision}, probes"], strict=True)
+    return statistics.median(plain / (bare + probes * probe) for plain, bare, probe in rounds)
 
 
 def speed(side: int, name: str, width: int, device: torch.device) -> Record:
@@ -211,11 +227,10 @@ def speed(side: int, name: str, width: int, device: torch.device) -> Record:
     steps = min(MOST_STEPS, max(LEAST_STEPS, round(ROUND_SECONDS / per_step)))
     on = subject(side, name, width, steps)
     data = DeviceData.of(on.data, on.task, device)
-    chosen = faster_precision(network, on.task, on.recipe, data, steps=2)
+    chosen = faster_precision(network, on.task, on.recipe, data)
     loops: dict[str, Callable[[], object]] = {"people": people(copy.deepcopy(network), on, device)}
     for precision in ("fp32", "bf16"):
-        loops[precision] = ours(copy.deepcopy(network), on, data, precision)
-    loops[BARE] = ours(copy.deepcopy(network), on, data, chosen, probes=False)
+        loops[precision], loops[f"{precision}, probes"] = ours(copy.deepcopy(network), on, data, precision)
     slow = per_step * steps > SLOW_SECONDS
     if not slow:
         in_turns(loops, 1, device)  # warms up
@@ -232,23 +247,26 @@ def speed(side: int, name: str, width: int, device: torch.device) -> Record:
 def speed_table(records: Sequence[Record]) -> str:
     """Each network at each size, and the ratios over all of them."""
     lines = [
-        "| images | network | parameters | plain, images/s | fp32 | bf16 | chosen | ratio | without probes |",
+        "| images | network | parameters | plain, images/s | fp32 | bf16 | chosen | ratio | in a short run |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
+    own: list[float] = []
+    short: list[float] = []
     for record in records:
-        seconds, chosen = record["seconds"], record["chosen"]
+        seconds, chosen, side = record["seconds"], record["chosen"], record["side"]
         pace = record["images"] / statistics.median(seconds["people"])
-        fp32, bf16, ratio, bare = (f"{faster(seconds, loop):.2f}" for loop in ("fp32", "bf16", chosen, BARE))
+        by = {precision: faster(seconds, precision, study_steps(side)) for precision in ("fp32", "bf16")}
+        own.append(by[chosen])
+        short.append(faster(seconds, chosen, study_steps(min(SIZES))))
         lines.append(
-            f"| {record['side']}x{record['side']} | {record['network']} | {record['params']:,} | {pace:,.0f} "
-            f"| {fp32} | {bf16} | {chosen} | {ratio} | {bare} |"
+            f"| {side}x{side} | {record['network']} | {record['params']:,} | {pace:,.0f} "
+            f"| {by['fp32']:.2f} | {by['bf16']:.2f} | {chosen} | {own[-1]:.2f} | {short[-1]:.2f} |"
         )
     lines.append("")
-    for label, loops in (
-        ("With the chosen precision", [record["chosen"] for record in records]),
-        ("Without probes", [BARE] * len(records)),
+    for label, ratios in (
+        ("In a run of 27 epochs on data of that size", own),
+        (f"In a run of {study_steps(min(SIZES))} steps", short),
     ):
-        ratios = [faster(record["seconds"], loop) for record, loop in zip(records, loops, strict=True)]
         lines.append(
             f"{label}: median {statistics.median(ratios):.2f}, least {min(ratios):.2f}, most {max(ratios):.2f} "
             f"of {len(ratios)}."

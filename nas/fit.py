@@ -31,7 +31,7 @@ Precision = Literal["fp32", "bf16"]
 VALIDATIONS = 100
 """A run is validated after each epoch, or this many times if it has more of them."""
 CHECKPOINT_SECONDS = 60.0
-BETTER = 0.9
+BETTER = 0.95
 """bf16 is taken on a CPU when a step needs at most this share of its time in fp32."""
 
 RUN, CHECKPOINT, BEST, LOCK = "run.json", "checkpoint.pt", "best.pt", "lock"

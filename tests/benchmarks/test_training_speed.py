@@ -11,7 +11,6 @@ import torch
 
 from benchmarks import training
 from benchmarks.training import (
-    BARE,
     NETWORKS,
     SIZES,
     candidate,
@@ -25,6 +24,7 @@ from benchmarks.training import (
     people,
     quality_table,
     speed_table,
+    study_steps,
     subject,
 )
 from nas.data import load
@@ -63,7 +63,7 @@ def test_both_loops_take_the_same_steps_and_learn() -> None:
     assert len(on.data.train.images) == 5 * on.recipe.batch_size
     space = get_space("unet")
     data = DeviceData.of(on.data, on.task, CPU)
-    for make in (lambda net: people(net, on, CPU), lambda net: ours(net, on, data, "fp32", probes=False)):
+    for make in (lambda net: people(net, on, CPU), lambda net: ours(net, on, data, "fp32")[0]):
         torch.manual_seed(0)
         network = space.build(on.candidate.spec, on.task)
         before = [parameter.detach().clone() for parameter in network.parameters()]
@@ -73,14 +73,20 @@ def test_both_loops_take_the_same_steps_and_learn() -> None:
         assert norm.num_batches_tracked == 5
 
 
-def test_ratios_are_taken_within_rounds() -> None:
-    seconds = {"people": [1.0, 2.0, 9.0], "fp32": [1.0, 1.0, 1.0], "bf16": [2.0, 2.0, 2.0], BARE: [0.5, 0.5, 0.5]}
+def test_ratios_are_taken_within_rounds_and_probes_counted_by_the_length_of_a_run() -> None:
+    seconds = {"people": [1.0, 2.0, 9.0], "fp32": [1.0, 1.0, 1.0], "bf16": [2.0, 2.0, 2.0]}
+    seconds |= {"fp32, probes": [0.0, 0.0, 0.0], "bf16, probes": [0.4, 0.4, 0.4]}
     assert faster(seconds, "fp32") == 2.0
-    record = {"side": 8, "network": "unet", "params": 10, "images": 64, "chosen": "bf16", "seconds": seconds}
+    assert faster(seconds, "bf16") == 1.0
+    # A probe for every fifth step is what was timed, and what a run of 1,000 steps has.
+    assert faster(seconds, "bf16", 1000) == pytest.approx(2.0 / 2.4)
+    assert study_steps(8) == 918
+    assert study_steps(64) == 27 * 3125
+    record = {"side": 64, "network": "unet", "params": 10, "images": 64, "chosen": "bf16", "seconds": seconds}
     lines = speed_table([record]).splitlines()
-    assert lines[2] == "| 8x8 | unet | 10 | 32 | 2.00 | 1.00 | bf16 | 1.00 | 4.00 |"
+    assert lines[2] == "| 64x64 | unet | 10 | 32 | 2.00 | 1.00 | bf16 | 1.00 | 0.82 |"
     assert "median 1.00, least 1.00, most 1.00 of 1" in lines[4]
-    assert "median 4.00" in lines[5]
+    assert "median 0.82" in lines[5]
 
 
 def _values(seed: int, precision: str, psnr: float) -> dict[str, object]:

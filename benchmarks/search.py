@@ -13,6 +13,8 @@ epochs spent.
 - ``skipnas``: ``skipnas search --early-stopping`` with its default sampler: the project's searcher, scheduler and
   records; ``skipnas, no references`` does not begin with the papers' networks, ``skipnas, full`` does not stop trials,
   ``skipnas, random`` draws at random.
+- ``oracle``: knows the first seed's front and begins with it, the slowest network first; then random ones. No search
+  can be expected to do better: with many workers most of its epochs are those of others while the best ones train.
 
 What an Optuna sampler proposes again is answered at once and costs nothing, see `ASKS`; Ray and Syne Tune train it
 again, as they do. Finished replays are kept under ``runs/search`` and not made again.
@@ -221,6 +223,30 @@ class SyneTunes:
         return {"training_iteration": epoch, **dict(zip(tabular.OBJECTIVES, values, strict=True))}
 
 
+class Oracle:
+    """Knows the answers; every trial is trained to the end (see `benchmarks.virtual.Method`)."""
+
+    looks = (EPOCHS,)
+
+    def __init__(self, seed: int, answers: FirstSeed) -> None:
+        candidates = tabular.candidates()
+        order = np.random.default_rng(seed).permutation(len(candidates))
+        table = answers.table
+        values = np.array([table.all_values[table.row(candidate), 0, -1] for candidate in candidates])
+        front = [candidates[row] for row in np.flatnonzero(non_dominated(values, MAXIMIZE))]
+        best = sorted(front, key=answers.seconds, reverse=True)
+        self._left = iter([*best, *(candidates[row] for row in order if candidates[row] not in front)])
+
+    def ask(self, name: str) -> Candidate | None:
+        return next(self._left, None)
+
+    def after(self, name: str, epoch: int, values: Values) -> bool:
+        return True
+
+    def end(self, name: str, epoch: int, values: Values | None) -> None:
+        """Nothing that it does not know."""
+
+
 @contextmanager
 def skipnas(
     seed: int, sampler: str = "auto", stopping: bool = True, first: Sequence[Candidate] = ()
@@ -254,6 +280,7 @@ METHODS: Mapping[str, Callable[[int, FirstSeed], Any]] = {
     "gp": lambda seed, table: _plain(Samples(optuna.samplers.GPSampler(seed=seed), table)),
     "ray": lambda seed, table: _plain(RaysOwn(seed)),
     "moasha": lambda seed, table: _plain(SyneTunes(seed)),
+    "oracle": lambda seed, table: _plain(Oracle(seed, table)),
     "skipnas": lambda seed, table: skipnas(seed, first=references()),
     "skipnas, no references": lambda seed, table: skipnas(seed),
     "skipnas, full": lambda seed, table: skipnas(seed, stopping=False, first=references()),
@@ -335,7 +362,7 @@ def table_of(
         for method in methods
         if all(f"{method}/{workers}/{seed}" in found for seed in seeds)
     }
-    others = {method: curve for method, curve in curves.items() if not method.startswith("skipnas")}
+    others = {method: curve for method, curve in curves.items() if not method.startswith(("skipnas", "oracle"))}
     points = [grid().index(float(point)) for point in POINTS]
     best_end, best = max((float(curve[:, -1].mean()), method) for method, curve in others.items())
     goal = min(best_end, most) - TOLD_APART

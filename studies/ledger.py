@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import optuna
@@ -35,17 +35,14 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
-    bindparam,
     delete,
     func,
     insert,
-    or_,
     select,
     update,
 )
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
-from sqlalchemy.sql.expression import FromClause
 
 from nas.confirm import ConfirmedRun
 from nas.errors import LeaseLostError, StorageError, StudyError
@@ -62,6 +59,7 @@ from nas.types import (
     TrialResult,
     canonical_json,
 )
+from studies import statements as sql
 from studies.leases import Lease, drop_dead, live_drivers
 from studies.records import (
     REJECTIONS,
@@ -92,92 +90,7 @@ SHARE = 32
 
 P = ParamSpec("P")
 T = TypeVar("T")
-# What a search does for every trial goes through plain tables, with statements that are made once: SQLAlchemy does
-# that at a fraction of what its mapped classes cost. A parameter of a condition has another name than any column.
-_STUDIES, _TRIALS, _EPOCHS, _PROBES, _DRIVERS = (
-    cast(Table, each.__table__) for each in (StudyRecord, TrialRecord, EpochRecord, ProbeRecord, DriverRecord)
-)
-_OPTUNA_TRIALS, _OPTUNA_STUDIES, _PARAMS, _VALUES, _SYSTEM_ATTRIBUTES, _USER_ATTRIBUTES = (
-    cast(Table, each.__table__)
-    for each in (
-        optuna_tables.TrialModel,
-        optuna_tables.StudyModel,
-        optuna_tables.TrialParamModel,
-        optuna_tables.TrialValueModel,
-        optuna_tables.TrialSystemAttributeModel,
-        optuna_tables.TrialUserAttributeModel,
-    )
-)
-_OF_STUDY = _STUDIES.c.study_id == bindparam("study")
-_OF_TRIAL = and_(_TRIALS.c.study_id == bindparam("study"), _TRIALS.c.number == bindparam("trial"))
-_OPTUNAS = _OPTUNA_TRIALS.c.trial_id == bindparam("id")
-_HOLD = update(_STUDIES).where(_OF_STUDY).values(tells=_STUDIES.c.tells)
-_HOLD_OPTUNAS = (
-    select(_OPTUNA_STUDIES.c.study_id).where(_OPTUNA_STUDIES.c.study_id == bindparam("study")).with_for_update()
-)
-_COUNT = update(_STUDIES).where(_OF_STUDY).values(tells=_STUDIES.c.tells + 1).returning(_STUDIES.c.tells)
-_RESERVE = update(_DRIVERS).where(_DRIVERS.c.driver == bindparam("own"))
-_READ: Select[Any] = select(*_TRIALS.c["owner", "reason", "started", "digest", "ask_order"]).where(_OF_TRIAL)
-_WRITE = update(_TRIALS).where(_OF_TRIAL)
-_MAKE = insert(_OPTUNA_TRIALS).returning(_OPTUNA_TRIALS.c.trial_id)
-_CHANGE = update(_OPTUNA_TRIALS).where(_OPTUNAS)
-_FIND = select(_OPTUNA_TRIALS.c.trial_id).where(
-    _OPTUNA_TRIALS.c.study_id == bindparam("study"), _OPTUNA_TRIALS.c.number == bindparam("trial")
-)
-_STATE = select(_OPTUNA_TRIALS.c.state).where(_OPTUNAS).with_for_update()
-_TWIN = (
-    select(_TRIALS.c.number)
-    .where(_TRIALS.c.study_id == bindparam("study"), _TRIALS.c.digest == bindparam("twin"))
-    .where(_TRIALS.c.number != bindparam("trial"))
-    .where(
-        or_(
-            _TRIALS.c.reason.in_(TRAINED_REASONS),
-            and_(_TRIALS.c.reason.is_(None), _TRIALS.c.started.is_not(None)),
-        )
-    )
-    .limit(1)
-)
-_OPEN = (
-    select(
-        *_OPTUNA_TRIALS.c["trial_id", "number", "state"],
-        *_TRIALS.c["owner", "reason", "digest", "started", "epochs_done"],
-    )
-    .outerjoin(
-        _TRIALS, and_(_TRIALS.c.study_id == _OPTUNA_TRIALS.c.study_id, _TRIALS.c.number == _OPTUNA_TRIALS.c.number)
-    )
-    .where(_OPTUNA_TRIALS.c.study_id == bindparam("study"), _OPTUNA_TRIALS.c.trial_id > bindparam("after"))
-    .order_by(_OPTUNA_TRIALS.c.trial_id)
-)
-_DRAWN = (
-    select(_OPTUNA_TRIALS.c.number, _PARAMS.c.param_name, _PARAMS.c.param_value)
-    .join(_PARAMS, _PARAMS.c.trial_id == _OPTUNA_TRIALS.c.trial_id)
-    .where(_OPTUNA_TRIALS.c.study_id == bindparam("study"))
-    .where(_OPTUNA_TRIALS.c.number.in_(bindparam("trials", expanding=True)))
-)
-
-
-def _since(query: Select[Any]) -> Select[Any]:
-    """Of trials that were trained to an end later than ``after``, in the order in which that was told."""
-    return (
-        query.where(_TRIALS.c.study_id == bindparam("study"), _TRIALS.c.tell_order > bindparam("after"))
-        .where(_TRIALS.c.reason.in_(TRAINED_REASONS))
-        .order_by(_TRIALS.c.tell_order)
-    )
-
-
-_ENDED = _since(select(*_TRIALS.c["number", "tell_order", "digest", "reason"], _TRIALS.c["values"].label("measured")))
-_TRAIN = (
-    update(_TRIALS)
-    .where(_OF_TRIAL, _TRIALS.c.owner.is_not_distinct_from(bindparam("own")), _TRIALS.c.started.is_not(None))
-    .values(epochs_done=bindparam("epoch"))
-)
-_DROP_EPOCHS = (
-    delete(_EPOCHS)
-    .where(_EPOCHS.c.study_id == bindparam("study"), _EPOCHS.c.number == bindparam("trial"))
-    .where(_EPOCHS.c.epoch.in_(bindparam("epochs", expanding=True)))
-)
 _EPOCH_COLUMNS = ("epoch", "denoise_loss", "classify_loss", "psnr", "accuracy", "stability", "seconds")
-_CURVES = ("psnr", "accuracy", "stability")  # objectives in the epochs table; costs are in the trial's record
 _COSTS = ("params", "macs")
 _OUTCOMES = {
     TrialState.COMPLETE: "complete",
@@ -355,8 +268,8 @@ class SqlLedger:
         self._making = False  # whether a trial was made of which the answer was lost
         self._ids: dict[int, int] = {}  # Optuna's, of the trials that this driver owns
         self._past = _Past()
-        self._rung_query = self._select_rung()
-        self._judged_query = self._select_judged()
+        at_rungs = [objective.name for objective in self.rung_objectives()]
+        self._rung_query, self._judged_query = sql.at_rung(at_rungs), sql.judged(at_rungs)
         self._digests: dict[str, int] = {}
         self._digests_up_to = 0
         self._values: dict[int, tuple[float, ...]] = {}
@@ -392,7 +305,7 @@ class SqlLedger:
             raise RuntimeError("this ledger drives its study already")
         lease = Lease(self.storage, self._id)
         with self.storage.transaction() as connection:
-            if not connection.execute(_HOLD, {"study": self._id}).rowcount:
+            if not connection.execute(sql.HOLD, {"study": self._id}).rowcount:
                 raise StudyError(f"study {self.config.study!r} was deleted meanwhile; nothing can go on with it")
             drop_dead(connection, self._id)
             lease.renew(connection)
@@ -413,12 +326,12 @@ class SqlLedger:
             with self.storage.transaction() as connection:
                 self._lock(connection)
                 connection.execute(
-                    update(_TRIALS)
-                    .where(_TRIALS.c.study_id == self._id, _TRIALS.c.owner == lease.driver)
-                    .where(_TRIALS.c.reason.is_(None))
+                    update(sql.TRIALS)
+                    .where(sql.TRIALS.c.study_id == self._id, sql.TRIALS.c.owner == lease.driver)
+                    .where(sql.TRIALS.c.reason.is_(None))
                     .values(owner=None)
                 )
-                connection.execute(delete(_DRIVERS).where(_DRIVERS.c.driver == lease.driver))
+                connection.execute(delete(sql.DRIVERS).where(sql.DRIVERS.c.driver == lease.driver))
         except StorageError as error:
             log.warning("%s; the lease runs out by itself", error)
 
@@ -500,14 +413,14 @@ class SqlLedger:
                 return None
             number = orphans[0]
             key = {"study": self._id, "trial": number}
-            record = connection.execute(_READ, key).one_or_none()
+            record = connection.execute(sql.TRIAL, key).one_or_none()
             if record is None:  # asked for by plain Optuna
-                connection.execute(insert(_TRIALS), {"study_id": self._id, "number": number, "owner": self._owner})
+                connection.execute(insert(sql.TRIALS), {"study_id": self._id, "number": number, "owner": self._owner})
             else:
-                connection.execute(_WRITE, key | {"owner": self._owner})
+                connection.execute(sql.CHANGE_TRIAL, key | {"owner": self._owner})
             ended = record is not None and record.reason is not None
             if ended:  # recorded by an older skipnas, which told Optuna in a second step
-                reason, values = connection.execute(select(*_TRIALS.c["reason", "values"]).where(_OF_TRIAL), key).one()
+                reason, values = connection.execute(sql.END_OF_TRIAL, key).one()
                 self._tell(connection, number, reason, values)
         if not ended:
             self._held.add(number)
@@ -538,12 +451,12 @@ class SqlLedger:
         """Number and Optuna's id of the trial that a call made whose answer was lost."""
         if self._lease is None:
             return None
-        made = select(_TRIALS.c.number).where(
-            _TRIALS.c.study_id == self._id,
-            _TRIALS.c.owner == self._lease.driver,
-            _TRIALS.c.reason.is_(None),
-            _TRIALS.c.started.is_(None),
-            _TRIALS.c.number.not_in(list(self._held)),
+        made = select(sql.TRIALS.c.number).where(
+            sql.TRIALS.c.study_id == self._id,
+            sql.TRIALS.c.owner == self._lease.driver,
+            sql.TRIALS.c.reason.is_(None),
+            sql.TRIALS.c.started.is_(None),
+            sql.TRIALS.c.number.not_in(list(self._held)),
         )
         number = connection.scalar(made)
         return None if number is None else (number, self._trial_id(number, connection))
@@ -562,20 +475,20 @@ class SqlLedger:
 
     def _insert_trial(self, connection: Connection) -> tuple[int, int]:
         """Takes the oldest enqueued trial or makes one, as Optuna does, under Optuna's own lock; number and id."""
-        connection.execute(_HOLD_OPTUNAS, {"study": self._id})
+        connection.execute(sql.HOLD_OPTUNAS, {"study": self._id})
         rows = self._open(connection)
         enqueued = next((row for row in rows if row.state is TrialState.WAITING), None)
         begun = {"state": TrialState.RUNNING, "datetime_start": _now()}
         if enqueued is None:
             number = rows[-1].number + 1 if rows else self._past.trials
-            trial_id = connection.scalar(_MAKE, {"study_id": self._id, "number": number} | begun)
+            trial_id = connection.scalar(sql.MAKE_OPTUNAS, {"study_id": self._id, "number": number} | begun)
             self._fresh = number
         else:
             number, trial_id = enqueued.number, enqueued.trial_id
-            connection.execute(_CHANGE, {"id": trial_id} | begun)
+            connection.execute(sql.CHANGE_OPTUNAS, {"id": trial_id} | begun)
         order = self._next_event(connection)
         row = {"study_id": self._id, "number": number, "owner": self._owner, "ask_order": order}
-        connection.execute(insert(_TRIALS), row)
+        connection.execute(insert(sql.TRIALS), row)
         return number, trial_id
 
     @_patient
@@ -588,7 +501,7 @@ class SqlLedger:
             trial, rows = draw(number, distributions)
         if rows:
             with self.storage.transaction() as connection:
-                connection.execute(insert(_PARAMS), rows)
+                connection.execute(insert(sql.PARAMS), rows)
         return trial
 
     def _draw_fresh(self, number: int, distributions: Mapping[str, BaseDistribution]) -> _Draw:
@@ -618,7 +531,7 @@ class SqlLedger:
     def _trial_id(self, number: int, connection: Connection) -> int:
         """Optuna's id of a trial."""
         if number not in self._ids:
-            self._ids[number] = connection.execute(_FIND, {"study": self._id, "trial": number}).scalar_one()
+            self._ids[number] = connection.execute(sql.ID_OF_OPTUNAS, {"study": self._id, "trial": number}).scalar_one()
         return self._ids[number]
 
     # What the engine asks
@@ -635,7 +548,7 @@ class SqlLedger:
         """Digest -> number of every trial that was trained to an end; a digest's first trial stands."""
         # Ends are committed in their order, by this process or another, so reading on from the last is enough.
         with self.storage.transaction() as connection:
-            for row in connection.execute(_ENDED, {"study": self._id, "after": self._digests_up_to}):
+            for row in connection.execute(sql.ENDED, {"study": self._id, "after": self._digests_up_to}):
                 self._digests.setdefault(row.digest, row.number)
                 self._digests_up_to = row.tell_order
         return MappingProxyType(self._digests)
@@ -673,7 +586,7 @@ class SqlLedger:
         with self.storage.transaction() as connection:
             for first in range(0, len(unread), 500):
                 some = {"study": self._id, "trials": unread[first : first + 500]}
-                for number, name, value in connection.execute(_DRAWN, some):
+                for number, name, value in connection.execute(sql.DRAWN, some):
                     if name in names:
                         found[number][names[name]] = value
         # One that is being drawn is read again.
@@ -685,7 +598,7 @@ class SqlLedger:
     def objective_values(self) -> Mapping[int, tuple[float, ...]]:
         """Number -> values, in the order of the study's objectives, of every COMPLETE trial."""
         with self.storage.transaction() as connection:
-            rows = connection.execute(_ENDED, {"study": self._id, "after": self._values_up_to}).all()
+            rows = connection.execute(sql.ENDED, {"study": self._id, "after": self._values_up_to}).all()
         new = {row.number: self._objectives(row.measured) for row in rows if row.reason == ""}
         if rows:
             self._values_up_to = rows[-1].tell_order
@@ -704,13 +617,13 @@ class SqlLedger:
 
     def rung_objectives(self) -> tuple[Objective, ...]:
         """The study's objectives that are known after any validated epoch: all but the latency."""
-        return tuple(o for o in self.config.objectives if o.name in _CURVES + _COSTS)
+        return tuple(o for o in self.config.objectives if o.name in sql.CURVES + _COSTS)
 
     @_patient
     def rung(self, epoch: int) -> dict[int, tuple[float, ...]]:
         """Number -> values of `rung_objectives` at `epoch` of every trial that was validated there."""
         with self.storage.transaction() as connection:
-            rows = connection.execute(self._rung_query, {"study": self._id, "epoch": epoch})
+            rows = connection.execute(self._rung_query, {"study": self._id, "rung": epoch})
             return {number: tuple(map(float, values)) for number, *values in rows}
 
     @_patient
@@ -748,13 +661,13 @@ class SqlLedger:
             if record.reason is not None:
                 raise ValueError(f"trial {number} has ended already ({record.reason or 'complete'})")
             twin = {"study": self._id, "twin": candidate.digest, "trial": number}
-            if connection.scalar(_TWIN, twin) is not None:
+            if connection.scalar(sql.TWIN, twin) is not None:
                 return False
             changes = self._describe(connection, record, number, candidate, cost)
             changes |= {"started": record.started or time.time(), "worker": worker}
             if record.ask_order is None:
                 changes["ask_order"] = self._next_event(connection)
-            connection.execute(_WRITE, {"study": self._id, "trial": number} | changes)
+            connection.execute(sql.CHANGE_TRIAL, {"study": self._id, "trial": number} | changes)
         self._held.add(number)
         self._asked.discard(number)
         return True
@@ -768,12 +681,12 @@ class SqlLedger:
             # The write holds the trial until the commit, so that it is not claimed meanwhile.
             key = {"study": self._id, "trial": number}
             last = max(row.epoch for row in rows)
-            done = connection.execute(_TRAIN, key | {"own": self._owner, "epoch": last})
+            done = connection.execute(sql.CHANGE_EPOCHS_DONE, key | {"own": self._owner, "last": last})
             if not done.rowcount and self._own(connection, number).started is None:
                 raise ValueError(f"trial {number} has epochs but was never started")
-            connection.execute(_DROP_EPOCHS, key | {"epochs": [row.epoch for row in rows]})
+            connection.execute(sql.DROP_EPOCHS, key | {"epochs": [row.epoch for row in rows]})
             connection.execute(
-                insert(_EPOCHS),
+                insert(sql.EPOCHS),
                 [
                     {"study_id": self._id, "number": number}
                     | {name: _nullable(getattr(row, name)) for name in _EPOCH_COLUMNS}
@@ -967,41 +880,6 @@ class SqlLedger:
     def _complete(self) -> ColumnElement[bool]:
         return and_(TrialRecord.study_id == self._id, TrialRecord.reason == "")
 
-    def _select_rung(self) -> Select[Any]:
-        """Number and objectives of every trial that was validated at ``epoch``."""
-        of_trial = and_(_TRIALS.c.study_id == _EPOCHS.c.study_id, _TRIALS.c.number == _EPOCHS.c.number)
-        return (
-            select(_EPOCHS.c.number, *self._rung_columns())
-            .select_from(_EPOCHS.join(_TRIALS, of_trial))
-            .where(_EPOCHS.c.study_id == bindparam("study"), _EPOCHS.c.epoch == bindparam("epoch"))
-            .where(self._validated(_EPOCHS))
-        )
-
-    def _select_judged(self) -> Select[Any]:
-        """`_ENDED`, and with each trial the epoch at which it was validated last and the objectives there."""
-        earlier = _EPOCHS.alias()
-        last = (
-            select(func.max(earlier.c.epoch))
-            .where(earlier.c.study_id == _TRIALS.c.study_id, earlier.c.number == _TRIALS.c.number)
-            .where(self._validated(earlier))
-            .correlate(_TRIALS)
-            .scalar_subquery()
-        )
-        at_last = and_(
-            _EPOCHS.c.study_id == _TRIALS.c.study_id, _EPOCHS.c.number == _TRIALS.c.number, _EPOCHS.c.epoch == last
-        )
-        columns = *_TRIALS.c["number", "tell_order", "reason", "values"], _EPOCHS.c.epoch, *self._rung_columns()
-        return _since(select(*columns).select_from(_TRIALS.outerjoin(_EPOCHS, at_last)))
-
-    def _rung_columns(self) -> list[ColumnElement[Any]]:
-        names = [o.name for o in self.rung_objectives()]
-        return [(_EPOCHS if name in _CURVES else _TRIALS).c[name] for name in names]
-
-    def _validated(self, epochs: FromClause) -> ColumnElement[bool]:
-        """Whether every objective that an epoch can have is there."""
-        needed = ["psnr", *(o.name for o in self.config.objectives if o.name in _CURVES)]
-        return and_(*(epochs.c[name].is_not(None) for name in needed))
-
     def _objectives(self, values: Mapping[str, float]) -> tuple[float, ...]:
         return tuple(values[objective.name] for objective in self.config.objectives)
 
@@ -1016,15 +894,15 @@ class SqlLedger:
 
     def _lock(self, connection: Connection) -> None:
         """Holds the study until the transaction ends."""
-        connection.execute(_HOLD, {"study": self._id})
+        connection.execute(sql.HOLD, {"study": self._id})
 
     def _keep(self, connection: Connection, reserved: int) -> None:
         """Sets how many places this driver, which renewed its lease a moment ago, holds."""
-        connection.execute(_RESERVE, {"own": self._driving().driver, "reserved": reserved})
+        connection.execute(sql.CHANGE_DRIVER, {"own": self._driving().driver, "reserved": reserved})
 
     def _next_event(self, connection: Connection) -> int:
         """The place of an ask or a tell among the study's events; holds the study as `_lock` does."""
-        order: int = connection.execute(_COUNT, {"study": self._id}).scalar_one()
+        order: int = connection.execute(sql.COUNT, {"study": self._id}).scalar_one()
         return order
 
     def _open(self, connection: Connection) -> Sequence[Row[Any]]:
@@ -1032,7 +910,7 @@ class SqlLedger:
 
         Trials are made in turns, so that none appears before one that was read already.
         """
-        return self._past.note(connection.execute(_OPEN, {"study": self._id, "after": self._past.up_to}).all())
+        return self._past.note(connection.execute(sql.OPEN, {"study": self._id, "after": self._past.up_to}).all())
 
     def _running(self, connection: Connection) -> list[Row[Any]]:
         """Every trial that Optuna has as RUNNING, with what the records have of it, oldest first."""
@@ -1062,16 +940,16 @@ class SqlLedger:
         return ended + open_ + sum(driver.reserved for driver in live_drivers(connection, self._id).values())
 
     def _own(self, connection: Connection, number: int) -> Row[Any]:
-        """What `_READ` reads of a trial of this driver; it has a record from now on if plain Optuna asked for it.
+        """What `sql.TRIAL` reads of a trial of this driver; it has a record from now on if plain Optuna asked for it.
 
         Raises:
             LeaseLostError: the trial is another driver's, or has to be claimed first.
         """
         key = {"study": self._id, "trial": number}
-        record = connection.execute(_READ, key).one_or_none()
+        record = connection.execute(sql.TRIAL, key).one_or_none()
         if record is None:
-            connection.execute(insert(_TRIALS), {"study_id": self._id, "number": number, "owner": self._owner})
-            record = connection.execute(_READ, key).one()
+            connection.execute(insert(sql.TRIALS), {"study_id": self._id, "number": number, "owner": self._owner})
+            record = connection.execute(sql.TRIAL, key).one()
         if record.owner != self._owner:
             self._held.discard(number)
             self._asked.discard(number)
@@ -1089,8 +967,8 @@ class SqlLedger:
         constraints: dict[str, Any] = {f"constraints:{name}": value for name, value in violations.items()}
         if violations:
             constraints["constraints"] = list(violations.values())
-        self._set_attributes(connection, _SYSTEM_ATTRIBUTES, number, constraints, again)
-        self._set_attributes(connection, _USER_ATTRIBUTES, number, {"spec": canonical_json(spec)}, again)
+        self._set_attributes(connection, sql.SYSTEM_ATTRIBUTES, number, constraints, again)
+        self._set_attributes(connection, sql.USER_ATTRIBUTES, number, {"spec": canonical_json(spec)}, again)
         return {
             "digest": candidate.digest,
             "spec": spec,
@@ -1155,14 +1033,14 @@ class SqlLedger:
                     "peak_memory": measurement.peak_memory,
                     "seed": measurement.seed,
                 }
-            connection.execute(_WRITE, {"study": self._id, "trial": number} | changes)
+            connection.execute(sql.CHANGE_TRIAL, {"study": self._id, "trial": number} | changes)
             if probe is not None:
-                connection.execute(insert(_PROBES), {"study_id": self._id, "number": number} | _probe_columns(probe))
+                connection.execute(insert(sql.PROBES), {"study_id": self._id, "number": number} | _probe_columns(probe))
             if reason:
-                self._set_attributes(connection, _USER_ATTRIBUTES, number, {"reason": reason}, True)
+                self._set_attributes(connection, sql.USER_ATTRIBUTES, number, {"reason": reason}, True)
             if strip:  # before Optuna is told: artifacts of a finished trial cannot be added
                 artifact = strip_artifact(self._id, number)
-                self._set_attributes(connection, _SYSTEM_ATTRIBUTES, number, artifact, True)
+                self._set_attributes(connection, sql.SYSTEM_ATTRIBUTES, number, artifact, True)
             self._tell(connection, number, reason, values)
         self._reserved = reserved
         self._held.discard(number)
@@ -1172,16 +1050,16 @@ class SqlLedger:
     def _tell(self, connection: Connection, number: int, reason: str, values: Mapping[str, float] | None) -> None:
         """Ends Optuna's trial as its `tell` does; nothing happens when it has ended."""
         trial_id = self._trial_id(number, connection)
-        if connection.execute(_STATE, {"id": trial_id}).scalar_one() is not TrialState.RUNNING:
+        if connection.execute(sql.STATE_OF_OPTUNAS, {"id": trial_id}).scalar_one() is not TrialState.RUNNING:
             return
-        connection.execute(_CHANGE, {"id": trial_id, "state": STATES[reason], "datetime_complete": _now()})
+        connection.execute(sql.CHANGE_OPTUNAS, {"id": trial_id, "state": STATES[reason], "datetime_complete": _now()})
         if values is not None:
             kind = optuna_tables.TrialValueModel.TrialValueType.FINITE
             rows = [
                 {"trial_id": trial_id, "objective": objective, "value": value, "value_type": kind}
                 for objective, value in enumerate(self._objectives(values))
             ]
-            connection.execute(insert(_VALUES), rows)
+            connection.execute(insert(sql.VALUES), rows)
 
 
 def _now() -> datetime:

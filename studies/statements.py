@@ -1,8 +1,8 @@
 """The SQL that a driver needs for every trial, as statements on plain tables that are made once.
 
-SQLAlchemy runs these at a fraction of what its mapped classes cost. Parameters: ``study`` and ``trial`` are the study's id
-and the trial's number, ``id`` is Optuna's id of the trial. A statement that changes a row takes the columns to be
-changed as further parameters, so no parameter of a condition is named like one.
+SQLAlchemy runs these at a fraction of what its mapped classes cost. Parameters: ``study`` is the study's id, ``trial``
+the trial's number, ``id`` Optuna's id of the trial. A statement that changes a row takes the columns to be changed as
+further parameters, so no parameter of a condition is named like one.
 """
 
 from __future__ import annotations

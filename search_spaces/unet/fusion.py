@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from nas.types import Cost
 from search_spaces.unet import cost, spec
-from search_spaces.unet.blocks import concatenated
+from search_spaces.unet.blocks import concatenated, pixel_mean
 
 
 class Gate(nn.Module):
@@ -94,7 +94,7 @@ class SqueezeExcitation(Gate):
         mirror_(self.w1)
 
     def forward(self, skip: Tensor, state: Tensor) -> Tensor:
-        pooled = skip.mean(dim=(2, 3), keepdim=True)
+        pooled = pixel_mean(skip)
         return skip * torch.sigmoid(self.w2(F.relu(self.w1(pooled))))
 
     @staticmethod
@@ -225,7 +225,7 @@ class SelectiveKernel(Fusion):
         mirror_(self.w1)
 
     def forward(self, state: Tensor, skip: Tensor) -> Tensor:
-        pooled = (state + skip).mean(dim=(2, 3), keepdim=True)
+        pooled = pixel_mean(state + skip)
         scores = self.w2(F.relu(self.w1(pooled)))
         of_state, of_skip = scores.unflatten(1, (2, -1)).softmax(dim=1).unbind(dim=1)
         fused: Tensor = of_state * state + of_skip * skip

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nas.types import Cost
 from search_spaces.unet import cost
+from search_spaces.unet.blocks import pixel_mean
 
 
 class Head(nn.Module):
@@ -27,7 +28,7 @@ class Head(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(inputs, classes))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        logits: Tensor = self.layers(torch.cat([each.mean(dim=(2, 3)) for each in features], dim=1))
+        logits: Tensor = self.layers(torch.cat([pixel_mean(each).flatten(1) for each in features], dim=1))
         return logits
 
     @staticmethod

@@ -10,7 +10,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from search_spaces.unet.blocks import BLOCKS, ChannelNorm, HaarDown, ImageNorm, NafBlock, ResidualBlock, concatenated
+from search_spaces.unet.blocks import (
+    BLOCKS,
+    ChannelNorm,
+    HaarDown,
+    ImageNorm,
+    NafBlock,
+    ResidualBlock,
+    concatenated,
+    pixel_mean,
+)
 from search_spaces.unet.fusion import (
     FUSIONS,
     GATES,
@@ -76,6 +85,19 @@ def test_concatenation_and_its_gradients() -> None:
     with torch.no_grad():
         assert torch.equal(concatenated(*parts), joined)
     assert concatenated(STATE) is STATE
+
+
+def test_the_mean_over_pixels_and_its_gradient() -> None:
+    features = STATE.to(memory_format=torch.channels_last).requires_grad_()
+    mean = pixel_mean(features)
+    assert torch.equal(mean, features.mean(dim=(2, 3), keepdim=True))
+    given = torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
+    (gradient,) = torch.autograd.grad(mean, features, given)
+    (wanted,) = torch.autograd.grad(features.mean(dim=(2, 3), keepdim=True), features, given)
+    assert torch.equal(gradient, wanted)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        assert torch.equal(pixel_mean(features), mean)
 
 
 def test_constant_gates() -> None:

@@ -278,6 +278,7 @@ class SqlLedger:
         self._drawn: dict[int, Array] = {}
         self._judged: dict[int, tuple[int, tuple[float, ...]]] = {}
         self._judged_up_to = 0
+        self._rungs: dict[int, tuple[dict[int, tuple[float, ...]], int]] = {}
 
     def __enter__(self) -> SqlLedger:
         return self
@@ -621,10 +622,18 @@ class SqlLedger:
 
     @_patient
     def rung(self, epoch: int) -> dict[int, tuple[float, ...]]:
-        """Number -> values of `rung_objectives` at `epoch` of every trial that was validated there."""
+        """Number -> values of `rung_objectives` at `epoch` of every trial that was validated there, by number.
+
+        What the study's oldest trials showed, all of which have ended, is read once.
+        """
+        ended = self._past.trials
+        known, read = self._rungs.get(epoch, ({}, 0))
         with self.storage.transaction() as connection:
-            rows = connection.execute(self._rung_query, {"study": self._id, "rung": epoch})
-            return {number: tuple(map(float, values)) for number, *values in rows}
+            rows = connection.execute(self._rung_query, {"study": self._id, "rung": epoch, "from": read})
+            found = {number: tuple(map(float, values)) for number, *values in rows}
+        known |= {number: values for number, values in found.items() if number < ended}
+        self._rungs[epoch] = known, ended
+        return known | found
 
     @_patient
     def judged(self) -> Mapping[int, tuple[int, tuple[float, ...]]]:

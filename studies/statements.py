@@ -134,13 +134,14 @@ ENDED = _ended(select(*TRIALS.c["number", "tell_order", "digest", "reason"], TRI
 
 
 def at_rung(objectives: Sequence[str]) -> Select[Any]:
-    """Number and objectives of every trial that was validated at the epoch ``rung``."""
+    """Number and objectives of every trial from the number ``from`` on that was validated at the epoch ``rung``."""
     of_trial = and_(TRIALS.c.study_id == EPOCHS.c.study_id, TRIALS.c.number == EPOCHS.c.number)
     return (
         select(EPOCHS.c.number, *_columns(objectives))
         .select_from(EPOCHS.join(TRIALS, of_trial))
         .where(EPOCHS.c.study_id == bindparam("study"), EPOCHS.c.epoch == bindparam("rung"))
-        .where(_validated(EPOCHS, objectives))
+        .where(EPOCHS.c.number >= bindparam("from"), _validated(EPOCHS, objectives))
+        .order_by(EPOCHS.c.number)
     )
 
 

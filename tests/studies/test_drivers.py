@@ -699,6 +699,23 @@ def test_a_rung_has_every_trial_that_was_validated_there(rungs: SqlLedger) -> No
     assert rungs.rung(1).keys() == {first, second, third, fourth}
 
 
+def test_a_rung_that_is_read_again_and_again_lacks_nobody(rungs: SqlLedger) -> None:
+    driver, order = Driver(rungs), np.random.default_rng(0)
+    under_way: list[int] = []
+    for _ in range(60):
+        under_way.append(driver.start())
+        number = int(order.choice(under_way[:4]))
+        rungs.epochs(number, [row(1, psnr=10.0 + number)])
+        if order.random() < 0.5:
+            rungs.prune(number, "stopped")
+            under_way.remove(number)
+        rungs.counts()  # by which it learns who has ended
+        with open_study("rungs", rungs.storage) as fresh:
+            assert list(rungs.rung(1).items()) == list(fresh.rung(1).items())
+    assert len(rungs.rung(1)) > 30
+    assert rungs._rungs[1][1] > 5, "some were not read again"
+
+
 def test_trained_trials_are_judged_by_their_last_validated_epoch(rungs: SqlLedger) -> None:
     driver = Driver(rungs)
     assert rungs.judged() == {}

@@ -25,6 +25,8 @@ Score = Callable[["Curve"], float]
 
 GOAL = 0.6
 RESAMPLES = 2000
+EVALUATIONS = 250
+"""Of the agreement, from each start of a fit."""
 LEAST_GAIN = 0.02
 """Nats below trivial; who gains less is taken to gain this much."""
 SPLITS = 10
@@ -210,7 +212,7 @@ def fitted(parts: Array, sample: Sample, rows: Rows) -> Weights:
 
     start = np.log(astuple(WEIGHTS))
     starts = [start, start - 1.5, start + np.array([1.5, -1.5, 0, 0, 1.5])]
-    tried = [minimize(loss, one, method="Nelder-Mead", options={"maxfev": 250}) for one in starts]
+    tried = [minimize(loss, one, method="Nelder-Mead", options={"maxfev": EVALUATIONS}) for one in starts]
     best = min(tried, key=lambda result: float(result.fun))
     return Weights(*(float(value) for value in np.exp(best.x)))
 

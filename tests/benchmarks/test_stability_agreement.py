@@ -123,6 +123,7 @@ def test_fitted_constants_agree_at_least_as_well_where_they_were_fitted() -> Non
 
 def test_the_report_has_a_line_for_every_score_and_target(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agreement, "RESAMPLES", 50)
+    monkeypatch.setattr(agreement, "EVALUATIONS", 25)
     rng = np.random.default_rng(0)
     found = {str(n): observed(x, x * rng.uniform(0.5, 2), x) for n, x in enumerate(rng.uniform(0, 0.2, 8))}
     text = agreement.tables(found, {"frozen network": [0.0]})

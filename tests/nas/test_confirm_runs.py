@@ -20,7 +20,7 @@ def confirm(search: Search, seeds: int, *widths: int, faults: tuple[str, ...] = 
         Member(candidate=search.space.decode(one, TASK, search.ledger.config.epochs), number=number)
         for number, one in enumerate(params)
     ]
-    resources = Resources(**{"concurrency": 2} | options)
+    resources = Resources(**{"concurrency": 1} | options)
     return run_confirmation(
         search.ledger.config, search.space, search.ledger, search.digits, search.files, members, seeds, resources
     )
@@ -53,7 +53,7 @@ def test_a_confirmation_trains_each_member_under_each_seed_once(make: Any) -> No
 @pytest.mark.slow
 def test_runs_that_diverge_are_kept_and_those_with_a_bug_are_not(make: Any, tmp_path: Path) -> None:
     search = make(ToySpace(faults=("none", "nan", "exception"), scratch=str(tmp_path)))
-    found = confirm(search, 2, 4, faults=("none", "nan", "exception"))
+    found = confirm(search, 2, 4, faults=("none", "nan", "exception"), concurrency=2)
     assert (found.reason, found.done, found.total) == ("failed", 4, 6)
     assert {(run.number, run.reason) for run in search.ledger.confirmations()} == {(0, "complete"), (1, "diverged")}
     (line,) = [line for line in found.messages if "trial 2, seed 1: exception, RuntimeError: planted" in line]

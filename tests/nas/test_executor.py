@@ -15,18 +15,19 @@ from nas.errors import ClusterError, ConfigError
 from nas.executor import ray_session, scratch, slots
 
 
-def test_slots_count_whole_devices(one_ray: None) -> None:
-    with ray_session(None):
-        assert slots(1, 0, None) == 5
-        assert slots(1, 0.5, None) == 4
-        assert slots(1, 0.4, None) == 4  # twice on each of two, not five times
-        assert slots(1, 0, 3) == 3
-        with pytest.raises(ConfigError, match="a trial asks for 3 GPU, Ray has 2; lower --gpus-per-trial"):
-            slots(1, 3, None)
-        with pytest.raises(ConfigError, match="a trial asks for 9 CPU, Ray has 5; lower --cpus-per-trial"):
-            slots(9, 0, None)
+def test_slots_count_whole_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 5.0, "GPU": 2.0})
+    assert slots(1, 0, None) == 5
+    assert slots(1, 0.5, None) == 4
+    assert slots(1, 0.4, None) == 4  # twice on each of two, not five times
+    assert slots(1, 0, 3) == 3
+    with pytest.raises(ConfigError, match="a trial asks for 3 GPU, Ray has 2; lower --gpus-per-trial"):
+        slots(1, 3, None)
+    with pytest.raises(ConfigError, match="a trial asks for 9 CPU, Ray has 5; lower --cpus-per-trial"):
+        slots(9, 0, None)
 
 
+@pytest.mark.slow
 def test_fractions_of_made_up_gpus_run_four_at_a_time(make: Any, tmp_path: Path) -> None:
     search = make(ToySpace(faults=("meet",), scratch=str(tmp_path)), epochs=3)
     outcome = search.run(8, gpus_per_trial=0.5, concurrency=None)

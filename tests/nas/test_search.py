@@ -36,6 +36,7 @@ def test_a_search_fills_the_study_and_continues_it(make: Any) -> None:
         assert search.ledger.trial(result.number).gates
 
 
+@pytest.mark.slow
 def test_a_long_search_has_several_tuners_and_loses_nothing_between_them(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

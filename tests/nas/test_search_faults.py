@@ -66,6 +66,7 @@ def test_a_lost_worker_s_trial_goes_on_from_its_checkpoint(make: Any, tmp_path: 
     assert [row.epoch for row in search.ledger.epochs_table(0)] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_a_worker_killed_once_is_retried_under_its_number(make: Any, tmp_path: Path) -> None:
     search = make(ToySpace(faults=("kill_once",), scratch=str(tmp_path)))
     outcome = search.run(2, concurrency=2)

@@ -13,8 +13,9 @@ epochs spent.
 - ``skipnas``: ``skipnas search --early-stopping`` with its default sampler: the project's searcher, scheduler and
   records; ``skipnas, no references`` does not begin with the papers' networks, ``skipnas, full`` does not stop trials,
   ``skipnas, random`` draws at random.
-- ``oracle``: knows the first seed's front and begins with it, the slowest network first; then random ones. No search
-  can be expected to do better: with many workers most of its epochs are those of others while the best ones train.
+- ``oracle``: knows the first seed's front and begins with it, the slowest network first; then random ones, all trained
+  to the end. It shows what the metric costs with many workers: the epochs of others while the best ones train. It is no
+  bound: who stops the others, or keeps them at slow networks, spends fewer.
 
 What an Optuna sampler proposes again is answered at once and costs nothing, see `ASKS`; Ray and Syne Tune train it
 again, as they do. Finished replays are kept under ``runs/search`` and not made again.

@@ -17,14 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from typing import cast as cast_type
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Double,
     Select,
-    Table,
     bindparam,
     case,
     cast,
@@ -38,13 +36,13 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from nas.errors import StorageError
 from studies.records import DriverRecord, insert_missing
+from studies.statements import DRIVERS
 
 if TYPE_CHECKING:
     from studies.storage import Storage
 
 log = logging.getLogger(__name__)
 
-_DRIVERS = cast_type(Table, DriverRecord.__table__)  # SQLAlchemy writes to a plain table at less cost
 
 LEASE_SECONDS = 30.0
 """A driver that was not heard of for this long is dead. It renews its lease six times as often."""
@@ -60,20 +58,20 @@ def clock(dialect: str) -> ColumnElement[float]:
 
 @functools.cache
 def _select_live(dialect: str) -> Select[Any]:
-    return select(_DRIVERS).where(_DRIVERS.c.study_id == bindparam("study"), _DRIVERS.c.expires >= clock(dialect))
+    return select(DRIVERS).where(DRIVERS.c.study_id == bindparam("study"), DRIVERS.c.expires >= clock(dialect))
 
 
 @functools.cache
 def _prolong(dialect: str) -> ReturningUpdate[Any]:
     now = clock(dialect)
     return (
-        update(_DRIVERS)
-        .where(_DRIVERS.c.driver == bindparam("own"))
+        update(DRIVERS)
+        .where(DRIVERS.c.driver == bindparam("own"))
         .values(
             expires=now + bindparam("seconds"),
-            reserved=case((_DRIVERS.c.expires >= now, _DRIVERS.c.reserved), else_=0),
+            reserved=case((DRIVERS.c.expires >= now, DRIVERS.c.reserved), else_=0),
         )
-        .returning(_DRIVERS.c.reserved)
+        .returning(DRIVERS.c.reserved)
     )
 
 
@@ -87,7 +85,7 @@ def live_drivers(connection: Connection, study_id: int) -> dict[str, DriverRecor
 def drop_dead(connection: Connection, study_id: int) -> None:
     """Deletes the rows of drivers that are dead. One that was only slow to renew makes its row again."""
     live = live_drivers(connection, study_id)
-    connection.execute(delete(_DRIVERS).where(_DRIVERS.c.study_id == study_id, _DRIVERS.c.driver.not_in(list(live))))
+    connection.execute(delete(DRIVERS).where(DRIVERS.c.study_id == study_id, DRIVERS.c.driver.not_in(list(live))))
 
 
 class Lease:
@@ -123,7 +121,7 @@ class Lease:
             "reserved": 0,
         }
         # The lease's thread and the driver's own may both find it gone.
-        connection.execute(insert_missing(dialect, _DRIVERS), row)
+        connection.execute(insert_missing(dialect, DRIVERS), row)
         return 0
 
     @contextmanager

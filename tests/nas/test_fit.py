@@ -28,7 +28,7 @@ from nas.fit import (
     write_run,
 )
 from nas.training import Diverged
-from nas.types import Recipe, Task
+from nas.types import Balancing, Recipe, Task
 
 TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
 CLEAN = Task(channels=1, classes=10, height=8, width=8, noise="none")
@@ -119,6 +119,57 @@ def test_the_average_is_the_formula(data: AugmentedData) -> None:
         decay = min(0.5, (1 + t) / (10 + t))
         wanted = decay * wanted + (1 - decay) * weight
     torch.testing.assert_close(run.average.out.weight, wanted)
+
+
+@pytest.mark.parametrize("balancing", ["fixed", "surgery"])
+def test_the_average_of_channels_last_weights_is_the_formula_also_after_a_checkpoint(
+    data: AugmentedData, balancing: Balancing
+) -> None:
+    """Of a convolution between 4 channels, in whose layout the order of memory is not that of its indices."""
+
+    class Wide(Small):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv.append(nn.Conv2d(4, 4, 3, padding=1))
+
+    def begin() -> Fit:
+        torch.manual_seed(0)
+        recipe = Recipe(
+            epochs=2,
+            batch_size=16,
+            learning_rate=0.01,
+            weight_decay=0.0,
+            classification_weight=0.3,
+            balancing=balancing,
+        )
+        return Fit(Wide(), TASK, recipe, data, FitSettings(ema=0.5, accumulate=2), precision="fp32")
+
+    def row_major(state: object) -> object:
+        if isinstance(state, Tensor):
+            return state.contiguous()
+        return {name: row_major(value) for name, value in state.items()} if isinstance(state, Mapping) else state
+
+    run, step = begin(), 0
+    assert not run.network.conv[4].weight.is_contiguous()
+    wanted = run.network.conv[4].weight.detach().contiguous().clone()
+
+    def follow() -> None:
+        nonlocal wanted, step
+        step += 1
+        decay = min(0.5, (1 + step) / (10 + step))
+        wanted = decay * wanted + (1 - decay) * run.network.conv[4].weight.detach()
+
+    run.run_epoch(follow)
+    state = row_major(run.state())
+    assert isinstance(state, dict)
+    run = begin()
+    run.restore(state)
+    run.run_epoch(follow)
+    assert step == 6
+    torch.testing.assert_close(run.average.conv[4].weight, wanted)
+    assert run.average.conv[4].weight.stride() == run.network.conv[4].weight.stride()
+    for parameter, kept in run.optimizer.state.items():
+        assert kept["exp_avg"].stride() == kept["exp_avg_sq"].stride() == parameter.stride()
 
 
 def test_accumulated_batches_give_the_step_of_one_large_batch() -> None:

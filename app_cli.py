@@ -20,14 +20,14 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from nas.errors import ConfigError, SkipnasError
-from nas.objectives import KINDS
+from nas.search.objectives import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nas.types import TrialResult
-    from studies.best import Choice
-    from studies.ledger import SqlLedger
+    from studies.reading.best import Choice
+    from studies.store.ledger import SqlLedger
 
 app = typer.Typer(
     name="skipnas",
@@ -118,10 +118,10 @@ def search(
 
     Example: skipnas search --study cameras --data folder:images --noise gaussian:25 --trials 60
     """
-    from nas.search import RunOptions
-    from studies.launch import SearchRequest, prepare
-    from studies.terminal import SearchDisplay, front_table, say, stdout, summary
-    from studies.urls import masked_words
+    from nas.engine.search import RunOptions
+    from studies.commands.search import SearchRequest, prepare
+    from studies.commands.terminal import SearchDisplay, front_table, say, stdout, summary
+    from studies.store.urls import masked_words
 
     options = RunOptions(
         trials=trials,
@@ -201,8 +201,9 @@ def studies_list(storage: Storage = None, as_json: Json = False) -> None:
 
     Example: skipnas studies list --storage runs/studies.db
     """
-    from studies.show import summary_facts
-    from studies.storage import list_studies, open_storage
+    from studies.commands.show import summary_facts
+    from studies.store.catalog import list_studies
+    from studies.store.database import open_storage
 
     with open_storage(storage, must_exist=True) as opened:
         rows = [summary_facts(summary) for summary in list_studies(opened)]
@@ -227,8 +228,8 @@ def studies_show(
 
     Example: skipnas studies show digits-gaussian-50 --trial 7
     """
-    from studies.show import study_facts, study_lines, trial_facts, trial_lines
-    from studies.storage import open_study
+    from studies.commands.show import study_facts, study_lines, trial_facts, trial_lines
+    from studies.store.catalog import open_study
 
     ledger = open_study(name, storage)
     facts = study_facts(ledger) if trial is None else trial_facts(ledger, trial)
@@ -249,7 +250,10 @@ def studies_delete(
 
     Example: skipnas studies delete digits-gaussian-50 --yes
     """
-    from studies.storage import delete_study, drop_files, open_storage, open_study
+    from studies.store.catalog import open_study
+    from studies.store.database import open_storage
+    from studies.store.deletion import delete_study
+    from studies.store.files import drop_files
 
     with open_storage(storage, must_exist=True) as opened:
         trained = open_study(name, opened).counts().trained
@@ -270,7 +274,8 @@ def studies_to_csv(
 
     Example: skipnas studies to-csv digits-gaussian-50 trials.csv
     """
-    from studies.storage import open_study, to_csv
+    from studies.reading.rows import to_csv
+    from studies.store.catalog import open_study
 
     rows = to_csv(open_study(name, storage), file)
     typer.echo(f"{rows} trials written to {file}")
@@ -282,8 +287,8 @@ def studies_replay(name: Study, storage: Storage = None, as_json: Json = False) 
 
     Example: skipnas studies replay digits-gaussian-50
     """
-    from studies.replay import replay
-    from studies.storage import open_study
+    from studies.commands.replay import replay
+    from studies.store.catalog import open_study
 
     replayed = replay(open_study(name, storage))
     if as_json:
@@ -304,9 +309,9 @@ def best(
 
     Example: skipnas best digits-gaussian-50 --prefer psnr=2,accuracy=1
     """
-    from studies.best import choose
-    from studies.storage import open_study
-    from studies.terminal import describe, front_table, on_test, say, standing, stdout
+    from studies.commands.terminal import describe, front_table, on_test, say, standing, stdout
+    from studies.reading.best import choose
+    from studies.store.catalog import open_study
 
     ledger = open_study(name, storage)
     choice = choose(ledger, pick=pick, prefer=_weights(prefer))
@@ -355,12 +360,12 @@ def confirm(
 
     Example: skipnas confirm digits-gaussian-50 --seeds 5 --baselines
     """
-    from nas.search import Resources
-    from studies.best import choose
-    from studies.confirm import confirm_study, confirmation_facts
-    from studies.storage import open_study
-    from studies.terminal import ConfirmDisplay, confirmation_table, say, stdout
-    from studies.urls import masked_words
+    from nas.engine.search import Resources
+    from studies.commands.confirm import confirm_study, confirmation_facts
+    from studies.commands.terminal import ConfirmDisplay, confirmation_table, say, stdout
+    from studies.reading.best import choose
+    from studies.store.catalog import open_study
+    from studies.store.urls import masked_words
 
     resources = Resources(
         cpus_per_trial=cpus_per_trial,
@@ -410,7 +415,7 @@ def export(
     Example: skipnas export digits-gaussian-50 --pick knee --to bundle
     """
     from studies.bundles import export_choice
-    from studies.storage import open_study
+    from studies.store.catalog import open_study
 
     facts = export_choice(
         open_study(name, storage),
@@ -473,8 +478,8 @@ def train(
 
     Example: skipnas train residual-unet --data images:photos --noise gaussian:25 --to trained
     """
-    from studies.train import TrainRequest, train
-    from studies.train_display import TrainDisplay
+    from studies.commands.train import TrainRequest, train
+    from studies.commands.train_display import TrainDisplay
 
     request = TrainRequest(
         what=what,
@@ -537,7 +542,7 @@ def evaluate(
     Example: skipnas evaluate bundle --data digits --noise gaussian:25,gaussian:50 --reference nlm
     """
     from studies.bundles import evaluate_bundle
-    from studies.terminal import confusion_table, stdout
+    from studies.commands.terminal import confusion_table, stdout
 
     result = evaluate_bundle(bundle, data=data, noise=noise, split=split, reference=reference, data_root=data_root)
     if as_json:
@@ -575,7 +580,7 @@ def denoise(
 
     Example: skipnas denoise bundle scans/ portrait.jpg --to restored
     """
-    from studies.denoise import denoise as restore_images
+    from studies.commands.denoise import denoise as restore_images
 
     finished, refused = restore_images(
         bundle,
@@ -607,8 +612,8 @@ def report(
 
     Example: skipnas report digits-gaussian-50 --to report.html
     """
-    from studies.report import write_figures, write_report
-    from studies.storage import open_study
+    from studies.pages.report import write_figures, write_report
+    from studies.store.catalog import open_study
 
     with open_study(name, storage) as ledger:
         if figures is not None:
@@ -633,7 +638,7 @@ def dashboard(
 
     Example: skipnas dashboard --port 8081
     """
-    from studies.dashboard import serve
+    from studies.pages.dashboard import serve
 
     serve(
         storage,
@@ -657,7 +662,7 @@ def spaces(
 
     Example: skipnas spaces unet --sample 5
     """
-    from studies.show import space_facts, space_lines
+    from studies.commands.show import space_facts, space_lines
 
     facts = space_facts(name, sample=sample, data=data, data_root=data_root, seed=seed)
     if as_json:
@@ -673,7 +678,7 @@ def doctor(storage: Storage = None, as_json: Json = False) -> None:
 
     Example: skipnas doctor
     """
-    from studies.doctor import examine
+    from studies.commands.doctor import examine
 
     findings = examine(storage)
     if as_json:
@@ -758,7 +763,7 @@ def _result(result: TrialResult, choice: Choice) -> dict[str, Any]:
 
 
 def _try_choose(ledger: SqlLedger) -> Choice | None:
-    from studies.best import choose
+    from studies.reading.best import choose
 
     return choose(ledger, confirmed=False) if ledger.objective_values() else None
 

@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 from scipy.stats import rankdata
 
 from benchmarks.penalties import WEIGHTS, Weights, traits
-from nas.stability import task_stability
+from nas.training.stability import task_stability
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -46,7 +46,7 @@ class Curve:
         return cls(tuple(record["denoise"]), tuple(record["classify"]), record["done"])  # type: ignore[arg-type]
 
     def score(self, of_task: Callable[[Sequence[float]], float] = task_stability) -> float:
-        """The stability score, as `nas.stability.stability` gives it, or another one; 0 for a run that diverged."""
+        """The stability score of `nas.training.stability`, or another one; 0 for a run that diverged."""
         return 0.0 if self.done < 1 else math.sqrt(of_task(self.denoise) * of_task(self.classify))
 
 

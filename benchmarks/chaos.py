@@ -28,12 +28,13 @@ from pathlib import Path
 import torch
 
 from nas.types import EpochRow
-from studies.ledger import SqlLedger
-from studies.storage import files_dir, open_study
+from studies.store.catalog import open_study
+from studies.store.files import files_dir
+from studies.store.ledger import SqlLedger
 
 ROOT = Path(__file__).resolve().parent.parent
 LOSSES = 2
-"""Workers and nodes that are killed in one driver's life; more may exhaust `nas.executor.RETRIES`."""
+"""Workers and nodes that are killed in one driver's life; more may exhaust `nas.engine.executor.RETRIES`."""
 STARTUP = 240.0
 PATIENCE = 300.0
 """Seconds within which a search must have begun to train, and within which one that is left alone must end."""

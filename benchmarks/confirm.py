@@ -20,10 +20,10 @@ import scipy.stats
 import torch
 from numpy.typing import NDArray
 
-from nas.confirm import confirmation_seed, interval
-from nas.data import Dataset, load
-from nas.evaluation import Evaluation, judge
-from nas.training import DeviceData, judged_batches
+from nas.data.splits import Dataset, load
+from nas.search.confirmation import confirmation_seed, interval
+from nas.training.batches import DeviceData, judged_batches
+from nas.training.evaluation import Evaluation, judge
 from nas.types import Candidate, Task
 from search_spaces import SPACES
 from search_spaces.unet.references import reference

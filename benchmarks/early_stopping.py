@@ -25,13 +25,13 @@ import numpy as np
 from benchmarks import runs
 from benchmarks.runs import Job, Setting
 from benchmarks.stats import mean_interval
-from nas.data import load
-from nas.early_stopping import goes_on, has_rung
-from nas.objectives import DEFAULT, resolve_objectives
-from nas.pareto import hypervolume
+from nas.data.splits import load
+from nas.search.objectives import DEFAULT, resolve_objectives
+from nas.search.pareto import hypervolume
+from nas.search.rungs import goes_on, has_rung
 from nas.types import Candidate, Objective, Task
 from search_spaces import get_space
-from studies.launch import baseline
+from studies.commands.search import baseline
 
 EPOCHS = 27
 SETTING = Setting(data="digits", subset=500, noise="gaussian:50", epochs=EPOCHS)

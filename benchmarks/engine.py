@@ -28,13 +28,14 @@ from unittest import mock
 import optuna
 
 from benchmarks.made_up import TASK, MadeUpTrainable, WorkingSpace, study_config
-from nas import executor
-from nas.data import Dataset, load
-from nas.executor import Pool, ray_session, run_jobs
-from nas.search import Progress, RunOptions, run_search
-from nas.trainable import WorkerSettings
-from studies.ledger import SqlLedger
-from studies.storage import create_study, open_storage
+from nas.data.splits import Dataset, load
+from nas.engine import executor
+from nas.engine.executor import Pool, ray_session, run_jobs
+from nas.engine.search import Progress, RunOptions, run_search
+from nas.engine.trainable import WorkerSettings
+from studies.store.catalog import create_study
+from studies.store.database import open_storage
+from studies.store.ledger import SqlLedger
 
 WORKERS = 2
 SPEED_TRIALS = 400

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from ray import tune
 
-from nas.data import Dataset
-from nas.objectives import DEFAULT, Baseline, resolve_objectives
+from nas.data.splits import Dataset
+from nas.engine.report import Report
+from nas.engine.trainable import WorkerSettings
 from nas.protocols import SearchSpace
-from nas.searcher import Report
-from nas.trainable import WorkerSettings
+from nas.search.objectives import DEFAULT, Baseline, resolve_objectives
 from nas.types import EpochRow, Measurement, Objective, ProbeCurve, StudyConfig, Task, digest_of
 from search_spaces.unet.space import UNetSpace
 
@@ -109,7 +109,7 @@ def study_config(name: str, sampler: str, **changes: Any) -> StudyConfig:
 
 
 class MadeUpTrainable(tune.Trainable):
-    """In the place of `nas.trainable.CandidateTrainable`: keeps its core busy, and reports made-up values.
+    """In the place of `nas.engine.trainable.CandidateTrainable`: keeps its core busy, and reports made-up values.
 
     The work is counted in CPU time, so a trial takes longer when something else wants the core. Among the values
     are ``worker``, a process id, and ``began`` and ``ended``, in seconds since the epoch.

@@ -11,7 +11,7 @@ With ``y = ln(loss / trivial loss)`` in nats, over the probes of a run,
     F  the same over the last 5 % of the run
     N  robust deviation of the residual around the running median, in units of D
 
-`nas.stability` was this until `benchmarks.stability` had measured it.
+`nas.training.stability` was this until `benchmarks.stability` had measured it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nas.stability import running_median, spiking
+from nas.training.stability import running_median, spiking
 
 
 @dataclass(frozen=True, slots=True)

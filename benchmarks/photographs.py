@@ -18,17 +18,18 @@ from typing import Any
 
 import torch
 
-from nas.assess import assess_photographs
-from nas.augmentation import TURNS
-from nas.fit import FitProgress
-from nas.noise import parse_noise
-from nas.photographs import Patches, Photographs
-from nas.training import Training
+from nas.bundles.assess import assess_photographs
+from nas.data.augmentation import TURNS
+from nas.data.noise import parse_noise
+from nas.data.photographs import Photographs
+from nas.training.fit import FitProgress
+from nas.training.loop import Training
+from nas.training.patches import Patches
 from nas.types import Recipe, Task
 from search_spaces import get_space
 from studies.bundles import open_bundle
-from studies.train import TrainRequest, train
-from studies.train_display import TrainDisplay
+from studies.commands.train import TrainRequest, train
+from studies.commands.train_display import TrainDisplay
 
 NOISE = "gaussian:25"
 SPEC: dict[str, Any] = {

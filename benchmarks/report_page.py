@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nas.pareto import non_dominated
-from studies.history import History, read_history
-from studies.report import render
-from studies.samples import Samples
-from studies.storage import open_study
+from nas.search.pareto import non_dominated
+from studies.pages.report import render
+from studies.pages.samples import Samples
+from studies.reading.history import History, read_history
+from studies.store.catalog import open_study
 
 LIMIT_MB, LIMIT_SECONDS = 15.0, 3.0
 

@@ -22,14 +22,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nas.data import Dataset, Split, load
+from nas.data.splits import Dataset, Split, load
 from nas.types import Candidate, Task, canonical_json, digest_of
 from search_spaces import get_space
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from nas.evaluation import Evaluation
+    from nas.training.evaluation import Evaluation
 
 WORKERS = 2
 PRECISION = "bf16"
@@ -211,8 +211,9 @@ def trained(
     """
     import torch
 
-    from nas.evaluation import Evaluation
-    from nas.training import DeviceData, Diverged
+    from nas.training.batches import DeviceData
+    from nas.training.evaluation import Evaluation
+    from nas.training.loop import Diverged
 
     # A worker sees the settings one after the other, so one is enough to keep.
     if _device.get("for") != job.setting:
@@ -283,7 +284,8 @@ def estimate(jobs: Sequence[Job]) -> float:
     """Hours that `jobs` take in `WORKERS` free cores, from a few timed steps of each network."""
     import torch
 
-    from nas.training import DeviceData, Training
+    from nas.training.batches import DeviceData
+    from nas.training.loop import Training
 
     torch.set_num_threads(1)
     per_image: dict[tuple[str, str], float] = {}

@@ -34,12 +34,14 @@ from sqlalchemy import insert
 from benchmarks.made_up import OBJECTIVES, TASK, WorkingSpace, epoch_row, measurement, study_config, values
 from benchmarks.startup import ROOT
 from benchmarks.stats import mean_interval
-from nas.pareto import hypervolume
-from nas.searcher import PROPOSALS_PER_TRIAL, Report, StudySearcher
-from studies.best import choose
-from studies.ledger import SqlLedger, optuna_tables
-from studies.records import EpochRecord, ProbeRecord, StudyRecord, TrialRecord
-from studies.storage import create_study, open_storage, open_study
+from nas.engine.report import Report
+from nas.engine.searcher import PROPOSALS_PER_TRIAL, StudySearcher
+from nas.search.pareto import hypervolume
+from studies.reading.best import choose
+from studies.store.catalog import create_study, open_study
+from studies.store.database import open_storage
+from studies.store.ledger import SqlLedger, optuna_tables
+from studies.store.records import EpochRecord, ProbeRecord, StudyRecord, TrialRecord
 
 TRIALS = 5000
 LARGE = 10_000

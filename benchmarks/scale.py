@@ -27,10 +27,11 @@ from benchmarks.engine import busy_share, resident, search
 from benchmarks.made_up import TASK, WorkingSpace, study_config, values
 from benchmarks.startup import ROOT
 from benchmarks.virtual import Skipnas, Trace, Values, run
-from nas.data import load
-from nas.executor import ray_session
+from nas.data.splits import load
+from nas.engine.executor import ray_session
 from nas.types import Candidate
-from studies.storage import create_study, open_storage
+from studies.store.catalog import create_study
+from studies.store.database import open_storage
 
 EPOCHS = 27
 WORKERS, TRIALS = 1000, 20_000

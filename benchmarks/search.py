@@ -47,10 +47,11 @@ from benchmarks.made_up import OBJECTIVES, study_config
 from benchmarks.stats import mean_interval
 from benchmarks.tabular import EPOCHS, SPACE, TASK, Table
 from benchmarks.virtual import Method, Skipnas, Trace, Values, run
-from nas.pareto import hypervolume, non_dominated
+from nas.search.pareto import hypervolume, non_dominated
 from nas.types import Candidate
 from search_spaces.unet.spec import UNetSpec
-from studies.storage import create_study, open_storage
+from studies.store.catalog import create_study
+from studies.store.database import open_storage
 
 TRAININGS = 200
 """Full trainings that are the yardstick."""

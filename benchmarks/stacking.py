@@ -25,9 +25,9 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from benchmarks.runs import Record
 from benchmarks.training import NOISE, candidate, enlarged, in_turns, missing
-from nas.data import load, to_float
-from nas.noise import parse_noise
-from nas.training import OPTIMIZERS
+from nas.data.noise import parse_noise
+from nas.data.splits import load, to_float
+from nas.training.loop import OPTIMIZERS
 from nas.types import Task
 from search_spaces import get_space
 from search_spaces.unet.fusion import Concat

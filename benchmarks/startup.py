@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from studies.storage import open_storage
+from studies.store.database import open_storage
 
 ROOT = Path(__file__).resolve().parent.parent
 REPEATS = 7

@@ -25,7 +25,7 @@ from benchmarks import runs, tabular
 from benchmarks.agreement import spearman
 from benchmarks.runs import Job, Record, Setting
 from benchmarks.tabular import EPOCHS, SPACE, TASK, Table
-from nas.stability import PROBES, stability
+from nas.training.stability import PROBES, stability
 from nas.types import ProbeCurve
 from studies import provenance
 
@@ -43,7 +43,7 @@ def jobs() -> list[Job]:
 
 def perform(job: Job) -> dict[str, Any]:
     """Trains one and judges it after every epoch."""
-    from nas.evaluation import judge
+    from nas.training.evaluation import judge
 
     epochs: list[list[float]] = []
 
@@ -96,7 +96,7 @@ def assemble(found: Mapping[str, Record]) -> Table:
 def stability_after(record: Record, epoch: int, epochs: int = EPOCHS) -> float:
     """The score that a search would have seen after an epoch: of the probes until then."""
     total = record["steps"]
-    # As `nas.training.Training` spaces its probes; those of a run that diverged end early.
+    # As `nas.training.loop.Training` spaces its probes; those of a run that diverged end early.
     probes = np.round(np.linspace(0, total, min(PROBES, total) + 1))
     seen = int(np.sum(probes <= total * epoch / epochs))
     return stability(

@@ -1,6 +1,6 @@
 """Is training fast, and is it as good? ``python -m benchmarks.training`` and ``... --quality``.
 
-Images per second of the project's loop (`nas.training`) against the loop that people write: a DataLoader over the
+Images per second of the project's loop (`nas.training.loop`) against the loop that people write: a DataLoader over the
 same images as floats in memory, noise added to each batch, fp32, the default memory layout, torch's default AdamW,
 the loss read after each step. Same network, batch, schedule and threads, in one process, in turns; a ratio is the
 median over rounds of the two times in one round. The 200 probes of a run, which people do without, are timed by
@@ -34,11 +34,12 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks import runs
 from benchmarks.runs import Record
 from benchmarks.stats import Cell, mean_interval, non_inferiority
-from nas.data import Dataset, Split, load, to_float
-from nas.evaluation import Evaluation
-from nas.fit import faster_precision
-from nas.stability import PROBES
-from nas.training import WARM_UP, DeviceData, Training
+from nas.data.splits import Dataset, Split, load, to_float
+from nas.training.batches import DeviceData
+from nas.training.evaluation import Evaluation
+from nas.training.loop import WARM_UP, Training
+from nas.training.precision import faster_precision
+from nas.training.stability import PROBES
 from nas.types import Candidate, Recipe, Task, canonical_json, digest_of
 from search_spaces import get_space
 from search_spaces.unet.references import RECIPE, reference

@@ -18,12 +18,13 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
 
-from nas.early_stopping import RungScheduler
-from nas.evaluation import is_milestone
+from nas.engine.report import Report
+from nas.engine.scheduler import RungScheduler
+from nas.engine.searcher import StudySearcher
 from nas.protocols import SearchSpace
-from nas.searcher import Report, StudySearcher
+from nas.search.rungs import is_milestone
 from nas.types import Candidate, EpochRow, Measurement, ProbeCurve, Recipe
-from studies.ledger import SqlLedger
+from studies.store.ledger import SqlLedger
 
 T = TypeVar("T")
 Values = tuple[float, ...]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from torch import nn
 
-    from nas.pareto import Array
+    from nas.search.pareto import Array
 
 
 class SearchSpace(Protocol):
@@ -75,7 +75,7 @@ class SearchSpace(Protocol):
           at another rate: those named ``sharing`` at ``sharing_rate`` times its learning rate;
         - ``penalty() -> Tensor | None``: a term () that the loss adds, such as one of the weights;
         - ``reach``: how many pixels to either side of an output pixel it looks at, None (as without it) for all of
-          them. Tiles of a large image overlap by it, see `nas.inference`.
+          them. Tiles of a large image overlap by it, see `nas.bundles.inference`.
         """
 
 

@@ -48,7 +48,7 @@ class Task:
         classes: number of classes; 0 when the data has no labels (denoising only).
         height: image height in pixels during the search.
         width: image width in pixels during the search.
-        noise: canonical noise name, e.g. ``gaussian:50`` (see `nas.noise`).
+        noise: canonical noise name, e.g. ``gaussian:50`` (see `nas.data.noise`).
     """
 
     channels: int
@@ -80,7 +80,7 @@ class Recipe:
             uncertainty weights take its place; it is 1 then.
         optimizer: ``adamw``, or ``sgd`` with momentum 0.9.
         sharing_rate: learning rate of the layers between task columns, over that of all others.
-        balancing: how the tasks' losses become one step (see `nas.balancing`).
+        balancing: how the tasks' losses become one step (see `nas.training.balancing`).
 
     Raises:
         SpecError: a field is outside its rule.
@@ -204,7 +204,7 @@ class EpochRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeCurve:
-    """Losses on the fixed probe batch, in evaluation mode, spaced evenly in steps (see `nas.stability`).
+    """Losses on the fixed probe batch, in evaluation mode, spaced evenly in steps (see `nas.training.stability`).
 
     Attributes:
         steps: optimiser steps done at each probe.
@@ -259,7 +259,7 @@ class StudyConfig:
         precision: ``fp32`` or ``bf16``.
         threads: torch threads in each worker.
         early_stopping: whether candidates are stopped at rungs.
-        within_rank: what decides at a rung among candidates of one non-domination rank (`nas.pareto.WITHIN_RANK`).
+        within_rank: what decides at a rung within a non-domination rank (`nas.search.pareto.WITHIN_RANK`).
     """
 
     study: str
@@ -350,3 +350,8 @@ def from_fields(cls: type[T], value: Mapping[str, Any], what: str) -> T:
     if missing:
         raise SpecError(f"{what}: field {missing[0]!r} is missing")
     return cls(**value)
+
+
+def candidate_seed(study_seed: int, digest: str) -> int:
+    """The seed of a candidate's weights, data order and noise, from the study's seed and its digest."""
+    return int(digest_of(f"{study_seed}:{digest}"), 16) % 2**31

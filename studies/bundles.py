@@ -8,25 +8,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.bundle import ARCHITECTURE, Bundle
-from nas.bundle import open_bundle as _open_bundle
+from nas.bundles.bundle import ARCHITECTURE, Bundle
+from nas.bundles.bundle import open_bundle as _open_bundle
 from nas.errors import BundleError, ConfigError
 from nas.types import Candidate, Recipe, Spec, Task
 from search_spaces import get_space, known_space
-from studies.best import choose
-from studies.launch import study_data
 from studies.provenance import describe
-from studies.storage import files_dir
+from studies.reading.best import choose
+from studies.reading.data import study_data
+from studies.store.files import files_dir
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from nas.confirm import Confirmed
-    from nas.data import Dataset
-    from nas.export import Judge
-    from nas.inference import Predict
+    from nas.bundles.export import Judge
+    from nas.bundles.inference import Predict
+    from nas.data.splits import Dataset
     from nas.protocols import SearchSpace
-    from studies.ledger import SqlLedger
+    from nas.search.confirmation import Confirmed
+    from studies.store.ledger import SqlLedger
 
 CALIBRATION_IMAGES = 128
 """Training images that show an int8 program the ranges of its activations."""
@@ -57,7 +57,7 @@ def export_choice(
     Args:
         ledger: the study.
         target: folder to make.
-        pick, prefer: see `studies.best.choose`.
+        pick, prefer: see `studies.reading.best.choose`.
         data_root: where the data lies, if not where it lay when the study was made.
         licence: of the network, for its card.
         quantize: whether an int8 program is written too.
@@ -71,11 +71,11 @@ def export_choice(
     import numpy as np
     import torch
 
-    from nas.data import Split
-    from nas.evaluation import noisy_psnr
-    from nas.export import PARITY_IMAGES, export_bundle
-    from nas.noise import parse_noise
-    from nas.training import judged_batches, noisy_batches
+    from nas.bundles.export import PARITY_IMAGES, export_bundle
+    from nas.data.noise import parse_noise
+    from nas.data.splits import Split
+    from nas.training.batches import judged_batches, noisy_batches
+    from nas.training.evaluation import noisy_psnr
 
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         # Refused before anything is loaded; export_bundle holds the same rule.
@@ -142,7 +142,7 @@ def trained_network(ledger: SqlLedger, space: SearchSpace, spec: Spec, number: i
     Raises:
         StudyError: they are gone, damaged, or of another candidate than `digest`.
     """
-    from nas.checkpoint import load_weights
+    from nas.training.checkpoint import load_weights
 
     network = space.build(spec, ledger.config.task)
     load_weights(network, files_dir(ledger.storage.url, ledger.config.study), number, digest)
@@ -159,10 +159,10 @@ def _confirmed_facts(ledger: SqlLedger, confirmed: Confirmed) -> dict[str, Any]:
 
 def _measuring(data: Dataset, task: Task) -> Judge:
     """What finds what ``evaluate`` does on validation and test by its defaults, for the card."""
-    from nas.assess import assess_data, assess_photographs
-    from nas.data import split_photographs
-    from nas.noise import parse_noise
-    from nas.sources import PARTS
+    from nas.bundles.assess import assess_data, assess_photographs
+    from nas.data.noise import parse_noise
+    from nas.data.pool import PARTS
+    from nas.data.splits import split_photographs
 
     noise = parse_noise(task.noise)
     whole: dict[str, list[Path]] = {part: [] for part in PARTS}
@@ -203,20 +203,20 @@ def evaluate_bundle(
         noise: one or more, with commas between them; by default the bundle's.
         split: one of `SPLITS`; by default ``test``, and all of a folder that has no splits of its own and
             is not what the bundle was searched on.
-        reference: a denoiser of `nas.reference_denoisers` to judge as well.
-        data_root: see `nas.data.load`.
+        reference: a denoiser of `nas.bundles.reference_denoisers` to judge as well.
+        data_root: see `nas.data.splits.load`.
 
     Returns:
-        What was judged, the class names, and under ``levels`` an `nas.assess.Assessment` for each noise.
+        What was judged, the class names, and under ``levels`` an `nas.bundles.assess.Assessment` for each noise.
 
     Raises:
         BundleError, DataError, ConfigError: the bundle, the data or a name is not as it must be.
     """
-    from nas.assess import assess_bundle, assess_photographs
-    from nas.data import load, parse_source, photographs
-    from nas.noise import parse_noise
-    from nas.reference_denoisers import denoiser
-    from nas.sources import has_splits
+    from nas.bundles.assess import assess_bundle, assess_photographs
+    from nas.bundles.reference_denoisers import denoiser
+    from nas.data.folders import has_splits
+    from nas.data.noise import parse_noise
+    from nas.data.splits import load, parse_source, photographs
 
     if split is not None and split not in SPLITS:
         raise ConfigError(f"--split {split!r} is not known; choose from {', '.join(SPLITS)}")

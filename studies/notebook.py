@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.confirm import summarize
 from nas.errors import ConfigError
-from studies.best import Choice, choose
-from studies.history import History, read_history
-from studies.storage import open_study as open_ledger
+from nas.search.confirmation import summarize
+from studies.reading.best import Choice, choose
+from studies.reading.history import History, read_history
+from studies.store.catalog import open_study as open_ledger
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from studies.ledger import SqlLedger
+    from studies.store.ledger import SqlLedger
 
 
 class Study:
@@ -48,12 +48,12 @@ class Study:
         return self.history.front_frame()
 
     def choose(self, pick: str = "knee", **prefer: float) -> Choice:
-        """A member of the front with the reason: ``choose("psnr")``, ``choose(psnr=2)``; see `studies.best.choose`."""
+        """A member of the front and the reason: ``choose("psnr")``, ``choose(psnr=2)`` (`studies.reading.best.choose`)."""
         return choose(self.ledger, pick=pick, prefer=prefer)
 
     def figures(self) -> dict[str, go.Figure]:
         """Every figure of the report that the study has enough trials for, by name."""
-        from studies.plots import all_plots
+        from studies.pages.plots import all_plots
 
         figures = {}
         for plot in all_plots(self.history, summarize(self.ledger.confirmations())):
@@ -70,7 +70,7 @@ class Study:
 
     def report(self, to: Path | str) -> Path:
         """Writes the offline page; returns where it is."""
-        from studies.report import write_report
+        from studies.pages.report import write_report
 
         write_report(self.ledger, Path(to))
         return Path(to)

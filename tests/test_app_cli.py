@@ -24,11 +24,11 @@ from command_samples import ROOT, SEARCH, SHARED, Said, Studied
 from PIL import Image
 from safetensors.torch import save_file
 
-from nas.checkpoint import weights_path
 from nas.errors import ConfigError
-from studies import launch
-from studies.launch import SearchRequest
-from studies.storage import open_study
+from nas.training.checkpoint import weights_path
+from studies.commands import search as launch
+from studies.commands.search import SearchRequest
+from studies.store.catalog import open_study
 
 Run = Callable[..., Said]
 

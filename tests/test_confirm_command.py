@@ -15,9 +15,10 @@ import pytest
 from command_samples import Said, Studied
 from PIL import Image
 
-from nas.confirm import ConfirmedRun, ConfirmOutcome, confirmation_seed
+from nas.engine.confirm import ConfirmOutcome
+from nas.search.confirmation import ConfirmedRun, confirmation_seed
 from studies.bundles import export_choice
-from studies.storage import open_study
+from studies.store.catalog import open_study
 
 Run = Callable[..., Said]
 
@@ -71,7 +72,7 @@ def test_front_and_knee_are_those_of_all_that_is_confirmed(
 ) -> None:
     front = confirmed("runs/studies.db", 1.0)
     monkeypatch.setattr(
-        "studies.confirm.run_confirmation",
+        "studies.commands.confirm.run_confirmation",
         lambda *given: ConfirmOutcome(reason="failed", total=2, done=0, new=0, messages=("a run failed",)),
     )
     said = run("confirm", "small", "--seeds", "2", "--top", "0", "--json")

@@ -17,7 +17,7 @@ import pytest
 from command_samples import ROOT, SHARED
 from PIL import Image
 
-from nas.card import CONFIRMED, QUALITY
+from nas.bundles.card import CONFIRMED, QUALITY
 
 HEADING = "## From search to a network in use"
 ALONE = Path(__file__).with_name("judge_alone.py")
@@ -55,9 +55,9 @@ def noisy_split(part: str, target: Path) -> Path:
     """A split of Fashion-MNIST under the noise that figures of a card are for, as arrays in a file."""
     import torch
 
-    from nas.data import load, noise_seed, validation_draws
-    from nas.noise import parse_noise
-    from nas.training import noisy_batches
+    from nas.data.noise import parse_noise
+    from nas.data.splits import load, noise_seed, validation_draws
+    from nas.training.batches import noisy_batches
 
     data = load("fashion-mnist", root=SHARED)
     split = getattr(data, part)

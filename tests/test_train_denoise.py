@@ -197,7 +197,7 @@ def test_an_image_that_memory_does_not_hold_is_refused(
     def fails(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr("nas.inference.restore", fails)
+    monkeypatch.setattr("nas.bundles.inference.restore", fails)
     said = run("denoise", "out/bundle", "images/0.png", "--to", "restored")
     assert (said.code, said.err) == (2, "error: image images/0.png: not enough memory; give a smaller --tile\n")
 

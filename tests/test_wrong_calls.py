@@ -14,7 +14,8 @@ import pytest
 from command_samples import SEARCH, Said, Studied
 from PIL import Image
 
-from studies.storage import list_studies, open_storage
+from studies.store.catalog import list_studies
+from studies.store.database import open_storage
 
 Run = Callable[..., Said]
 
@@ -25,7 +26,7 @@ NEW = ["search", "--study", "new", "--trials", "1", "--epochs", "1", "--subset",
 def bundle(_searched: Studied, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One real bundle, to be broken in copies."""
     from studies.bundles import export_choice
-    from studies.storage import open_study
+    from studies.store.catalog import open_study
 
     target = tmp_path_factory.mktemp("bundles") / "bundle"
     with open_study("small", f"sqlite:///{_searched.folder}/runs/studies.db") as ledger:

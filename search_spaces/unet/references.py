@@ -16,8 +16,7 @@ from typing import Any
 
 from nas.errors import ConfigError, SpecError
 from nas.types import Candidate, Constraint, Recipe, Task
-from search_spaces.unet.space import WIDTHS
-from search_spaces.unet.spec import UNetSpec, deepest
+from search_spaces.unet.spec import WIDTHS, UNetSpec, deepest
 
 LEVELS = 4
 WIDTH = 16

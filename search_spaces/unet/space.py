@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from nas.types import Balancing, Candidate, Constraint, Cost, Optimizer, Recipe, Spec, Task
-from search_spaces.unet.spec import CHOICES, HEAD_WIDTH, RANGES, UNetSpec, deepest
+from search_spaces.unet.spec import CHOICES, HEAD_WIDTH, RANGES, WIDTHS, UNetSpec, deepest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 MAX_PARAMS = 2_000_000
 MAX_MACS_PER_PIXEL = 100_000
 
-# Hyperparameters carry the names of the fields they set, of UNetSpec and Recipe. Everything lies on a
-# grid, so that candidates repeat exactly. A network for one task alone is a reference, not a choice: a
-# search for both would have no use for it.
-WIDTHS = (4, 8, 12, 16, 24, 32, 48, 64)
 NETWORK: Mapping[str, Sequence[Any]] = {
     "levels": range(RANGES["levels"][0], RANGES["levels"][1] + 1),
     "width": WIDTHS,
@@ -35,12 +31,14 @@ NETWORK: Mapping[str, Sequence[Any]] = {
     "extra_blocks": range(RANGES["extra_blocks"][0], RANGES["extra_blocks"][1] + 1),
     "prediction": CHOICES["prediction"],
 }
+
 TRAINING: Mapping[str, Sequence[Any]] = {
     "learning_rate": (0.0003, 0.0006, 0.001, 0.002, 0.003, 0.006, 0.01),
     "weight_decay": (0.0, 0.00001, 0.0001, 0.00025, 0.001, 0.01),
     "batch_size": (16, 32, 64, 128),
     "optimizer": get_args(Optimizer),
 }
+
 # Only with classes. The denoising loss starts near 1 and cross-entropy near ln(classes).
 CLASSIFICATION: Mapping[str, Sequence[Any]] = {
     "head_attach": CHOICES["head_attach"],
@@ -52,15 +50,17 @@ CLASSIFICATION: Mapping[str, Sequence[Any]] = {
     "nddr_alpha": CHOICES["nddr_alpha"],
     "nddr_shortcut": CHOICES["nddr_shortcut"],
 }
+
 BALANCE: Mapping[str, Sequence[Any]] = {
     "classification_weight": (0.01, 0.03, 0.1, 0.3, 1.0),
     "balancing": get_args(Balancing),
     "sharing_rate": (1.0, 10.0, 100.0, 1000.0),
 }
+
 SPEC_FIELDS = tuple(each.name for each in fields(UNetSpec))
 RECIPE_FIELDS = (*TRAINING, *BALANCE)
-
 FIXED_BALANCE: Mapping[str, Sequence[Any]] = {"balancing": ("fixed",), "optimizer": ("adamw",), "sharing_rate": (1.0,)}
+
 ONE_TRUNK: Mapping[str, Sequence[Any]] = {
     **FIXED_BALANCE,
     "columns": (1,),
@@ -68,6 +68,7 @@ ONE_TRUNK: Mapping[str, Sequence[Any]] = {
     "nddr_alpha": (0.9,),
     "nddr_shortcut": (True,),
 }
+
 RESTRICTIONS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "unet": {},
     # U-Net, Attention U-Net, U-Net++, residual U-Net.

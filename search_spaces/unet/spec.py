@@ -5,10 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from nas.errors import SpecError
-from nas.types import Task, canonical_json, digest_of, from_fields, without_defaults
+from nas.types import (
+    Task,
+    canonical_json,
+    digest_of,
+    from_fields,
+    without_defaults,
+)
+
+if TYPE_CHECKING:
+    pass
 
 Growth = Literal["constant", "doubling"]
 Fusion = Literal["none", "concat", "add", "nddr", "selective_kernel", "dense"]
@@ -308,3 +317,9 @@ def deepest(task: Task) -> int:
     """Most levels that leave the deepest at 2 pixels or more of the task's image, at least 1."""
     fitting = min(task.height, task.width).bit_length() - 1
     return max(1, min(fitting, RANGES["levels"][1]))
+
+
+# Hyperparameters carry the names of the fields they set, of UNetSpec and Recipe. Everything lies on a
+# grid, so that candidates repeat exactly. A network for one task alone is a reference, not a choice: a
+# search for both would have no use for it.
+WIDTHS = (4, 8, 12, 16, 24, 32, 48, 64)

@@ -12,11 +12,12 @@ from benchmarks.engine import Watch, busy_share
 from benchmarks.made_up import OBJECTIVES, TASK, WorkingSpace, measurement, study_config
 from benchmarks.sampling import MAXIMIZE, REFERENCE, SPACE
 from benchmarks.startup import ROOT
-from nas.data import load
-from nas.executor import ray_session
-from nas.pareto import non_dominated
-from studies.best import choose
-from studies.storage import create_study, open_storage, open_study
+from nas.data.splits import load
+from nas.engine.executor import ray_session
+from nas.search.pareto import non_dominated
+from studies.reading.best import choose
+from studies.store.catalog import create_study, open_study
+from studies.store.database import open_storage
 
 
 def test_the_share_of_workers_counts_work_and_not_waiting() -> None:

@@ -13,7 +13,7 @@ import pytest
 from benchmarks import agreement, runs, stability
 from benchmarks.agreement import Curve, Observed
 from benchmarks.penalties import Weights, penalised
-from nas.stability import stability as score_of
+from nas.training.stability import stability as score_of
 from nas.types import ProbeCurve, Task
 from search_spaces.unet.spec import CHOICES
 

@@ -15,7 +15,7 @@ from benchmarks import runs, search, table, tabular, virtual
 from benchmarks.made_up import values as made_up_values
 from benchmarks.tabular import EPOCHS, OBJECTIVES, SPACE, TASK, UNITS, Table
 from benchmarks.virtual import Values, run
-from nas.pareto import hypervolume
+from nas.search.pareto import hypervolume
 from nas.types import Candidate
 
 

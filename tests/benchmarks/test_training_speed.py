@@ -27,8 +27,8 @@ from benchmarks.training import (
     study_steps,
     subject,
 )
-from nas.data import load
-from nas.training import DeviceData
+from nas.data.splits import load
+from nas.training.batches import DeviceData
 from nas.types import Task
 from search_spaces import get_space
 

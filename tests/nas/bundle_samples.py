@@ -9,8 +9,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from nas.data import Split
-from nas.export import export_bundle
+from nas.bundles.export import export_bundle
+from nas.data.splits import Split
 from nas.types import Candidate, Recipe, Task
 from search_spaces import get_space
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nas.data import Dataset, load
+from nas.data.splits import Dataset, load
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,12 @@ from typing import Any
 
 from toy_space import ToySpace
 
-from nas.data import Dataset
-from nas.search import Outcome, Progress, RunOptions, run_search
+from nas.data.splits import Dataset
+from nas.engine.search import Outcome, Progress, RunOptions, run_search
 from nas.types import Objective, StudyConfig, Task
-from studies.ledger import SqlLedger
-from studies.storage import create_study, open_storage
+from studies.store.catalog import create_study
+from studies.store.database import open_storage
+from studies.store.ledger import SqlLedger
 
 TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
 OBJECTIVES = (

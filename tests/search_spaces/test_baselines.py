@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from nas.search import RunOptions
+from nas.engine.search import RunOptions
 from search_spaces import get_space
 from search_spaces.unet.references import reference
-from studies.launch import Search, SearchRequest, prepare
-from studies.storage import open_study
+from studies.commands.search import Search, SearchRequest, prepare
+from studies.store.catalog import open_study
 
 ASSET = Path(__file__).parents[1] / "assets" / "studies-0.1.db"
 OPTIONS = RunOptions(trials=20)

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from nas.objectives import DEFAULT, Baseline, resolve_objectives
-from nas.searcher import Report, StudySearcher
+from nas.engine.report import Report
+from nas.engine.searcher import StudySearcher
+from nas.search.objectives import DEFAULT, Baseline, resolve_objectives
 from nas.types import Candidate, Measurement, ProbeCurve, StudyConfig, Task
 from search_spaces.unet.space import UNetSpace
-from studies.storage import create_study, open_storage
+from studies.store.catalog import create_study
+from studies.store.database import open_storage
 
 DRAWS = 2000
 TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")

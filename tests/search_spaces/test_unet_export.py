@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.export import Dim
 
-from nas.export import PARITY_LIMIT, export_bundle
+from nas.bundles.export import PARITY_LIMIT, export_bundle
 from nas.types import Candidate, Task
 from search_spaces.unet.network import UNet
 from search_spaces.unet.space import UNetSpace

@@ -10,8 +10,8 @@ from unet_strategies import DIGITS
 from nas.errors import ConfigError, SpecError
 from nas.types import Constraint, Task
 from search_spaces.unet.references import LEVELS, REFERENCES, WIDTH, baselines, reference
-from search_spaces.unet.space import WIDTHS, UNetSpace
-from search_spaces.unet.spec import UNetSpec
+from search_spaces.unet.space import UNetSpace
+from search_spaces.unet.spec import WIDTHS, UNetSpec
 
 SPACE = UNetSpace()
 COLOUR = Task(channels=3, classes=10, height=32, width=32, noise="gaussian:25")

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from unet_strategies import BASE, DIGITS
 
-from nas.balancing import BALANCES, Balance, Surgery, Uncertainty
-from nas.data import load
+from nas.data.splits import load
 from nas.errors import SpecError
-from nas.stability import stability
-from nas.training import DeviceData, Training
+from nas.training.balancing import BALANCES, Balance, Surgery, Uncertainty
+from nas.training.batches import DeviceData
+from nas.training.loop import Training
+from nas.training.stability import stability
 from nas.types import Recipe
 from search_spaces.unet.space import UNetSpace
 from search_spaces.unet.spec import UNetSpec

@@ -11,8 +11,10 @@ import optuna
 import pytest
 from study_samples import DISTRIBUTIONS, POSTGRES, Driver, fresh_postgres, make_config
 
-from studies.ledger import SqlLedger
-from studies.storage import Storage, create_study, open_storage
+from studies.store.catalog import create_study
+from studies.store.connection import Storage
+from studies.store.database import open_storage
+from studies.store.ledger import SqlLedger
 
 DATABASES = ["sqlite", "postgresql"] if POSTGRES else ["sqlite"]
 

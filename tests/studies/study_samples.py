@@ -35,9 +35,9 @@ from nas.types import (
     StudyConfig,
     Task,
 )
-from studies.ledger import SqlLedger
-from studies.storage import open_study
-from studies.urls import parse_url
+from studies.store.catalog import open_study
+from studies.store.ledger import SqlLedger
+from studies.store.urls import parse_url
 
 POSTGRES = os.environ.get("SKIPNAS_TEST_POSTGRES")
 DISTRIBUTIONS: dict[str, BaseDistribution] = {

@@ -1,0 +1,1 @@
+"""Bundles: what leaves the house, and what is done with it."""

@@ -1,0 +1,196 @@
+"""A bundle: a folder that holds one trained network and all that is needed to use it. Opened with suspicion.
+
+Only JSON and safetensors are read here, never model.pt2 or anything else that is pickled, and nothing in a
+bundle names code. Sizes, names and types are checked before they are used. See `nas.bundles.export` for writing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from nas.data.noise import parse_noise
+from nas.errors import BundleError, SkipnasError
+from nas.protocols import SearchSpace
+from nas.types import Candidate, Recipe, Task, from_fields
+
+FORMAT = 1
+"""Version of the layout of a bundle and of its architecture.json."""
+
+ARCHITECTURE = "architecture.json"
+WEIGHTS = "weights.safetensors"
+ONNX = "model.onnx"
+INT8 = "model.int8.onnx"
+PROGRAM = "model.pt2"
+PARITY = "parity.json"
+CARD = "README.md"
+MAX_PARAMS = 200_000_000
+"""Parameters; a larger network is refused from its spec, before memory is taken for it."""
+
+MAX_SIDE = 2**16
+"""Limit of a task's classes and of its image sides in pixels."""
+
+MAX_JSON = 2**20
+"""Bytes of architecture.json, and of the header in front of the tensors."""
+
+DTYPES = {torch.float32: "F32", torch.int64: "I64"}
+"""What networks are made of, in the words of safetensors."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """An opened bundle.
+
+    Attributes:
+        path: the folder.
+        space: the search space that built the network.
+        candidate: spec and training recipe.
+        task: what the network was trained for; other image sizes work too.
+        classes: class names by index; empty without classes.
+        network: on the CPU, in evaluation mode: noisy (N, C, H, W) -> denoised (N, C, H, W), not clipped,
+            and logits (N, K).
+        facts: where the network comes from and what was measured, as given to `nas.bundles.export.export_bundle`.
+    """
+
+    path: Path
+    space: SearchSpace
+    candidate: Candidate
+    task: Task
+    classes: tuple[str, ...]
+    network: nn.Module
+    facts: Mapping[str, Any]
+
+
+def open_bundle(path: Path, get_space: Callable[[str], SearchSpace]) -> Bundle:
+    """Opens a bundle that may come from a stranger.
+
+    Args:
+        path: the folder.
+        get_space: name -> search space; raises SkipnasError for an unknown name.
+
+    Raises:
+        BundleError: the folder is no bundle, of another version, incomplete, damaged or inconsistent.
+    """
+    try:
+        return _open(path, get_space)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error}); give a folder that can be") from None
+
+
+def _open(path: Path, get_space: Callable[[str], SearchSpace]) -> Bundle:
+    if not path.is_dir():
+        raise BundleError(f"{path}: not a folder; give a folder that `skipnas export` wrote")
+    source = path / ARCHITECTURE
+    value = _read_object(source)
+    if value.get("format") != FORMAT:
+        _refuse(source, f"format is {value.get('format')!r}, this skipnas reads {FORMAT}; update skipnas")
+    try:
+        space = _space(_field(value, "space", dict), get_space)
+        spec = space.spec(_field(value, "spec", dict))
+        candidate = Candidate(spec=spec, recipe=Recipe.from_dict(_field(value, "recipe", dict)))
+        task = _task(_field(value, "task", dict))
+        classes = _classes(_field(value, "classes", list), task)
+        facts = _field(value, "facts", dict)
+        if (digest := _field(value, "digest", str)) != candidate.digest:
+            raise BundleError(f"digest is {digest!r}, that of the spec and recipe is {candidate.digest!r}")
+        if (params := space.cost(spec, task).params) > MAX_PARAMS:
+            raise BundleError(f"the network has {params} parameters, a bundle at most {MAX_PARAMS}")
+        # A file that is too small for them is refused before memory is taken, too.
+        _check_size(path / WEIGHTS, 4 * params, 8 * MAX_PARAMS)
+        # Fresh weights are drawn and thrown away; the caller's random numbers should not notice.
+        with torch.random.fork_rng(devices=[]):
+            network = space.build(spec, task).eval()
+    except SkipnasError as error:
+        _refuse(source, f"{error}; export the bundle again")
+    network.load_state_dict(_read_weights(path / WEIGHTS, network.state_dict()))
+    return Bundle(path=path, space=space, candidate=candidate, task=task, classes=classes, network=network, facts=facts)
+
+
+def _refuse(file: Path, reason: str) -> NoReturn:
+    """Raises BundleError in one short line, whatever a stranger has put into the values that it names."""
+    reason = " ".join(reason.split())
+    raise BundleError(f"{file}: {reason if len(reason) <= 240 else reason[:237] + '...'}") from None
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    _check_size(file, 0, MAX_JSON)
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        _refuse(file, f"not JSON ({error}); export the bundle again")
+    if not isinstance(value, dict):
+        _refuse(file, f"holds a JSON {type(value).__name__}, must be an object; export the bundle again")
+    return value
+
+
+def _check_size(file: Path, least: int, most: int) -> None:
+    if not file.is_file():
+        _refuse(file, "is missing; give a folder that `skipnas export` wrote")
+    if not least <= (size := file.stat().st_size) <= most:
+        _refuse(file, f"has {size} bytes, must have {least} to {most}; export the bundle again")
+
+
+def _field(value: Mapping[str, Any], name: str, kind: type[T]) -> T:
+    """A field of exactly that type: JSON's true is no integer."""
+    if type(found := value.get(name)) is not kind:
+        raise BundleError(f"{name} is {found!r}, must be of type {kind.__name__}")
+    return found
+
+
+def _space(value: Mapping[str, Any], get_space: Callable[[str], SearchSpace]) -> SearchSpace:
+    space = get_space(_field(value, "name", str))
+    if not 1 <= (version := _field(value, "version", int)) <= space.version:
+        raise BundleError(
+            f"version {version} of space {space.name}, this skipnas knows 1 to {space.version}; update it"
+        )
+    return space
+
+
+def _task(value: Mapping[str, Any]) -> Task:
+    for name in ("channels", "classes", "height", "width"):
+        low = 0 if name == "classes" else 1
+        if not low <= (number := _field(value, name, int)) <= MAX_SIDE:
+            raise BundleError(f"task: {name} is {number}, must be {low} to {MAX_SIDE}")
+    parse_noise(_field(value, "noise", str))
+    return from_fields(Task, value, "task")
+
+
+def _classes(value: list[Any], task: Task) -> tuple[str, ...]:
+    if len(value) != task.classes:
+        raise BundleError(f"{len(value)} class names for {task.classes} classes")
+    for name in value:
+        # Names are printed: a terminal must not take one for a command.
+        if not (isinstance(name, str) and name.isprintable()):
+            raise BundleError(f"class name {name!r} is not printable text")
+    return tuple(value)
+
+
+def _read_weights(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file, whose header must promise exactly `expected` before any of them is read."""
+    needed = sum(tensor.nbytes for tensor in expected.values())
+    _check_size(file, needed, needed + MAX_JSON)
+    wanted = {name: (DTYPES[tensor.dtype], list(tensor.shape)) for name, tensor in expected.items()}
+    try:
+        with safe_open(file, framework="pt") as weights:
+            parts = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118 (not a mapping)
+            found = {name: (part.get_dtype(), part.get_shape()) for name, part in parts.items()}
+            for name in sorted(wanted.keys() | found.keys()):
+                if found.get(name) != wanted.get(name):
+                    rule = f"the architecture has {wanted.get(name, 'none')}"
+                    _refuse(file, f"tensor {name!r} is {found.get(name, 'missing')}, {rule}; export the bundle again")
+            tensors = {name: weights.get_tensor(name) for name in wanted}
+    except SafetensorError as error:
+        _refuse(file, f"not readable as safetensors ({error}); export the bundle again")
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            _refuse(file, f"tensor {name!r} holds values that are not finite; export the bundle again")
+    return tensors

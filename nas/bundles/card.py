@@ -1,0 +1,220 @@
+"""The card of a bundle: what a person reads before using a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+QUALITY = {
+    "psnr": ("PSNR of the restored images, dB", "{:.2f}"),
+    "noisy_psnr": ("PSNR of the noisy images, dB", "{:.2f}"),
+    "ssim": ("SSIM of the restored images", "{:.4f}"),
+    "noisy_ssim": ("SSIM of the noisy images", "{:.4f}"),
+    "accuracy": ("top-1 accuracy on the noisy images, %", "{:.2f}"),
+}
+"""What is measured on images and the card knows: name -> (label, format)."""
+
+TRAINING = {
+    "stability": ("training stability, 0 to 1", "{:.3f}"),
+    "latency": ("time for one image", "{:.3f} ms"),
+}
+"""What is measured in training and the card knows."""
+
+CONFIRMED = {
+    "psnr": ("PSNR on validation, dB", 2),
+    "accuracy": ("accuracy on validation, %", 2),
+    "stability": ("training stability", 3),
+    "test_psnr": ("PSNR on test, dB", 2),
+    "test_accuracy": ("accuracy on test, %", 2),
+}
+"""Means over seeds that the card knows: name -> (label, digits)."""
+
+FILES = {
+    "architecture.json": "spec, recipe, task, classes, versions and every fact behind this card",
+    "weights.safetensors": "the weights; with architecture.json all that skipnas itself needs",
+    "model.onnx": "for ONNX Runtime and its like: `noisy` to `denoised` and `logits`, any batch and size",
+    "model.int8.onnx": "model.onnx in int8: less exact, faster where the hardware has such instructions",
+    "model.pt2": "for `torch.export.load`, any batch and size; **open model.pt2 only from a source you trust**",
+    "parity.json": "largest differences of model.onnx and model.pt2 to PyTorch",
+}
+
+WITH_ONNX = """\
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+noisy = np.random.rand({shape}).astype(np.float32)  # your images: (N, C, H, W), 0 to 1
+denoised, logits = session.run(["denoised", "logits"], {{"noisy": noisy}})
+restored = denoised.clip(0, 1)
+print(restored.shape, {answer})
+"""
+
+WITH_TORCH = """\
+import torch
+
+program = torch.export.load("model.pt2")  # can run code: open model.pt2 only from a source you trust
+network = program.module()
+noisy = torch.rand({shape})  # your images: (N, C, H, W), 0 to 1
+with torch.inference_mode():
+    denoised, logits = network(noisy)
+restored = denoised.clamp(0, 1)
+print(restored.shape, {answer})
+"""
+
+SEARCHED_LIMIT = (
+    "- The search picked this network by its values on validation, which are a little too good for that",
+    "  reason. The test split took no part in the search.",
+)
+
+TRAINED_LIMIT = ("- The test split was looked at once, after the training.",)
+
+
+def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
+    """Markdown from what architecture.json and parity.json hold (see `nas.bundles.export.export_bundle`)."""
+    task, facts, cost = architecture["task"], architecture["facts"], architecture["cost"]
+    classes, space, versions = architecture["classes"], architecture["space"], architecture["versions"]
+    values = facts.get("values", {})
+    difference = max(value for found in parity["differences"].values() for value in found.values())
+    kind = {1: "gray", 3: "colour"}.get(task["channels"], f"{task['channels']}-channel")
+    shape = f"1, {task['channels']}, {task['height']}, {task['width']}"
+    answer = "logits.argmax(1)" if classes else "logits.shape"
+    size = f"{task['height']}x{task['width']}"
+    return "\n".join(
+        (
+            f"# {space['name']} {architecture['digest']}",
+            "",
+            f"A network that restores noisy {kind} images of any size"
+            + (f" and tells which of {len(classes)} classes they show." if classes else "; it knows no classes."),
+            "Found by skipnas, a multi-objective architecture search.",
+            "",
+            "## Task",
+            *_items(
+                {
+                    "data": facts.get("data"),
+                    "images": ", ".join(f"{number} {split}" for split, number in facts.get("images", {}).items()),
+                    "image": f"{kind}, {size} pixels in training",
+                    "noise": f"`{task['noise']}`, added to values from 0 to 1 and not clipped",
+                    "classes": ", ".join(classes) or "none, so logits have the shape (N, 0)",
+                }
+            ),
+            "",
+            *_measured(facts),
+            *_items({label: form.format(values[name]) for name, (label, form) in TRAINING.items() if name in values}),
+            *_items(
+                {
+                    "hardware of the time": facts.get("hardware"),
+                    "parameters": f"{cost['params']:,}",
+                    "multiply-accumulates": f"{cost['macs']:,} for {size} pixels",
+                }
+            ),
+            "",
+            *_confirmed(facts.get("confirmed")),
+            *_int8(facts),
+            "## Made with",
+            *_items({"study": facts.get("study"), "trial": facts.get("trial"), "seed": facts.get("seed")}),
+            *_items({"architecture": _pairs(architecture["spec"]), "recipe": _pairs(architecture["recipe"])}),
+            *_items({"versions": _pairs(versions)}),
+            "",
+            "## Files",
+            *_items({f"`{name}`": text for name, text in FILES.items() if "int8" not in name or "int8" in facts}),
+            "",
+            "## Use",
+            "With skipnas, on the data's test split or on other data:",
+            "",
+            f"    skipnas evaluate . --data {facts.get('data') or 'digits'} --noise {task['noise']}",
+            "",
+            "In Python, after `from studies.bundles import open_bundle`:",
+            "",
+            '    network = open_bundle(".").network  # noisy (N, C, H, W), 0 to 1, to denoised images and logits',
+            "",
+            "With ONNX Runtime alone:",
+            "",
+            f"```python\n{WITH_ONNX.format(shape=shape, answer=answer)}```",
+            "",
+            "With PyTorch alone. Open model.pt2 only from a source you trust: it can run code when it is loaded.",
+            "",
+            f"```python\n{WITH_TORCH.format(shape=shape, answer=answer)}```",
+            "",
+            "## Licence",
+            str(facts.get("licence") or "Not stated. Ask who made this network before you use it in earnest."),
+            "",
+            "## Limits",
+            "- Trained and measured on this data and noise; other images and strengths may come out worse.",
+            *(TRAINED_LIMIT if facts.get("split") == "test" else SEARCHED_LIMIT),
+            f"- model.onnx and model.pt2 differ from PyTorch by at most {difference:.1e} at (N, C, H, W) = "
+            + ", ".join(str(tuple(size)) for size in parity["sizes"])
+            + ".",
+            "  Much smaller images may be refused.",
+            "",
+        )
+    )
+
+
+def _measured(facts: Mapping[str, Any]) -> list[str]:
+    """A table of these weights' figures by split; what a search measured where nothing else is known."""
+    measured = facts.get("measured") or {facts.get("split", "unnamed"): facts.get("values", {})}
+    splits = list(measured)
+    lines = [
+        f"## Measured on the {' and the '.join(splits)} split",
+        "",
+        f"| these weights | {' | '.join(splits)} |",
+        "|---" * (len(splits) + 1) + "|",
+    ]
+    for name, (label, form) in QUALITY.items():
+        if any(name in measured[split] for split in splits):
+            cells = [form.format(measured[split][name]) if name in measured[split] else "-" for split in splits]
+            lines.append(f"| {label} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _confirmed(confirmed: Mapping[str, Any] | None) -> list[str]:
+    """A table of means over seeds; nothing without them."""
+    if not confirmed:
+        return []
+    seeds = confirmed["seeds"]
+    lines = [
+        f"## Confirmed under {len(seeds)} seeds",
+        "The same architecture and recipe, trained again under other seeds than these weights:",
+        "",
+        "| | mean | 95 % interval | standard deviation |",
+        "|---|---|---|---|",
+    ]
+    for name, (label, digits) in CONFIRMED.items():
+        if (value := confirmed["values"].get(name)) is not None:
+            mean, low, high, sd = (f"{value[key]:.{digits}f}" for key in ("mean", "low", "high", "sd"))
+            lines.append(f"| {label} | {mean} | {low} to {high} | {sd} |")
+    return [*lines, "", f"Seeds: {', '.join(map(str, seeds))}.", ""]
+
+
+def _int8(facts: Mapping[str, Any]) -> list[str]:
+    """What the int8 program costs in quality; nothing without one."""
+    if (int8 := facts.get("int8")) is None:
+        return []
+    lines = [
+        "## int8",
+        f"model.int8.onnx has {int8['bytes']:,} bytes, model.onnx {int8['float_bytes']:,}. Its ranges come from "
+        f"{int8['images']} training images.",
+    ]
+    found, whole = int8.get("measured", {}), facts.get("measured", {})
+    if found:
+        lines += ["", "| int8, and its difference to these weights | " + " | ".join(found) + " |"]
+        lines += ["|---" * (len(found) + 1) + "|"]
+        for name in ("psnr", "ssim", "accuracy"):
+            label, form = QUALITY[name]
+            if all(name in found[split] for split in found):
+                signed = form.replace(":", ":+")
+                cells = [
+                    f"{form.format(found[part][name])} ({signed.format(found[part][name] - whole[part][name])})"
+                    for part in found
+                ]
+                lines.append(f"| {label} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _items(values: Mapping[str, Any]) -> Iterable[str]:
+    """A list entry for each value that is known."""
+    return (f"- {label}: {value}" for label, value in values.items() if value not in (None, ""))
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

@@ -1,0 +1,248 @@
+"""A bundle is written: spec, weights, ONNX, torch.export, parity and a card, complete or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import platform
+import shutil
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from nas.bundles.bundle import ARCHITECTURE, CARD, FORMAT, INT8, ONNX, PARITY, PROGRAM, WEIGHTS, Bundle, open_bundle
+from nas.bundles.card import card
+from nas.bundles.onnx_model import INPUT, OUTPUTS, open_onnx, quantize
+from nas.errors import BundleError
+from nas.protocols import SearchSpace
+from nas.types import Candidate, Task
+
+PARITY_LIMIT = 1e-4
+"""Largest absolute difference to eager PyTorch, of pixels and logits, that a bundle may have."""
+
+PARITY_IMAGES = 16
+"""Images of the validation split that go through every program of a bundle."""
+
+PARITY_SIZES = ((1, 17, 23), (3, 29, 35), (2, 32, 48))
+"""(batch, height, width) beside the task's own: two that every U-Net must pad, one that none of 5 levels must."""
+
+Judge = Callable[[Callable[[Tensor], tuple[Tensor, Tensor]]], dict[str, Any]]
+"""Measures what maps noisy images to denoised ones and logits: split -> figures."""
+
+
+def export_bundle(
+    target: Path,
+    *,
+    space: SearchSpace,
+    candidate: Candidate,
+    task: Task,
+    classes: Sequence[str],
+    network: nn.Module,
+    images: Tensor,
+    facts: Mapping[str, Any],
+    judge: Judge | None = None,
+    calibration: Tensor | None = None,
+) -> dict[str, Any]:
+    """Writes a bundle and proves that its programs compute what the network does.
+
+    Args:
+        target: the folder to make, parents included; it may exist when it is empty.
+        space: built the network.
+        candidate: spec and recipe of the network.
+        task: what it was trained for.
+        classes: names by index, as many as the task's classes.
+        network: trained, on any device, in any mode.
+        images: a few real noisy images (N, C, H, W), float32, on which the programs are compared.
+        facts: where the network comes from and what was measured, as JSON values without paths of this
+            machine. All are kept; the card shows those that it knows: ``study``, ``trial``, ``seed``,
+            ``data`` (of ``folder:DIR`` only the folder's name is kept), ``images`` (split -> number),
+            ``values`` (as in `nas.types.Measurement`, and ``noisy_psnr``), ``split`` (which they are from),
+            ``hardware`` (of the latency), ``confirmed`` (``seeds``, and ``values`` as name -> mean, sd, low,
+            high, n), ``licence``.
+        judge: measures the network as it was written; kept as the fact ``measured``.
+        calibration: noisy training images (N, C, H, W); when given, an int8 program is written too, and
+            kept as the fact ``int8``: ``bytes``, and ``measured`` by `judge`.
+
+    Returns:
+        What parity.json holds: ``limit``, ``holds``, ``sizes`` (N, C, H, W) and ``differences``, the
+        largest absolute one by program (onnx, torch_export) and output (denoised, logits).
+
+    Raises:
+        BundleError: `target` is taken or cannot be written, or a program differs from the network by more
+            than `PARITY_LIMIT`. Nothing of the bundle is left behind then.
+    """
+    target = target.resolve()
+    partial = target.parent / f".{target.name}.{os.getpid()}.partial"
+    cost = space.cost(candidate.spec, task)
+    architecture = {
+        "format": FORMAT,
+        "versions": _versions(),
+        "space": {"name": space.name, "version": space.version},
+        "spec": candidate.spec.to_dict(),
+        "recipe": candidate.recipe.to_dict(),
+        "digest": candidate.digest,
+        "task": asdict(task),
+        "classes": list(classes),
+        "cost": asdict(cost),
+        "facts": _without_folders(facts),
+    }
+    try:
+        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+            raise BundleError(f"{target} exists and is not an empty folder; give a new one, or remove it")
+        partial.mkdir(parents=True)
+        parity = _write(partial, architecture, space, network, images, judge, calibration)
+        partial.replace(target)
+    except OSError as error:
+        raise BundleError(f"{target} cannot be written ({error.strerror}); give a folder that can be") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return parity
+
+
+def _write(
+    folder: Path,
+    architecture: dict[str, Any],
+    space: SearchSpace,
+    network: nn.Module,
+    images: Tensor,
+    judge: Judge | None,
+    calibration: Tensor | None,
+) -> dict[str, Any]:
+    _write_json(folder / ARCHITECTURE, architecture)
+    # Copies, as safetensors takes neither shared memory nor the layout that training leaves.
+    state = {
+        name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in network.state_dict().items()
+    }
+    (folder / WEIGHTS).write_bytes(save(state))
+
+    # From here on, what was written is what is exported and compared.
+    bundle = open_bundle(folder, lambda name: space)
+    with _exporters_quiet():
+        program = _program(bundle)
+        buffer = io.BytesIO()
+        torch.export.save(program, buffer)
+        model = _onnx(program)
+    (folder / PROGRAM).write_bytes(buffer.getvalue())
+    (folder / ONNX).write_bytes(model.SerializeToString())
+
+    programs: dict[str, Callable[[Tensor], Any]] = {
+        "onnx": open_onnx(folder / ONNX),
+        "torch_export": program.module(),
+    }
+    parity = _parity(bundle.network, programs, images)
+    if not parity["holds"]:
+        raise BundleError(
+            f"exported programs differ from PyTorch by {parity['differences']}, at most {PARITY_LIMIT:g} is allowed; "
+            "export another network"
+        )
+    _write_json(folder / PARITY, parity)
+    if judge is not None:
+        architecture["facts"]["measured"] = judge(bundle.network)
+    if calibration is not None:
+        (folder / INT8).write_bytes(quantize(model, calibration).SerializeToString())
+        measured = {} if judge is None else judge(open_onnx(folder / INT8))
+        sizes = {"bytes": (folder / INT8).stat().st_size, "float_bytes": (folder / ONNX).stat().st_size}
+        architecture["facts"]["int8"] = {**sizes, "images": len(calibration), "measured": measured}
+    _write_json(folder / ARCHITECTURE, architecture)
+    (folder / CARD).write_text(card(architecture, parity), "utf-8")
+    return parity
+
+
+def _program(bundle: Bundle) -> ExportedProgram:
+    """The network for every batch, height and width, without paths of this machine."""
+    # A program keeps its example, which should be nobody's image. Two, as torch takes one for a constant.
+    example = torch.zeros(2, bundle.task.channels, bundle.task.height, bundle.task.width)
+    dynamic = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    program = torch.export.export(bundle.network, (example,), dynamic_shapes=(dynamic,))
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    return program
+
+
+def _onnx(program: ExportedProgram) -> onnx.ModelProto:
+    """The program as ONNX: ``noisy`` to ``denoised`` and ``logits``, without notes about its origin."""
+    exported = torch.onnx.export(program, dynamo=True, input_names=[INPUT], output_names=list(OUTPUTS), verbose=False)
+    assert exported is not None  # None is for the exporter of old
+    model: onnx.ModelProto = exported.model_proto
+    graph = model.graph
+    for noted in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        noted.ClearField("metadata_props")
+    # Shapes inside the graph speak of symbols that only torch knows; runtimes infer them again.
+    graph.ClearField("value_info")
+    for image in (graph.input[0], graph.output[0]):
+        for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
+            image.type.tensor_type.shape.dim[axis].dim_param = name
+    graph.output[1].type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.checker.check_model(model)
+    return model
+
+
+def _parity(network: nn.Module, programs: Mapping[str, Callable[[Tensor], Any]], images: Tensor) -> dict[str, Any]:
+    """Compares programs with the network on the images as they are, and tiled to `PARITY_SIZES`."""
+    images = images.cpu().contiguous()
+    batches = [images, *(_tiled(images, *size) for size in PARITY_SIZES)]
+    differences = {}
+    with torch.no_grad():
+        wanted = [network(batch) for batch in batches]
+        for name, program in programs.items():
+            pairs = zip(zip(*map(program, batches), strict=True), zip(*wanted, strict=True), strict=True)
+            differences[name] = {
+                output: _largest_difference(*pair) for output, pair in zip(OUTPUTS, pairs, strict=True)
+            }
+    return {
+        "limit": PARITY_LIMIT,
+        "holds": all(value <= PARITY_LIMIT for found in differences.values() for value in found.values()),
+        "sizes": [list(batch.shape) for batch in batches],
+        "differences": differences,
+    }
+
+
+def _largest_difference(found: Iterable[Tensor], wanted: Iterable[Tensor]) -> float:
+    """Absolute, over all values of all batches; 0 when there are none (no classes), NaN when one is NaN."""
+    differences = torch.cat([(a - b).abs().flatten() for a, b in zip(found, wanted, strict=True)])
+    return float(differences.max()) if len(differences) else 0.0
+
+
+def _tiled(images: Tensor, batch: int, height: int, width: int) -> Tensor:
+    """Images (N, C, H, W) repeated along every axis and cut to (batch, C, height, width)."""
+    sides = zip((batch, height, width), (images.shape[0], *images.shape[2:]), strict=True)
+    many, down, right = (-(-wanted // there) for wanted, there in sides)
+    return images.repeat(many, 1, down, right)[:batch, :, :height, :width].contiguous()
+
+
+@contextlib.contextmanager
+def _exporters_quiet() -> Iterator[None]:
+    """Keeps prints and warnings of torch's exporters, about their own insides, from whoever exports."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _without_folders(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts with ``folder:/home/someone/set`` as ``folder:set``."""
+    kind, colon, folder = str(facts.get("data", "")).partition(":")
+    return {**facts, "data": f"{kind}:{Path(folder).name}"} if colon else dict(facts)
+
+
+def _versions() -> dict[str, str]:
+    try:
+        own = version("skipnas")
+    except PackageNotFoundError:  # run from a clone that is not installed
+        own = "unknown"
+    packages = {name: version(name) for name in ("torch", "onnx", "onnxruntime")}
+    return {"skipnas": own, "python": platform.python_version(), **packages}
+
+
+def _write_json(file: Path, value: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", "utf-8")

@@ -1,0 +1,202 @@
+"""A network on an image of any size: whole where it fits, else in overlapping tiles.
+
+Where an output pixel depends on its neighbourhood alone, tiles overlap by that reach and give what the whole
+image would. Where it depends on the whole image (norms over an image, squeeze-excitation, ...) a tile's own
+statistics stand in for the image's; tiles are blended, and how far they disagree at their seams is measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+Predict = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Noisy (N, C, H, W) -> denoised (N, C, H, W) and logits (N, K)."""
+
+WORKING_MEMORY = 2**30
+"""Bytes of features that a pass may need; sets the size of a tile."""
+
+ALIVE = 8
+"""Feature maps of the widest layer that a pass holds at once, about."""
+
+GRID = 16
+"""Tiles start at multiples of this, the deepest reduction of a U-Net of 5 levels."""
+
+BLEND = 64
+"""Pixels that tiles overlap to either side where their values have to be blended."""
+
+SMALLEST_TILE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """How a network's images are cut.
+
+    Attributes:
+        side: of a tile without its overlap, in pixels.
+        whole: images up to this many pixels are not cut.
+        overlap: in pixels to either side.
+        blend: whether values are mixed over the overlap; otherwise each pixel is taken from one tile.
+    """
+
+    side: int
+    whole: int
+    overlap: int
+    blend: bool
+
+    @classmethod
+    def of(cls, network: nn.Module, channels: int, *, images: int = 1, side: int | None = None) -> Tiling:
+        """For a network in evaluation mode, from its reach and the size of its features.
+
+        Args:
+            network: its ``reach``, if it has one, says how many pixels to either side of an output pixel
+                it looks at; None for all of them.
+            channels: of its images.
+            images: in one pass.
+            side: of a tile, and of the largest image that is not cut; by default what `WORKING_MEMORY` allows.
+        """
+        reach: int | None = getattr(network, "reach", None)
+        overlap = BLEND if reach is None else _up(reach)
+        if side is not None:
+            return cls(_up(side), side**2, overlap, reach is None)
+        whole = WORKING_MEMORY // (images * _bytes_per_pixel(network, channels))
+        side = max(SMALLEST_TILE, (math.isqrt(whole) - 2 * overlap) // GRID * GRID)
+        return cls(side, whole, overlap, reach is None)
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A restored image.
+
+    Attributes:
+        image: (N, C, H, W), not clipped; logits: (N, K), the mean over tiles by area.
+        tiles: how many it took; 1 for the whole image at once.
+        seam: largest difference of two tiles where they meet; 0 without tiles.
+    """
+
+    image: Tensor
+    logits: Tensor
+    tiles: int
+    seam: float
+
+
+def restore(predict: Predict, noisy: Tensor, tiling: Tiling) -> Restored:
+    """Runs a network over images (N, C, H, W) of one size, float32 in about [0, 1], on the CPU."""
+    height, width = noisy.shape[-2:]
+    if height * width <= tiling.whole:
+        image, logits = _run(predict, noisy)
+        return Restored(image, logits, tiles=1, seam=0.0)
+    rows, columns = list(_spans(height, tiling)), list(_spans(width, tiling))
+    restored = torch.zeros_like(noisy)
+    seam, total = 0.0, None
+    above: dict[int, Tensor] = {}  # of each column of tiles, the line of values at the seam below
+    for down in rows:
+        left: Tensor | None = None
+        for number, right in enumerate(columns):
+            image, logits = _run(predict, noisy[..., down.start : down.stop, right.start : right.stop])
+            weights = down.weights[:, None] * right.weights
+            restored[..., down.start : down.stop, right.start : right.stop] += image * weights
+            share = logits * (down.core * right.core / (height * width))
+            total = share if total is None else total + share
+            # Tiles that meet are compared on the first line behind the seam.
+            if left is not None:
+                at = right.first - right.start
+                seam = max(seam, _difference(left, image[..., down.inner, at]))
+            if number in above:
+                at = down.first - down.start
+                seam = max(seam, _difference(above[number], image[..., at, right.inner]))
+            after_right, after_down = right.first + right.core - right.start, down.first + down.core - down.start
+            if after_right < image.shape[-1]:
+                left = image[..., down.inner, after_right].clone()
+            if after_down < image.shape[-2]:
+                above[number] = image[..., after_down, right.inner].clone()
+    assert total is not None
+    return Restored(restored, total, tiles=len(rows) * len(columns), seam=seam)
+
+
+def tiled(network: nn.Module, channels: int) -> Predict:
+    """`network`, in evaluation mode, for one image of any size at a time (see `restore`)."""
+    tiling = Tiling.of(network, channels)
+
+    def predict(noisy: Tensor) -> tuple[Tensor, Tensor]:
+        found = restore(network, noisy, tiling)
+        return found.image, found.logits
+
+    return predict
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """A tile along one axis: what it reads, start to stop, and its own part, `core` pixels from `first`."""
+
+    start: int
+    stop: int
+    first: int
+    core: int
+    weights: Tensor
+
+    @property
+    def inner(self) -> slice:
+        """Its own part, within what it reads."""
+        return slice(self.first - self.start, self.first - self.start + self.core)
+
+
+def _spans(length: int, tiling: Tiling) -> Iterator[_Span]:
+    """Tiles that cover an axis; the weights of all sum to 1 at every pixel."""
+    count = math.ceil(length / tiling.side)
+    core = _up(math.ceil(length / count))
+    ramp = min(tiling.overlap, core) if tiling.blend else 0
+    for first in range(0, length, core):
+        last = min(first + core, length)
+        start, stop = max(0, first - tiling.overlap), min(length, last + tiling.overlap)
+        place = torch.arange(start, stop) + 0.5
+        yield _Span(
+            start,
+            stop,
+            first,
+            last - first,
+            _rise(place - first, ramp, first > 0) * _rise(last - place, ramp, last < length),
+        )
+
+
+def _rise(distance: Tensor, ramp: int, cut: bool) -> Tensor:
+    """0 outside an edge, 1 inside, linear over `ramp` pixels around it; 1 everywhere at the image's own edge."""
+    if not cut:
+        return torch.ones_like(distance)
+    return (distance > 0).float() if ramp == 0 else (distance / ramp + 0.5).clamp(0, 1)
+
+
+def _run(predict: Predict, noisy: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode():
+        return predict(noisy.contiguous(memory_format=torch.channels_last))
+
+
+def _difference(first: Tensor, second: Tensor) -> float:
+    return float((first - second).abs().max())
+
+
+def _bytes_per_pixel(network: nn.Module, channels: int, side: int = 64) -> int:
+    """Memory of a pass over one pixel: `ALIVE` times the largest output of a layer."""
+    largest = 0
+
+    def watch(module: nn.Module, inputs: object, output: object) -> None:
+        nonlocal largest
+        if isinstance(output, Tensor):
+            largest = max(largest, output.nbytes)
+
+    hooks = [module.register_forward_hook(watch) for module in network.modules() if not list(module.children())]
+    try:
+        _run(network, torch.zeros(1, channels, side, side))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(1, ALIVE * largest // side**2)
+
+
+def _up(value: int) -> int:
+    """The next multiple of `GRID`."""
+    return math.ceil(value / GRID) * GRID

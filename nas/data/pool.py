@@ -1,0 +1,62 @@
+"""Images and labels as a reader hands them over, before they are split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    pass
+
+Images = NDArray[np.uint8] | NDArray[np.float32]
+Labels = NDArray[np.int64]
+T = TypeVar("T")
+PARTS = ("train", "validation", "test")
+TRAIN, VALIDATION, TEST = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Everything that a source holds, before the splits that it lacks are cut from its training images.
+
+    Attributes:
+        images: (N, C, H, W), uint8 in 0..255 or float32 in [0, 1].
+        labels: (N,) class indices; None without classes.
+        classes: class names; empty without classes.
+        part: (N,) the source's own split of each image: TRAIN, VALIDATION or TEST.
+        groups: (N,) images of one group never part; of equal label and part.
+    """
+
+    images: Images
+    labels: Labels | None
+    classes: tuple[str, ...]
+    part: NDArray[np.int64]
+    groups: NDArray[np.int64]
+
+
+# --- helpers ---
+def make_pool(
+    images: Images,
+    labels: Sequence[int] | Labels | None,
+    classes: Sequence[str],
+    *,
+    part: Sequence[int] | None = None,
+    groups: Sequence[int] | None = None,
+) -> Pool:
+    """A pool; by default every image is for training and a group of its own."""
+    return Pool(
+        images=images,
+        labels=None if labels is None else np.asarray(labels, np.int64),
+        classes=tuple(classes),
+        part=np.full(len(images), TRAIN) if part is None else np.asarray(part, np.int64),
+        groups=np.arange(len(images)) if groups is None else np.asarray(groups, np.int64),
+    )
+
+
+def evenly(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of the items, spread evenly."""
+    return [items[i] for i in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]

@@ -1,0 +1,96 @@
+"""Readers of data sources. A new source is one function that returns a `Pool`, and one line in a table below.
+
+Libraries that hold or open images are imported where they are used: names are known without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.data.folders import read_folder, read_images
+from nas.data.images import open_image
+from nas.data.pool import Pool, evenly, make_pool
+from nas.data.torchvision import TORCHVISION, read_torchvision
+
+if TYPE_CHECKING:
+    pass
+
+Reader = Callable[[str, Path], "Pool"]
+
+
+# --- scikit-learn and scikit-image: shipped inside the packages ---
+def read_digits() -> Pool:
+    """The 1,797 8x8 handwritten digits of scikit-learn (UCI, 1998), 17 gray levels."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = (digits.images[:, None] / 16).astype(np.float32)
+    return make_pool(images, digits.target, [str(name) for name in digits.target_names])
+
+
+# PNG only: what a JPEG decodes to, and with it the fingerprint, depends on the decoder's version.
+PHOTOGRAPHS = (
+    "astronaut.png",
+    "brick.png",
+    "camera.png",
+    "chelsea.png",
+    "coffee.png",
+    "coins.png",
+    "grass.png",
+    "gravel.png",
+    "moon.png",
+    "motorcycle_left.png",
+)
+
+PHOTO_CELL, PHOTO_PATCH, PHOTO_STRIDE = 64, 32, 16
+
+
+def photo_cells(height: int, width: int) -> list[list[tuple[int, int]]]:
+    """Disjoint square cells of a photograph, each a list of the (top, left) corners of its patches.
+
+    Patches overlap within their cell and never leave it, so splits made of whole cells share no pixel.
+    """
+    steps = range(0, PHOTO_CELL - PHOTO_PATCH + 1, PHOTO_STRIDE)
+    return [
+        [(top + down, left + right) for down in steps for right in steps]
+        for top in range(0, height - PHOTO_CELL + 1, PHOTO_CELL)
+        for left in range(0, width - PHOTO_CELL + 1, PHOTO_CELL)
+    ]
+
+
+def read_photographs() -> list[NDArray[np.uint8]]:
+    """The photographs that scikit-image installs, gray, each (H, W)."""
+    from skimage.data import data_dir
+
+    return [np.asarray(open_image(Path(data_dir, name)).convert("L")) for name in PHOTOGRAPHS]
+
+
+def read_photos() -> Pool:
+    """Gray 32x32 patches; the class is the photograph, and all have as many cells as the smallest."""
+    photographs = read_photographs()
+    cells = [photo_cells(*photograph.shape) for photograph in photographs]
+    kept = min(map(len, cells))
+    images, labels, groups = [], [], []
+    for label, (photograph, candidates) in enumerate(zip(photographs, cells, strict=True)):
+        for number, cell in enumerate(evenly(candidates, kept)):
+            for top, left in cell:
+                images.append(photograph[None, top : top + PHOTO_PATCH, left : left + PHOTO_PATCH])
+                labels.append(label)
+                groups.append(label * kept + number)
+    return make_pool(np.stack(images), labels, [Path(name).stem for name in PHOTOGRAPHS], groups=groups)
+
+
+NAMED: dict[str, Reader] = {
+    "digits": lambda _name, _root: read_digits(),
+    "photos": lambda _name, _root: read_photos(),
+    **dict.fromkeys(TORCHVISION, read_torchvision),
+}
+"""Sources by name; the reader is given the name and the data root."""
+
+IN_FOLDER: dict[str, Reader] = {"folder": read_folder, "images": read_images}
+"""Sources in a folder of the user's, ``KIND:DIR``; the reader is given the folder and the data root."""

@@ -1,0 +1,283 @@
+"""Data sets by name, in three honest splits that depend on the data alone.
+
+A split never depends on a seed: the test split is the data's own when it has one, else 20 % of it;
+validation comes out of the training data. See `nas.data.sources` for what each name reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.data.folders import cut_photographs, has_splits, list_photographs
+from nas.data.pool import PARTS, TEST, TRAIN, VALIDATION, Images, Labels, Pool
+from nas.data.sources import IN_FOLDER, NAMED
+from nas.data.torchvision import plain
+from nas.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+DEFAULT_ROOT = Path("~/.cache/skipnas/data")
+HELD_OUT = 0.2
+"""Share of each split that is cut out of the training data."""
+
+MOST_VALIDATION = 2000
+"""Limit in images for a validation split beside the data's own test split."""
+
+JUDGED_IMAGES, MOST_DRAWS = 2000, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Images and labels in plain arrays, which Ray's object store shares without a copy.
+
+    Attributes:
+        images: (N, C, H, W), uint8 in 0..255 or float32 in [0, 1].
+        labels: (N,) int64 class indices; None without labels.
+    """
+
+    images: Images
+    labels: Labels | None
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A data source in three splits.
+
+    Attributes:
+        name: canonical source, as `parse_source` gives it.
+        classes: class names by index; empty without labels.
+        fingerprint: 16 hexadecimal digits of the SHA-256 over all images, labels and own splits of the
+            source, whatever the subset.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    classes: tuple[str, ...]
+    fingerprint: str
+
+
+def list_sources() -> tuple[str, ...]:
+    """The names that `load` knows, folders as ``KIND:DIR``."""
+    return (*NAMED, *(f"{kind}:DIR" for kind in IN_FOLDER))
+
+
+def parse_source(source: str) -> str:
+    """The canonical name of a source: ``FashionMNIST`` -> ``fashion-mnist``, folders as absolute paths.
+
+    Raises:
+        ConfigError: for an unknown name, or a folder that is not given. Nothing is read.
+    """
+    kind, colon, folder = source.strip().partition(":")
+    if colon and kind.lower() in IN_FOLDER:
+        if not folder:
+            raise ConfigError(f"data {source!r}: the folder is missing; give {kind.lower()}:DIR")
+        try:
+            return f"{kind.lower()}:{Path(folder).expanduser().resolve()}"
+        except (RuntimeError, ValueError) as error:  # an unknown ~user, a loop of links, a null character
+            raise ConfigError(f"data {source!r}: not a folder ({error}); give {kind.lower()}:DIR") from error
+    names = {plain(name): name for name in NAMED}
+    if plain(source) not in names or colon:
+        raise ConfigError(f"data {source!r}: unknown; give one of {', '.join(list_sources())}")
+    return names[plain(source)]
+
+
+def load(source: str, *, root: Path | None = None, subset: int | None = None) -> Dataset:
+    """Reads a data source and cuts the splits that it lacks.
+
+    Args:
+        source: a name of `list_sources`.
+        root: where torchvision's files are, or are downloaded to; by default ``~/.cache/skipnas/data``.
+        subset: number of training images kept, stratified; all by default.
+
+    Raises:
+        ConfigError: for an unknown source, or a subset outside [classes, training images].
+        DataError: for data that cannot be read, or has too little for three splits.
+    """
+    name = parse_source(source)
+    kind, _, folder = name.partition(":")
+    read = IN_FOLDER[kind] if folder else NAMED[kind]
+    pool = read(folder or kind, (root or DEFAULT_ROOT).expanduser())
+    fingerprint = _fingerprint(pool)
+    part = assign(pool, name, fingerprint)
+    rows = {code: np.flatnonzero(part == code) for code in (TRAIN, VALIDATION, TEST)}
+    if subset is not None:
+        rows[TRAIN] = _subset(rows[TRAIN], pool, subset, fingerprint)
+    splits = {
+        code: Split(pool.images[chosen], None if pool.labels is None else pool.labels[chosen])
+        for code, chosen in rows.items()
+    }
+    return Dataset(name, splits[TRAIN], splits[VALIDATION], splits[TEST], pool.classes, fingerprint)
+
+
+def photographs(source: str, part: str | None, *, seen: str | None) -> tuple[list[Path], str]:
+    """The photographs of ``images:DIR`` to judge a network on, whole, and the split they are of.
+
+    Args:
+        source: canonical, of the kind ``images``.
+        part: ``validation`` or ``test``; None for all, where the folder has no splits of its own and is not
+            what the network has seen, else for ``test``.
+        seen: fingerprint of the data that the network comes from; None when it is not known.
+
+    Returns:
+        Paths, and ``validation``, ``test`` or ``all``.
+
+    Raises:
+        DataError: the folder cannot be read, or has no such split.
+    """
+    folder = Path(source.partition(":")[2])
+    paths = [path for path, _ in list_photographs(folder)]
+    pool = cut_photographs(folder, tell=log.debug)
+    fingerprint = _fingerprint(pool)
+    if part is None and seen not in (None, fingerprint) and not has_splits(folder):
+        return paths, "all"
+    wanted = {"validation": VALIDATION, "test": TEST}[part or "test"]
+    split = _split_of_groups(pool, source, fingerprint)
+    return [path for path, code in zip(paths, split, strict=True) if code == wanted], part or "test"
+
+
+def split_photographs(
+    source: str, see: Callable[[Path, Image], object] = lambda path, image: None
+) -> tuple[list[Path], NDArray[np.int64], str]:
+    """The photographs of ``images:DIR``, the split of each (TRAIN, VALIDATION or TEST), and the fingerprint.
+
+    They are those of `load`, which cuts the photographs to patches: what a search has not seen no training of
+    whole photographs sees either.
+
+    Args:
+        source: canonical, of the kind ``images``.
+        see: given each photograph as it is decoded, which they are once.
+
+    Raises:
+        DataError: the folder cannot be read, or a split would be empty.
+    """
+    paths: list[Path] = []
+
+    def decoded(path: Path, image: Image) -> None:
+        paths.append(path)
+        see(path, image)
+
+    pool = cut_photographs(Path(source.partition(":")[2]), tell=log.debug, see=decoded)
+    fingerprint = _fingerprint(pool)
+    return paths, _split_of_groups(pool, source, fingerprint), fingerprint
+
+
+def _split_of_groups(pool: Pool, source: str, fingerprint: str) -> NDArray[np.int64]:
+    _, first = np.unique(pool.groups, return_index=True)
+    split: NDArray[np.int64] = assign(pool, source, fingerprint)[first]
+    return split
+
+
+def assign(pool: Pool, name: str, fingerprint: str) -> NDArray[np.int64]:
+    """(N,) the split of each image: TRAIN, VALIDATION or TEST, stratified by label, groups kept together.
+
+    Raises:
+        DataError: when a class, or data without classes, has too little for every split.
+    """
+    part = pool.part.copy()
+    lacking = [code for code in (TEST, VALIDATION) if code not in part]
+    _check_enough(pool, name, needed=1 + len(lacking))
+    groups, first = np.unique(pool.groups[part == TRAIN], return_index=True)
+    strata = _strata(pool)[part == TRAIN][first]
+    size = round(HELD_OUT * len(groups))
+    if lacking == [VALIDATION]:
+        size = min(size, MOST_VALIDATION)
+    free = np.ones(len(groups), bool)
+    for index, code in enumerate(lacking):
+        drawn = _draw(strata[free], size, fingerprint, reserve=len(lacking) - index)
+        chosen = np.flatnonzero(free)[drawn]
+        free[chosen] = False
+        part[np.isin(pool.groups, groups[chosen])] = code
+    return part
+
+
+def _check_enough(pool: Pool, name: str, needed: int) -> None:
+    """Every class must reach every split; groups (whole photographs, say) are not divided."""
+    what = "image" if len(np.unique(pool.groups)) == len(pool.groups) else "photograph"
+    strata = _strata(pool)
+    for code in np.unique(pool.part):
+        least = needed if code == TRAIN else 1
+        inside = pool.part == code
+        for index, label in enumerate(pool.classes or ("",)):
+            count = len(np.unique(pool.groups[inside & (strata == index)]))
+            if count < least:
+                where = f"class {label!r} has" if label else "there are"
+                raise DataError(
+                    f"{name}: {where} {count} {what}(s) for {PARTS[code]}, at least {least} needed so that every split "
+                    f"gets one; add images{' or remove the class' if label else ''}"
+                )
+
+
+def _subset(rows: NDArray[np.intp], pool: Pool, size: int, fingerprint: str) -> NDArray[np.intp]:
+    least = max(1, len(pool.classes))
+    if not least <= size <= len(rows):
+        raise ConfigError(
+            f"subset {size}: must be at least {least} (one image per class) and at most {len(rows)} (training images)"
+        )
+    return rows[_draw(_strata(pool)[rows], size, fingerprint)]
+
+
+def _strata(pool: Pool) -> Labels:
+    return np.zeros(len(pool.images), np.int64) if pool.labels is None else pool.labels
+
+
+def _draw(strata: Labels, size: int, fingerprint: str, *, reserve: int = 0) -> NDArray[np.intp]:
+    """Sorted indices of about `size` units, in proportion to the strata; `reserve` units of each remain."""
+    labels, counts = np.unique(strata, return_counts=True)
+    quotas = _quotas(counts, size, counts - reserve)
+    # The stream of a bit generator never changes between versions of NumPy; that of Generator's methods may.
+    order = np.argsort(np.random.PCG64(int(fingerprint, 16)).random_raw(len(strata)))
+    chosen = [order[strata[order] == label][:quota] for label, quota in zip(labels, quotas, strict=True)]
+    return np.sort(np.concatenate(chosen))
+
+
+def _quotas(counts: NDArray[np.intp], size: int, most: NDArray[np.intp]) -> NDArray[np.intp]:
+    """`size` divided in proportion to `counts` by largest remainder, at least 1 and at most `most` each."""
+    size = min(max(size, len(counts)), int(most.sum()))
+    exact = counts * (size / counts.sum())
+    quotas: NDArray[np.intp] = np.clip(np.floor(exact).astype(np.intp), 1, most)
+    while step := int(np.sign(size - quotas.sum())):
+        movable = quotas < most if step > 0 else quotas > 1
+        quotas[np.argmax(np.where(movable, (exact - quotas) * step, -np.inf))] += step
+    return quotas
+
+
+def _fingerprint(pool: Pool) -> str:
+    digest = hashlib.sha256()
+    for array in (pool.images, pool.part, *(() if pool.labels is None else (pool.labels,))):
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
+
+
+def noise_seed(fingerprint: str) -> int:
+    """The seed of whatever noise depends on the data alone."""
+    return int(fingerprint, 16) % 2**63
+
+
+def to_float(batch: Tensor) -> Tensor:
+    """Images as float32 in [0, 1], from uint8 in 0..255 or from floats in [0, 1]."""
+    return batch.float() if batch.is_floating_point() else batch.float() / 255
+
+
+def validation_draws(images: int) -> int:
+    """Fixed noise draws for a validation split: enough for about 2,000 judged images, at most 8."""
+    return min(MOST_DRAWS, math.ceil(JUDGED_IMAGES / images))
+
+
+def majority_accuracy(labels: Sequence[int] | Labels, classes: int) -> float:
+    """Accuracy in percent of always answering the largest class of `labels` (N,)."""
+    return 100 * float(np.bincount(labels, minlength=classes).max()) / len(labels)

@@ -1,0 +1,1 @@
+"""The engine: the only room with Ray. It runs searches and confirmations."""

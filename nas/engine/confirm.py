@@ -1,0 +1,225 @@
+"""The front again under several seeds: which members, which runs, and what the runs say together.
+
+A search judges each candidate by one run and keeps those that did well, so its figures are a little too
+good. Confirmation trains the chosen ones again, on the full budget and under seeds of its own, the same
+for all of them. They are ranked by their means on validation; the test split is judged and only reported.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from nas.data.splits import Dataset
+from nas.engine.search import Resources
+from nas.engine.stopping import stop_signals, until
+from nas.protocols import SearchSpace
+from nas.search.confirmation import ConfirmedRun, Member, confirmation_seed
+from nas.training.checkpoint import confirm_dir, drop_all, drop_checkpoint, traceback_path
+from nas.types import StudyConfig
+
+if TYPE_CHECKING:
+    from nas.engine.report import Report
+
+KEPT = ("complete", "diverged", "out_of_memory")
+"""Outcomes that say something of a candidate. After any other the same command trains the run again."""
+
+
+class ConfirmationLedger(Protocol):
+    """Where the runs of a confirmation are kept. Every method may raise StorageError."""
+
+    def confirmations(self) -> list[ConfirmedRun]:
+        """Every run that ended, in the order in which they did."""
+
+    def confirm(self, run: ConfirmedRun) -> None:
+        """Keeps a run. One of the same candidate and repeat that is there already stays."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ConfirmProgress:
+    """The state of a confirmation, for whoever shows it.
+
+    Attributes:
+        total: runs there should be; done: runs that are there; done_before: those there at the start.
+        running: job -> share of its epochs that is done.
+        messages: lines about runs that failed, oldest first.
+    """
+
+    total: int
+    done: int
+    done_before: int
+    running: dict[int, float] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    def seconds_left(self) -> float | None:
+        """Expected seconds to the end from the pace so far; None before there is one."""
+        done = self.done - self.done_before + sum(self.running.values())
+        left = self.total - self.done_before - done
+        return left * (time.monotonic() - self.started) / done if done >= 0.5 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmOutcome:
+    """How a confirmation ended.
+
+    Attributes:
+        reason: ``complete``, ``time_limit``, ``interrupted``, or ``failed`` when runs ended by an error.
+        total, done, new: runs there should be, runs there are, runs of this call.
+    """
+
+    reason: str
+    total: int
+    done: int
+    new: int
+    seconds: float = 0.0
+    messages: tuple[str, ...] = ()
+
+    def lines(self, study: str, again: str) -> list[str]:
+        """How it ended, for people, and what to type next."""
+        if self.reason == "complete" and not self.new:
+            return [f"study {study} is confirmed: all {self.total} runs are there; nothing to do"]
+        done = f"{self.new} runs in {self.seconds:.0f} s; the confirmation has {self.done} of {self.total}"
+        if self.reason == "complete":
+            return [done]
+        why = {
+            "time_limit": "stopped by the time limit; runs under way are kept",
+            "interrupted": "stopped by an interrupt; runs under way are kept",
+            "failed": "some runs failed",
+        }
+        return [done, f"{why[self.reason]}. Go on with: {again}"]
+
+
+def run_confirmation(
+    config: StudyConfig,
+    space: SearchSpace,
+    ledger: ConfirmationLedger,
+    data: Dataset,
+    files: Path,
+    members: Sequence[Member],
+    seeds: int,
+    resources: Resources,
+    observe: Callable[[ConfirmProgress], None] = lambda progress: None,
+) -> ConfirmOutcome:
+    """Trains each member under `seeds` seeds, those runs that the ledger does not hold yet.
+
+    Every seed is given to all members before the next, so that a confirmation that was stopped compares
+    like with like. Returns at once, without starting Ray, when nothing is left. A stop (time limit, SIGINT,
+    SIGTERM) leaves runs under way with a checkpoint, from which the next call goes on.
+
+    Args:
+        config: the study's.
+        ledger: where runs are kept.
+        data: of the study; its test split is judged, and takes part in nothing.
+        files: the study's folder; checkpoints lie in it while runs are under way.
+        members: distinct candidates.
+        resources: what the runs get, each as a trial of the search would.
+        observe: called with the progress at every change, in this thread.
+
+    Raises:
+        ConfigError: a run asks for more than there is. ClusterError: no cluster answers.
+    """
+    jobs = [(member, repeat) for repeat in range(seeds) for member in members]
+    have = {(run.digest, run.repeat) for run in ledger.confirmations()}
+    left = {i: job for i, job in enumerate(jobs) if (job[0].candidate.digest, job[1]) not in have}
+    before = len(jobs) - len(left)
+    progress = ConfirmProgress(total=len(jobs), done=before, done_before=before)
+    if not left:
+        return ConfirmOutcome(reason="complete", total=len(jobs), done=before, new=0)
+
+    # Ray is slow to import and not needed above.
+    from nas.engine.executor import Pool, ray_session, run_jobs, slots
+    from nas.engine.trainable import WorkerSettings
+
+    folder = confirm_dir(files).resolve()
+
+    def on_report(report: Report) -> None:
+        member, repeat = jobs[report.number]
+        progress.messages += [f"{member.label}, seed {repeat + 1}: {warning}" for warning in report.warnings]
+        if report.rows:
+            progress.running[report.number] = report.rows[-1].epoch / member.candidate.recipe.epochs
+        observe(progress)
+
+    def on_end(report: Report) -> None:
+        progress.running.pop(report.number, None)
+        member, repeat = jobs[report.number]
+        assert report.outcome is not None
+        if report.outcome in KEPT:
+            ledger.confirm(_run(member, repeat, config.seed, report))
+            progress.done += 1
+        if report.outcome != "complete":
+            last = report.detail.strip().splitlines()[-1:] or [""]
+            what = report.outcome.replace("_", " ") + (f", {last[0]}" if last[0] else "")
+            progress.messages.append(f"{member.label}, seed {repeat + 1}: {what}")
+        drop_checkpoint(folder, report.number)
+        if report.outcome not in KEPT and report.detail:
+            text = traceback_path(folder, report.number)
+            folder.mkdir(parents=True, exist_ok=True)
+            text.write_text(report.detail, "utf-8")
+            progress.messages[-1] += f"; the whole traceback is in {text}"
+        observe(progress)
+
+    with stop_signals() as stop, ray_session(resources.address):
+        concurrency = slots(resources.cpus_per_trial, resources.gpus_per_trial, resources.concurrency)
+        observe(progress)
+        stopping = until(stop, resources.time_limit)
+        pool = Pool(
+            space=space,
+            data=data,
+            settings=WorkerSettings.of(config, folder, trial_timeout=resources.trial_timeout, confirming=True),
+            cpus=resources.cpus_per_trial,
+            gpus=resources.gpus_per_trial,
+            size=min(concurrency, len(left)),
+            stopping=stopping,
+        )
+        todo = [_config(number, *job, config.seed) for number, job in left.items()]
+        run_jobs(todo, pool, on_end=on_end, on_report=on_report)
+        stopped, interrupted = stopping(), stop.is_set()
+    if progress.done == len(jobs):
+        reason = "complete"
+        drop_all(folder)
+    elif stopped:
+        reason = "interrupted" if interrupted else "time_limit"
+    else:
+        reason = "failed"
+    return ConfirmOutcome(
+        reason=reason,
+        total=len(jobs),
+        done=progress.done,
+        new=progress.done - before,
+        seconds=time.monotonic() - progress.started,
+        messages=tuple(progress.messages),
+    )
+
+
+def _config(number: int, member: Member, repeat: int, study_seed: int) -> dict[str, Any]:
+    """What `nas.engine.trainable.CandidateTrainable` is given; `number` names the run's checkpoint."""
+    candidate = member.candidate
+    return {
+        "number": number,
+        "digest": candidate.digest,
+        "spec": candidate.spec.to_dict(),
+        "recipe": candidate.recipe.to_dict(),
+        "seed": confirmation_seed(study_seed, repeat),
+    }
+
+
+def _run(member: Member, repeat: int, study_seed: int, report: Report) -> ConfirmedRun:
+    measured = report.measurement
+    return ConfirmedRun(
+        digest=member.candidate.digest,
+        repeat=repeat,
+        seed=confirmation_seed(study_seed, repeat),
+        number=member.number,
+        reference=member.reference,
+        spec=member.candidate.spec.to_dict(),
+        recipe=member.candidate.recipe.to_dict(),
+        reason=str(report.outcome),
+        detail=report.detail,
+        values={} if measured is None else dict(measured.values),
+        gates=() if measured is None else measured.gates,
+        seconds=0.0 if measured is None else measured.seconds,
+    )

@@ -1,0 +1,282 @@
+"""Ray: started quietly, asked for resources, and handed the trials. The only place that configures it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import socket
+import tempfile
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+
+from nas.data.splits import Dataset
+from nas.engine.report import RETRIES, LivesInDriver, Report
+from nas.engine.scheduler import RungScheduler
+from nas.engine.searcher import Recorder, StudySearcher
+from nas.engine.trainable import CandidateTrainable, WorkerSettings
+from nas.errors import ClusterError, ConfigError
+from nas.protocols import SearchSpace
+
+# Read by Ray when it is imported: no usage report, no log files of its own, no second progress display,
+# no snapshots of a state that the study keeps better, and signals left to `nas.engine.search`.
+os.environ.update(
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_AIR_NEW_OUTPUT="0",
+    TUNE_PRINT_ALL_TRIAL_ERRORS="0",  # each loss of a worker; the search says how a trial ended
+    RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+    TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+    TUNE_DISABLE_SIGINT_HANDLER="1",
+    TUNE_GLOBAL_CHECKPOINT_S="86400",
+    TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
+)
+
+
+# Tune copies its state when a run ends, whether it has written it or not, and logs the stack trace when that fails.
+for _name in ("ray.tune.execution.experiment_state", "ray.train._internal.syncer"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+
+TRIALS_OF_A_TUNER, AND_OF_A_WORKER = 500, 20
+"""Tune remembers every trial of a Tuner, so a long search has several, one after the other, each of so many trials at
+least. Between two of them workers wait for the last trial of the first, and are started anew."""
+
+
+@contextlib.contextmanager
+def ray_session(address: str | None, *, cpus: int | None = None) -> Iterator[None]:
+    """A running Ray: the one this process is already connected to, a cluster at `address`, or a new local one.
+
+    A local one and its files are gone afterwards; only what this function started is stopped.
+
+    Raises:
+        ClusterError: nobody answers at `address`.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address is not None:
+        _connect(address, quiet)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    with scratch() as folder:  # Ray never cleans its session folders
+        try:
+            ray.init("local", include_dashboard=False, num_cpus=cpus, _temp_dir=str(folder), **quiet)
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def scratch(place: Path = Path("/tmp")) -> Iterator[Path]:
+    """A folder for as long as this process needs it; those of processes that were killed are deleted first.
+
+    Its path is short, because Ray puts Unix sockets there. Whose process lives holds a lock on a file in it.
+    """
+    for lock in place.glob("skipnas-*/lock"):
+        with contextlib.suppress(OSError), lock.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix="skipnas-", dir=place))
+    try:
+        with (folder / "lock.new").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            (folder / "lock.new").rename(folder / "lock")  # it is never seen unlocked
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _connect(address: str, quiet: dict[str, Any]) -> None:
+    rule = "give host:port of a Ray head, ray://host:port of its client server, or auto"
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address != "auto":
+        if not host or not port.isdigit():
+            raise ClusterError(f"cluster address {address!r} is not one; {rule}")
+        try:
+            # Ray itself keeps trying for half a minute and then prints pages.
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except (OSError, OverflowError) as error:
+            raise ClusterError(f"no Ray cluster answers at {address!r} ({error}); {rule}") from None
+    try:
+        ray.init(address=address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ClusterError(f"cannot join the Ray cluster at {address!r} ({first}); {rule}") from None
+
+
+def slots(cpus_per_trial: float, gpus_per_trial: float, concurrency: int | None) -> int:
+    """How many trials run at a time: what the connected Ray holds, or fewer when `concurrency` says so.
+
+    Raises:
+        ConfigError: not even one trial fits.
+    """
+    have = ray.cluster_resources()
+    fits = []
+    for name, wanted in (("CPU", cpus_per_trial), ("GPU", gpus_per_trial)):
+        if wanted > 0:
+            # Trials do not span devices: 0.4 of a GPU fits twice on each, not five times on two.
+            total = have.get(name, 0.0)
+            each = int(1 / wanted + 1e-9) if wanted < 1 else 1 / wanted
+            fits.append(int(total * each + 1e-9))
+            if fits[-1] < 1:
+                raise ConfigError(
+                    f"a trial asks for {wanted:g} {name}, Ray has {total:g}; lower --{name.lower()}s-per-trial"
+                )
+    return min([*fits, concurrency or fits[0]])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """The workers of a run.
+
+    Attributes:
+        space, data, settings: what each of them has. The data set goes into Ray's object store once and is read
+            from there by every worker of a machine.
+        cpus, gpus: of each, fractions too.
+        size: how many there are.
+        stopping: when it answers True what runs is cut off, and nothing more is begun.
+    """
+
+    space: SearchSpace
+    data: Dataset
+    settings: WorkerSettings
+    cpus: float
+    gpus: float
+    size: int
+    stopping: Callable[[], bool]
+
+
+def run_trials(searcher: StudySearcher, recorder: Recorder, pool: Pool, *, early_stopping: bool) -> None:
+    """Runs what `searcher` proposes until it has finished or the pool is stopping."""
+    most = max(TRIALS_OF_A_TUNER, AND_OF_A_WORKER * pool.size)
+    searcher.left = 0
+    try:
+        while not searcher.left:  # it has handed out all that it might, and there may be more
+            searcher.left = most
+            _fit(searcher, recorder, pool, RungScheduler(searcher) if early_stopping else None)
+    except tune.TuneError:  # it has the error as a text
+        if searcher.error is not None:
+            raise searcher.error from None
+        raise
+
+
+def run_jobs(
+    jobs: Sequence[Mapping[str, Any]],
+    pool: Pool,
+    *,
+    on_end: Callable[[Report], None],
+    on_report: Callable[[Report], None],
+) -> None:
+    """Runs a list of configurations of `CandidateTrainable`, in its order, until it is done or the pool is stopping.
+
+    Args:
+        on_end: called with the last report of each that came to an end, here in the driver; the outcome
+            of one whose worker was lost for good is ``worker_lost``.
+        on_report: called with every report.
+    """
+    _fit(_JobSearcher(jobs, pool.stopping, on_end), _Reports(on_report), pool)
+
+
+def _fit(searcher: Searcher, callback: tune.Callback, pool: Pool, scheduler: RungScheduler | None = None) -> None:
+    trainable = tune.with_resources(
+        tune.with_parameters(CandidateTrainable, data=pool.data, space=pool.space, settings=pool.settings),
+        {"cpu": pool.cpus, "gpu": pool.gpus},
+    )
+    with scratch() as folder:
+        tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=scheduler,
+                num_samples=-1,
+                max_concurrent_trials=pool.size,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="search",
+                storage_path=str(folder),
+                verbose=0,
+                callbacks=[callback],
+                stop=_StopWhen(pool.stopping),
+            ),
+        ).fit()
+
+
+class _JobSearcher(LivesInDriver, Searcher):
+    """Hands out a fixed list of configurations, each once."""
+
+    def __init__(
+        self, jobs: Sequence[Mapping[str, Any]], stopping: Callable[[], bool], on_end: Callable[[Report], None]
+    ) -> None:
+        super().__init__(metric=None, mode=None)
+        self._waiting, self._stopping, self._on_end = deque(jobs), stopping, on_end
+        self._live: dict[str, dict[str, Any]] = {}
+        self._losses: Counter[int] = Counter()
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next configuration, None to wait, or FINISHED. Called by Tune."""
+        if self._stopping() or not self._waiting:
+            return None if self._live else Searcher.FINISHED
+        job = dict(self._waiting.popleft())
+        self._live[trial_id] = job
+        return job
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """Passes on how a job ended; one that was cut off has not. Called by Tune."""
+        job = self._live.pop(trial_id, None)
+        if job is None:
+            return
+        number = job["number"]
+        report: Report | None = (result or {}).get("report")
+        if error:
+            self._losses[number] += 1
+            if self._losses[number] <= RETRIES:
+                self._waiting.appendleft(job)
+                return
+            report = Report(number=number, outcome="worker_lost", detail="its worker or node was lost, repeatedly")
+        if report is not None and report.outcome is not None:
+            self._on_end(report)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: what has ended is in the records."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the next run begins with what is left."""
+
+
+class _Reports(LivesInDriver, tune.Callback):
+    """Passes every report on."""
+
+    def __init__(self, observe: Callable[[Report], None]) -> None:
+        self._observe = observe
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        self._observe(result["report"])
+
+
+class _StopWhen(LivesInDriver, tune.Stopper):
+    """Stops the whole run, not single trials."""
+
+    def __init__(self, stopping: Callable[[], bool]) -> None:
+        self._stopping = stopping
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._stopping()

@@ -1,0 +1,42 @@
+"""What a worker reports to the driver, epoch by epoch and at its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nas.types import EpochRow, Measurement, ProbeCurve
+
+RETRIES = 4
+"""Times a trial goes on after its worker or node was lost.
+
+Tune's own retries do not count: it gives up at once on a trial that it hands to a worker which died between two
+trials. And a lost node may cost two, because until its death is noticed a trial may be started there once more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a worker says after some epochs; `outcome` is None while the trial goes on.
+
+    Outcomes: ``complete`` (with `measurement`), ``diverged``, ``out_of_memory``, ``exception``, ``timeout``,
+    and ``disk_full``, which ends the search and leaves the trial to be continued.
+    `strip` says whether a complete trial left its picture. `warnings` are what the worker warned of since its last
+    report, for a person: Ray shows nothing of what workers log.
+    """
+
+    number: int
+    rows: tuple[EpochRow, ...] = ()
+    outcome: str | None = None
+    measurement: Measurement | None = None
+    probe: ProbeCurve | None = None
+    detail: str = ""
+    strip: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+class LivesInDriver:
+    """Pickled as None. Tune writes its whole configuration to disk for `Tuner.restore`, which is never
+    used here; connections cannot be pickled, and their passwords must not be."""
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        return type(None), ()

@@ -1,0 +1,258 @@
+"""`run_search`: a study is brought to the size it should have, on the resources that there are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from nas.data.splits import Dataset
+from nas.engine.stopping import stop_signals, until
+from nas.errors import StorageError
+from nas.protocols import Ledger, SearchSpace
+from nas.search.pareto import hypervolume
+from nas.training.checkpoint import drop_checkpoint, drop_weights, tidy
+from nas.types import Counts, EpochRow, Measurement, StudyConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What trials run on this time; nothing here changes what they find.
+
+    Attributes:
+        cpus_per_trial: CPU cores of a trial; gpus_per_trial: GPUs, fractions too.
+        concurrency: trials at a time; None for what the machine or cluster holds.
+        address: a Ray cluster to join; None starts a local Ray.
+        time_limit: seconds after which the search stops; None for no limit.
+        trial_timeout: seconds after which a trial counts as hanging and fails; None for no limit.
+    """
+
+    cpus_per_trial: float = 1.0
+    gpus_per_trial: float = 0.0
+    concurrency: int | None = None
+    address: str | None = None
+    time_limit: float | None = None
+    trial_timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions(Resources):
+    """How a study is run this time.
+
+    Attributes:
+        trials: the size the study should have.
+    """
+
+    trials: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """The state of a search, for whoever shows it. The same object is handed over at every change.
+
+    Attributes:
+        trials: the size the study should have; counts: what it has.
+        running: trial number -> (epochs done, epochs in all).
+        best: objective -> best value of a complete trial so far.
+        hypervolume: of the front, from the study's fixed reference.
+        messages: lines about trials that failed, oldest first.
+        started: `time.monotonic` at the start; done_before: trials that were there already.
+    """
+
+    trials: int
+    counts: Counts
+    done_before: int
+    concurrency: int = 0
+    running: dict[int, tuple[int, int]] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+    hypervolume: float = 0.0
+    messages: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    def seconds_left(self) -> float | None:
+        """Expected seconds to the end from the pace so far; None before the first trial has ended."""
+        done = self.counts.trained - self.done_before
+        if done < 1:
+            return None
+        # A trial under way counts for its share of epochs.
+        done_now = done + sum(epoch / epochs for epoch, epochs in self.running.values())
+        left = self.trials - self.counts.trained - (done_now - done)
+        return max(0.0, left) * (time.monotonic() - self.started) / done_now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a search ended.
+
+    Attributes:
+        reason: ``complete``, ``time_limit``, ``interrupted`` or ``exhausted`` (of proposals).
+        counts: what the study holds now; new: trials trained by this run.
+        seconds: wall time.
+        workers: trials at a time; busy: share of the workers' time, between the first and the last
+            trial of this run, in which they trained or judged; None when none was trained.
+    """
+
+    reason: str
+    counts: Counts
+    new: int
+    seconds: float = 0.0
+    workers: int = 0
+    busy: float | None = None
+
+
+def run_search(
+    config: StudyConfig,
+    space: SearchSpace,
+    ledger: Ledger,
+    data: Dataset,
+    files: Path,
+    options: RunOptions,
+    observe: Callable[[Progress], None] = lambda progress: None,
+    known: Mapping[str, Measurement] | None = None,
+) -> Outcome:
+    """Trains candidates until the study holds `options.trials` of them, or the search is stopped.
+
+    Returns at once, without starting Ray, when the study is that large already. A stop (time limit,
+    SIGINT, SIGTERM) leaves the trials under way RUNNING in the study; the next call continues them.
+
+    Args:
+        config: the study's, as stored in the ledger.
+        space: of the study.
+        ledger: where everything is kept.
+        data: the data set that `config` names; its test split is not looked at.
+        files: folder for weights; it holds those of the trials on the front.
+        options: resources and limits of this run.
+        observe: called with the progress at every change, in this thread.
+        known: measurements by digest from elsewhere; these candidates are not trained again.
+
+    Raises:
+        ConfigError: a trial asks for more than there is. ClusterError: no cluster answers.
+        StorageError: the database is gone for good, or the disk of `files` is full.
+    """
+    _tidy(files, ledger)
+    counts = ledger.counts()
+    progress = Progress(trials=options.trials, counts=counts, done_before=counts.trained)
+    if counts.trained >= options.trials:
+        return Outcome(reason="complete", counts=counts, new=0)
+
+    # Ray is slow to import and not needed above.
+    from nas.engine.executor import Pool, ray_session, run_trials, slots
+    from nas.engine.report import Report
+    from nas.engine.searcher import Recorder, StudySearcher
+    from nas.engine.trainable import WorkerSettings
+
+    # A trial that goes on tells its epochs of earlier searches again.
+    busy = _Busy((number, row) for number in ledger.under_way() for row in ledger.epochs_table(number))
+    front = set(ledger.front())
+
+    def on_report(report: Report) -> None:
+        epoch = progress.running.get(report.number, (0, 0))[0]
+        progress.running[report.number] = (report.rows[-1].epoch if report.rows else epoch, config.epochs)
+        busy.add(report.number, report.rows)
+        progress.messages += [f"trial {report.number}: {warning}" for warning in report.warnings]
+        observe(progress)
+
+    def on_end(number: int, outcome: str) -> None:
+        progress.running.pop(number, None)
+        drop_checkpoint(files, number)
+        progress.counts = ledger.counts()
+        if outcome == "complete":
+            nonlocal front
+            before, front = front, set(ledger.front())
+            drop_weights(files, {*before, number} - front)
+            if front != before:
+                _update_quality(progress, ledger, front)
+        elif outcome != "stopped":  # which is nothing to look into
+            where = f"skipnas studies show {config.study} --trial {number}"
+            progress.messages.append(f"trial {number} ended: {outcome.replace('_', ' ')}; why: {where}")
+        observe(progress)
+
+    _update_quality(progress, ledger, front)
+    with stop_signals() as stop, ray_session(options.address), ledger.drive():
+        concurrency = slots(options.cpus_per_trial, options.gpus_per_trial, options.concurrency)
+        progress.concurrency = concurrency
+        observe(progress)
+        stopping = until(stop, options.time_limit)
+        searcher = StudySearcher(ledger, space, trials=options.trials, stopping=stopping, on_end=on_end, known=known)
+        pool = Pool(
+            space=space,
+            data=data,
+            settings=WorkerSettings.of(config, files, trial_timeout=options.trial_timeout),
+            cpus=options.cpus_per_trial,
+            gpus=options.gpus_per_trial,
+            size=concurrency,
+            stopping=stopping,
+        )
+        run_trials(searcher, Recorder(searcher, on_report), pool, early_stopping=config.early_stopping)
+    _tidy(files, ledger)
+    if searcher.disk_full:
+        raise StorageError(
+            f"no room for weights in {files} ({searcher.disk_full}); free some and give the same command again: "
+            "the trials under way go on"
+        )
+    counts = ledger.counts()
+    if counts.trained >= options.trials:
+        reason = "complete"
+    elif searcher.exhausted:
+        reason = "exhausted"
+    else:
+        reason = "interrupted" if stop.is_set() else "time_limit"
+    return Outcome(
+        reason=reason,
+        counts=counts,
+        new=counts.trained - progress.done_before,
+        seconds=time.monotonic() - progress.started,
+        workers=concurrency,
+        busy=busy.share(concurrency),
+    )
+
+
+def _tidy(files: Path, ledger: Ledger) -> None:
+    tidy(files, ledger.ended(), ledger.front())
+
+
+def _update_quality(progress: Progress, ledger: Ledger, front: Collection[int]) -> None:
+    """What the front says of all: it holds the best value of each objective, and has the hypervolume."""
+    if not front:
+        return
+    found = ledger.objective_values()
+    results = [found[number] for number in sorted(front)]
+    objectives = ledger.config.objectives
+    values = np.array(results)
+    maximize = [o.direction == "maximize" for o in objectives]
+    for column, (objective, up) in enumerate(zip(objectives, maximize, strict=True)):
+        progress.best[objective.name] = float((max if up else min)(values[:, column]))
+    progress.hypervolume = hypervolume(values, [o.reference for o in objectives], maximize)
+
+
+class _Busy:
+    """Share of worker time spent on trials, between the first report's start and the last report.
+
+    Args:
+        known: trials' numbers with epochs that count for nothing; what is added once does not count again.
+    """
+
+    def __init__(self, known: Iterable[tuple[int, EpochRow]] = ()) -> None:
+        self._known = {(number, row.epoch, row.seconds) for number, row in known}
+        self._seconds = 0.0
+        self._first: float | None = None
+        self._last = 0.0
+
+    def add(self, number: int, rows: Iterable[EpochRow]) -> None:
+        """Epochs that a trial reports now; one that was trained again, after a loss, took other seconds."""
+        new = {(number, row.epoch, row.seconds) for row in rows} - self._known
+        self._known |= new
+        seconds = sum(took for _, _, took in new)
+        now = time.monotonic()
+        self._first = now - seconds if self._first is None else min(self._first, now - seconds)
+        self._last = now
+        self._seconds += seconds
+
+    def share(self, workers: int) -> float | None:
+        """In [0, 1]; None when nothing was trained."""
+        if self._first is None or not self._seconds:
+            return None
+        return min(1.0, self._seconds / (workers * (self._last - self._first)))

@@ -1,0 +1,242 @@
+"""Optuna's ask and tell behind Ray Tune's `Searcher`; Tune's callbacks carry curves into the records.
+
+Ray's own OptunaSearch tells a stopped trial COMPLETE with partial values and leaves others RUNNING for
+ever. Here every trial ends as its worker says, and one that was cut off stays RUNNING to be continued.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.search import Searcher
+
+from nas.engine.report import RETRIES, LivesInDriver, Report
+from nas.errors import LeaseLostError, SkipnasError
+from nas.protocols import Ledger, SearchSpace
+from nas.search.sampler import NovelSampler
+from nas.types import Candidate, Cost, Measurement, candidate_seed
+
+WAIT_SECONDS = 0.2
+"""Pause between looks at a study whose remaining trials are under way at other drivers."""
+
+PROPOSALS_PER_TRIAL = 20
+"""At most this many proposals are drawn for each trial that a search should have."""
+
+RESERVED_AHEAD = 8
+"""At most this many places in the budget are held for proposals to come."""
+
+
+class StudySearcher(LivesInDriver, Searcher):
+    """Proposes candidates from the study until it holds `trials` trained ones.
+
+    Trials whose driver is gone are taken over first, under their own number. Duplicates and candidates
+    over a limit are told so and asked again; they never reach a worker. Several drivers may work on one
+    study: each holds a reservation for what it proposes, so that together they reach `trials` exactly.
+
+    Args:
+        ledger: the study; only this object and the scheduler write to it while the search runs.
+        space: decodes hyperparameters; judges cost.
+        trials: the size the study should have.
+        stopping: when it answers True no new trial is proposed.
+        on_end: called with a trial's number and outcome after it was told.
+        known: measurements by digest, of candidates that need not be trained: they are complete at once.
+
+    Attributes:
+        left: trials that it may still hand out before it says that it has finished; its owner may raise it again.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        space: SearchSpace,
+        *,
+        trials: int,
+        stopping: Callable[[], bool],
+        on_end: Callable[[int, str], None],
+        known: Mapping[str, Measurement] | None = None,
+    ) -> None:
+        super().__init__(metric=None, mode=None)
+        self.ledger, self.space, self.trials = ledger, space, trials
+        self.stopping, self.on_end, self.known = stopping, on_end, known or {}
+        self.live: dict[str, int] = {}
+        self.left: float = math.inf
+        self.exhausted = False
+        self.disk_full = ""
+        self.error: SkipnasError | None = None
+        self._stopped: dict[str, int] = {}
+        self._losses: Counter[int] = Counter()
+        self._lost: set[str] = set()
+        self._started = ledger.started_digests()  # it grows as the ledger reads
+        config = ledger.config
+        ledger.study.sampler = NovelSampler(
+            config.sampler, config.seed, ledger.distributions, ledger, config.objectives, self._acceptable
+        )
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial as Tune's config, None to wait, or FINISHED. Called by Tune."""
+        if self.stopping() or self.disk_full or not self.left:
+            return self._nothing_more()
+        claimed = self.ledger.claim()
+        if claimed is not None:
+            return self._begin(trial_id, *claimed)
+        while True:
+            counts = self.ledger.counts()
+            if counts.trained >= self.trials:
+                return self._nothing_more()
+            if counts.proposals >= PROPOSALS_PER_TRIAL * self.trials:
+                self.exhausted = True
+                return self._nothing_more()
+            if not self.ledger.reserved and not self.ledger.reserve(self.trials, RESERVED_AHEAD):
+                # The rest is under way: here, or at another driver, whose trials are taken over if it dies.
+                if not self.live:
+                    time.sleep(WAIT_SECONDS)
+                return None
+            try:
+                trial = self.ledger.study.ask(self.ledger.distributions)
+            except LeaseLostError:  # the lease ran out, and others filled the budget meanwhile
+                return None
+            config = self._begin(trial_id, trial.number, trial.params)
+            if config is not None:
+                return config
+
+    @contextmanager
+    def noting_errors(self) -> Iterator[None]:
+        """Keeps a user's error for the driver: Tune makes text of what is raised while it handles a result."""
+        try:
+            yield
+        except SkipnasError as error:
+            self.error = error
+            raise
+
+    def stop(self, trial_id: str, epoch: int) -> None:
+        """Notes that a trial did not pass its rung at `epoch`; Tune will call `on_trial_complete`."""
+        self._stopped[trial_id] = epoch
+
+    def record(self, trial_id: str, report: Report) -> bool:
+        """Writes the epochs of a report. False when another driver has taken the trial over."""
+        try:
+            self.ledger.epochs(report.number, report.rows)
+        except LeaseLostError:
+            self._lost.add(trial_id)
+        return trial_id not in self._lost
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """Tells the study how a trial ended. Called by Tune, once a trial, also when the search is stopped."""
+        number = self.live.pop(trial_id, None)
+        if number is None or trial_id in self._lost:
+            return
+        report: Report | None = (result or {}).get("report")
+        with self.noting_errors():
+            try:
+                outcome = self._tell(trial_id, number, report, error)
+            except LeaseLostError:
+                return
+            if outcome is not None:
+                self.on_end(number, outcome)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study is the state (and Tune's file would hold the database's password)."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: a search continues from its study."""
+
+    def _tell(self, trial_id: str, number: int, report: Report | None, error: bool) -> str | None:
+        """How a trial ended; None when it was cut off and is continued when the study is opened again."""
+        ledger = self.ledger
+        if error:
+            self._losses[number] += 1
+            if self._losses[number] <= RETRIES:
+                ledger.interrupt(number)
+                return None
+            detail = "its worker or node was lost, and so were those that retried it"
+            ledger.fail(number, "worker_lost", detail=detail)
+            return "worker_lost"
+        if trial_id in self._stopped:
+            ledger.prune(number, "stopped", detail=f"not among the best at epoch {self._stopped[trial_id]}")
+            return "stopped"
+        if report is None or report.outcome is None:
+            return None
+        if report.outcome == "disk_full":
+            self.disk_full = report.detail
+            return None
+        if report.measurement is not None:
+            ledger.complete(number, report.measurement, strip=report.strip)
+        elif report.outcome in ("exception", "timeout", "worker_lost"):
+            ledger.fail(number, report.outcome, detail=report.detail)
+        else:
+            ledger.prune(number, report.outcome, detail=report.detail, probe=report.probe)
+        return report.outcome
+
+    def _begin(self, trial_id: str, number: int, params: Mapping[str, Any]) -> dict[str, Any] | None:
+        candidate = self._candidate(params)
+        cost = self._cost(candidate)
+        reason = self._over_limit(cost)
+        try:
+            if reason is None and not self.ledger.start(number, candidate, cost, worker=trial_id):
+                reason = "duplicate"
+            if reason is not None:
+                self.ledger.reject(number, candidate, cost, reason)
+                return None
+        except LeaseLostError:  # another driver has taken the trial over
+            return None
+        if candidate.digest in self.known:
+            self.ledger.complete(number, self.known[candidate.digest])
+            self.on_end(number, "complete")
+            return None
+        self.live[trial_id] = number
+        self.left -= 1
+        return {
+            "number": number,
+            "digest": candidate.digest,
+            "spec": candidate.spec.to_dict(),
+            "recipe": candidate.recipe.to_dict(),
+            "seed": candidate_seed(self.ledger.config.seed, candidate.digest),
+        }
+
+    def _nothing_more(self) -> str | None:
+        finished: str = Searcher.FINISHED
+        return None if self.live else finished
+
+    def _candidate(self, params: Mapping[str, Any]) -> Candidate:
+        return self.space.decode(params, self.ledger.config.task, self.ledger.config.epochs)
+
+    def _cost(self, candidate: Candidate) -> Cost:
+        return self.space.cost(candidate.spec, self.ledger.config.task)
+
+    def _over_limit(self, cost: Cost) -> str | None:
+        return "over_limit" if any(c.violation(cost) > 0 for c in self.ledger.config.constraints) else None
+
+    def _acceptable(self, params: Mapping[str, Any]) -> bool:
+        candidate = self._candidate(params)
+        return candidate.digest not in self._started and self._over_limit(self._cost(candidate)) is None
+
+
+class Recorder(LivesInDriver, Callback):
+    """Writes the epochs that workers report, and tells an observer of them.
+
+    Tune does not pass the result at which it stops a trial to `Searcher.on_trial_result`; a callback
+    sees them all.
+    """
+
+    def __init__(self, searcher: StudySearcher, observe: Callable[[Report], None]) -> None:
+        self._searcher, self._observe = searcher, observe
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        report: Report = result["report"]
+        with self._searcher.noting_errors():
+            self._searcher.record(trial.trial_id, report)
+            self._observe(report)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Lets go of what Tune keeps of an ended trial until the run is over: its last report, and statistics of it."""
+        kept = trial.run_metadata
+        kept.last_result, kept.metric_analysis, kept.metric_n_steps = {}, {}, {}
+        kept.checkpoint_manager = type(kept.checkpoint_manager)(None)

@@ -1,0 +1,252 @@
+"""One candidate inside a Ray worker. Exceptions are reported, never raised: Ray would retry a bug."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import faulthandler
+import logging
+import math
+import time
+import traceback
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from ray import tune
+from torch import nn
+
+from nas.data.splits import Dataset
+from nas.engine.report import Report
+from nas.errors import is_out_of_memory
+from nas.protocols import SearchSpace
+from nas.training.batches import DeviceData, judged_batches
+from nas.training.checkpoint import load_checkpoint, open_hang, read_hang, save_checkpoint, save_strip, save_weights
+from nas.training.evaluation import Evaluation, judge
+from nas.training.loop import Diverged
+from nas.training.strips import strip
+from nas.types import Measurement, Recipe, StudyConfig, Task
+
+log = logging.getLogger(__name__)
+CHECKPOINT_SECONDS = 30.0
+"""A trial's state is written at every validation, and when this long has passed since the last."""
+
+REPORT_SECONDS = 1.0
+"""A worker reports at validations, at the end, and otherwise about this often."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """What is the same for every trial of a search.
+
+    Attributes:
+        device: ``cpu`` or ``cuda``; a worker that sees no CUDA device trains on the CPU.
+        precision: ``fp32`` or ``bf16``.
+        threads: torch threads of a worker.
+        files: folder for weights and checkpoints, on a disk that driver and workers share.
+        trial_timeout: seconds after which a trial counts as hanging; None for never.
+        confirming: whether a trained candidate is judged on the test split too (values ``test_psnr`` and
+            ``test_accuracy``), and its weights are not kept.
+    """
+
+    task: Task
+    device: str
+    precision: str
+    threads: int
+    files: Path
+    trial_timeout: float | None
+    confirming: bool = False
+
+    @classmethod
+    def of(
+        cls, config: StudyConfig, files: Path, *, trial_timeout: float | None, confirming: bool = False
+    ) -> WorkerSettings:
+        """As a study fixes them."""
+        return cls(
+            task=config.task,
+            device=config.device,
+            precision=config.precision,
+            threads=config.threads,
+            files=files.resolve(),
+            trial_timeout=trial_timeout,
+            confirming=confirming,
+        )
+
+
+class _Warnings(logging.Handler):
+    """Keeps what this project's code warns of in a worker, each warning of a trial once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._new: list[str] = []
+        self._told: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text not in self._told:
+            self._told.add(text)
+            self._new.append(text)
+
+    def take(self) -> tuple[str, ...]:
+        """Those since the last call."""
+        taken, self._new = tuple(self._new), []
+        return taken
+
+    def forget(self) -> None:
+        """A new trial begins."""
+        self._told.clear()
+
+
+class CandidateTrainable(tune.Trainable):
+    """Trains one candidate, reporting a `Report`. The process and the data on its device are reused."""
+
+    def setup(  # type: ignore[override]  # tune.with_parameters supplies the rest
+        self, config: dict[str, Any], *, data: Dataset, space: SearchSpace, settings: WorkerSettings
+    ) -> None:
+        torch.set_num_threads(settings.threads)
+        self._space, self._settings, self._source = space, settings, data
+        self._device = torch.device("cuda" if settings.device == "cuda" and torch.cuda.is_available() else "cpu")
+        self._evaluation: Evaluation | None = None
+        self._hang: TextIO | None = None
+        self._warnings = _Warnings()
+        logging.getLogger("nas").addHandler(self._warnings)
+
+    @cached_property
+    def _data(self) -> DeviceData:
+        """Made on first use, within `step`, where too little memory is a trial's outcome with its reason."""
+        return DeviceData.of(self._source, self._settings.task, self._device)
+
+    def cleanup(self) -> None:
+        logging.getLogger("nas").removeHandler(self._warnings)
+        self._end()
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._end()
+        self._warnings.forget()
+        return True
+
+    def step(self) -> dict[str, Any]:
+        number = self.config["number"]
+        try:
+            # A trial that hung has had its process ended, and Ray has started it again in this one.
+            hung = "" if self._evaluation is not None else read_hang(self._settings.files, number)
+            report = Report(number=number, outcome="timeout", detail=hung) if hung else self._advance(number)
+        except Diverged as error:
+            probe = self._evaluation.training.probe_curve() if self._evaluation else None
+            report = Report(number=number, outcome="diverged", detail=str(error), probe=probe)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            detail = str(error) if full else traceback.format_exc()
+            report = Report(number=number, outcome="disk_full" if full else "exception", detail=detail)
+        except torch.AcceleratorError:
+            raise  # a device that failed fails for good in this process; Tune goes on in another, `RETRIES` times
+        except Exception as error:
+            outcome = "out_of_memory" if is_out_of_memory(error) else "exception"
+            report = Report(number=number, outcome=outcome, detail=traceback.format_exc())
+        if report.outcome is not None:
+            self._end()
+        report = dataclasses.replace(report, warnings=self._warnings.take())
+        return {"report": report, "done": report.outcome is not None}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: a trial's state is its own (see `nas.training.checkpoint`), not Tune's."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing: see `save_checkpoint`."""
+
+    def _end(self) -> None:
+        """Frees a trial's memory, for the next one and for other workers of the device, and watches it no longer."""
+        self._evaluation = None
+        self._watch(None)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _advance(self, number: int) -> Report:
+        started = time.perf_counter()
+        if self._evaluation is None:
+            self._evaluation, self._reported = self._begin(), 0
+        evaluation = self._evaluation
+        while not evaluation.done:
+            row = evaluation.advance(self._checkpoint_if_due)
+            if not evaluation.done and row.psnr is not None:
+                self._checkpoint()
+            if row.psnr is not None or time.perf_counter() - started > REPORT_SECONDS:
+                break
+        rows = tuple(evaluation.rows[self._reported :])
+        self._reported = len(evaluation.rows)
+        if not evaluation.done:
+            return Report(number=number, rows=rows)
+        measurement = evaluation.measurement()
+        if self._settings.confirming:
+            measurement = self._tested(measurement, evaluation.training.network)
+            return Report(number=number, rows=rows, outcome="complete", measurement=measurement)
+        save_weights(evaluation.training.network, self._settings.files, number, self.config["digest"])
+        kept = self._keep_strip(number, evaluation)
+        return Report(number=number, rows=rows, outcome="complete", measurement=measurement, strip=kept)
+
+    def _keep_strip(self, number: int, evaluation: Evaluation) -> bool:
+        try:
+            save_strip(strip(evaluation.training.network, self._data), self._settings.files, number)
+        except OSError as error:  # a full disk costs the picture, not the trial
+            log.warning("it has no picture (%s)", error)
+            return False
+        return True
+
+    def _tested(self, measurement: Measurement, network: nn.Module) -> Measurement:
+        """With the figures on test that are finite: nothing may be chosen by this split, not even what failed."""
+        found = judge(network, judged_batches(self._source, "test", self._data.noise, self._device))
+        tested = {"test_psnr": found.psnr, "test_accuracy": found.accuracy}
+        finite = {name: value for name, value in tested.items() if value is not None and math.isfinite(value)}
+        return dataclasses.replace(measurement, values={**measurement.values, **finite})
+
+    def _begin(self) -> Evaluation:
+        self._watch(self._settings.trial_timeout)
+        task = self._settings.task
+        spec = self._space.spec(self.config["spec"])
+        self._saved = time.monotonic()
+        evaluation = Evaluation(
+            partial(self._space.build, spec, task),
+            task,
+            Recipe.from_dict(self.config["recipe"]),
+            self._data,
+            self._space.cost(spec, task),
+            seed=self.config["seed"],
+            precision=self._settings.precision,
+        )
+        state = load_checkpoint(self._settings.files, self.config["number"], **self._identity())
+        if state is not None:
+            # Every row is reported again: those since the last report may have died with a worker.
+            evaluation.restore(state)
+        return evaluation
+
+    def _watch(self, timeout: float | None) -> None:
+        """Ends this process when the trial takes longer than `timeout` seconds, or no longer watches it.
+
+        The watchdog is a thread in C that needs no interpreter lock, so code that hangs while it holds
+        the lock is ended too. It leaves a traceback of where the trial hung.
+        """
+        faulthandler.cancel_dump_traceback_later()
+        if self._hang is not None:
+            self._hang.close()
+            Path(self._hang.name).unlink(missing_ok=True)
+            self._hang = None
+        if timeout is not None:
+            self._hang = open_hang(self._settings.files, self.config["number"])
+            faulthandler.dump_traceback_later(timeout, exit=True, file=self._hang)
+
+    def _checkpoint_if_due(self) -> None:
+        if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        assert self._evaluation is not None
+        try:
+            save_checkpoint(self._evaluation.state(), self._settings.files, self.config["number"], **self._identity())
+        except OSError as error:  # a full disk costs the chance to resume, not the trial
+            log.warning("it goes on without a checkpoint (%s)", error)
+        self._saved = time.monotonic()
+
+    def _identity(self) -> dict[str, Any]:
+        return {"digest": self.config["digest"], "seed": self.config["seed"]}

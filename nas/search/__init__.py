@@ -1,0 +1,1 @@
+"""Search without Ray: objectives, Pareto work, samplers, rungs, the statistics of confirmations."""

@@ -1,0 +1,236 @@
+"""A tree-structured Parzen estimator on grids, which also learns from stopped trials."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial
+
+from nas.search.pareto import Array, best_subset
+from nas.types import Objective
+
+KNOWN = 250
+"""Trials that TPE looks at at most: the 25 best and a random choice of the others, so that it stays cheap."""
+
+STARTUP_TRIALS = 10
+"""Trained trials before TPE takes over from random draws."""
+
+CANDIDATES = 256
+"""Proposals that TPE draws from the good trials' densities; of those that are acceptable the best is taken."""
+
+CELLS = 1000
+"""A hyperparameter without a step is cut into so many cells."""
+
+Judged = Mapping[int, tuple[int, tuple[float, ...]]]
+"""Trial number -> (epoch up to which it was judged, values of the objectives there); NaN for an objective that is
+known at the end alone, () for a trial that diverged."""
+
+Acceptable = Callable[[Mapping[str, Any]], bool]
+"""Whether a proposal may be trained: it is new, and within its limits."""
+
+
+class Past(Protocol):
+    """What a sampler may ask of a study; a part of `nas.protocols.Ledger`."""
+
+    def judged(self) -> Judged: ...
+
+    def under_way(self) -> list[int]: ...
+
+    def drawn(self, numbers: Sequence[int]) -> Array: ...
+
+
+class RankedTPE(BaseSampler):
+    """Tree-structured Parzen estimator over trials that are ranked by rung, then by non-domination.
+
+    Optuna's own treatment of several objectives puts stopped trials into the good set when few are
+    complete, and needs their values where a study must not have any. Here the good set is the best tenth
+    of all trained trials: those judged at the highest epoch first, within an epoch by `best_subset`.
+    Trials under way count as bad, which keeps parallel proposals apart.
+
+    The estimator of one hyperparameter is that of Optuna's univariate TPE (Bergstra 2011, Watanabe 2023): a kernel
+    at each observation and a prior, later observations weighing more. But hyperparameters lie on grids, so its
+    two densities are computed once for every value, and all draws of a proposal are read from these tables. Optuna
+    takes for each hyperparameter the best of 24 draws, which proposes the same few candidates again and again; here
+    whole candidates are drawn, and the one with the highest ratio of the densities that may be trained is proposed.
+
+    Args:
+        seed: of this sampler.
+        past: the study.
+        objectives: of the judged values.
+        space: every hyperparameter, in the order of `Past.drawn`.
+        acceptable: see `NovelSampler`.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        past: Past,
+        objectives: Sequence[Objective],
+        space: Mapping[str, BaseDistribution],
+        acceptable: Acceptable,
+    ) -> None:
+        self._past, self._objectives, self._space, self._acceptable = past, objectives, dict(space), acceptable
+        self._rng = np.random.default_rng(seed)
+        self._random = RandomSampler(seed)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._space
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The best acceptable one of some draws; nothing when none is, and while too few trials are trained."""
+        tables = self._look(trial.number)
+        if not tables:
+            return {}
+        uniform = self._rng.random((CANDIDATES, len(tables)))
+        cells = np.column_stack([table.cells(column) for table, column in zip(tables.values(), uniform.T, strict=True)])
+        cells = np.unique(cells, axis=0)
+        merit = sum(table.merit[column] for table, column in zip(tables.values(), cells.T, strict=True))
+        for row in cells[np.argsort(-merit, kind="stable")]:
+            params = {
+                name: self._space[name].to_external_repr(table.value(cell, self._rng))
+                for (name, table), cell in zip(tables.items(), row.tolist(), strict=True)
+            }
+            if self._acceptable(params):
+                return params
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+    def _look(self, number: int) -> dict[str, Table]:
+        """The tables for a proposal; none while too few trials are trained."""
+        judged = self._past.judged()
+        if len(judged) < STARTUP_TRIALS:
+            return {}
+        trials = sorted({*judged, *self._past.under_way()} - {number})
+        # Optuna's default takes this share of a study of one objective for its good set.
+        good = sorted(best_judged(judged, math.ceil(0.1 * min(len(trials), KNOWN)), self._objectives))
+        if not good:  # every trial diverged, or what is optimised is known at the end alone and no trial is there yet
+            return {}
+        others = sorted(set(trials) - set(good))
+        if len(others) > KNOWN - len(good):
+            others = sorted(self._rng.choice(others, KNOWN - len(good), replace=False).tolist())
+        # In order of their numbers: the estimator weighs later observations more.
+        observed = self._past.drawn(good), self._past.drawn(others)
+        return {
+            name: Table(distribution, *(rows[:, column] for rows in observed))
+            for column, (name, distribution) in enumerate(self._space.items())
+        }
+
+
+class Table:
+    """Where the values of one hyperparameter lie among good trials and among others.
+
+    Args:
+        distribution: its values.
+        good, others: observed ones as Optuna stores them, oldest first; NaN for none.
+
+    Attributes:
+        merit: logarithm of the ratio of the two densities in each cell.
+    """
+
+    def __init__(self, distribution: BaseDistribution, good: Array, others: Array) -> None:
+        if isinstance(distribution, CategoricalDistribution):
+            self._low, self._step, self._log = 0.0, 1.0, False
+            count = len(distribution.choices)
+            densities = [_categorical(values, count) for values in (good, others)]
+        else:
+            assert isinstance(distribution, IntDistribution | FloatDistribution)
+            edges = self._grid(distribution)
+            densities = [_numerical(np.log(values) if self._log else values, edges) for values in (good, others)]
+        self._cumulative = np.cumsum(densities[0])
+        self.merit = np.log(densities[0]) - np.log(densities[1])
+
+    def cells(self, uniform: Array) -> NDArray[np.int64]:
+        """Cells as the good trials' density has them, from uniform numbers in [0, 1). Shape of `uniform`."""
+        found = np.searchsorted(self._cumulative, uniform * self._cumulative[-1], side="right")
+        return np.asarray(np.minimum(found, len(self._cumulative) - 1))
+
+    def value(self, cell: int, generator: np.random.Generator) -> float:
+        """A value of a cell, as Optuna stores it."""
+        if self._step:
+            return float(self._low + cell * self._step)
+        value = self._low + (cell + generator.random()) * self._width
+        return float(np.clip(np.exp(value) if self._log else value, *self._range))
+
+    def _grid(self, distribution: IntDistribution | FloatDistribution) -> Array:
+        """Sets what values are made of; returns the edges of their cells, as logarithms if it is on that scale."""
+        low, high, step = distribution.low, distribution.high, distribution.step
+        self._log, self._range = distribution.log, (low, high)
+        if step:
+            self._low, self._step = float(low), float(step)
+            edges = np.arange(round((high - low) / step) + 2) * step + (low - step / 2)
+            return np.asarray(np.log(edges) if self._log else edges)
+        ends = np.log((low, high)) if self._log else np.array((low, high))
+        self._low, self._step, self._width = float(ends[0]), 0.0, float(ends[1] - ends[0]) / CELLS
+        return np.linspace(ends[0], ends[1], CELLS + 1)
+
+
+def _categorical(values: Array, count: int) -> Array:
+    """Probability of each choice: every observation says its choice, or with a small weight any."""
+    values = values[~np.isnan(values)]
+    weights, prior = _weights(len(values))
+    smooth = 1.0 / (len(values) + 1)
+    seen = np.bincount(values.astype(np.int64), weights=weights, minlength=count)
+    return np.asarray((seen + smooth * weights.sum()) / (1.0 + count * smooth) + prior / count)
+
+
+def _numerical(values: Array, edges: Array) -> Array:
+    """Probability of each cell: a normal density at every observation, as wide as the way to its neighbours, and
+    one over the whole range, each cut off at its ends."""
+    from scipy.special import ndtr
+
+    values = values[~np.isnan(values)]
+    low, high = edges[0], edges[-1]
+    weights, prior = _weights(len(values))
+    order = np.argsort(values, kind="stable")
+    around = np.concatenate([[low], values[order], [high]])
+    gaps = np.diff(around)
+    widths = np.maximum(gaps[:-1], gaps[1:])
+    if len(values) > 1:  # the ends of the range are no neighbours
+        widths[0], widths[-1] = gaps[1], gaps[-2]
+    widths = np.clip(widths, (high - low) / min(100.0, len(values) + 2.0), high - low)
+    centres = np.append(around[1:-1], (low + high) / 2)
+    reached = ndtr((edges - centres[:, None]) / np.append(widths, high - low)[:, None])
+    mass = np.diff(reached, axis=1) / (reached[:, -1:] - reached[:, :1])
+    return np.asarray(np.append(weights[order], prior) @ mass)
+
+
+def _weights(count: int) -> tuple[Array, float]:
+    """Of observations, oldest first, and of the prior: the latest 25 count in full. They sum to 1."""
+    weights = np.concatenate([np.linspace(1.0 / max(1, count), 1.0, max(0, count - 25)), np.ones(min(count, 25))])
+    total = float(weights.sum()) + 1.0
+    return weights / total, 1.0 / total
+
+
+def best_judged(judged: Judged, count: int, objectives: Sequence[Objective]) -> list[int]:
+    """Numbers of the `count` best trials: by epoch, and within an epoch by `nas.search.pareto.best_subset`, over the
+    objectives that all have there.
+
+    Trials without values come last and are never among them.
+    """
+    epochs = sorted({epoch for epoch, values in judged.values() if values}, reverse=True)
+    chosen: list[int] = []
+    for epoch in epochs:
+        numbers = [number for number, (at, values) in judged.items() if values and at == epoch]
+        values = np.array([judged[number][1] for number in numbers])
+        known = ~np.isnan(values).any(axis=0)
+        if not known.any():
+            continue
+        maximize = [o.direction == "maximize" for o, there in zip(objectives, known, strict=True) if there]
+        rows = best_subset(values[:, known], count - len(chosen), maximize)
+        chosen += [numbers[row] for row in rows]
+        if len(chosen) >= count:
+            break
+    return chosen

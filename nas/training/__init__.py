@@ -1,0 +1,1 @@
+"""Training: batches, the loop, balancing, evaluation, stability, long runs."""

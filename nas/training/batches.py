@@ -1,0 +1,166 @@
+"""Batches on the device: training images, fixed probe and validation batches, and their noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from nas.data.augmentation import NONE, Augmentation
+from nas.data.noise import Noise, parse_noise
+from nas.data.splits import Dataset, Split, noise_seed, to_float, validation_draws
+from nas.types import Task
+
+PROBE_IMAGES = 64
+Judged = tuple[Tensor, Tensor, Tensor | None]
+"""A batch with its noise: noisy and clean images (N, C, H, W), and labels (N,) or None."""
+
+
+class TrainingData(Protocol):
+    """What `Training` learns from and is judged on."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def noise(self) -> Noise: ...
+
+    @property
+    def probe(self) -> Judged:
+        """The fixed probe batch, from the training split, under noise that is the same on every device."""
+
+    @property
+    def validation(self) -> list[Judged]:
+        """Every validation image under each fixed noise draw, the same on every device."""
+
+    @property
+    def trivial(self) -> float:
+        """See `trivial_loss`, of the probe batch."""
+
+    def __len__(self) -> int:
+        """Training images of an epoch."""
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """The images of one epoch (len(self), ...), as `batch` takes them."""
+
+    def batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Clean images (N, C, H, W), float32 in [0, 1], and their labels (N,) or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceData:
+    """A data set on the device of a trial, with the noise that is drawn once (see `TrainingData`).
+
+    Attributes:
+        images: training images (N, C, H, W), uint8 or float32 in [0, 1]; labels (N,) or None.
+        probe: (noisy, clean, labels) of the fixed probe batch, from the training split.
+        validation: (noisy, clean, labels) batches: every validation image under each fixed noise draw.
+        trivial: see `trivial_loss`, of the probe batch.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    noise: Noise
+    probe: Judged
+    validation: list[Judged]
+    trivial: float
+
+    @classmethod
+    def of(cls, data: Dataset, task: Task, device: torch.device) -> DeviceData:
+        """Copies `data` to `device` and draws validation and probe noise from the data's fingerprint."""
+        noise = parse_noise(task.noise)
+        images, labels = tensors(data.train)
+        generator = torch.Generator().manual_seed(noise_seed(data.fingerprint))
+        chosen = torch.randperm(len(images), generator=generator)[:PROBE_IMAGES]
+        probe = with_noise(to_float(images[chosen]), None if labels is None else labels[chosen], noise, generator)
+        return cls(
+            images.to(device),
+            None if labels is None else labels.to(device),
+            noise,
+            moved(probe, device),
+            list(judged_batches(data, "validation", noise, device)),
+            trivial_loss(probe, noise),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Every image once, in a random order."""
+        return torch.randperm(len(self), generator=generator, device=self.device)
+
+    def batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """The images as they are."""
+        return to_float(self.images[rows]), None if self.labels is None else self.labels[rows]
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentedData(DeviceData):
+    """A data set whose training images are flipped or turned as they are drawn."""
+
+    augmentation: Augmentation = NONE
+
+    @classmethod
+    def augmented(cls, data: Dataset, task: Task, device: torch.device, augmentation: Augmentation) -> AugmentedData:
+        plain = DeviceData.of(data, task, device)
+        return cls(plain.images, plain.labels, plain.noise, plain.probe, plain.validation, plain.trivial, augmentation)
+
+    def batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        clean, labels = DeviceData.batch(self, rows, generator)
+        return self.augmentation.apply(clean, generator), labels
+
+
+def tensors(split: Split) -> tuple[Tensor, Tensor | None]:
+    """A split's images and labels."""
+    # A copy: Ray's object store hands out read-only arrays, which torch must not share.
+    return torch.tensor(split.images), None if split.labels is None else torch.tensor(split.labels)
+
+
+def with_noise(clean: Tensor, labels: Tensor | None, noise: Noise, generator: torch.Generator) -> Judged:
+    """A batch to judge on."""
+    return noise.add(clean, generator), clean, labels
+
+
+def moved(batch: Judged, device: torch.device) -> Judged:
+    """A batch on a device. Its noise is drawn on the CPU, so that figures of every device are under the same."""
+    noisy, clean, labels = batch
+    return noisy.to(device), clean.to(device), None if labels is None else labels.to(device)
+
+
+def trivial_loss(probe: Judged, noise: Noise) -> float:
+    """The noisy probe batch's MSE; for noise ``none`` the images' variance. Never 0."""
+    noisy, clean, _ = probe
+    return max(float(clean.var() if noise.name == "none" else (noisy - clean).square().mean()), 1e-8)
+
+
+def noisy_batches(
+    split: Split, noise: Noise, device: torch.device, *, seed: int, draws: int = 1, size: int = 256
+) -> Iterator[Judged]:
+    """(noisy, clean, labels) batches of a whole split under `draws` noise draws.
+
+    The same for the same seed, on every device.
+    """
+    images, labels = tensors(split)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(draws):
+        for rows in torch.arange(len(images)).split(size):
+            shown = None if labels is None else labels[rows]
+            yield moved(with_noise(to_float(images[rows]), shown, noise, generator), device)
+
+
+def judged_batches(data: Dataset, part: str, noise: Noise, device: torch.device) -> Iterator[Judged]:
+    """A split as it is always judged: under noise that depends on the data alone.
+
+    Args:
+        part: ``train``, ``validation`` or ``test``.
+    """
+    split: Split = getattr(data, part)
+    draws = validation_draws(len(split.images))
+    return noisy_batches(split, noise, device, seed=noise_seed(data.fingerprint), draws=draws)

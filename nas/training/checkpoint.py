@@ -1,0 +1,217 @@
+"""What a trial leaves on disk, keyed by study folder and trial number; every write is whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from nas.errors import StudyError, is_out_of_memory
+from nas.files import write_whole
+
+if TYPE_CHECKING:
+    from torch import nn
+
+log = logging.getLogger(__name__)
+
+DAMAGE = (
+    pickle.UnpicklingError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What torch raises for a file that was cut off or changed, found by doing so."""
+
+FORMAT = 2
+"""Of checkpoints; those of another one cannot be gone on from."""
+
+
+def weights_path(folder: Path, number: int) -> Path:
+    """Where the weights of a finished trial lie while it is on the front."""
+    return folder / f"trial-{number}.safetensors"
+
+
+def checkpoint_path(folder: Path, number: int) -> Path:
+    """Where a trial that is not finished keeps its newest state."""
+    return folder / f"trial-{number}.checkpoint"
+
+
+def strip_path(folder: Path, number: int) -> Path:
+    """Where the picture lies of what a finished trial's network does."""
+    return folder / f"trial-{number}.png"
+
+
+def hang_path(folder: Path, number: int) -> Path:
+    """Where a trial that hangs leaves a traceback."""
+    return folder / f"trial-{number}.hang"
+
+
+def traceback_path(folder: Path, number: int) -> Path:
+    """Where the traceback of a confirmation's run lies that ended by a bug, until the run is complete."""
+    return folder / f"trial-{number}.traceback"
+
+
+def confirm_dir(folder: Path) -> Path:
+    """Where the runs that confirm a study's front keep what trials keep, while they are under way."""
+    return folder / "confirm"
+
+
+def save_weights(network: nn.Module, folder: Path, number: int, digest: str) -> None:
+    """Writes the network's state, creating `folder` if need be. `digest` says whose it is."""
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    write_whole(weights_path(folder, number), lambda file: save_file(tensors, file, {"digest": digest}))
+
+
+def save_strip(picture: bytes, folder: Path, number: int) -> None:
+    """Writes a trial's picture (see `nas.training.strips.strip`), creating `folder` if need be."""
+    write_whole(strip_path(folder, number), lambda file: file.write_bytes(picture))
+
+
+def load_weights(network: nn.Module, folder: Path, number: int, digest: str) -> None:
+    """Loads a trial's weights into `network`. Files of older versions do not say whose they are.
+
+    Raises:
+        StudyError: there are none, as weights are kept for trials on the front only; or they cannot be read, or are
+            of another candidate.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = weights_path(folder, number)
+    if not path.exists():
+        raise StudyError(
+            f"trial {number} has no weights at {path}; they are kept for trials on the front, "
+            "on the machine or shared folder of the search"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = (file.metadata() or {}).get("digest", digest)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
+        if stored == digest:
+            network.load_state_dict(tensors)
+    except RuntimeError:  # torch's, for other names and shapes
+        raise StudyError(
+            f"weights at {path} are of another network than trial {number}; put back those of the search, or pick "
+            "another trial"
+        ) from None
+    except (SafetensorError, OSError) as error:
+        raise StudyError(
+            f"weights of trial {number} cannot be read from {path} ({str(error).partition(chr(10))[0]}); "
+            "restore the file, or confirm and export another trial"
+        ) from error
+    if stored != digest:
+        raise StudyError(
+            f"weights at {path} are of candidate {stored}, and trial {number} is {digest}: another study wrote into "
+            "this folder; restore the file, or search under a --study name of its own"
+        )
+
+
+def save_checkpoint(state: Mapping[str, Any], folder: Path, number: int, *, digest: str, seed: int) -> None:
+    """Writes the state of a trial under way in place of its last one. `digest` and `seed` say whose it is."""
+    write_state(state, checkpoint_path(folder, number), digest=digest, seed=seed)
+
+
+def load_checkpoint(folder: Path, number: int, *, digest: str, seed: int) -> dict[str, Any] | None:
+    """A trial's newest state; None when there is none, it cannot be read, or it is of another candidate.
+
+    Nothing is unpickled but tensors and plain values.
+    """
+    return read_state(checkpoint_path(folder, number), digest=digest, seed=seed)
+
+
+def checkpoint_epoch(folder: Path, number: int) -> int | None:
+    """The epoch after which a trial's checkpoint goes on; None when there is none that can be read."""
+    content = _read(checkpoint_path(folder, number))
+    return None if content is None else len(content["state"]["rows"])
+
+
+def write_state(state: Mapping[str, Any], path: Path, **owner: Any) -> None:
+    """Writes tensors and plain values in place of what is there. `owner` says whose they are."""
+    import torch
+
+    content = {"format": FORMAT, "owner": owner, "state": dict(state)}
+    write_whole(path, lambda file: torch.save(content, file))
+
+
+def read_state(path: Path, **owner: Any) -> dict[str, Any] | None:
+    """What `write_state` wrote, on the CPU whatever device wrote it; None as `load_checkpoint` says it."""
+    content = _read(path)
+    if content is None or content["owner"] != owner:
+        return None
+    state: dict[str, Any] = content["state"]
+    return state
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Format, owner and state; None, with a warning if there is a file, when it cannot be read."""
+    import torch
+
+    if not path.exists():
+        return None
+    try:
+        content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        if content.keys() != {"format", "owner", "state"} or content["format"] != FORMAT:
+            raise ValueError("it is of something else, or of another version")
+    except (OSError, *DAMAGE) as error:
+        if is_out_of_memory(error):
+            raise  # memory ran out, which says nothing about the file
+        log.warning("checkpoint %s cannot be read (%s); its training starts again", path, type(error).__name__)
+        return None
+    return content
+
+
+def open_hang(folder: Path, number: int) -> TextIO:
+    """An empty file for the traceback of a trial that will be ended because it hangs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return hang_path(folder, number).open("w")
+
+
+def read_hang(folder: Path, number: int) -> str:
+    """Where a trial hung when it was ended; empty when it was not."""
+    path = hang_path(folder, number)
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
+def drop_checkpoint(folder: Path, number: int) -> None:
+    """Deletes what an unfinished trial kept, if there is anything."""
+    checkpoint_path(folder, number).unlink(missing_ok=True)
+    hang_path(folder, number).unlink(missing_ok=True)
+    traceback_path(folder, number).unlink(missing_ok=True)
+    for partial in folder.glob(f"trial-{number}.*.partial"):  # of a process that was killed while it wrote
+        partial.unlink(missing_ok=True)
+
+
+def tidy(folder: Path, ended: Iterable[int], front: Iterable[int]) -> None:
+    """Deletes what trials that `ended` left: checkpoints, and weights of those that are not on the `front`.
+
+    Each trial's are deleted when it ends; this is for those whose driver was killed in between.
+    """
+    if folder.exists():
+        there = {int(path.name.split(".")[0].removeprefix("trial-")) for path in folder.glob("trial-[0-9]*.*")}
+        for number in there & set(ended):
+            drop_checkpoint(folder, number)
+        drop_weights(folder, there & set(ended) - set(front))
+
+
+def drop_weights(folder: Path, numbers: Iterable[int]) -> None:
+    """Deletes the weights of these trials, where there are any."""
+    for number in numbers:
+        weights_path(folder, number).unlink(missing_ok=True)
+
+
+def drop_all(folder: Path) -> None:
+    """Deletes everything that trials left in `folder`, and the folder itself if nothing else is in it."""
+    for path in (*folder.glob("trial-*"), *confirm_dir(folder).glob("trial-*")):
+        if path.suffix in (".safetensors", ".checkpoint", ".hang", ".traceback", ".png", ".partial"):
+            path.unlink(missing_ok=True)
+    for empty in (confirm_dir(folder), folder):
+        with contextlib.suppress(OSError):
+            empty.rmdir()

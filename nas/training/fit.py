@@ -1,0 +1,306 @@
+"""One network trained for real: the search's loop with a longer schedule, averaged weights, and a resumable folder."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nas.errors import ConfigError
+from nas.files import write_whole
+from nas.training.batches import TrainingData
+from nas.training.checkpoint import read_state, write_state
+from nas.training.evaluation import judge
+from nas.training.loop import Diverged, Training
+from nas.training.precision import Precision
+from nas.types import Recipe, Task
+
+VALIDATIONS = 100
+"""A run is validated after each epoch, or this many times if it has more of them."""
+
+CHECKPOINT_SECONDS = 60.0
+CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitSettings:
+    """What a long training adds to a recipe.
+
+    Attributes:
+        warm_up: share of the run over which the learning rate rises from zero, in [0, 1).
+        ema: decay of the averaged weights per step, in [0, 1); 0 for the weights as they are.
+        accumulate: batches whose gradients make one step.
+        seed: of weights, order, patches, augmentation and noise.
+
+    Raises:
+        ConfigError: a value is outside its rule.
+    """
+
+    warm_up: float = 0.05
+    ema: float = 0.999
+    accumulate: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for option, value in (("--warmup", self.warm_up), ("--ema", self.ema)):
+            if not 0 <= value < 1:
+                raise ConfigError(f"{option} is {value}; give a number from 0 to below 1")
+        if self.accumulate < 1:
+            raise ConfigError(f"--accumulate is {self.accumulate}; give at least 1")
+        if self.seed < 0:
+            raise ConfigError(f"--seed is {self.seed}; give at least 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitProgress:
+    """Where a run is.
+
+    Attributes:
+        epoch, epochs: epochs done, and all of them; step, steps: likewise.
+        images_per_second: of training, lately.
+        seconds_left: at this speed.
+        validated: the newest validation; `best` the one whose weights are kept. None before the first.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    images_per_second: float
+    seconds_left: float
+    validated: Validation | None
+    best: Validation | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """The averaged network on the validation split.
+
+    Attributes:
+        epoch: after which it was judged.
+        loss: the recipe's, in trivial losses and nats; the least one is the best.
+        psnr: in dB, the mean over images.
+        accuracy: in percent; None without labels.
+        train_loss: of the epoch, denoising, in trivial losses.
+        seconds: of training so far, over all sittings.
+    """
+
+    epoch: int
+    loss: float
+    psnr: float
+    accuracy: float | None
+    train_loss: float
+    seconds: float
+
+
+class Fit(Training):
+    """A `Training` whose weights are also averaged over steps; the average is what is judged and kept.
+
+    The average's decay rises to `FitSettings.ema` as (1 + t) / (10 + t), so that it forgets the first steps.
+    Buffers, such as the statistics of batch normalisation, are the newest.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        task: Task,
+        recipe: Recipe,
+        data: TrainingData,
+        settings: FitSettings,
+        *,
+        precision: Precision,
+    ) -> None:
+        self.settings = settings
+        self.warm_up, self.accumulate = settings.warm_up, settings.accumulate
+        super().__init__(network, task, recipe, data, seed=settings.seed, precision=precision)
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.best: Validation | None = None
+        self.validated: Validation | None = None
+        self.seconds = 0.0
+
+    @property
+    def done(self) -> bool:
+        return self.epoch >= self.recipe.epochs
+
+    def run_epoch(self, after_step: Callable[[], None] = lambda: None) -> tuple[float, float | None]:
+        def averaged() -> None:
+            self._average()
+            after_step()
+
+        return super().run_epoch(averaged)
+
+    def validate(self, train_loss: float) -> Validation:
+        """Judges the averaged network, and remembers the result where it is the best so far.
+
+        Raises:
+            Diverged: the loss is not finite.
+        """
+        found = judge(self.average, self.data.validation, self.data.trivial)
+        loss = self._total(
+            found.denoise if "denoise" in self.tasks else 0.0,
+            found.classify if found.classify is not None and "classify" in self.tasks else 0.0,
+        )
+        if not math.isfinite(loss):
+            raise Diverged(f"validation loss is {loss} after epoch {self.epoch}")
+        self.validated = Validation(
+            epoch=self.epoch,
+            loss=loss,
+            psnr=found.psnr,
+            accuracy=found.accuracy,
+            train_loss=train_loss,
+            seconds=self.seconds,
+        )
+        if self.best is None or loss < self.best.loss:
+            self.best = self.validated
+        return self.validated
+
+    def state(self) -> dict[str, Any]:
+        return {
+            **super().state(),
+            "average": self.average.state_dict(),
+            "best": None if self.best is None else asdict(self.best),
+            "validated": None if self.validated is None else asdict(self.validated),
+            "seconds": self.seconds,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
+        self.average.load_state_dict(state["average"])
+        self.best, self.validated = (
+            None if state[name] is None else Validation(**state[name]) for name in ("best", "validated")
+        )
+        self.seconds = state["seconds"]
+
+    def _average(self) -> None:
+        decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
+            for average, newest in zip(self.average.buffers(), self.network.buffers(), strict=True):
+                average.copy_(newest)
+
+
+def fit(
+    run: Fit,
+    folder: Path,
+    observe: Callable[[FitProgress], None] = lambda progress: None,
+    log_to: Path | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> nn.Module:
+    """Brings a run to its end, from where the folder's checkpoint left it, and returns the best averaged network.
+
+    Args:
+        run: freshly made, with the configuration that the folder belongs to.
+        folder: keeps the newest state and the best weights, each written whole or not at all.
+        observe: called after every step.
+        log_to: folder of TensorBoard's event files; None for none.
+        checkpoint_seconds: between two checkpoints; one is also written after each validation.
+
+    Raises:
+        Diverged: see `nas.training.loop.Training.run_epoch` and `Fit.validate`.
+    """
+    checkpoint, best = folder / CHECKPOINT, folder / BEST
+    if (state := read_state(checkpoint)) is not None:
+        run.restore(state)
+    # A folder may hold better weights than its checkpoint knows of; the run comes to them again.
+    clock = _Clock(run)
+
+    def save() -> None:
+        clock.count()
+        write_state(run.state(), checkpoint)
+        clock.saved = time.monotonic()
+
+    def after_step() -> None:
+        clock.step()
+        observe(clock.progress())
+        if time.monotonic() - clock.saved > checkpoint_seconds:
+            save()
+
+    with _event_log(log_to, run.step) as write_event:
+        while not run.done:
+            train_loss, _ = run.run_epoch(after_step)
+            epochs = run.recipe.epochs
+            if run.epoch == epochs or run.epoch * VALIDATIONS // epochs != (run.epoch - 1) * VALIDATIONS // epochs:
+                clock.count()
+                found = run.validate(train_loss)
+                if run.best is found:
+                    write_whole(best, lambda file: torch.save(run.average.state_dict(), file))
+                save()
+                write_event(run, clock.images_per_second)
+                observe(clock.progress())
+    network: nn.Module = copy.deepcopy(run.average)
+    network.load_state_dict(torch.load(best, weights_only=True, map_location=run.device))
+    return network
+
+
+class _Clock:
+    """Speed and time of a run."""
+
+    def __init__(self, run: Fit) -> None:
+        self.run = run
+        self.saved = self._counted = self._last = time.monotonic()
+        self._step_seconds: float | None = None
+
+    def step(self) -> None:
+        now = time.monotonic()
+        took, self._last = now - self._last, now
+        # The first step of a sitting also waits for libraries to warm up; later ones smooth it away.
+        self._step_seconds = took if self._step_seconds is None else 0.95 * self._step_seconds + 0.05 * took
+
+    def count(self) -> None:
+        """Adds the time since the last call to the run's seconds."""
+        now = time.monotonic()
+        self.run.seconds += now - self._counted
+        self._counted = self._last = now
+
+    @property
+    def images_per_second(self) -> float:
+        return self.run.images_per_step / self._step_seconds if self._step_seconds else 0.0
+
+    def progress(self) -> FitProgress:
+        run = self.run
+        return FitProgress(
+            epoch=run.epoch,
+            epochs=run.recipe.epochs,
+            step=run.step,
+            steps=run.total_steps,
+            images_per_second=self.images_per_second,
+            seconds_left=(run.total_steps - run.step) * (self._step_seconds or 0.0),
+            validated=run.validated,
+            best=run.best,
+        )
+
+
+@contextmanager
+def _event_log(folder: Path | None, step: int) -> Iterator[Callable[[Fit, float], None]]:
+    """Writes validations for TensorBoard; what a former sitting wrote after its last checkpoint is hidden."""
+    if folder is None:
+        yield lambda run, speed: None
+        return
+    from tensorboardX import SummaryWriter
+
+    writer = SummaryWriter(str(folder), purge_step=step or None)
+
+    def write(run: Fit, speed: float) -> None:
+        found = run.validated
+        assert found is not None
+        writer.add_scalar("train/loss", found.train_loss, run.step)
+        writer.add_scalar("train/learning_rate", run.optimizer.param_groups[0]["lr"], run.step)
+        writer.add_scalar("train/images_per_second", speed, run.step)
+        writer.add_scalar("validation/loss", found.loss, run.step)
+        writer.add_scalar("validation/psnr", found.psnr, run.step)
+        if found.accuracy is not None:
+            writer.add_scalar("validation/accuracy", found.accuracy, run.step)
+        writer.flush()
+
+    try:
+        yield write
+    finally:
+        writer.close()

@@ -1,0 +1,266 @@
+"""The training loop, on one page: a network, a recipe, data on the device, one epoch at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas.training.balancing import BALANCES, Balance
+from nas.training.batches import TrainingData
+from nas.training.stability import PROBES
+from nas.types import Optimizer, ProbeCurve, Recipe, Task
+
+WARM_UP = 0.05
+"""Share of the run over which the learning rate rises from zero; cosine decay to zero follows."""
+
+BLOWN_UP = 100.0
+"""An epoch whose mean loss is this many times the untrained network's has diverged."""
+
+T = TypeVar("T", Tensor, float)
+
+OPTIMIZERS: Mapping[Optimizer, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": partial(torch.optim.AdamW, fused=True),
+    "sgd": partial(torch.optim.SGD, momentum=0.9, fused=True),
+}
+
+
+def make_optimizer(
+    name: Optimizer, groups: list[dict[str, Any]], *, learning_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """An optimiser that reads every gradient and every state in the memory layout of its parameter.
+
+    torch's fused kernels on the CPU walk parameter, gradient and state side by side in memory and do not look at their
+    strides, so that a row-major gradient of a channels-last weight would be added to the wrong weights without a word
+    (findings/fused-optimizers-ignore-strides.sh); on a GPU they refuse it. Gradients of `Tensor.backward` have their
+    parameter's layout, others need not have it, such as those of TorchJD. The look before each step costs 0.1 % of it.
+
+    Args:
+        name: a key of `OPTIMIZERS`.
+        groups: parameters with their settings, as torch's optimisers take them.
+    """
+    optimizer = OPTIMIZERS[name](groups, lr=learning_rate, weight_decay=weight_decay)
+    optimizer.register_step_pre_hook(_lay_out_gradients)
+    optimizer.register_load_state_dict_post_hook(_lay_out_states)
+    return optimizer
+
+
+def _lay_out_gradients(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            gradient = parameter.grad
+            if gradient is not None and gradient.stride() != parameter.stride():
+                parameter.grad = torch.empty_like(parameter, requires_grad=False).copy_(gradient)
+
+
+def _lay_out_states(optimizer: torch.optim.Optimizer) -> None:
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            # A state of another shape, such as the count of steps, is no companion of the parameter's elements.
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+
+
+class Diverged(Exception):  # noqa: N818 - an outcome of a trial, not an error
+    """The loss became NaN or infinite, or blew up; the message says at which epoch and how."""
+
+
+class Training:
+    """One run of a recipe: fresh weights to the full budget, an epoch at a time.
+
+    The loss is ``L_denoise + lambda * L_classify`` (AddUNet): the MSE over the noisy input's MSE, so that
+    it starts near 1 at every noise level and lambda means the same everywhere, and the cross-entropy in
+    nats; recipes may balance the two otherwise, and networks add a penalty. Linear warm-up, cosine decay
+    over the full budget. Losses stay on the device within an epoch.
+
+    Args:
+        network: images -> (denoised, logits); moved to the data's device.
+        task: what of the outputs is trained.
+        recipe: the schedule always spans ``recipe.epochs``.
+        data: see `TrainingData`.
+        seed: seeds data order and training noise, by an own generator.
+        precision: ``fp32`` or ``bf16`` (autocast).
+    """
+
+    warm_up = WARM_UP
+    accumulate = 1
+    """Batches whose gradients make one step."""
+
+    def __init__(
+        self, network: nn.Module, task: Task, recipe: Recipe, data: TrainingData, *, seed: int, precision: str = "fp32"
+    ) -> None:
+        self.device = data.device
+        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.task, self.recipe, self.data = task, recipe, data
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.bf16 = precision == "bf16"
+        learned = getattr(self.network, "tasks", ("denoise", "classify"))
+        self.tasks = [name for name in learned if name == "denoise" or task.classifies]
+        balance = BALANCES[recipe.balancing] if len(self.tasks) > 1 else Balance
+        self.balance = balance(recipe).to(self.device)
+        self.optimizer = make_optimizer(
+            recipe.optimizer,
+            self._parameter_groups(),
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+        )
+        self.epoch = 0
+        self.step = 0
+        self.images_per_step = recipe.batch_size * self.accumulate
+        self.steps_per_epoch = math.ceil(len(data) / self.images_per_step)
+        self.total_steps = recipe.epochs * self.steps_per_epoch
+        probes = min(PROBES, self.total_steps)
+        self._probe_at = {round(i * self.total_steps / probes) for i in range(probes + 1)}
+        self._probes: list[tuple[int, Tensor, Tensor]] = []
+        # The epoch under way: order of the images, how many of them are done, and the sums of their losses.
+        self._order: Tensor | None = None
+        self._done = 0
+        self._sums = torch.zeros(2, device=self.device)
+        self._probe()
+        self._initial_loss = float(self._total(*self._probes[0][1:]))
+
+    def run_epoch(self, after_step: Callable[[], None] = lambda: None) -> tuple[float, float | None]:
+        """Trains one epoch, or the rest of it. Returns the mean denoising loss (in trivial losses) and
+        cross-entropy (nats).
+
+        Args:
+            after_step: called between steps, when `state` may be taken.
+
+        Raises:
+            Diverged: the epoch's mean loss is not finite or has blown up.
+        """
+        if self._order is None:
+            self._order = self.data.order(self.generator)
+            self._done, self._sums = 0, torch.zeros(2, device=self.device)
+        for start in range(self._done, len(self._order), self.images_per_step):
+            rows = self._order[start : start + self.images_per_step]
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.recipe.learning_rate * self._schedule() * group["rate"]
+            self.optimizer.zero_grad(set_to_none=True)
+            losses = self._backward(rows)
+            self.optimizer.step()
+            self.step += 1
+            self._done += len(rows)
+            self._sums += losses * len(rows)
+            if self.step in self._probe_at:
+                self._probe()
+            after_step()
+        self.epoch += 1
+        denoise, classify = (self._sums / len(self._order)).tolist()
+        self._order = None
+        loss = self._total(denoise, classify)
+        if not math.isfinite(loss):
+            raise Diverged(f"loss is {loss} in epoch {self.epoch}")
+        if loss > BLOWN_UP * max(self._initial_loss, 1.0):
+            raise Diverged(f"loss rose from {self._initial_loss:.3g} to {loss:.3g} in epoch {self.epoch}")
+        return denoise, classify if self.task.classifies else None
+
+    def probe_curve(self) -> ProbeCurve:
+        """Probe losses so far, over their trivial losses: the noisy input's MSE and ln(classes)."""
+        steps = tuple(step for step, _, _ in self._probes)
+        denoise, classify = torch.stack([torch.stack(losses) for _, *losses in self._probes]).T.tolist()
+        trivial = math.log(max(self.task.classes, 2))
+        return ProbeCurve(
+            steps=steps,
+            denoise=tuple(denoise) if self.task.denoises and "denoise" in self.tasks else (),
+            classify=tuple(c / trivial for c in classify) if "classify" in self.tasks else (),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Everything that decides how the run goes on, as tensors and plain values; see `restore`.
+
+        With it the states of torch's global generators, which feed dropout.
+        """
+        cuda = self.device.type == "cuda"
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "balance": self.balance.state_dict(),
+            "generator": self.generator.get_state(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if cuda else None,
+            "epoch": self.epoch,
+            "step": self.step,
+            "order": self._order,
+            "done": self._done,
+            "sums": self._sums,
+            "probes": self._probes,
+            "initial_loss": self._initial_loss,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continues from a `state`; on the CPU the run then ends bit for bit as if it had never stopped.
+
+        The state may come from another kind of device, whose generators mean nothing here: theirs begin anew.
+        """
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.balance.load_state_dict(state["balance"])
+        torch.set_rng_state(state["rng"])
+        cuda = self.device.type == "cuda"
+        if (state["cuda_rng"] is not None) == cuda:
+            self.generator.set_state(state["generator"])
+            if cuda:
+                torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        self.epoch, self.step, self._done = state["epoch"], state["step"], state["done"]
+        self._order = None if state["order"] is None else state["order"].to(self.device)
+        self._sums, self._initial_loss = state["sums"].to(self.device), state["initial_loss"]
+        self._probes = [
+            (step, denoise.to(self.device), classify.to(self.device)) for step, denoise, classify in state["probes"]
+        ]
+
+    def _backward(self, rows: Tensor) -> Tensor:
+        """Adds the gradients of a step's images. Returns their mean losses (2,): denoising, classification."""
+        parts = rows.tensor_split(min(self.accumulate, len(rows)))
+        total = torch.zeros(2, device=self.device)
+        for part in parts:
+            clean, labels = self.data.batch(part, self.generator)
+            losses = self._losses(self.data.noise.add(clean, self.generator), clean, labels)
+            self.balance.backward(*losses, self._penalty(), list(self.network.parameters()))
+            total += torch.stack(losses).detach()
+        if len(parts) > 1:
+            for parameter in (*self.network.parameters(), *self.balance.parameters()):
+                if parameter.grad is not None:
+                    parameter.grad /= len(parts)
+        return total / len(parts)
+
+    def _losses(self, noisy: Tensor, clean: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            denoised, logits = self.network(noisy.contiguous(memory_format=torch.channels_last))
+        denoise = F.mse_loss(denoised.float(), clean) / self.data.trivial
+        if labels is None:
+            return denoise, denoise.new_zeros(())
+        return denoise, F.cross_entropy(logits.float(), labels)
+
+    def _total(self, denoise: T, classify: T) -> T:
+        return denoise + self.recipe.classification_weight * classify
+
+    def _penalty(self) -> Tensor | None:
+        penalty: Callable[[], Tensor | None] = getattr(self.network, "penalty", lambda: None)
+        return penalty()
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """For the optimiser: `rate` is a group's learning rate in units of the recipe's."""
+        rates = {"sharing": self.recipe.sharing_rate}
+        named = getattr(self.network, "parameter_groups", lambda: {"base": list(self.network.parameters())})()
+        groups = [{"params": group, "rate": rates.get(name, 1.0)} for name, group in named.items() if group]
+        own = list(self.balance.parameters())
+        return [*groups, *([{"params": own, "rate": 1.0, "weight_decay": 0.0}] if own else [])]
+
+    def _schedule(self) -> float:
+        """Share of the peak learning rate at the current step."""
+        warm_up = max(1.0, self.warm_up * self.total_steps)
+        if self.step < warm_up:
+            return (self.step + 1) / warm_up
+        return 0.5 * (1 + math.cos(math.pi * (self.step - warm_up) / max(1.0, self.total_steps - warm_up)))
+
+    def _probe(self) -> None:
+        self.network.eval()
+        with torch.no_grad():
+            self._probes.append((self.step, *self._losses(*self.data.probe)))
+        self.network.train()

@@ -1,0 +1,74 @@
+"""The folder of one long training: it belongs to one configuration and to one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from nas.errors import ConfigError
+from nas.files import write_whole
+
+RUN, LOCK = "run.json", "lock"
+
+
+@contextmanager
+def claimed(folder: Path, configuration: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A training folder for as long as the block runs: new, or of the same configuration.
+
+    Yields:
+        What `write_run` last kept there, with the configuration.
+
+    Raises:
+        ConfigError: the folder belongs to something else, or is being trained in.
+    """
+    file, lock_file = folder / RUN, folder / LOCK
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not lock_file.exists():  # something else's folder gets none
+                _refuse_foreign(folder)
+            lock = held.enter_context(lock_file.open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Nobody else reads or writes from here on: of two that begin at once, one is refused.
+            _refuse_foreign(folder)
+            if not file.exists():
+                write_run(folder, {"configuration": dict(configuration)})
+        except BlockingIOError:
+            raise ConfigError(f"--to {folder} is being trained in by another process; wait for it") from None
+        except FileExistsError:
+            raise ConfigError(f"--to {folder} is a file; choose a folder") from None
+        except OSError as error:
+            raise ConfigError(f"--to {folder} cannot be written ({error.strerror}); choose another folder") from error
+        content = _read_run(file)
+        stored = content["configuration"]
+        for name in dict.fromkeys((*stored, *configuration)):
+            there, asked = stored.get(name), configuration.get(name)
+            if there != asked:
+                raise ConfigError(
+                    f"--to {folder} holds another training: {name} is {there!r} there, asked for {asked!r}; "
+                    "choose another folder"
+                )
+        yield content
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if not (folder / RUN).exists() and any(entry.name != LOCK for entry in folder.iterdir()):
+        raise ConfigError(f"--to {folder} exists and is not an empty folder; choose another")
+
+
+def write_run(folder: Path, content: Mapping[str, Any]) -> None:
+    """Keeps what a training folder knows of itself."""
+    write_whole(folder / RUN, lambda file: file.write_text(json.dumps(content, indent=2) + "\n", "utf-8"))
+
+
+def _read_run(file: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        content["configuration"].keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ConfigError(f"{file} cannot be read; remove its folder, or choose another --to") from None
+    return content

@@ -1,0 +1,72 @@
+"""Random candidates of a space, for people to look at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from nas.errors import SpecError
+from nas.types import Candidate, Constraint, Task
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+    from optuna.distributions import BaseDistribution
+
+    from nas.protocols import SearchSpace
+
+DRAWS_PER_SAMPLE = 1000
+"""Draws tried for each sampled architecture before the limits are called too tight."""
+
+
+def sampled(
+    space: SearchSpace, task: Task, limits: Sequence[Constraint], count: int, seed: int, epochs: int = 1
+) -> list[Candidate]:
+    """Distinct random candidates within the limits, the same for the same seed; fewer than `count` where the
+    space seems to hold no more."""
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    distributions = space.distributions(task)
+    found: dict[str, Candidate] = {}
+    for _ in range(DRAWS_PER_SAMPLE * count):
+        params = {name: _draw(d, generator) for name, d in distributions.items()}
+        try:
+            candidate = space.decode(params, task, epochs)
+        except SpecError:
+            continue
+        cost = space.cost(candidate.spec, task)
+        if all(limit.violation(cost) <= 0 for limit in limits):
+            found.setdefault(candidate.digest, candidate)
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
+def _draw(distribution: Any, generator: Generator) -> Any:
+    if is_discrete(distribution):
+        values = choices(distribution)
+        return values[generator.integers(len(values))]
+    if distribution.log:
+        return math.exp(generator.uniform(math.log(distribution.low), math.log(distribution.high)))
+    return generator.uniform(distribution.low, distribution.high)
+
+
+def is_discrete(distribution: Any) -> bool:
+    return hasattr(distribution, "choices") or distribution.step is not None
+
+
+def choices(distribution: Any) -> list[Any]:
+    """Every value of a discrete distribution of Optuna, in order."""
+    if hasattr(distribution, "choices"):
+        return list(distribution.choices)
+    steps = round((distribution.high - distribution.low) / distribution.step)
+    return [round(distribution.low + k * distribution.step, 10) for k in range(steps + 1)]
+
+
+def allows(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a distribution holds a value."""
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except ValueError:  # not even of its kind
+        return False

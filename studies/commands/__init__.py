@@ -1,0 +1,1 @@
+"""Commands: what each of them does between parsing and printing."""

@@ -1,0 +1,189 @@
+"""Images restored by a bundle: files and folders in, files of the same names out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nas.bundles.pictures import SUFFIXES, Picture, read_picture, write_picture
+from nas.errors import BundleError, ConfigError, DataError, is_out_of_memory
+from studies.bundles import open_bundle
+
+if TYPE_CHECKING:
+    from nas.bundles.bundle import Bundle
+    from nas.bundles.inference import Predict, Tiling
+
+TOLD_SEAM = 1e-3
+"""A difference between tiles from which on it is told, in units of the white level."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denoised:
+    """One restored file.
+
+    Attributes:
+        tiles: the image was cut into, 1 for none; seam: largest difference of two tiles where they meet,
+            in units of the white level.
+        label: class that the network sees; None when it knows none.
+        probability: of that class, by the network's softmax.
+    """
+
+    image: str
+    output: str
+    height: int
+    width: int
+    tiles: int
+    seam: float
+    label: str | None
+    probability: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def line(self) -> str:
+        parts = [f"{self.image} -> {self.output}"]
+        if self.label is not None:
+            parts.append(f"{self.label} ({100 * (self.probability or 0):.0f} %)")
+        if self.tiles > 1:
+            parts.append(f"{self.tiles} tiles")
+            if self.seam > TOLD_SEAM:
+                parts.append(
+                    f"which differ by up to {255 * self.seam:.1f} of 255 where they meet, as this network looks at "
+                    "the whole image; a larger --tile makes that less"
+                )
+        return ", ".join(parts)
+
+
+def denoise(
+    path: Path,
+    images: Sequence[Path],
+    to: Path,
+    *,
+    onnx: bool = False,
+    tile: int | None = None,
+    done: Callable[[Denoised], None] = lambda result: None,
+    failed: Callable[[str], None] = lambda line: None,
+) -> tuple[list[Denoised], list[str]]:
+    """Restores images into a folder, each under its own name; what lies in a folder keeps its place in there.
+
+    Nothing that exists is written over, neither an image that is read nor any other file.
+
+    Args:
+        path: the bundle.
+        images: files, and folders with PNG, JPEG and TIFF files at any depth.
+        to: folder for the results, made if need be.
+        onnx: run model.onnx with ONNX Runtime, not the weights with PyTorch.
+        tile: side of tiles in pixels; by default images are cut only where memory asks for it.
+        done, failed: told of each image as it ends.
+
+    Returns:
+        The restored files, and a line for each image that was refused; the others go on.
+
+    Raises:
+        BundleError, ConfigError, DataError: the call itself is wrong; nothing has been written then.
+    """
+    if tile is not None and tile < 16:
+        raise ConfigError(f"--tile is {tile}; give at least 16 pixels")
+    if to.exists() and not to.is_dir():
+        raise ConfigError(f"--to {to} is a file; give a folder")
+    jobs = list(_jobs(images, to))
+    bundle = open_bundle(path)
+    channels = bundle.task.channels
+    if channels not in (1, 3):
+        raise BundleError(f"{path}: its network takes {channels} channels; images have 1 or 3")
+    from nas.bundles.bundle import ONNX
+    from nas.bundles.inference import Tiling
+    from nas.bundles.onnx_model import open_onnx
+
+    predict: Predict = open_onnx(bundle.path / ONNX) if onnx else bundle.network
+    # Of a colour image a gray network restores the three channels, in one pass.
+    tilings = {n: Tiling.of(bundle.network, channels, images=n, side=tile) for n in (1, 3)}
+    finished, refused = [], []
+    for source, target in jobs:
+        try:
+            result = _denoise(bundle, predict, tilings, source, target, to)
+        except DataError as error:
+            refused.append(str(error))
+            failed(str(error))
+            continue
+        finished.append(result)
+        done(result)
+    return finished, refused
+
+
+def _jobs(images: Sequence[Path], to: Path) -> Iterator[tuple[Path, Path]]:
+    """Each image with its place below `to`."""
+    taken: dict[Path, Path] = {}
+    for given in images:
+        if given.is_dir():
+            found = sorted(_files(given))
+            if not found:
+                raise DataError(f"{given}: holds no images; {', '.join(sorted(SUFFIXES))} are read")
+            pairs = [(file, to / file.relative_to(given)) for file in found]
+        else:
+            pairs = [(given, to / given.name)]
+        for source, target in pairs:
+            if target in taken:
+                raise ConfigError(f"{taken[target]} and {source} would both become {target}; denoise them one by one")
+            taken[target] = source
+            yield source, target
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    def fail(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror}); give a folder that can be") from error
+
+    for top, _, names in os.walk(folder, onerror=fail):
+        yield from (Path(top, name) for name in names if Path(name).suffix.lower() in SUFFIXES)
+
+
+def _denoise(
+    bundle: Bundle, predict: Predict, tilings: dict[int, Tiling], source: Path, target: Path, to: Path
+) -> Denoised:
+    import torch
+
+    from nas.bundles.inference import restore
+
+    if target.exists() or target.is_symlink():
+        raise DataError(f"image {source}: {target} exists; remove it, or choose another --to")
+    if not target.parent.resolve().is_relative_to(to.resolve()):
+        raise DataError(f"image {source}: {target.parent} is a link that leads out of {to}; choose another --to")
+    picture = read_picture(source)
+    noisy = _as_trained(picture, bundle.task.channels)
+    try:
+        restored = restore(predict, torch.from_numpy(noisy), tilings[len(noisy)])
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DataError(f"image {source}: not enough memory; give a smaller --tile") from None
+    values = restored.image.flatten(0, 1).numpy()
+    if picture.pixels.shape[2] == 1:
+        values = values.mean(0, keepdims=True)
+    write_picture(target, picture.with_floats(values))
+    label, probability = None, None
+    if bundle.classes:
+        shares = restored.logits.mean(0).softmax(0)
+        label, probability = bundle.classes[int(shares.argmax())], float(shares.max())
+    return Denoised(
+        image=str(source),
+        output=str(target),
+        height=picture.pixels.shape[0],
+        width=picture.pixels.shape[1],
+        tiles=restored.tiles,
+        seam=restored.seam,
+        label=label,
+        probability=probability,
+    )
+
+
+def _as_trained(picture: Picture, channels: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """(N, C, H, W) for a network of C channels: a colour image as three gray ones, a gray one as colour."""
+    floats = picture.floats()
+    if channels == 1:
+        return floats[:, None]
+    return floats[None] if len(floats) == 3 else np.repeat(floats[None], 3, axis=1)

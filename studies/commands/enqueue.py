@@ -1,0 +1,84 @@
+"""The candidates that a new search begins with: reference networks, and the front of another study."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nas.errors import SpecError
+from nas.protocols import SearchSpace
+from nas.types import Candidate, Measurement, Recipe
+from search_spaces.draws import allows
+from studies.store.ledger import SqlLedger
+
+
+def measured(source: SqlLedger, ledger: SqlLedger) -> dict[str, Measurement]:
+    """Measurements of another study by digest, where data, noise, precision and seed of both are the same.
+
+    The recipe is part of the digest, epochs included.
+    """
+    for field in ("fingerprint", "subset", "task", "device", "precision", "seed"):
+        if getattr(source.config, field) != getattr(ledger.config, field):
+            return {}
+    names = {o.name for o in ledger.config.objectives}
+    return {digest: found for digest, found in source.measurements().items() if names <= set(found.values)}
+
+
+def enqueue_front(source: SqlLedger, ledger: SqlLedger, space: SearchSpace) -> str:
+    """Enqueues the front of another study, as far as it lies in this study's space and is not in it; a line about it.
+
+    So a search that was stopped before it had enqueued them all goes on with the rest.
+    """
+    known, count = _proposed(ledger), 0
+    for result in source.results(source.front()):
+        try:
+            recipe = Recipe.from_dict({**result.recipe, "epochs": ledger.config.epochs})
+            encoded = space.encode(Candidate(spec=space.spec(result.spec), recipe=recipe))
+        except SpecError:
+            continue
+        params = {name: encoded.get(name) for name in ledger.distributions}
+        if params not in known and all(allows(d, params[name]) for name, d in ledger.distributions.items()):
+            ledger.study.enqueue_trial(params)
+            known.append(params)
+            count += 1
+    return f"warm start: {count or 'no further'} candidates from study {source.config.study}"
+
+
+def _proposed(ledger: SqlLedger) -> list[dict[str, Any]]:
+    """Hyperparameters of every trial of a study, enqueued ones among them."""
+    trials = ledger.study.get_trials(deepcopy=False)
+    return [trial.system_attrs.get("fixed_params", trial.params) for trial in trials]
+
+
+def enqueue_baselines(ledger: SqlLedger, space: SearchSpace, most: int | None = None) -> list[str]:
+    """Enqueues the space's reference networks, those that the study does not hold yet; lines that say which.
+
+    Args:
+        most: with more of them none is enqueued, and nothing said.
+    """
+    config = ledger.config
+    if not hasattr(space, "baselines"):
+        return [f"baselines: space {space.name} has none"]
+    known = _proposed(ledger)
+    enqueued: dict[str, dict[str, Any]] = {}
+    left_out = []
+    for name, candidate in space.baselines(config.task, config.epochs, config.constraints).items():
+        encoded = space.encode(candidate)
+        params = {gene: encoded.get(gene) for gene in ledger.distributions}
+        outside = [gene for gene, d in ledger.distributions.items() if not allows(d, params[gene])]
+        cost = space.cost(candidate.spec, config.task)
+        over = [c.name for c in config.constraints if c.violation(cost) > 0]
+        if outside:
+            left_out.append(f"{name} ({outside[0]} {params[outside[0]]} is not in the study's space)")
+        elif space.decode(params, config.task, config.epochs) != candidate:
+            left_out.append(f"{name} (not in the study's space)")
+        elif over:
+            left_out.append(f"{name} (over the limit of {over[0]})")
+        elif params not in known:
+            known.append(params)
+            enqueued[name] = params
+    if most is not None and len(enqueued) > most:
+        return []
+    for name, params in enqueued.items():
+        ledger.study.enqueue_trial(params, user_attrs={"baseline": name})
+    lines = [f"baselines: {', '.join(enqueued)}" if enqueued else "baselines: none that the study does not hold"]
+    return [*lines, *([f"left out: {', '.join(left_out)}"] if left_out else [])]

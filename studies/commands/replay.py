@@ -1,0 +1,100 @@
+"""A study, proposed once more: the engine itself runs again, with the store in place of training."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.errors import StudyError
+from search_spaces import get_space
+from studies.store.catalog import create_study
+from studies.store.database import open_storage
+from studies.store.ledger import SqlLedger
+from studies.store.records import REJECTIONS, TrialRecord
+
+if TYPE_CHECKING:
+    from nas.engine.searcher import StudySearcher
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """How a replay went.
+
+    Attributes:
+        proposed: trials proposed again, in the stored order of asks and tells.
+        differs: the first trial whose candidate is another one; None when all are the same.
+    """
+
+    proposed: int
+    differs: int | None
+
+
+def replay(ledger: SqlLedger) -> Replayed:
+    """Proposes a study's candidates again, in the stored order of asks and tells, and compares digests.
+
+    Trials that were enqueued are enqueued again. What each trial brought is taken from the store, so
+    nothing is trained.
+
+    Raises:
+        StudyError: the study has trials of before the order of asks was kept.
+    """
+    from nas.engine.searcher import StudySearcher
+
+    trials = {trial.number: trial for trial in ledger.study.get_trials(deepcopy=False)}
+    records = {record.number: record for record in ledger.trials()}
+    old = [number for number, record in records.items() if record.started is not None and record.ask_order is None]
+    if old:
+        raise StudyError(
+            f"study {ledger.config.study!r} cannot be proposed again: an older version made {len(old)} of its trials, "
+            "which did not keep the order of proposals; give a newer study"
+        )
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open_storage(f"sqlite:///{Path(folder) / 'replay.db'}") as storage,
+        create_study(storage, ledger.config, ledger.distributions, {}, ledger.command) as again,
+    ):
+        searcher = StudySearcher(
+            again,
+            get_space(ledger.config.space),
+            trials=len(trials) + 1,
+            stopping=lambda: False,
+            on_end=lambda number, outcome: None,
+        )
+        proposed = 0
+        with again.drive():
+            for event, number in ledger.events():
+                record = records[number]
+                if event == "tell":
+                    _tell(ledger, searcher, record)
+                    continue
+                if number >= len(again.study.get_trials(deepcopy=False)):
+                    for waiting in range(number, len(trials)):
+                        fixed = trials[waiting].system_attrs.get("fixed_params")
+                        if fixed is None:
+                            break
+                        again.study.enqueue_trial(fixed)
+                if record.reason in REJECTIONS:
+                    continue  # drawn again on the way to the next that is accepted
+                config = searcher.suggest(str(number))
+                proposed += 1
+                if not isinstance(config, dict) or (config["number"], config["digest"]) != (number, record.digest):
+                    return Replayed(proposed=proposed, differs=number)
+    return Replayed(proposed=proposed, differs=None)
+
+
+def _tell(ledger: SqlLedger, searcher: StudySearcher, record: TrialRecord) -> None:
+    """Ends a trial of the replayed study as the stored one ended."""
+    from nas.engine.report import Report
+
+    number, reason = record.number, record.reason
+    if reason in REJECTIONS:
+        return
+    rows = tuple(ledger.epochs_table(number))
+    searcher.record(str(number), Report(number=number, rows=rows))
+    measurement = ledger.measurement(number) if reason == "" else None
+    if reason == "stopped":
+        searcher.stop(str(number), record.epochs_done)
+    report = Report(number=number, outcome=reason or "complete", measurement=measurement, detail=record.detail or "")
+    searcher.on_trial_complete(str(number), {"report": report})

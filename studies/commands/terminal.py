@@ -1,0 +1,325 @@
+"""What a search shows on a terminal or in a pipe, and its results as tables. 80 columns suffice."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+import time
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from nas.engine.confirm import ConfirmProgress
+from nas.engine.search import Outcome, Progress
+from nas.search.confirmation import Confirmed, Interval
+from nas.search.objectives import digits_of
+from nas.types import Objective, StudyConfig
+from studies.reading.best import Choice
+
+PLAIN_SECONDS = 5.0
+"""In a pipe a line is printed when trials have ended, at most this often."""
+
+
+def duration(seconds: float) -> str:
+    """Seconds as ``1:02:03`` or ``2:03``."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def amount(value: float, unit: str = "") -> str:
+    """A figure with four digits and its unit; thousands and millions as k and M."""
+    for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 10 * factor or (not unit and abs(value) >= factor):
+            return f"{value / factor:.3g}{suffix} {unit}".strip()
+    return f"{value:.4g} {unit}".strip()
+
+
+P = TypeVar("P", Progress, ConfirmProgress)
+
+
+class _Display(AbstractContextManager[Any], Generic[P]):
+    """Shows progress on stderr: live on a terminal, plain lines elsewhere, nothing when quiet."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = Console(stderr=True)
+        self._quiet = quiet
+        self._live: Live | None = None
+        self._shown = -1
+        self._messages = 0
+        self._last = time.monotonic()
+        self._progress: P | None = None
+
+    def __enter__(self) -> Self:
+        if not self._quiet and self._console.is_terminal:
+            # Redrawn by rich four times a second, so that the clock runs while trials train.
+            self._live = Live(get_renderable=self._render, console=self._console, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def observe(self, progress: P) -> None:
+        """To be given to what is watched."""
+        self._progress = progress
+        if self._quiet:
+            return
+        for message in progress.messages[self._messages :]:
+            self._console.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        self._messages = len(progress.messages)
+        ended, all_ended = self._ended(progress)
+        due = time.monotonic() - self._last > PLAIN_SECONDS or all_ended
+        if self._live is None and ended != self._shown and due:
+            self._console.print(self._plain(progress), highlight=False, soft_wrap=True)
+            self._shown, self._last = ended, time.monotonic()
+
+    def _render(self) -> Group | Text:
+        return Text("starting Ray ...") if self._progress is None else self._drawn(self._progress)
+
+    @abstractmethod
+    def _ended(self, progress: P) -> tuple[int, bool]:
+        """How many have ended, and whether that is all of them."""
+
+    @abstractmethod
+    def _plain(self, progress: P) -> str:
+        """One line, for a pipe."""
+
+    @abstractmethod
+    def _drawn(self, progress: P) -> Group:
+        """What a terminal shows, drawn anew again and again."""
+
+
+class SearchDisplay(_Display[Progress]):
+    """Shows a search's progress; `observe` is for `nas.engine.search.run_search`."""
+
+    def __init__(self, config: StudyConfig, *, quiet: bool = False) -> None:
+        super().__init__(quiet=quiet)
+        self._config = config
+
+    def _ended(self, progress: Progress) -> tuple[int, bool]:
+        return progress.counts.trained + progress.counts.failed, progress.counts.trained >= progress.trials
+
+    def _figures(self, progress: Progress) -> list[tuple[str, str]]:
+        best = [
+            (f"best {o.name}", amount(progress.best[o.name], o.unit) if o.name in progress.best else "-")
+            for o in self._config.objectives
+        ]
+        left = progress.seconds_left()
+        return [
+            *best,
+            ("hypervolume", f"{progress.hypervolume:.4g}"),
+            ("time left", "-" if left is None else f"about {duration(left)}"),
+        ]
+
+    def _plain(self, progress: Progress) -> str:
+        c = progress.counts
+        figures = ", ".join(f"{name} {value}" for name, value in self._figures(progress))
+        return (
+            f"{c.trained}/{progress.trials} trained, {len(progress.running)} running, {c.pruned} pruned, "
+            f"{c.failed} failed; {figures}"
+        )
+
+    def _drawn(self, progress: Progress) -> Group:
+        c = progress.counts
+        config = self._config
+        head = Text(f"{config.study}: {config.data}, {config.task.noise}, space {config.space}", style="bold")
+        head.truncate(self._console.width)
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            ProgressBar(total=progress.trials, completed=c.trained, width=22),
+            f"{c.trained}/{progress.trials} trained",
+            f"{len(progress.running)} running",
+            f"{c.pruned} pruned",
+            f"{c.failed} failed",
+        )
+        figures = Table.grid(padding=(0, 2))
+        for name, value in self._figures(progress):
+            figures.add_row(Text(name, style="dim"), value)
+        running = Table.grid(padding=(0, 2))
+        for number, (epoch, epochs) in sorted(progress.running.items())[:8]:
+            running.add_row(
+                f"trial {number}", ProgressBar(total=epochs, completed=epoch, width=20), f"epoch {epoch}/{epochs}"
+            )
+        if len(progress.running) > 8:
+            running.add_row(f"and {len(progress.running) - 8} more")
+        return Group(head, bar, figures, running)
+
+
+def front_table(choice: Choice, objectives: Sequence[Objective]) -> Table:
+    """The front, best first in the first objective; the chosen member is marked."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("trial", justify="right")
+    costs = [name for name in ("params", "macs") if name not in {o.name for o in objectives}]
+    for o in objectives:
+        table.add_column(o.label, justify="right")
+    for name in costs:
+        table.add_column(name, justify="right")
+    table.add_column("")
+    first = objectives[0]
+    for result in sorted(choice.front, key=lambda r: r.values[first.name], reverse=first.direction == "maximize"):
+        chosen = result.number == choice.chosen.number
+        table.add_row(
+            str(result.number),
+            *(_figure(o, result.values[o.name], choice.confirmed.get(result.number)) for o in objectives),
+            *(amount(result.values[name]) for name in costs),
+            "<- chosen" if chosen else "",
+            style="bold" if chosen else None,
+        )
+    return table
+
+
+def _figure(objective: Objective, value: float, confirmed: Confirmed | None = None) -> str:
+    digits = digits_of(objective.name)
+    if confirmed is None:
+        return amount(value) if digits is None else f"{value:.{digits}f}"
+    return with_interval(confirmed.values[objective.name], digits)
+
+
+def with_interval(value: Interval, digits: int | None = 2) -> str:
+    """``20.12 ± 0.05``: a mean and the half width of its 95 % interval; the mean alone when it has no width."""
+    half = value.high - value.mean
+    if digits is None:
+        return f"{amount(value.mean)} ± {amount(half)}" if half else amount(value.mean)
+    return f"{value.mean:.{digits}f} ± {half:.{digits}f}"
+
+
+def standing(choice: Choice, study: str) -> str:
+    """Which figures a choice shows: of one run, or confirmed, and what is missing."""
+    if not choice.confirmed:
+        return f"figures are of the search's one run each; confirm them with: skipnas confirm {study}"
+    text = f"confirmed under {choice.seeds}: means and 95 % intervals on validation"
+    if choice.unconfirmed:
+        text += f"; not confirmed: trial {', '.join(map(str, choice.unconfirmed))}"
+    return text
+
+
+def on_test(confirmed: Confirmed) -> str:
+    """The figures on the test split in one line."""
+    figures = [
+        f"{name} {with_interval(confirmed.values[f'test_{name}'])} {unit}"
+        for name, unit in (("psnr", "dB"), ("accuracy", "%"))
+        if f"test_{name}" in confirmed.values
+    ]
+    return ", ".join(figures)
+
+
+def confirmation_table(found: Sequence[Confirmed], choice: Choice, objectives: Sequence[Objective]) -> Table:
+    """Members by their mean in the first objective, best first, each with a line for validation and one for test.
+
+    The confirmed front and its knee are marked.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("")
+    for o in objectives:
+        table.add_column(o.label, justify="right")
+    table.add_column("runs", justify="right")
+    front = {result.digest for result in choice.confirmed_front}
+    first = objectives[0]
+    sign = -1 if first.direction == "maximize" else 1
+    shown = sorted(found, key=lambda one: sign * one.values[first.name].mean if one.values else math.inf)
+    for one in shown:
+        label = f"trial {one.number}" if one.number is not None else str(one.reference)
+        chosen = one.digest in front and one.digest == choice.chosen.digest
+        mark = " <- knee" if chosen else " (front)" if one.digest in front else ""
+        style = "bold" if chosen else None
+        figures = [_figure(o, 0.0, one) if one.values else "-" for o in objectives]
+        table.add_row(label + mark, *figures, str(one.runs), style=style)
+        tests = [one.values.get(f"test_{o.name}") for o in objectives]
+        if any(tests):
+            table.add_row("  test", *("" if t is None else with_interval(t) for t in tests), style=style)
+        if one.failed:
+            table.add_row(f"  {one.failed} of {one.runs} runs failed", style=style)
+    return table
+
+
+MOST_CONFUSED = 12
+"""Classes up to which a confusion matrix is shown whole, and mistakes that are listed of a larger one."""
+
+
+def confusion_table(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> Table:
+    """Counts by true class (rows) and answer (columns); of many classes the most frequent mistakes alone."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    if len(classes) <= MOST_CONFUSED:
+        table.add_column("")
+        for name in classes:
+            table.add_column(name, justify="right")
+        for name, row in zip(classes, confusion, strict=True):
+            table.add_row(name, *(str(count) if count else "." for count in row))
+        return table
+    for name in ("true class", "answer", "images"):
+        table.add_column(name, justify="right" if name == "images" else "left")
+    mistakes = [(n, i, j) for i, row in enumerate(confusion) for j, n in enumerate(row) if n and i != j]
+    for count, i, j in sorted(mistakes, key=lambda mistake: -mistake[0])[:MOST_CONFUSED]:
+        table.add_row(classes[i], classes[j], str(count))
+    return table
+
+
+class ConfirmDisplay(_Display[ConfirmProgress]):
+    """Shows a confirmation's progress; `observe` is for `nas.engine.confirm.run_confirmation`."""
+
+    def _ended(self, progress: ConfirmProgress) -> tuple[int, bool]:
+        return progress.done, progress.done == progress.total
+
+    def _plain(self, progress: ConfirmProgress) -> str:
+        left = progress.seconds_left()
+        return f"{progress.done}/{progress.total} runs, {len(progress.running)} running, time left " + (
+            "-" if left is None else f"about {duration(left)}"
+        )
+
+    def _drawn(self, progress: ConfirmProgress) -> Group:
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            ProgressBar(total=progress.total, completed=progress.done + sum(progress.running.values()), width=22),
+            self._plain(progress),
+        )
+        return Group(bar)
+
+
+def describe(values: Mapping[str, Any]) -> str:
+    """A spec or recipe in one line: ``levels 3, width 32, ...``."""
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
+
+
+def summary(outcome: Outcome, config: StudyConfig, trials: int, again: Sequence[str]) -> list[str]:
+    """The closing lines of a search: how it ended, how busy the workers were, and what to type next."""
+    c = outcome.counts
+    if outcome.reason == "complete" and outcome.new == 0:
+        lines = [f"study {config.study} is complete: it has {c.trained} trained trials of {trials}; nothing to do"]
+    else:
+        lines = [
+            f"{outcome.new} trials in {duration(outcome.seconds)}; the study has {c.trained} of {trials}: "
+            f"{c.complete} complete, {c.pruned} pruned; {c.failed} failed"
+        ]
+    if outcome.busy is not None:
+        lines.append(f"workers were busy {100 * outcome.busy:.0f} % of the time ({outcome.workers} at a time)")
+    if outcome.reason == "exhausted":
+        lines.append("no further candidates: the space is exhausted, or too few are within the limits")
+    elif outcome.reason != "complete":
+        why = "the time limit" if outcome.reason == "time_limit" else "an interrupt"
+        lines.append(f"stopped by {why}; trials under way are kept. Go on with: {shlex.join(again)}")
+    return lines
+
+
+def say(text: str) -> None:
+    """A sentence on stdout: wrapped at words on a terminal, one line in a pipe."""
+    console = stdout()
+    console.print(text, markup=False, soft_wrap=not console.is_terminal)
+
+
+def stdout() -> Console:
+    """Where results go. Not wrapped in a pipe, so that other programs can read lines."""
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)

@@ -1,0 +1,440 @@
+"""One architecture trained for real: from what was asked for to a bundle, with numbers from the test split."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.data.augmentation import Augmentation, augmentation_for
+from nas.data.noise import Noise, parse_noise
+from nas.errors import ConfigError, SpecError, StorageError
+from nas.types import PRECISIONS, Candidate, Recipe, Task
+from search_spaces import get_space, known_space
+from search_spaces.unet.references import RECIPE, REFERENCES, reference
+
+if TYPE_CHECKING:
+    import torch
+
+    from nas.bundles.assess import Assessment
+    from nas.data.photographs import Photographs
+    from nas.data.splits import Dataset
+    from nas.protocols import SearchSpace
+    from nas.training.batches import TrainingData
+    from nas.training.fit import Fit, FitProgress
+
+EPOCHS = 100
+PATCH = 64
+BUNDLE, LOGS = "bundle", "logs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRequest:
+    """What a training was asked for: the options of ``skipnas train``. None means the default.
+
+    Attributes:
+        what: a spec's file, the name of a reference network, or a study with or without ``:PICK``.
+        to: folder of the training; its bundle lies in ``bundle`` there.
+    """
+
+    what: str
+    to: Path
+    data: str | None = None
+    data_root: Path | None = None
+    noise: str | None = None
+    epochs: int | None = None
+    subset: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    warmup: float = 0.05
+    ema: float = 0.999
+    augment: bool | None = None
+    patch: int | None = None
+    patches_per_epoch: int | None = None
+    accumulate: int = 1
+    precision: str = "auto"
+    threads: int | None = None
+    seed: int = 0
+    log_dir: Path | None = None
+    storage: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """What is to be trained: a space, and for a task the candidate; data and noise where it knows them."""
+
+    space: SearchSpace
+    candidate: Callable[[Task, int], Candidate]
+    data: str = "digits"
+    noise: str = "gaussian:50"
+    data_root: Path | None = None
+    study: str | None = None
+    trial: int | None = None
+
+
+def train(
+    request: TrainRequest,
+    observe: Callable[[FitProgress], None] = lambda progress: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Trains, or goes on where the folder was left, and writes the bundle.
+
+    Args:
+        request: see `TrainRequest`.
+        observe: told of every step.
+        say: told what is trained, in lines.
+
+    Returns:
+        The result as JSON values: test figures, the epoch of the best weights, seconds, the bundle.
+
+    Raises:
+        SkipnasError: something is outside its rule, the folder holds another training, or the run diverged.
+    """
+    _check(request)
+    source = _source(request)
+    noise = parse_noise(request.noise or source.noise)
+    import torch
+
+    from nas.bundles.bundle import CARD
+    from nas.training.fit import Fit, FitSettings, fit
+    from nas.training.loop import Diverged
+    from nas.training.precision import faster_precision
+    from nas.training.run_folder import claimed, write_run
+
+    torch.set_num_threads(request.threads or os.cpu_count() or 1)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    settings = FitSettings(warm_up=request.warmup, ema=request.ema, accumulate=request.accumulate, seed=request.seed)
+    data = _read(request, source, noise, device)
+    candidate = _candidate(request, source, data.task)
+    configuration = {
+        "space": source.space.name,
+        "architecture": candidate.spec.to_dict(),
+        **candidate.recipe.to_dict(),
+        **asdict(data.task),
+        "data": data.name,
+        "fingerprint": data.fingerprint,
+        "subset": request.subset,
+        **asdict(settings),
+        "augmentation": data.augmentation.name,
+        "images_per_epoch": len(data.training),
+        "precision": request.precision,
+    }
+    torch.manual_seed(request.seed)
+    network = source.space.build(candidate.spec, data.task)
+    bundle = request.to / BUNDLE
+    with claimed(request.to, configuration) as run_file:
+        # A bundle's card is its last file.
+        if "result" in run_file and (bundle / CARD).is_file():
+            say(f"{request.to} is trained already; nothing to do")
+            return {**run_file["result"], "bundle": str(bundle)}
+        precision = run_file.get("precision", request.precision)
+        if precision == "auto":
+            precision = faster_precision(network, data.task, candidate.recipe, data.training)
+            run_file = {**run_file, "precision": precision}
+            write_run(request.to, run_file)
+        cost = source.space.cost(candidate.spec, data.task)
+        for line in (
+            f"{request.what}: {cost.params:,} parameters, {cost.macs / 1e6:.4g}M MACs for "
+            f"{data.task.height}x{data.task.width} pixels",
+            f"{data.name}, {noise.name}: {len(data.training)} {data.unit} an epoch, augmentation: "
+            f"{data.augmentation.name}; {precision} on {device.type}, {torch.get_num_threads()} threads",
+        ):
+            say(line)
+        torch.manual_seed(request.seed)
+        try:
+            run = Fit(network, data.task, candidate.recipe, data.training, settings, precision=precision)
+            best = fit(run, request.to, observe, request.log_dir or request.to / LOGS)
+        except Diverged as error:
+            raise ConfigError(
+                f"the training diverged: {error}; give a smaller --learning-rate than "
+                f"{candidate.recipe.learning_rate:g} and another --to"
+            ) from None
+        values, images = data.test(best.cpu(), noise)
+        result = _result(run, values, images, data)
+        write_run(request.to, {**run_file, "result": result})
+        for cut_off in (bundle, *request.to.glob(f".{BUNDLE}.*.partial")):  # of a process that was killed
+            shutil.rmtree(cut_off, ignore_errors=True)
+        _write_bundle(bundle, source, candidate, data, best, request, result, configuration)
+    return {**result, "bundle": str(bundle)}
+
+
+# --- what is trained ---
+def _source(request: TrainRequest) -> _Source:
+    what = request.what
+    if what.endswith(".json") or Path(what).is_file():
+        return _from_file(Path(what))
+    if what in REFERENCES:
+        return _Source(space=get_space("unet"), candidate=lambda task, epochs: reference(what, task, epochs=epochs))
+    return _from_study(request)
+
+
+def _from_file(file: Path) -> _Source:
+    """A spec as `Spec.to_dict` gives it; or an object with ``spec``, and ``recipe`` and ``space`` if it has them."""
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read ({error.strerror}); give a spec's file, or a name") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} is not JSON ({error}); give an object with a spec") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{file} holds a JSON {type(value).__name__}; give an object with a spec")
+    whole = value if isinstance(value.get("spec"), dict) else {"spec": value}
+    named = whole.get("space", "unet")
+    space = known_space(str(named.get("name") if isinstance(named, dict) else named))
+    try:
+        spec = space.spec(whole["spec"])
+        recipe = Recipe.from_dict({"epochs": 1, **RECIPE, **dict(whole.get("recipe") or {})})
+    except (SpecError, TypeError, ValueError) as error:
+        raise SpecError(f"{file}: {error}") from None
+    return _Source(
+        space=space, candidate=lambda task, epochs: Candidate(spec=spec, recipe=replace(recipe, epochs=epochs))
+    )
+
+
+def _from_study(request: TrainRequest) -> _Source:
+    from studies.reading.best import choose
+    from studies.store.catalog import open_study
+    from studies.store.database import open_storage
+    from studies.store.finding import has_study
+
+    name, _, pick = request.what.partition(":")
+    why = ""
+    try:
+        storage = open_storage(request.storage, must_exist=True)
+        found = has_study(storage, name)
+    except StorageError as error:
+        if request.storage is not None or pick:
+            raise
+        # Perhaps no study was meant; a database that is there and cannot be read is told of all the same.
+        found, why = False, f" ({error})"
+    if not found:
+        raise ConfigError(
+            f"{request.what!r} is neither a spec's file, nor a reference ({', '.join(REFERENCES)}), nor a study "
+            f"of this storage{why}; see: skipnas studies list"
+        )
+    ledger = open_study(name, storage)
+    config, chosen = ledger.config, choose(ledger, pick=pick or "knee").chosen
+    space = get_space(config.space)
+    spec, recipe = space.spec(chosen.spec), Recipe.from_dict(chosen.recipe)
+    root = ledger.provenance.get("data_root")
+    return _Source(
+        space=space,
+        candidate=lambda task, epochs: Candidate(spec=spec, recipe=replace(recipe, epochs=epochs)),
+        data=config.data,
+        noise=config.task.noise,
+        data_root=Path(root) if root else None,
+        study=config.study,
+        trial=chosen.number,
+    )
+
+
+def _candidate(request: TrainRequest, source: _Source, task: Task) -> Candidate:
+    candidate = source.candidate(task, request.epochs or EPOCHS)
+    asked = {
+        name: value
+        for name in ("batch_size", "learning_rate", "weight_decay")
+        if (value := getattr(request, name)) is not None
+    }
+    if not task.classifies:
+        asked["classification_weight"] = 0.0
+    return replace(candidate, recipe=replace(candidate.recipe, **asked))
+
+
+# --- what it is trained on ---
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Data:
+    """Training data, and the test split that is looked at once, at the end.
+
+    Attributes:
+        training: for `nas.training.fit`.
+        test: a network and the noise to the test figures, and how many images they are from.
+        images: images of each split; unit: what an epoch counts.
+    """
+
+    name: str
+    fingerprint: str
+    task: Task
+    classes: tuple[str, ...]
+    training: TrainingData
+    augmentation: Augmentation
+    unit: str
+    images: Mapping[str, int]
+    test: Callable[[Any, Noise], tuple[dict[str, float | None], int]]
+
+
+def _read(request: TrainRequest, source: _Source, noise: Noise, device: torch.device) -> _Data:
+    from nas.data.splits import parse_source
+
+    name = parse_source(request.data or source.data)
+    augmentation = augmentation_for(name, request.augment)
+    if name.startswith("images:"):
+        return _read_photographs(request, name, noise, augmentation, device)
+    for option, value in (("--patch", request.patch), ("--patches-per-epoch", request.patches_per_epoch)):
+        if value is not None:
+            raise ConfigError(f"{option} {value}: {name} has images of one size; it is for images:DIR")
+    from nas.data.splits import load
+    from nas.training.batches import AugmentedData
+
+    loaded = load(name, root=request.data_root or source.data_root, subset=request.subset)
+    _, channels, height, width = loaded.train.images.shape
+    task = Task(channels=channels, classes=len(loaded.classes), height=height, width=width, noise=noise.name)
+    return _Data(
+        name=name,
+        fingerprint=loaded.fingerprint,
+        task=task,
+        classes=loaded.classes,
+        training=AugmentedData.augmented(loaded, task, device, augmentation),
+        augmentation=augmentation,
+        unit="images",
+        images={part: len(getattr(loaded, part).images) for part in ("train", "validation", "test")},
+        test=lambda network, noise: _test_split(network, loaded, noise),
+    )
+
+
+def _read_photographs(
+    request: TrainRequest, name: str, noise: Noise, augmentation: Augmentation, device: torch.device
+) -> _Data:
+    from nas.data.photographs import Photographs
+    from nas.data.pool import PARTS
+    from nas.training.patches import Patches
+
+    photographs = Photographs.read(name, _existing(request.to))
+    patches = Patches(
+        photographs,
+        noise,
+        patch=request.patch or PATCH,
+        per_epoch=request.patches_per_epoch,
+        augmentation=augmentation,
+        device=device,
+        subset=request.subset,
+    )
+    task = Task(channels=photographs.channels, classes=0, height=patches.patch, width=patches.patch, noise=noise.name)
+    counts = {part: len(photographs.of(code)) for code, part in enumerate(PARTS)}
+    return _Data(
+        name=name,
+        fingerprint=photographs.fingerprint,
+        task=task,
+        classes=(),
+        training=patches,
+        augmentation=augmentation,
+        unit=f"patches of {patches.patch}x{patches.patch} pixels",
+        images={**counts, "train": len(patches.chosen)},
+        test=lambda network, noise: _test_photographs(network, photographs, noise),
+    )
+
+
+def _test_split(network: Any, data: Dataset, noise: Noise) -> tuple[dict[str, float | None], int]:
+    from nas.bundles.assess import assess_data
+
+    return _figures(assess_data(network, data, noise, part="test"))
+
+
+def _test_photographs(network: Any, photographs: Photographs, noise: Noise) -> tuple[dict[str, float | None], int]:
+    from nas.bundles.assess import assess_photographs
+    from nas.data.pool import TEST
+
+    paths = [photographs.paths[index] for index in photographs.of(TEST)]
+    return _figures(assess_photographs(network, photographs.channels, paths, noise))
+
+
+def _figures(found: Assessment) -> tuple[dict[str, float | None], int]:
+    return {name: getattr(found, name) for name in ("psnr", "ssim", "accuracy", "noisy_psnr")}, found.images
+
+
+# --- what comes of it ---
+def _result(run: Fit, values: Mapping[str, float | None], images: int, data: _Data) -> dict[str, Any]:
+    assert run.best is not None
+    return {
+        "data": data.name,
+        "noise": data.task.noise,
+        "epochs": run.epoch,
+        "best_epoch": run.best.epoch,
+        "validation_psnr": run.best.psnr,
+        "validation_accuracy": run.best.accuracy,
+        "seconds": run.seconds,
+        "split": "test",
+        "images": images,
+        **values,
+    }
+
+
+def _write_bundle(
+    target: Path,
+    source: _Source,
+    candidate: Candidate,
+    data: _Data,
+    network: Any,
+    request: TrainRequest,
+    result: Mapping[str, Any],
+    configuration: Mapping[str, Any],
+) -> None:
+    from nas.bundles.export import PARITY_IMAGES, export_bundle
+    from studies.provenance import describe, hardware
+
+    told = ("subset", "warm_up", "ema", "accumulate", "augmentation", "images_per_epoch", "precision")
+    export_bundle(
+        target,
+        space=source.space,
+        candidate=candidate,
+        task=data.task,
+        classes=data.classes,
+        network=network,
+        images=data.training.validation[0][0][:PARITY_IMAGES].cpu(),
+        facts={
+            "study": source.study,
+            "trial": source.trial,
+            "seed": request.seed,
+            "data": data.name,
+            "fingerprint": data.fingerprint,
+            "images": dict(data.images),
+            "values": {
+                name: result[name] for name in ("psnr", "ssim", "accuracy", "noisy_psnr") if result[name] is not None
+            },
+            "split": "test",
+            "hardware": describe(hardware()),
+            "training": {
+                **{name: configuration[name] for name in told},
+                "best_epoch": result["best_epoch"],
+                "seconds": round(result["seconds"], 1),
+            },
+        },
+    )
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    folder = folder.resolve()
+    return next(each for each in (folder, *folder.parents) if each.is_dir())
+
+
+def _can_be_made(folder: Path) -> bool:
+    resolved = folder.resolve()
+    first = next(each for each in (resolved, *resolved.parents) if each.exists())
+    return first.is_dir() and os.access(first, os.W_OK | os.X_OK)
+
+
+def _check(request: TrainRequest) -> None:
+    """Refuses what can be refused without touching data."""
+    for option, value in (
+        ("--epochs", request.epochs),
+        ("--batch-size", request.batch_size),
+        ("--patches-per-epoch", request.patches_per_epoch),
+        ("--threads", request.threads),
+    ):
+        if value is not None and value < 1:
+            raise ConfigError(f"{option} is {value}; give at least 1")
+    if request.patch is not None and request.patch < 8:
+        raise ConfigError(f"--patch is {request.patch}; give at least 8 pixels")
+    if request.learning_rate is not None and not 0 < request.learning_rate < float("inf"):
+        raise ConfigError(f"--learning-rate is {request.learning_rate}; give a number above 0")
+    if request.weight_decay is not None and not 0 <= request.weight_decay < float("inf"):
+        raise ConfigError(f"--weight-decay is {request.weight_decay}; give a number of at least 0")
+    if request.log_dir is not None and not _can_be_made(request.log_dir):
+        raise ConfigError(f"--log-dir {request.log_dir} cannot be written; choose another folder")
+    if request.precision not in PRECISIONS:
+        raise ConfigError(f"--precision {request.precision!r} is not known; choose from {', '.join(PRECISIONS)}")

@@ -1,0 +1,78 @@
+"""What a training shows: a bar on a terminal, a line now and then in a pipe. 80 columns suffice."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from nas.training.fit import FitProgress, Validation
+from studies.commands.terminal import duration
+
+PLAIN_SECONDS, QUIET_SECONDS = 5.0, 60.0
+"""In a pipe a validation is printed at most this often, and the last one; a line comes at least this often."""
+
+
+class TrainDisplay(AbstractContextManager["TrainDisplay"]):
+    """Shows a training on stderr; nothing when quiet."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = Console(stderr=True)
+        self._quiet = quiet
+        self._bar: Progress | None = None
+        self._printed: Validation | None = None
+        self._last = time.monotonic() - PLAIN_SECONDS
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def say(self, line: str) -> None:
+        if not self._quiet:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def observe(self, progress: FitProgress) -> None:
+        """To be given to `nas.training.fit.fit`."""
+        if self._quiet:
+            return
+        if self._console.is_terminal:
+            self._draw(progress)
+        found = progress.validated
+        due = time.monotonic() - self._last > PLAIN_SECONDS or progress.epoch == progress.epochs
+        if found is not None and found is not self._printed and found.epoch == progress.epoch and due:
+            self._printed, self._last = found, time.monotonic()
+            self.say(_line(progress, found))
+        elif not self._console.is_terminal and time.monotonic() - self._last > QUIET_SECONDS:
+            self._last = time.monotonic()
+            self.say(_figures(progress))
+
+    def _draw(self, progress: FitProgress) -> None:
+        if self._bar is None:
+            self._bar = Progress(
+                BarColumn(bar_width=24), TextColumn("{task.description}"), console=self._console, transient=True
+            )
+            self._bar.start()
+            self._bar.add_task("", total=progress.steps)
+        self._bar.update(self._bar.task_ids[0], completed=progress.step, description=_figures(progress))
+
+
+def _figures(progress: FitProgress) -> str:
+    best = "" if progress.best is None else f", best {progress.best.psnr:.2f} dB"
+    return (
+        f"epoch {min(progress.epoch + 1, progress.epochs)}/{progress.epochs}, "
+        f"{progress.images_per_second:.0f} images/s{best}, {duration(progress.seconds_left)} left"
+    )
+
+
+def _line(progress: FitProgress, found: Validation) -> str:
+    accuracy = "" if found.accuracy is None else f", accuracy {found.accuracy:.2f} %"
+    best = " (best)" if found is progress.best else ""
+    return (
+        f"epoch {found.epoch}/{progress.epochs}: PSNR {found.psnr:.2f} dB{accuracy}{best}, "
+        f"{progress.images_per_second:.0f} images/s, {duration(progress.seconds_left)} left"
+    )

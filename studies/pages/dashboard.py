@@ -1,0 +1,179 @@
+"""Optuna Dashboard on a storage, on this machine, until it is stopped, with every trial's picture and notes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import re
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from optuna.artifacts.exceptions import ArtifactNotFound
+
+from nas.errors import ConfigError, SkipnasError
+from nas.training.checkpoint import strip_path
+from studies.pages.notes import annotate
+from studies.store.catalog import StudySummary, list_studies, open_study
+from studies.store.connection import Storage
+from studies.store.database import open_storage
+from studies.store.files import files_dir
+
+log = logging.getLogger(__name__)
+NOTES_SECONDS = 30.0
+"""While the dashboard runs, trials that have ended meanwhile get their notes this often."""
+
+PORTS_TRIED = 100
+
+
+def serve(
+    storage: str | None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    next_free: bool = False,
+    ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serves Optuna Dashboard until interrupted; it has no passwords and can delete studies.
+
+    Args:
+        storage: URL as for `open_storage`.
+        host: address to bind to.
+        port: must be free.
+        next_free: takes the next port that is free instead, if it is not.
+        ready: called with the address once requests are answered.
+
+    Raises:
+        ConfigError: the port is taken or the host is not one of this machine's.
+        StorageError: see `open_storage`.
+    """
+    from optuna_dashboard import wsgi
+
+    if not 1 <= port <= 65535:
+        raise ConfigError(f"--port {port} is not a port; give 1 to 65535")
+    with open_storage(storage, must_exist=True) as opened:
+        application = wsgi(opened.optuna, artifact_store=Pictures(opened))
+        server = _bind(application, host, port, PORTS_TRIED if next_free else 1)
+        with server, _stopped_by_signals(server), _notes_kept(opened):
+            ready(f"http://{host}:{server.server_port}/")
+            server.serve_forever()
+
+
+def _bind(application: Any, host: str, port: int, tries: int) -> WSGIServer:
+    """A server on the first of `tries` ports that is free."""
+    for at in range(port, min(port + tries, 65536)):
+        # The standard library's server would set SO_REUSEADDR and may then share a port that is in use.
+        try:
+            with socket.create_server((host, at)):
+                pass
+            return make_server(host, at, application, WSGIServer, _Quiet)
+        except OSError as error:
+            failure = error
+            if failure.errno != errno.EADDRINUSE:
+                break
+    reason = str(failure.strerror or failure).partition(" (")[0]
+    raise ConfigError(f"--port {port} on {host}: {reason}; choose another port, or --next-free") from None
+
+
+class Pictures:
+    """Optuna's artifact store: pictures of trials where their searches put them, uploads of people in a folder."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._uploads = files_dir(storage.url, "artifacts")
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        try:
+            return self._path(artifact_id).open("rb")
+        except FileNotFoundError:
+            raise ArtifactNotFound(f"there is no picture {artifact_id} on this machine") from None
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        self._uploads.mkdir(parents=True, exist_ok=True)
+        with self._path(artifact_id).open("wb") as file:
+            shutil.copyfileobj(content_body, file)
+
+    def remove(self, artifact_id: str) -> None:
+        self._path(artifact_id).unlink(missing_ok=True)
+
+    def _path(self, artifact_id: str) -> Path:
+        if match := re.fullmatch(r"([0-9a-f]+)-([0-9a-f]+)", artifact_id):  # see `studies.store.ledger.strip_artifact`
+            return strip_path(self._folder(int(match[1], 16)), int(match[2], 16))
+        if not re.fullmatch(r"[0-9a-fA-F-]+", artifact_id):
+            raise ArtifactNotFound(f"{artifact_id!r} is not the id of an artifact")
+        return self._uploads / artifact_id
+
+    def _folder(self, study_id: int) -> Path:
+        with self._storage.guard():
+            return files_dir(self._storage.url, self._storage.optuna.get_study_name_from_id(study_id))
+
+
+@contextlib.contextmanager
+def _notes_kept(storage: Storage) -> Iterator[None]:
+    """Writes notes at once, and again while the block runs, in the background."""
+    stop = threading.Event()
+    noted: dict[str, StudySummary] = {}
+
+    def keep() -> None:
+        while True:
+            write_notes(storage, noted)
+            if stop.wait(NOTES_SECONDS):
+                return
+
+    thread = threading.Thread(target=keep, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(10)
+
+
+def write_notes(storage: Storage, noted: dict[str, StudySummary]) -> None:
+    """Writes the notes of every study that changed since it was `noted`. What goes wrong is told, and tried again.
+
+    A study that cannot be read must not keep the others from theirs, nor end the thread that this runs in.
+    """
+    try:
+        summaries = list_studies(storage)
+    except Exception as error:
+        log.warning("notes are not written: %s", error, exc_info=not isinstance(error, SkipnasError))
+        return
+    for summary in summaries:
+        if noted.get(summary.name) == summary:
+            continue
+        try:
+            annotate(open_study(summary.name, storage))
+        except Exception as error:
+            told = not isinstance(error, SkipnasError)  # a bug shows where it is
+            log.warning("notes of study %s are not written: %s", summary.name, error, exc_info=told)
+        else:
+            noted[summary.name] = summary
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(server: WSGIServer) -> Iterator[None]:
+    """SIGINT and SIGTERM end `serve_forever`. As exceptions they could be swallowed by a request's handler."""
+
+    def stop(number: int, frame: object) -> None:
+        threading.Thread(target=server.shutdown).start()  # it waits for the loop that this handler interrupts
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Quiet(WSGIRequestHandler):
+    """Requests are not worth a line each."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass

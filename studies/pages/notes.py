@@ -1,0 +1,93 @@
+"""What Optuna Dashboard shows beside its own figures: notes of a study and its trials, and the front in 3-D.
+
+Notes that are there already stay as they are: people write some of their own.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, cast
+
+from optuna.storages._rdb import models as optuna_tables  # the schema, which Optuna versions; it has no public name
+from sqlalchemy import Table, select
+
+from studies.pages.fronts import front_3d
+from studies.reading.history import axis_value, read_history
+from studies.store.records import insert_missing
+
+if TYPE_CHECKING:
+    from studies.reading.history import History, Trial
+    from studies.store.ledger import SqlLedger
+
+FIGURE = "front"
+"""Id of the figure on the study's page."""
+
+
+def annotate(ledger: SqlLedger) -> int:
+    """Writes the notes that a study lacks, and its front as it is now; returns how many trials got one.
+
+    Raises:
+        StorageError: the database cannot be written.
+    """
+    history = read_history(ledger)
+    ended = [t for t in history.trials if t.reason is not None]
+    attributes = optuna_tables.StudySystemAttributeModel
+    trials = optuna_tables.TrialModel
+    study_id = ledger.study._study_id
+    with ledger.storage.session() as session:
+        known = set(session.scalars(select(attributes.key).where(attributes.study_id == study_id)))
+        numbers = select(trials.number, trials.trial_id).where(trials.study_id == study_id)
+        ids = {row.number: row.trial_id for row in session.execute(numbers)}
+        new: dict[str, object] = {}
+        if "dashboard:note_ver" not in known:
+            new |= {"dashboard:note_ver": 1, "dashboard:note_str:0": study_note(ledger)}
+        count = 0
+        for trial in ended:
+            prefix = f"dashboard:{ids.get(trial.number)}"
+            if trial.number in ids and f"{prefix}:note_ver" not in known:
+                new |= {f"{prefix}:note_ver": 1, f"{prefix}:note_str:0": trial_note(trial, history)}
+                count += 1
+        rows = [{"study_id": study_id, "key": key, "value_json": json.dumps(value)} for key, value in new.items()]
+        if rows:  # another dashboard may write them too
+            dialect = session.connection().dialect.name
+            session.execute(insert_missing(dialect, cast(Table, attributes.__table__)), rows)
+    figure = front_3d(history)
+    if figure is not None:
+        figure.update_layout(paper_bgcolor=None, plot_bgcolor=None, margin={"t": 30})
+        with ledger.storage.guard():
+            ledger.storage.optuna.set_study_system_attr(study_id, f"dashboard:plot_data:{FIGURE}:0", figure.to_json())
+    return count
+
+
+def study_note(ledger: SqlLedger) -> str:
+    """Markdown: what is searched, and the command that made the study."""
+    config = ledger.config
+    limits = ", ".join(f"{c.name} <= {c.upper:,}" for c in config.constraints) or "none"
+    return (
+        f"## {config.study}\n\nMade with\n\n```\n{ledger.command}\n```\n\n"
+        f"Space {config.space} (version {config.space_version}), data {config.data}, noise {config.task.noise}, "
+        f"{config.epochs} epochs, seed {config.seed}. Limits: {limits}.\n\n"
+        "Each complete trial has noisy images (above), what its network makes of them, and the clean ones (below) "
+        "among its artifacts.\n"
+    )
+
+
+def trial_note(trial: Trial, history: History) -> str:
+    """Markdown: outcome, cost, architecture and recipe of a trial that ended."""
+    reason = f" ({trial.reason.replace('_', ' ')})" if trial.reason else ""
+    values = trial.values or trial.last
+    # Whether a trial is on the front changes, and a note does not.
+    outcome = "complete" if trial.outcome == "front" else trial.outcome.replace("_", " ")
+    lines = [f"**{outcome}**{reason}, {trial.epochs_done} epochs"]
+    if values:
+        lines.append(", ".join(axis_value(o, values[o.name]) for o in history.config.objectives if o.name in values))
+    if trial.params is not None and trial.macs is not None:
+        lines.append(f"{trial.params:,} parameters, {trial.macs:,} MACs")
+    for name, fields in (("Architecture", trial.spec), ("Recipe", trial.recipe)):
+        if fields:
+            lines.append(
+                f"**{name}**: " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in fields.items())
+            )
+    if trial.detail:
+        lines.append(f"```\n{trial.detail.strip()[-1500:]}\n```")
+    return "\n\n".join(lines) + "\n"

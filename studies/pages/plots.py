@@ -1,0 +1,191 @@
+"""Figures of a study, made with plotly. Pure functions: records in, a figure out, None where there is nothing to draw.
+
+Colours are told apart by people who are colour-blind and hold on white and on black; shapes say the same.
+Figures bear no background and no font colours of their own, so that a page can give them its theme.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
+
+from studies.pages.curves import (
+    confirmed_gates,
+    gates,
+    hypervolume_over,
+    learning_curves,
+    shown_probes,
+    stability_curve,
+    workers,
+)
+from studies.pages.fronts import front_3d, front_pair, sizes
+from studies.pages.hyperparameters import TOP, importance, parallel, slice_of
+from studies.reading.history import FEWEST_FOR_IMPORTANCE, History, hypervolume_steps
+
+if TYPE_CHECKING:
+    from nas.search.confirmation import Confirmed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plot:
+    """A figure with what to say of it.
+
+    Attributes:
+        name: for files and anchors.
+        title: one line.
+        text: what it shows and how to read it.
+        figure: None where there is nothing to draw; `lacks` says why.
+        wide: whether it needs more width than a phone has.
+    """
+
+    name: str
+    title: str
+    text: str
+    figure: go.Figure | None
+    lacks: str = ""
+    wide: bool = False
+
+
+def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plot]:
+    """Every figure of a study and of its confirmation, in the order of the report."""
+    none = "No trial is complete yet."
+    objectives = history.config.objectives
+    plots = [
+        Plot(
+            name="front",
+            title="The front in three dimensions",
+            text="Turn it with the mouse or a finger. Trials at the front are those that no other dominates, being at "
+            "least as good in all objectives and better in one.",
+            figure=front_3d(history),
+            lacks=none if len(objectives) >= 3 else f"This study has {len(objectives)} objective(s); it takes three.",
+        )
+    ]
+    for first, second in itertools.combinations(objectives, 2):
+        plots.append(
+            Plot(
+                name=f"front-{first.name}-{second.name}",
+                title=f"{first.name} and {second.name}",
+                text="",
+                figure=front_pair(history, first, second),
+                lacks=none,
+            )
+        )
+    plots.append(
+        Plot(
+            name="size",
+            title="Size of the candidates",
+            text="Parameters and multiply-accumulates of everything that was proposed; the dashed lines are the "
+            "study's limits.",
+            figure=sizes(history),
+            lacks="Nothing was proposed yet.",
+        )
+    )
+    steps = hypervolume_steps(history)
+    for axis, words in (("trials", "trials"), ("epochs", "epochs spent"), ("minutes", "time")):
+        plots.append(
+            Plot(
+                name=f"hypervolume-{axis}",
+                title=f"Hypervolume over {words}",
+                text="",
+                figure=hypervolume_over(steps, axis),
+                lacks=none,
+            )
+        )
+    few = f"Importances need at least {FEWEST_FOR_IMPORTANCE} complete trials; there are {len(history.complete)}."
+    for objective in objectives:
+        plots.append(
+            Plot(
+                name=f"importance-{objective.name}",
+                title=f"What matters for {objective.name}",
+                text="",
+                figure=importance(history, objective),
+                lacks=few,
+            )
+        )
+    for objective in objectives:
+        for name in list(history.importances.get(objective.name, {}))[:TOP]:
+            plots.append(
+                Plot(
+                    name=f"slice-{objective.name}-{name}",
+                    title=f"{objective.name} by {name.replace('_', ' ')}",
+                    text="",
+                    figure=slice_of(history, objective, name),
+                    lacks=none,
+                )
+            )
+    plots.append(
+        Plot(
+            name="parallel",
+            title="Parallel coordinates",
+            text="Each line is a complete trial. Drag along an axis to keep the lines that pass there.",
+            figure=parallel(history),
+            lacks=none,
+            wide=True,
+        )
+    )
+    plots.append(
+        Plot(
+            name="loss",
+            title="Training loss",
+            text="Mean denoising loss of each epoch, in units of the noisy input's error.",
+            figure=learning_curves(history, "denoise_loss"),
+            lacks="No trial has finished an epoch yet.",
+        )
+    )
+    for name in ("psnr", "accuracy"):
+        if name == "psnr" or history.config.task.classifies:
+            plots.append(
+                Plot(
+                    name=f"curve-{name}",
+                    title=f"Validation {name}",
+                    text="",
+                    figure=learning_curves(history, name),
+                    lacks="No trial was validated yet.",
+                )
+            )
+    plots.append(
+        Plot(
+            name="gates",
+            title="Learned gate of each skip",
+            text="What the skips are multiplied by, from the shallowest to the deepest; bars span the channels.",
+            figure=gates(history),
+            lacks="No complete trial has learned gates.",
+        )
+    )
+    plots.append(
+        Plot(
+            name="gates-confirmed",
+            title="Gates of denoising alone and of the joint task",
+            text="Means over seeds with 95 % intervals. AddUNet's claim is that the joint task moves them: shallow "
+            "ones up for reconstruction, deep ones up for classification.",
+            figure=confirmed_gates(confirmed),
+            lacks="No network with learned gates was confirmed. The command skipnas confirm with --baselines trains "
+            "AddUNet both ways.",
+        )
+    )
+    for number in shown_probes(history):
+        plots.append(
+            Plot(
+                name=f"stability-{number}",
+                title=f"Loss and spikes of trial {number}",
+                text="",
+                figure=stability_curve(history, number),
+                lacks="The trial has no probe curve.",
+            )
+        )
+    if not history.probes:
+        plots.append(Plot(name="stability", title="Loss and spikes", text="", figure=None, lacks=none))
+    plots.append(
+        Plot(
+            name="workers",
+            title="Workers over time",
+            text="Each bar is a trial, each row a worker that was busy at that time.",
+            figure=workers(history),
+            lacks="No trial has started yet.",
+        )
+    )
+    return plots

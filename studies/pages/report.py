@@ -1,0 +1,517 @@
+"""One offline page about a study: figures, images, failures and origin, inlined, in the order people ask for."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import plotly.io
+from plotly.offline import get_plotlyjs
+
+from nas.errors import ConfigError, SkipnasError
+from nas.files import write_whole
+from nas.search.confirmation import Confirmed, Interval, summarize
+from nas.search.objectives import digits_of
+from nas.types import Objective, StudyConfig
+from search_spaces import get_space
+from search_spaces.unet.spec import UNetSpec
+from studies.pages.diagram import network_svg
+from studies.pages.plots import Plot, all_plots
+from studies.pages.samples import Samples, samples
+from studies.provenance import describe
+from studies.reading.best import Choice, join_words
+from studies.reading.history import History, Trial, read_history
+
+if TYPE_CHECKING:
+    from studies.store.ledger import SqlLedger
+
+FORMATS = ("svg", "pdf", "png")
+PAGE = Path(__file__).parent / "page"
+
+
+def write_report(ledger: SqlLedger, target: Path, *, data_root: Path | None = None) -> int:
+    """Writes the page, whole or not at all; returns its size in bytes.
+
+    Args:
+        ledger: the study.
+        target: HTML file to write.
+        data_root: where the data lies, if not where it lay when the study was made.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    if target.is_dir() or not target.parent.is_dir():
+        what = f"{target} is a folder" if target.is_dir() else f"folder {target.parent} does not exist; create it first"
+        raise ConfigError(f"--to {target}: {what}; give the name of an HTML file")
+    history = read_history(ledger)
+    page = render(ledger, history, samples(ledger, history, data_root), summarize(ledger.confirmations()))
+    try:
+        write_whole(target, lambda file: file.write_text(page, "utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot write {target} ({error.strerror}); name a file in a folder that exists") from None
+    return target.stat().st_size
+
+
+def write_figures(ledger: SqlLedger, folder: Path, suffix: str = "svg") -> list[Path]:
+    """Writes each figure of a study into a folder, for papers; kaleido draws them in a browser.
+
+    Raises:
+        ConfigError: an unknown format, no kaleido or browser, or a folder that cannot be written.
+    """
+    if suffix not in FORMATS:
+        raise ConfigError(f"--format {suffix!r} is not known; choose one of {', '.join(FORMATS)}")
+    try:
+        import kaleido
+        from choreographer.errors import BrowserClosedError, BrowserFailedError, ChromeNotFoundError
+    except ImportError:
+        raise ConfigError("--figures needs kaleido, which is not installed; pip install 'skipnas[figures]'") from None
+    if not folder.parent.is_dir() or (folder.exists() and not folder.is_dir()):
+        raise ConfigError(f"--figures {folder}: give a folder to make, in a folder that exists")
+    confirmed = summarize(ledger.confirmations())
+    plots = [plot for plot in all_plots(read_history(ledger), confirmed) if plot.figure is not None]
+    try:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            figures = []
+            for plot in plots:
+                assert plot.figure is not None
+                figure = plot.figure.update_layout(template="plotly_white", paper_bgcolor="white", plot_bgcolor="white")
+                size = {"width": 900 if plot.wide else 640, "height": figure.layout.height, "format": suffix}
+                figures.append({"fig": figure, "path": Path(temporary) / f"{plot.name}.{suffix}", "opts": size})
+            kaleido.write_fig_from_object_sync(figures)
+            folder.mkdir(exist_ok=True)
+            return [path.replace(folder / path.name) for path in (Path(str(f["path"])) for f in figures)]
+    except (ChromeNotFoundError, BrowserFailedError, BrowserClosedError) as error:
+        raise ConfigError(
+            f"--figures needs Chrome or Chromium, which did not start ({type(error).__name__}); install one, such "
+            "as apt-get install chromium"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"--figures {folder} cannot be written ({error.strerror}); give another folder") from None
+
+
+def render(ledger: SqlLedger, history: History, pictures: Samples, confirmed: Sequence[Confirmed] = ()) -> str:
+    """The page as text."""
+    plots = all_plots(history, confirmed)
+    sections = [
+        ("answer", "Answer", _answer(ledger, history, confirmed)),
+        ("front-section", "Front", _front(history, plots)),
+        ("progress", "Progress", _progress(plots)),
+        ("importance", "What matters", _importance(history, plots)),
+        ("parallel-section", "All at once", _grid(plots, "parallel")),
+        ("curves", "Curves", _grid(plots, "loss", "curve-", columns="grid thirds")),
+        ("gates-section", "Gates", _grid(plots, "gates", "gates-confirmed")),
+        ("stability-section", "Stability", _stability(plots)),
+        ("images", "Images", _images(pictures)),
+        ("workers-section", "Workers", _grid(plots, "workers")),
+        ("failures", "Failures", _failures(history)),
+        ("origin", "Origin", _origin(ledger)),
+    ]
+    title = escape(f"{history.config.study} - skipnas")
+    links = "".join(f'<a href="#{name}">{escape(words)}</a>' for name, words, _ in sections)
+    body = "".join(f'<section id="{name}"><h2>{escape(words)}</h2>{html}</section>' for name, words, html in sections)
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        # Nothing is asked of any other place, whatever the page holds.
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data: blob:; '
+        "style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'\">"
+        f'<link rel="icon" href="data:,"><style>{(PAGE / "report.css").read_text()}</style></head><body>'
+        f"<header><strong>{escape(history.config.study)}</strong><nav>{links}</nav>"
+        '<button id="theme" type="button" aria-label="Switch between dark and light">◐ theme</button></header>'
+        f"<main>{body}</main>"
+        '<dialog><h3></h3><pre></pre><form method="dialog"><button>close</button></form></dialog>'
+        f'<script type="application/json" id="data">{_page_data(history, plots)}</script>'
+        f"<script>{get_plotlyjs()}</script><script>{(PAGE / 'report.js').read_text()}</script></body></html>"
+    )
+
+
+def _page_data(history: History, plots: Sequence[Plot]) -> str:
+    """Figures and trials as JSON. What hovering shows is kept once for each trial, not once for each point."""
+    figures = {}
+    for plot in plots:
+        if plot.figure is None:
+            continue
+        figure = json.loads(plotly.io.to_json(plot.figure, validate=False))
+        figure["layout"].pop("template", None)
+        for trace in figure["data"]:
+            if trace.pop("hovertext", None) is not None:
+                trace["meta"] = "trials"
+                trace["hovertemplate"] = "%{hovertext}<extra></extra>"
+        figures[plot.name] = figure
+    trials = {str(t.number): {"hover": history.hover[t.number], "text": _trial_text(t)} for t in history.trials}
+    text = json.dumps({"plots": figures, "trials": trials}, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c")
+
+
+def _trial_text(trial: Trial) -> str:
+    lines = [f"outcome   {trial.outcome.replace('_', ' ')}" + (f" ({trial.reason})" if trial.reason else "")]
+    lines += [f"{name:<9} {value:.6g}" for name, value in (trial.values or trial.last).items()]
+    if trial.same_as is not None:
+        lines.append(f"same as   trial {trial.same_as}")
+    lines.append(f"epochs    {trial.epochs_done}")
+    if trial.seconds is not None:
+        lines.append(f"seconds   {trial.seconds:.1f}")
+    lines += ["", "architecture", *(f"  {k} {v}" for k, v in trial.spec.items())]
+    lines += ["", "recipe", *(f"  {k} {v}" for k, v in trial.recipe.items())]
+    return "\n".join([*lines, *(["", trial.detail.strip()[-4000:]] if trial.detail else [])])
+
+
+def _answer(ledger: SqlLedger, history: History, confirmed: Sequence[Confirmed]) -> str:
+    config, task = history.config, history.config.task
+    counts = Counter(t.outcome for t in history.trials)
+    classes = f", {task.classes} classes" if task.classes else ", without labels"
+    parts = [
+        f"<h1>{escape(config.study)}</h1><p>Networks of the space <b>{escape(config.space)}</b> that denoise"
+        f"{' and classify' if task.classes else ''} images of <b>{escape(_source(config.data))}</b> "
+        f"({task.channels}×{task.height}×{task.width}{classes}) under noise <b>{escape(task.noise)}</b>, searched for "
+        f"{escape(join_words([f'{o.name} ({o.direction})' for o in config.objectives]))}.</p>",
+        _cards(
+            [
+                (str(len(history.complete)), "complete trials"),
+                (str(counts["pruned"]), "pruned"),
+                (str(counts["failed"]), "failed"),
+                (str(len(history.front)), "on the front"),
+                (f"{history.hypervolume:.4g}", "hypervolume"),
+            ]
+        ),
+    ]
+    missing = {"psnr", "accuracy", "stability"} - {o.name for o in config.objectives}
+    if missing:
+        why = "; the data has no labels" if "accuracy" in missing and not task.classes else ""
+        parts.append(_lacks(f"Not among the objectives: {join_words(sorted(missing))}{why}."))
+    if history.choice is None:
+        state = (
+            "No trial has been made yet" if not history.trials else "No trial is complete, so there is no answer yet"
+        )
+        parts.append(_lacks(f"{state}. Continue with: skipnas search --study {config.study}"))
+        return "".join(parts)
+    knee = next(t for t in history.front if t.number == history.knee)
+    parts.append(f"<p>{escape(history.choice.reason[:1].upper() + history.choice.reason[1:])}.</p>")
+    parts.append(_knee_cards(history, knee))
+    parts.append(_drawn(config.space, knee))
+    parts.append(_confirmed(config, history.choice, confirmed))
+    parts.append(_front_table(history))
+    return "".join(parts)
+
+
+def _knee_cards(history: History, knee: Trial) -> str:
+    """The knee's figures: confirmed means with the half width of their 95 % intervals, or those of its one run."""
+    assert history.choice is not None
+    found = history.choice.confirmed.get(knee.number)
+    cards = []
+    for o in history.config.objectives:
+        if found is None:
+            cards.append((f"{_figure(o.name, knee.values[o.name])} {o.unit}".strip(), f"{o.name}, one run"))
+        else:
+            cards.append(_confirmed_card(o.name, o.unit, found.values[o.name], f", {found.runs} seeds"))
+    for name, unit in (("psnr", "dB"), ("accuracy", "%")):
+        if found is not None and f"test_{name}" in found.values:
+            cards.append(_confirmed_card(name, unit, found.values[f"test_{name}"], " on test"))
+    measured = {o.name for o in history.config.objectives}
+    cards += [
+        (f"{knee.values[name]:,.0f}", words)
+        for name, words in (("params", "parameters"), ("macs", "MACs for an image"))
+        if name in knee.values and name not in measured
+    ]
+    return _cards(cards)
+
+
+def _confirmed_card(name: str, unit: str, value: Interval, what: str) -> tuple[str, str]:
+    mean, _, half = _interval(name, value).partition(" ± ")
+    return f"{mean} {unit}".strip(), f"± {half} {name}{what}"
+
+
+def _drawn(space: str, trial: Trial) -> str:
+    """The network as a diagram; its spec as text where it is of another space, or of one that is not here."""
+    try:
+        spec = get_space(space).spec(trial.spec)
+    except SkipnasError:
+        spec = None
+    if isinstance(spec, UNetSpec):
+        return f'<div class="scroll">{network_svg(spec, trial.gates)}</div>'
+    return f"<pre>{escape(json.dumps(dict(trial.spec), indent=2))}</pre>"
+
+
+def _front_table(history: History) -> str:
+    objectives = history.config.objectives
+    costs = [name for name in ("params", "macs", "latency") if name not in {o.name for o in objectives}]
+    head = "".join(f'<th class="n">{escape(o.label)}</th>' for o in objectives)
+    head += "".join(f'<th class="n">{name}{" (ms)" if name == "latency" else ""}</th>' for name in costs)
+    rows = []
+    first = objectives[0]
+    ordered = sorted(history.front, key=lambda t: t.values[first.name], reverse=first.direction == "maximize")
+    for t in ordered[:30]:
+        cells = "".join(f'<td class="n">{_figure(o.name, t.values[o.name])}</td>' for o in objectives)
+        cells += "".join(f'<td class="n">{_figure(name, t.values[name])}</td>' for name in costs if name in t.values)
+        mark = " ← knee" if t.number == history.knee else ""
+        name = f" ({escape(t.reference)})" if t.reference else ""
+        chosen = ' class="chosen"' if mark else ""
+        rows.append(f'<tr{chosen}><td><a href="#trial-{t.number}">trial {t.number}</a>{name}{mark}</td>{cells}</tr>')
+    reference = "".join(f'<td class="n">{_figure(o.name, o.reference)}</td>' for o in objectives)
+    rows.append(
+        f'<tr class="dim"><td>reference point</td>{reference}{"<td></td>" * len(costs)}</tr>'
+        if all(abs(o.reference) < 1e300 for o in objectives)
+        else ""
+    )
+    more = f'<p class="dim">and {len(ordered) - 30} more</p>' if len(ordered) > 30 else ""
+    return (
+        "<h3>The front as the search saw it</h3>"
+        f'<div class="scroll"><table><thead><tr><th>front</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+        f'</div>{more}<p class="dim">Each figure is of one training run on validation images, and was selected for '
+        f"being good.{_reference_point(objectives)}</p>"
+    )
+
+
+def _reference_point(objectives: Sequence[Objective]) -> str:
+    """What the hypervolume of these objectives is measured from."""
+    known = {
+        "psnr": "the noisy input's PSNR",
+        "accuracy": "the accuracy of always answering the largest class",
+        "stability": "a stability of 0",
+        "params": "the limit of parameters",
+        "macs": "the limit of MACs",
+    }
+    told = [known[o.name] if o.name in known else f"a {o.name} of {_figure(o.name, o.reference)}" for o in objectives]
+    return f" The reference point is {join_words(told)}."
+
+
+def _confirmed(config: StudyConfig, choice: Choice, confirmed: Sequence[Confirmed]) -> str:
+    """Every network that was trained again, best first in the first objective; the knee among them is marked."""
+    heading = "<h3>Confirmed under several seeds</h3>"
+    if not confirmed:
+        return heading + _lacks(
+            f"The front was not trained again under other seeds. Do it with: skipnas confirm {config.study}"
+        )
+    columns = [(o.name, o.label) for o in config.objectives]
+    columns += [(f"test_{o.name}", f"test {o.label}") for o in config.objectives if o.name in ("psnr", "accuracy")]
+    first = config.objectives[0]
+    sign = -1 if first.direction == "maximize" else 1
+    front = {result.digest for result in choice.confirmed_front}
+    rows = []
+    for one in sorted(
+        confirmed, key=lambda c: sign * c.values[first.name].mean if first.name in c.values else math.inf
+    ):
+        chosen = one.digest in front and one.digest == choice.chosen.digest
+        mark = " ← knee" if chosen else " front" if one.digest in front else ""
+        cells = "".join(f'<td class="n">{_interval(name, one.values.get(name))}</td>' for name, _ in columns)
+        size = f"{one.values['params'].mean:,.0f}" if "params" in one.values else "-"
+        runs = f"{one.runs}" + (f", {one.failed} failed" if one.failed else "")
+        row = f'<td>{_network(one)}{mark}</td>{cells}<td class="n">{size}</td><td class="n">{runs}</td>'
+        rows.append(f'<tr class="chosen">{row}</tr>' if chosen else f"<tr>{row}</tr>")
+    head = "".join(f'<th class="n">{escape(words)}</th>' for _, words in columns)
+    beside = "networks of papers go by their name"
+    lacks = ""
+    if not any(one.reference for one in confirmed):
+        beside = "nothing was chosen by the test split"
+        if _has_references(config.space):
+            lacks = _lacks(
+                "The networks of the papers were not trained under the same seeds. Do it with: skipnas confirm "
+                f"{config.study} --baselines"
+            )
+    return (
+        f'{heading}<div class="scroll"><table><thead><tr><th>network</th>{head}<th class="n">params</th>'
+        f'<th class="n">runs</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        f'<p class="dim">Means and 95 % intervals, on validation images unless it says test; {beside}.</p>{lacks}'
+    )
+
+
+def _has_references(space: str) -> bool:
+    try:
+        return hasattr(get_space(space), "baselines")
+    except SkipnasError:  # a space of somebody's own that is not here
+        return False
+
+
+def _network(one: Confirmed) -> str:
+    if one.number is None:
+        return escape(str(one.reference))
+    reference = f" ({escape(one.reference)})" if one.reference else ""
+    return f'<a href="#trial-{one.number}">trial {one.number}</a>{reference}'
+
+
+def _interval(name: str, value: Interval | None) -> str:
+    """``19.50 ± 0.40``: a mean and the half width of its interval."""
+    if value is None:
+        return "-"
+    name = name.removeprefix("test_")
+    return f"{_figure(name, value.mean)} ± {_figure(name, value.high - value.mean)}"
+
+
+def _front(history: History, plots: Sequence[Plot]) -> str:
+    counts = Counter(t.outcome for t in history.trials)
+    placed = ""
+    if counts["over_limit"]:
+        placed = (
+            f" Proposals that were over a limit and never trained ({counts['over_limit']}) are in the figure of sizes."
+        )
+    pairs = [p for p in plots if p.name == "size" or p.name.startswith("front-")]
+    return (
+        "<p>Hover over a point for its architecture; click it for everything that is known of the trial. "
+        f"A pruned trial stands where it was when it was stopped, a duplicate where its original is.{placed}</p>"
+        '<form id="go"><label>Trial <input type="number" min="0" style="width:5rem"></label> <button>show</button>'
+        f"</form>{_grid(plots, 'front')}<div class='grid'>{''.join(map(_plot, pairs))}</div>"
+    )
+
+
+def _progress(plots: Sequence[Plot]) -> str:
+    return (
+        "<p>The volume that the front dominates, from the reference point; it never falls. Units are those of the "
+        f"objectives, multiplied.</p>{_grid(plots, 'hypervolume-', columns='grid thirds')}"
+    )
+
+
+def _importance(history: History, plots: Sequence[Plot]) -> str:
+    text = (
+        "<p>How much each hyperparameter decides about reaching good values (PED-ANOVA), and the objective by the "
+        "values of those that decide most. Under a few dozen trials this is a hint, no more.</p>"
+    )
+    if not history.importances:
+        return text + _lacks(next(p.lacks for p in plots if p.name.startswith("importance-")))
+    return text + _grid(plots, "importance-", columns="grid thirds") + _grid(plots, "slice-", columns="grid thirds")
+
+
+def _stability(plots: Sequence[Plot]) -> str:
+    return (
+        "<p>Losses on a fixed probe batch over the steps of a run, in units of the trivial answer's loss (dotted). The "
+        "wide line is the worst that was still to come: what lies between it and 1 has been removed for good, and its "
+        "mean is the score. Triangles are spikes. The score of each task stands in the legend; the trial's is their "
+        f"geometric mean.</p>{_grid(plots, 'stability', columns='grid thirds')}"
+    )
+
+
+def _images(pictures: Samples) -> str:
+    html = _lacks(pictures.lacks) if pictures.lacks else ""
+    if not pictures.rows:
+        return html
+    rows = []
+    for name, row in pictures.rows:
+        cells = []
+        for picture in row:
+            label = escape(picture.label) if picture.right else f'<span class="wrong">{escape(picture.label)}</span> ✗'
+            psnr = "" if picture.psnr is None else f"{picture.psnr:.1f} dB"
+            cells.append(
+                f'<td><img src="data:image/png;base64,{picture.png}" width="{pictures.size[0]}" '
+                f'height="{pictures.size[1]}" alt="{escape(name)}">{"<br>".join(filter(None, (label, psnr)))}</td>'
+            )
+        rows.append(f"<tr><th>{escape(name)}</th>{''.join(cells)}</tr>")
+    return (
+        "<p>Validation images through members of the front. Under a clean image is its class, under a denoised one the "
+        "PSNR and the class that the network answers; ✗ marks a wrong one.</p>"
+        f'<div class="scroll"><table class="images">{"".join(rows)}</table></div>{html}'
+    )
+
+
+def _failures(history: History) -> str:
+    reasons: dict[str, list[Trial]] = {}
+    for trial in history.trials:
+        if trial.reason:
+            reasons.setdefault(trial.reason, []).append(trial)
+    if not reasons:
+        return _lacks("Every trial that ended is complete.")
+    rows = []
+    for reason, trials in sorted(reasons.items(), key=lambda item: -len(item[1])):
+        links = ", ".join(f'<a href="#trial-{t.number}">{t.number}</a>' for t in trials[:40])
+        links += f" and {len(trials) - 40} more" if len(trials) > 40 else ""
+        rows.append(
+            f"<tr><td>{escape(reason.replace('_', ' '))}</td><td class='n'>{len(trials)}</td>"
+            f"<td>{links}{_details(trials)}</td></tr>"
+        )
+    return (
+        "<p>Stopped, diverged and out-of-memory trials are pruned; duplicates and proposals over a limit were never "
+        'trained and weigh nothing.</p><div class="scroll"><table><thead><tr><th>reason</th><th class="n">trials</th>'
+        f"<th>which</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _details(trials: Sequence[Trial]) -> str:
+    """Each distinct last line once, with the full text of the first trial that has it."""
+    seen: dict[str, list[Trial]] = {}
+    for trial in trials:
+        if trial.detail.strip():
+            seen.setdefault(trial.detail.strip().splitlines()[-1], []).append(trial)
+    return "".join(
+        f"<details><summary>{escape(line)}{f' ({len(same)} trials)' if len(same) > 1 else ''}</summary>"
+        f"<pre>{escape(same[0].detail.strip()[-6000:])}</pre></details>"
+        for line, same in list(seen.items())[:12]
+    )
+
+
+def _origin(ledger: SqlLedger) -> str:
+    config, provenance = ledger.config, ledger.provenance
+    hardware = provenance.get("hardware")
+    facts = {
+        "command": f"<code>{escape(ledger.command)}</code>",
+        "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(ledger.created)),
+        "report of": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "space": f"{escape(config.space)}, version {config.space_version}, {len(ledger.distributions)} hyperparameters",
+        "data": f"{escape(_source(config.data))}, fingerprint <code>{config.fingerprint}</code>"
+        + (f", {config.subset:,} training images" if config.subset else ""),
+        "noise": escape(config.task.noise),
+        "training": f"{config.epochs} epochs on {config.device}, {config.precision}, "
+        f"{config.threads} thread{'' if config.threads == 1 else 's'}",
+        "search": f"sampler {escape(config.sampler)}, seed {config.seed}, early stopping "
+        + ("on" if config.early_stopping else "off"),
+        "limits": escape(", ".join(f"{c.name} <= {c.upper:,}" for c in config.constraints) or "none"),
+        "hardware": escape(describe(hardware)) if hardware else "not known",
+        "commit": f"<code>{escape(str(provenance.get('commit') or 'not known'))}</code>",
+        "versions": escape(", ".join(f"{k} {v}" for k, v in provenance.get("versions", {}).items()) or "not known"),
+    }
+    rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in facts.items())
+    settings = escape(json.dumps({**config.to_dict(), "data": _source(config.data)}, indent=2))
+    return (
+        f'<div class="scroll"><table>{rows}</table></div><details><summary>the whole configuration</summary>'
+        f"<pre>{settings}</pre></details>"
+    )
+
+
+def _grid(plots: Iterable[Plot], *prefixes: str, columns: str = "grid") -> str:
+    """The plots of these names; a prefix ends in a dash or stands for names that begin with it and a dash."""
+    chosen = [
+        p
+        for p in plots
+        if any(p.name == q or (q.endswith("-") and p.name.startswith(q)) or _numbered(p.name, q) for q in prefixes)
+    ]
+    return f'<div class="{columns}">{"".join(map(_plot, chosen))}</div>'
+
+
+def _numbered(name: str, prefix: str) -> bool:
+    return name.startswith(f"{prefix}-") and name.removeprefix(f"{prefix}-").isdigit()
+
+
+def _plot(plot: Plot) -> str:
+    heading = f"<h3>{escape(plot.title)}</h3>"
+    caption = f"<figcaption>{escape(plot.text)}</figcaption>" if plot.text else ""
+    if plot.figure is None:
+        return f"<figure>{heading}{_lacks(plot.lacks)}</figure>"
+    height = plot.figure.layout.height
+    box = f'<div class="plot" id="{escape(plot.name)}" style="height:{height}px"></div>'
+    box = f'<div class="scroll wide">{box}</div>' if plot.wide else box
+    return f"<figure>{heading}{caption}{box}</figure>"
+
+
+def _cards(cards: Iterable[tuple[str, str]]) -> str:
+    inner = "".join(
+        f'<div class="card"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for value, name in cards
+    )
+    return f'<div class="cards">{inner}</div>'
+
+
+def _lacks(text: str) -> str:
+    return f'<p class="lacks">{escape(text)}</p>'
+
+
+def _figure(name: str, value: float) -> str:
+    return f"{value:,.0f}" if (digits := digits_of(name)) is None else f"{value:.{digits}f}"
+
+
+def _source(name: str) -> str:
+    """A data source without the folders that lead to it."""
+    kind, colon, folder = name.partition(":")
+    return f"{kind}:{Path(folder).name}" if colon else name

@@ -1,0 +1,142 @@
+"""Images through the networks of a study's front: noisy, denoised and clean, with PSNR and the predicted class."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nas.errors import SkipnasError
+from search_spaces import get_space
+from studies.reading.data import study_data
+from studies.reading.history import History, Trial
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nas.data.pool import Labels
+    from studies.store.ledger import SqlLedger
+
+IMAGES = 6
+"""Validation images shown."""
+
+MEMBERS = 8
+"""Members of the front shown: the knee, the best of each objective, then by number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """One image, as the page shows it.
+
+    Attributes:
+        png: base64.
+        psnr: in dB against the clean image; None for the clean image itself.
+        label: true class of a clean image, predicted class of a denoised one; empty without classes.
+        right: whether a predicted class is the true one.
+    """
+
+    png: str
+    psnr: float | None = None
+    label: str = ""
+    right: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """Rows of pictures, one a column of the same image; `lacks` says why there are none, or fewer."""
+
+    rows: tuple[tuple[str, tuple[Picture, ...]], ...] = ()
+    size: tuple[int, int] = (0, 0)
+    lacks: str = ""
+
+
+def samples(ledger: SqlLedger, history: History, data_root: Path | None = None) -> Samples:
+    """Sends the first validation images, of as many classes as there are, through members of the front."""
+    members = shown_members(history)
+    if not members:
+        return Samples(lacks="No trial is complete yet.")
+    try:
+        data = study_data(ledger, data_root)
+        space = get_space(ledger.config.space)
+    except SkipnasError as error:
+        return Samples(lacks=f"There are no images here: {error}")
+    import torch
+
+    from nas.data.noise import parse_noise
+    from nas.data.splits import Split, noise_seed
+    from nas.training.batches import noisy_batches
+    from nas.training.metrics import psnr
+    from studies.bundles import trained_network
+
+    config = history.config
+    chosen = _spread(data.validation.labels, len(data.validation.images))
+    split = Split(
+        data.validation.images[chosen], None if data.validation.labels is None else data.validation.labels[chosen]
+    )
+    noisy, clean, labels = next(
+        noisy_batches(split, parse_noise(config.task.noise), torch.device("cpu"), seed=noise_seed(config.fingerprint))
+    )
+    names = [""] * len(chosen) if labels is None else [data.classes[int(i)] for i in labels]
+    rows = [
+        ("clean", tuple(Picture(png=_inline(image), label=name) for image, name in zip(clean, names, strict=True))),
+        (
+            "noisy",
+            tuple(
+                Picture(png=_inline(image), psnr=float(value))
+                for image, value in zip(noisy, psnr(noisy, clean, clip=False), strict=True)
+            ),
+        ),
+    ]
+    lost = []
+    for trial in members:
+        try:
+            network = trained_network(ledger, space, space.spec(trial.spec), trial.number, trial.digest or "")
+        except SkipnasError:
+            lost.append(trial.number)
+            continue
+        network.eval()
+        with torch.inference_mode():
+            denoised, logits = network(noisy)
+        values = psnr(denoised, clean)
+        guesses = [data.classes[int(i)] for i in logits.argmax(1)] if labels is not None else names
+        rows.append(
+            (
+                f"trial {trial.number}" + (" (knee)" if trial.number == history.knee else ""),
+                tuple(
+                    Picture(png=_inline(image), psnr=float(value), label=guess, right=guess == name)
+                    for image, value, guess, name in zip(denoised, values, guesses, names, strict=True)
+                ),
+            )
+        )
+    lacks = f"Trials {', '.join(map(str, lost))}: the weights are not on this machine, or not of this version."
+    size = (int(clean.shape[-1]), int(clean.shape[-2]))
+    return Samples(rows=tuple(rows), size=size, lacks=lacks if lost else "")
+
+
+def shown_members(history: History) -> list[Trial]:
+    """The knee, the best of each objective, then the others of the front by number; at most `MEMBERS`."""
+    front = history.front
+    wanted = [t for t in front if t.number == history.knee]
+    for o in history.config.objectives if front else ():
+        sign = 1 if o.direction == "maximize" else -1
+        best = int(np.argmax([sign * t.values[o.name] for t in front]))
+        wanted.append(front[best])
+    return list({t.number: t for t in [*wanted, *front]}.values())[:MEMBERS]
+
+
+def _spread(labels: Labels | None, count: int) -> list[int]:
+    """Rows of `IMAGES` images, the first of each class in turn."""
+    if labels is None:
+        return list(range(min(IMAGES, count)))
+    _, first = np.unique(labels, return_index=True)
+    rest = np.setdiff1d(np.arange(count), first)
+    return [int(row) for row in np.concatenate([np.sort(first), rest])[:IMAGES]]
+
+
+def _inline(image: Tensor) -> str:
+    from nas.training.strips import png
+
+    return base64.b64encode(png(image)).decode()

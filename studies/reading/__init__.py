@@ -1,0 +1,1 @@
+"""Reading: a study as figures, pages and people see it."""

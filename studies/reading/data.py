@@ -1,0 +1,29 @@
+"""The data set of a study, loaded again as the search saw it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nas.data.splits import Dataset, load
+from nas.errors import StudyError
+from studies.store.ledger import SqlLedger
+
+
+def study_data(ledger: SqlLedger, root: Path | None = None) -> Dataset:
+    """The data set of a study, loaded again and checked against its fingerprint.
+
+    Raises:
+        StudyError: the data has changed since the study was made. DataError: it cannot be read.
+    """
+    config = ledger.config
+    data = load(config.data, root=root or path_or_none(ledger.provenance.get("data_root")), subset=config.subset)
+    if data.fingerprint != config.fingerprint:
+        raise StudyError(
+            f"the data of study {config.study!r} ({config.data}) has changed: fingerprint {data.fingerprint}, "
+            f"was {config.fingerprint}; restore it, or start a new study"
+        )
+    return data
+
+
+def path_or_none(text: str | None) -> Path | None:
+    return None if text is None else Path(text)

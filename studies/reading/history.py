@@ -1,0 +1,335 @@
+"""A study as it happened: every trial with its epochs, read at once, for figures, pages and data frames."""
+
+from __future__ import annotations
+
+import textwrap
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sqlalchemy import select
+
+from nas.search.pareto import hypervolume
+from nas.types import EpochRow, Objective, ProbeCurve, StudyConfig
+from studies.reading.best import Choice, choose
+from studies.store.records import REJECTIONS, TRAINED_REASONS, ProbeRecord
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
+
+    from studies.store.ledger import SqlLedger
+
+FEWEST_FOR_IMPORTANCE = 8
+"""Complete trials under which importances would say nothing."""
+
+"""What figures tell apart, in the order of their legends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One trial.
+
+    Attributes:
+        outcome: front, complete, pruned, duplicate, over_limit, failed or running.
+        reason: why it ended without values; empty for a complete one, None for one that has not ended.
+        values: every measured value of a complete trial.
+        last: of a pruned trial: what its last validated epoch showed, by objective.
+        same_as: of a duplicate: the trial that has its candidate.
+        hyperparameters: as the sampler drew them.
+        reference: name of the network of the papers that it is, if it was enqueued as one; else empty.
+        order: place of its end among the study's events; None while it has not ended.
+    """
+
+    number: int
+    outcome: str
+    reason: str | None
+    detail: str
+    digest: str | None
+    spec: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    hyperparameters: Mapping[str, Any]
+    reference: str
+    values: Mapping[str, float]
+    last: Mapping[str, float]
+    same_as: int | None
+    params: int | None
+    macs: int | None
+    latency: float | None
+    peak_memory: float | None
+    seconds: float | None
+    started: float | None
+    ended: float | None
+    order: int | None
+    epochs_done: int
+    gates: tuple[Mapping[str, float], ...]
+    epochs: tuple[EpochRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)  # without slots, for what is computed once
+class History:
+    """A study with all its trials.
+
+    Attributes:
+        trials: by number.
+        choice: the knee, by confirmed means where there are any; None while no trial is complete.
+        probes: probe curves of the front's members and of the least stable complete trial, by number.
+        importances: objective -> hyperparameter -> share of 1; empty with too few complete trials.
+    """
+
+    config: StudyConfig
+    trials: tuple[Trial, ...]
+    choice: Choice | None
+    probes: Mapping[int, ProbeCurve]
+    importances: Mapping[str, Mapping[str, float]]
+
+    @property
+    def complete(self) -> list[Trial]:
+        """Complete trials, those of the front among them."""
+        return [t for t in self.trials if t.outcome in ("front", "complete")]
+
+    @property
+    def front(self) -> list[Trial]:
+        """Trials that no other dominates by the search's values, whatever a confirmation found."""
+        return [t for t in self.trials if t.outcome == "front"]
+
+    @property
+    def hypervolume(self) -> float:
+        """Of the front, from the objectives' reference points; 0 while it is empty."""
+        if not self.front:
+            return 0.0
+        objectives = self.config.objectives
+        values = np.array([[t.values[o.name] for o in objectives] for t in self.front])
+        return hypervolume(values, [o.reference for o in objectives], [o.direction == "maximize" for o in objectives])
+
+    @property
+    def knee(self) -> int | None:
+        return None if self.choice is None else self.choice.chosen.number
+
+    @cached_property
+    def hover(self) -> Mapping[int, str]:
+        """What figures show of each trial that is pointed at, by number."""
+        return {t.number: describe_trial(t, self.config.objectives) for t in self.trials}
+
+    def trials_frame(self) -> pd.DataFrame:
+        """One row a trial: outcome, values, cost, times, hyperparameters; specs and recipes as dictionaries."""
+        import pandas as pd
+
+        names = [o.name for o in self.config.objectives]
+        rows = [
+            {
+                "number": t.number,
+                "outcome": t.outcome,
+                "reason": t.reason,
+                **{name: t.values.get(name) for name in names},
+                **{name: getattr(t, name) for name in ("params", "macs", "latency") if name not in names},
+                **{name: getattr(t, name) for name in ("seconds", "peak_memory", "epochs_done", "digest")},
+                "started": None if t.started is None else pd.Timestamp(t.started, unit="s", tz="UTC"),
+                "ended": None if t.ended is None else pd.Timestamp(t.ended, unit="s", tz="UTC"),
+                **t.hyperparameters,
+                "spec": dict(t.spec),
+                "recipe": dict(t.recipe),
+            }
+            for t in self.trials
+        ]
+        columns = None if rows else ["number", "outcome", "reason", *names]
+        return pd.DataFrame(rows, columns=columns).set_index("number")
+
+    def epochs_frame(self) -> pd.DataFrame:
+        """One row a trial and epoch: losses, validation figures where the epoch was validated, seconds."""
+        import dataclasses
+
+        import pandas as pd
+
+        columns = ["number", *(f.name for f in dataclasses.fields(EpochRow))]
+        rows = [{"number": t.number, **dataclasses.asdict(row)} for t in self.trials for row in t.epochs]
+        return pd.DataFrame(rows, columns=columns)
+
+    def front_frame(self) -> pd.DataFrame:
+        """The rows of `trials_frame` that are on the front, and whether each is the knee."""
+        frame = self.trials_frame()
+        frame = frame[frame["outcome"] == "front"]
+        return frame.assign(knee=frame.index == self.knee)
+
+
+def describe_trial(trial: Trial, objectives: Sequence[Objective], width: int = 56) -> str:
+    """A trial for hovering: outcome, values, cost, and the spec in lines of `width`."""
+    head = f"<b>trial {trial.number}</b> · {trial.outcome.replace('_', ' ')}"
+    if trial.reference:
+        head += f" · {trial.reference}"
+    if trial.reason:
+        head += f" ({trial.reason.replace('_', ' ')}, {trial.epochs_done} epochs)"
+    values = trial.values or trial.last
+    figures = [axis_value(o, values[o.name]) for o in objectives if o.name in values]
+    if trial.params is not None:
+        figures.append(f"{trial.params:,} params")
+    if trial.macs is not None:
+        figures.append(f"{trial.macs:,} MACs")
+    spec = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in trial.spec.items())
+    return "<br>".join([head, *textwrap.wrap(", ".join(figures), width), *textwrap.wrap(spec, width)])
+
+
+def axis_value(objective: Objective, value: float) -> str:
+    """``psnr 20.12 dB``."""
+    return f"{objective.name} {value:.4g} {objective.unit}".strip()
+
+
+def read_history(ledger: SqlLedger) -> History:
+    """Reads a study in a handful of queries, whatever its size.
+
+    Raises:
+        StorageError: the database cannot be read.
+    """
+    config = ledger.config
+    choice = choose(ledger) if ledger.objective_values() else None
+    front = set() if choice is None else set(choice.searched)
+    with ledger.storage.guard():
+        asked = {t.number: t for t in ledger.study.get_trials(deepcopy=False)}
+    first = ledger.trained_digests()
+    epochs = ledger.epochs_tables()
+    trials = []
+    for record in ledger.trials():
+        rows = tuple(epochs.get(record.number, ()))
+        reason = record.reason
+        trials.append(
+            Trial(
+                number=record.number,
+                outcome=_outcome(record.number, reason, front),
+                reason=reason,
+                detail=record.detail or "",
+                digest=record.digest,
+                spec=record.spec or {},
+                recipe=record.recipe or {},
+                hyperparameters=asked[record.number].params if record.number in asked else {},
+                reference=asked[record.number].user_attrs.get("baseline", "") if record.number in asked else "",
+                values=record.values or {},
+                last={} if reason == "" else _last(rows, config.objectives, record.params, record.macs),
+                same_as=first.get(record.digest or "") if reason == "duplicate" else None,
+                params=record.params,
+                macs=record.macs,
+                latency=record.latency,
+                peak_memory=record.peak_memory,
+                seconds=record.seconds if record.seconds is not None else sum(row.seconds for row in rows) or None,
+                started=record.started,
+                ended=record.ended,
+                order=record.tell_order,
+                epochs_done=record.epochs_done or 0,
+                gates=tuple(record.gates or ()),
+                epochs=rows,
+            )
+        )
+    done = [t for t in trials if t.values]
+    wanted = sorted(front)
+    if done and "stability" in done[0].values:
+        wanted.append(min(done, key=lambda t: t.values.get("stability", 1.0)).number)
+    return History(
+        config=config,
+        trials=tuple(trials),
+        choice=choice,
+        probes=_probes(ledger, wanted),
+        importances=_importances(ledger, len(done)),
+    )
+
+
+def _outcome(number: int, reason: str | None, front: set[int]) -> str:
+    if reason is None:
+        return "running"
+    if reason == "":
+        return "front" if number in front else "complete"
+    if reason in REJECTIONS:
+        return reason
+    return "pruned" if reason in TRAINED_REASONS else "failed"
+
+
+def _probes(ledger: SqlLedger, numbers: Iterable[int]) -> dict[int, ProbeCurve]:
+    """Probe curves of these trials; empty ones where there are none."""
+    study_id = ledger.study._study_id
+    query = select(ProbeRecord).where(ProbeRecord.study_id == study_id, ProbeRecord.number.in_(numbers))
+    with ledger.storage.session() as session:
+        found = {record.number: record.curve for record in session.scalars(query)}
+    return {number: found.get(number, ProbeCurve()) for number in numbers}
+
+
+def _last(
+    rows: tuple[EpochRow, ...], objectives: tuple[Objective, ...], params: int | None, macs: int | None
+) -> dict[str, float]:
+    validated = [row for row in rows if row.psnr is not None]
+    if not validated:
+        return {}
+    last = validated[-1]
+    known = {"psnr": last.psnr, "accuracy": last.accuracy, "stability": last.stability, "params": params, "macs": macs}
+    return {o.name: float(value) for o in objectives if (value := known.get(o.name)) is not None}
+
+
+def _importances(ledger: SqlLedger, complete: int) -> dict[str, dict[str, float]]:
+    """PED-ANOVA (Watanabe 2023), which ranks by how much a hyperparameter decides about LOW values."""
+    if complete < FEWEST_FOR_IMPORTANCE:
+        return {}
+    import optuna
+
+    result = {}
+    for index, objective in enumerate(ledger.config.objectives):
+        sign = -1.0 if objective.direction == "maximize" else 1.0
+        with warnings.catch_warnings(), ledger.storage.guard():
+            warnings.simplefilter("ignore")
+            result[objective.name] = optuna.importance.get_param_importances(
+                ledger.study,
+                evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
+                target=_turned(index, sign),
+            )
+    return result
+
+
+def _turned(index: int, sign: float) -> Callable[[optuna.trial.FrozenTrial], float]:
+    return lambda trial: sign * float(trial.values[index])
+
+
+def hypervolume_steps(history: History) -> list[dict[str, float]]:
+    """After each trained trial, in the order of their ends: trials, epochs, minutes, hypervolume, number.
+
+    Minutes count from the first start; what passed between two runs of a search counts too.
+    """
+    objectives = history.config.objectives
+    trained = [t for t in history.trials if t.outcome in ("front", "complete", "pruned") and t.order is not None]
+    trained.sort(key=lambda t: t.order or 0)
+    if not any(t.values for t in trained):
+        return []
+    begin = min(t.started for t in trained if t.started is not None)
+    maximize = [o.direction == "maximize" for o in objectives]
+    reference = [o.reference for o in objectives]
+    steps = []
+    front: list[list[float]] = []
+    volume, epochs = 0.0, 0
+    for count, trial in enumerate(trained, 1):
+        epochs += trial.epochs_done
+        if trial.values:
+            point = [trial.values[o.name] for o in objectives]
+            if not any(_covers(other, point, maximize) for other in front):
+                front = [other for other in front if not _covers(point, other, maximize)] + [point]
+                volume = hypervolume(np.array(front), reference, maximize)
+        minutes = ((trial.ended or begin) - begin) / 60
+        steps.append(
+            {"trials": count, "epochs": epochs, "minutes": minutes, "hypervolume": volume, "number": trial.number}
+        )
+    return steps
+
+
+def lanes(history: History) -> list[tuple[Trial, int]]:
+    """Trials that started and ended, each with the row of `workers` that it is drawn in, from 0."""
+    trials = [t for t in history.trials if t.started is not None and t.ended is not None]
+    trials.sort(key=lambda t: (t.started, t.number))
+    free: list[float] = []
+    result = []
+    for trial in trials:
+        start = trial.started or 0.0
+        lane = next((i for i, until in enumerate(free) if until <= start), len(free))
+        free[lane : lane + 1] = [trial.ended or start]
+        result.append((trial, lane))
+    return result
+
+
+def _covers(a: Sequence[float], b: Sequence[float], maximize: Sequence[bool]) -> bool:
+    return all(p >= q if up else p <= q for p, q, up in zip(a, b, maximize, strict=True))

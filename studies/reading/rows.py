@@ -1,0 +1,61 @@
+"""The trials of a study as plain rows, and as CSV."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from nas.errors import ConfigError
+from nas.files import write_whole
+from studies.store.ledger import SqlLedger
+from studies.store.records import TrialRecord
+
+
+def study_rows(ledger: SqlLedger) -> list[dict[str, Any]]:
+    """One flat row per trial, for tables: outcome, objectives, size, cost, hyperparameters, digest."""
+    with ledger.storage.guard():
+        trials = ledger.study.get_trials(deepcopy=False)
+    records = {record.number: record for record in ledger.trials()}
+    nothing = TrialRecord()
+    rows = []
+    for trial in trials:
+        record = records.get(trial.number, nothing)
+        measured = record.values or {}
+        rows.append(
+            {
+                "number": trial.number,
+                "state": trial.state.name,
+                "reason": record.reason,
+                **{objective.name: measured.get(objective.name) for objective in ledger.config.objectives},
+                "params": record.params,
+                "macs": record.macs,
+                "latency": record.latency,
+                "seconds": record.seconds,
+                **{name: trial.params.get(name) for name in ledger.distributions},
+                "digest": record.digest,
+            }
+        )
+    return rows
+
+
+def to_csv(ledger: SqlLedger, path: Path) -> int:
+    """Writes `study_rows` to a CSV file, whole or not at all; returns the number of trials.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    rows = study_rows(ledger)
+
+    def write(file: Path) -> None:
+        with file.open("w", newline="", encoding="utf-8") as opened:
+            writer = csv.DictWriter(opened, rows[0] if rows else ["number", "state"])
+            writer.writeheader()
+            writer.writerows(rows)
+
+    try:
+        path.parent.stat()  # a folder that is mistyped is not made
+        write_whole(path, write)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path} ({error.strerror}); name a file in a folder that exists") from None
+    return len(rows)

@@ -1,0 +1,1 @@
+"""The store: databases, records, drivers and the ledger."""

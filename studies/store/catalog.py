@@ -1,0 +1,196 @@
+"""The studies of a database: create, open, list."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages._rdb import models as optuna_tables  # the schema, which Optuna versions; it has no public name
+from optuna.trial import TrialState
+from sqlalchemy import (
+    and_,
+    func,
+    select,
+)
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from nas.errors import StudyError
+from nas.types import (
+    Counts,
+    StudyConfig,
+)
+from studies.store.connection import Storage
+from studies.store.database import open_storage
+from studies.store.deletion import drop_orphans
+from studies.store.files import check_name
+from studies.store.finding import find_study, foreign_study, has_study
+from studies.store.ledger import SqlLedger
+from studies.store.records import (
+    StudyRecord,
+    TrialRecord,
+    _outcome,
+)
+from studies.store.urls import masked_command
+
+if TYPE_CHECKING:
+    from studies.store.connection import Storage
+
+
+def count_trials(session: Session) -> dict[int, Counts]:
+    """Counts of each study in the database, in one query."""
+    trials = optuna_tables.TrialModel
+    query = (
+        select(trials.study_id, trials.state, TrialRecord.reason, func.count())
+        .outerjoin(TrialRecord, and_(TrialRecord.study_id == trials.study_id, TrialRecord.number == trials.number))
+        .group_by(trials.study_id, trials.state, TrialRecord.reason)
+    )
+    fields: defaultdict[int, Counter[str]] = defaultdict(Counter)
+    for study, state, reason, count in session.execute(query):
+        fields[study][_outcome(state, reason)] += count
+    return {study: Counts(**counter) for study, counter in fields.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudySummary:
+    """One line of `studies list`.
+
+    Attributes:
+        updated: when the last trial ended, or the study was created; seconds since the epoch.
+        best: the best value of each objective over the COMPLETE trials; empty when there are none.
+    """
+
+    name: str
+    config: StudyConfig
+    command: str
+    created: float
+    updated: float
+    counts: Counts
+    best: Mapping[str, float]
+
+
+def create_study(
+    storage: Storage,
+    config: StudyConfig,
+    distributions: Mapping[str, BaseDistribution],
+    provenance: Mapping[str, Any],
+    command: str,
+) -> SqlLedger:
+    """Creates a study.
+
+    Args:
+        config: fixed from now on; `config.study` is its name.
+        distributions: of the search space; the study keeps them.
+        provenance: versions, commit, hardware; JSON values.
+        command: the command line that asked for it; passwords in its URLs are not kept.
+
+    Raises:
+        ConfigError: the name is not valid.
+        StudyError: a study of that name exists, or has its files where this one's would lie.
+    """
+    check_name(storage.url, config.study)
+    exists = StudyError(f"study {config.study!r} exists already in {storage.masked}; choose another name")
+    if has_study(storage, config.study):
+        raise exists
+    drop_orphans(storage)
+    directions = [optuna.study.StudyDirection[o.direction.upper()] for o in config.objectives]
+    with storage.guard():
+        # An empty study of that name is one whose creation was cut off: it is taken over.
+        study = optuna.create_study(
+            study_name=config.study, storage=storage.optuna, directions=directions, load_if_exists=True
+        )
+        if study.directions != directions or study.get_trials(deepcopy=False):
+            raise foreign_study(storage, config.study)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names([o.name for o in config.objectives])
+    record = StudyRecord(
+        study_id=study._study_id,
+        config=config.to_dict(),
+        distributions={name: distribution_to_json(d) for name, d in distributions.items()},
+        provenance=dict(provenance),
+        command=masked_command(command),
+        created=time.time(),
+    )
+    try:
+        with storage.session() as session:
+            session.add(record)
+    except IntegrityError:
+        raise exists from None  # by another process, a moment ago
+    return open_study(config.study, storage)
+
+
+def open_study(name: str, storage: Storage | str | None = None) -> SqlLedger:
+    """Opens a study that exists.
+
+    Args:
+        name: of the study.
+        storage: an open storage, or the URL of one that must exist; the ledger closes either.
+
+    Raises:
+        StudyError: there is no such study, or skipnas did not make it.
+    """
+    if not isinstance(storage, Storage):
+        opened = open_storage(storage, must_exist=True)
+        try:
+            return open_study(name, opened)
+        except BaseException:
+            opened.close()
+            raise
+    with storage.session() as session:
+        record = find_study(session, storage, name)
+    with storage.guard():
+        return SqlLedger(storage, name, record)
+
+
+def list_studies(storage: Storage) -> list[StudySummary]:
+    """Every study that skipnas made, oldest first, in a handful of queries whatever their number."""
+    studies, trials, values = optuna_tables.StudyModel, optuna_tables.TrialModel, optuna_tables.TrialValueModel
+    extremes = (
+        select(trials.study_id, values.objective, func.min(values.value), func.max(values.value))
+        .join(values, values.trial_id == trials.trial_id)
+        .where(trials.state == TrialState.COMPLETE)
+        .group_by(trials.study_id, values.objective)
+    )
+    with storage.session() as session:
+        rows = session.execute(
+            select(studies.study_name, StudyRecord)
+            .join(studies, studies.study_id == StudyRecord.study_id)
+            .order_by(StudyRecord.created, StudyRecord.study_id)
+        ).all()
+        counts = count_trials(session)
+        ended = {
+            row.study_id: row.ended
+            for row in session.execute(
+                select(TrialRecord.study_id, func.max(TrialRecord.ended).label("ended")).group_by(TrialRecord.study_id)
+            )
+        }
+        best: defaultdict[int, dict[int, tuple[float, float]]] = defaultdict(dict)
+        for study_id, objective, low, high in session.execute(extremes):
+            best[study_id][objective] = low, high
+    summaries = []
+    for name, record in rows:
+        config = StudyConfig.from_dict(record.config)
+        summaries.append(
+            StudySummary(
+                name=name,
+                config=config,
+                command=masked_command(record.command),
+                created=record.created,
+                updated=ended.get(record.study_id) or record.created,
+                counts=counts.get(record.study_id, Counts()),
+                best={
+                    objective.name: best[record.study_id][index][objective.direction == "maximize"]
+                    for index, objective in enumerate(config.objectives)
+                    if index in best[record.study_id]
+                },
+            )
+        )
+    return summaries

@@ -1,0 +1,100 @@
+"""Databases and the studies in them: open, create, list, compare, delete and write out.
+
+A database holds Optuna's tables and the project's own (`studies.store.records`) behind one SQLAlchemy engine, so
+that plain Optuna and Optuna Dashboard read every study. SQLite is the default; PostgreSQL serves several
+machines. Passwords never appear in a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+)
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.orm import Session
+
+from nas.errors import StorageError
+from studies.store.urls import masked, sqlite_path
+
+
+class Storage:
+    """An open database; a context manager that closes its connections.
+
+    Attributes:
+        masked: the URL as it may be shown.
+        engine: shared by Optuna and the project's records.
+        in_memory: whether it is an SQLite database that only the thread that opened it can use.
+        optuna: the same database as Optuna's functions take it.
+    """
+
+    def __init__(self, url: URL, optuna_storage: RDBStorage) -> None:
+        self.url = url
+        self.masked = masked(url)
+        self.in_memory = url.get_backend_name() == "sqlite" and sqlite_path(url) is None
+        self.optuna = optuna_storage
+        self.engine: Engine = optuna_storage.engine
+
+    def __enter__(self) -> Storage:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.optuna.remove_session()
+        self.engine.dispose()
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """One transaction on the records; what it returns stays readable after it."""
+        with self.guard(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One transaction by plain tables, which costs a driver a fraction of what `session` does."""
+        with self.guard(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Turns a database that is gone, locked, full or damaged into a StorageError; bugs pass through."""
+        with storage_errors(self.url):
+            yield
+
+
+@contextmanager
+def path_errors(url: URL) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"storage {masked(url)}: cannot use {error.filename} ({error.strerror}); choose another with --storage"
+        ) from None
+
+
+@contextmanager
+def storage_errors(url: URL) -> Iterator[None]:
+    try:
+        yield
+    except (DBAPIError, StorageInternalError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        if not isinstance(cause, DBAPIError) or isinstance(cause, (IntegrityError, ProgrammingError, DataError)):
+            raise
+        reason = str(cause.orig).partition("\n")[0]
+        fix = (
+            "check the file and that its folder is writable"
+            if url.get_backend_name() == "sqlite"
+            else "check that the server runs, and host, user, password and database"
+        )
+        raise StorageError(f"storage {masked(url)} cannot be used ({reason}); {fix}") from error

@@ -1,0 +1,73 @@
+"""A study deleted with everything that it left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optuna.storages._rdb import models as optuna_tables  # the schema, which Optuna versions; it has no public name
+from sqlalchemy import (
+    MetaData,
+    delete,
+    select,
+    update,
+)
+from sqlalchemy.orm import Session
+
+from nas.errors import StudyError
+from studies.store.connection import Storage
+from studies.store.finding import find_study
+from studies.store.leases import live_drivers
+from studies.store.records import Base, StudyRecord
+
+
+def delete_study(storage: Storage, name: str) -> None:
+    """Deletes a study and everything recorded of it, in one transaction; its files are the caller's.
+
+    Raises:
+        StudyError: there is no such study, skipnas did not make it, or a live driver works on it.
+    """
+    studies = optuna_tables.StudyModel
+    with storage.session() as session:
+        hold_study(session, select(studies.study_id).where(studies.study_name == name).scalar_subquery())
+        delete_held(session, find_study(session, storage, name).study_id, name)
+
+
+def hold_study(session: Session, study_id: Any) -> bool:
+    """Holds a study's row until the transaction ends, as its drivers do; False when skipnas made no such study."""
+    held = session.execute(
+        update(StudyRecord).where(StudyRecord.study_id == study_id).values(events=StudyRecord.events),
+        execution_options={"synchronize_session": False},
+    )
+    return bool(held.rowcount)  # type: ignore[attr-defined]
+
+
+def delete_held(session: Session, study_id: int, name: str) -> None:
+    """Deletes a study that the session holds; no driver can begin meanwhile."""
+    if drivers := live_drivers(session.connection(), study_id).values():
+        raise StudyError(
+            f"study {name!r} is being worked on by {', '.join(d.label for d in drivers)}; "
+            "stop that search or confirmation first (Ctrl-C), then delete the study"
+        )
+    # By table, because Optuna's own deletion loads every trial.
+    _delete_records(session, Base.metadata, [study_id])
+    _delete_records(session, optuna_tables.BaseModel.metadata, [study_id])
+
+
+def _delete_records(session: Session, metadata: MetaData, study_ids: Any) -> None:
+    """Deletes what the tables hold of these studies, children first."""
+    trial_ids = select(optuna_tables.TrialModel.trial_id).where(optuna_tables.TrialModel.study_id.in_(study_ids))
+    for table in reversed(metadata.sorted_tables):
+        if "study_id" in table.c:
+            session.execute(delete(table).where(table.c.study_id.in_(study_ids)))
+        elif "trial_id" in table.c:
+            session.execute(delete(table).where(table.c.trial_id.in_(trial_ids)))
+
+
+def drop_orphans(storage: Storage) -> None:
+    """Deletes records whose study plain Optuna deleted: SQLite gives the study's id to the next one."""
+    orphans = select(StudyRecord.study_id).where(StudyRecord.study_id.not_in(select(optuna_tables.StudyModel.study_id)))
+    with storage.session() as session:
+        if session.scalar(orphans.limit(1)) is None:
+            return
+    with storage.session() as session:
+        _delete_records(session, Base.metadata, orphans)

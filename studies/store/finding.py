@@ -1,0 +1,49 @@
+"""A study found by its name."""
+
+from __future__ import annotations
+
+from optuna.storages._rdb import models as optuna_tables  # the schema, which Optuna versions; it has no public name
+from sqlalchemy import (
+    Select,
+    select,
+)
+from sqlalchemy.orm import Session
+
+from nas.errors import StudyError
+from studies.store.connection import Storage
+from studies.store.records import StudyRecord
+
+
+def has_study(storage: Storage, name: str) -> bool:
+    """Whether skipnas made a study of that name."""
+    with storage.session() as session:
+        return session.scalar(_named(name)) is not None
+
+
+def _named(name: str) -> Select[StudyRecord]:
+    studies = optuna_tables.StudyModel
+    return select(StudyRecord).join(studies, studies.study_id == StudyRecord.study_id).where(studies.study_name == name)
+
+
+def find_study(session: Session, storage: Storage, name: str) -> StudyRecord:
+    record: StudyRecord | None = session.scalar(_named(name))
+    if record is not None:
+        return record
+    studies = optuna_tables.StudyModel
+    if session.scalar(select(studies.study_id).where(studies.study_name == name)) is not None:
+        raise foreign_study(storage, name)
+    names = session.scalars(
+        select(studies.study_name)
+        .join(StudyRecord, StudyRecord.study_id == studies.study_id)
+        .order_by(StudyRecord.created.desc())
+        .limit(11)
+    ).all()
+    listed = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    raise StudyError(
+        f"no study {name!r} in {storage.masked}; "
+        + (f"there are: {listed}" if names else "it holds none, run `skipnas search` first")
+    )
+
+
+def foreign_study(storage: Storage, name: str) -> StudyError:
+    return StudyError(f"study {name!r} in {storage.masked} was not made by skipnas; choose another name")

@@ -1,0 +1,995 @@
+"""The `nas.protocols.Ledger` on SQL: Optuna's study and the project's own records, kept in step.
+
+A trial's end is recorded and told to Optuna in one transaction.
+
+What drivers must agree on (places in the budget, who owns a trial, whether a candidate is new, the order of
+events) is decided while holding the study's row. Such transactions begin with a write, because SQLite
+cannot wait for its lock once a transaction has read.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.storages._rdb import models as optuna_tables  # the schema, which Optuna versions; it has no public name
+from optuna.trial import TrialState
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Table,
+    and_,
+    delete,
+    insert,
+    select,
+    update,
+)
+
+from nas.errors import LeaseLostError, StorageError, StudyError
+from nas.search.confirmation import ConfirmedRun
+from nas.search.pareto import Array, non_dominated
+from nas.types import (
+    Candidate,
+    Cost,
+    Counts,
+    EpochRow,
+    Measurement,
+    Objective,
+    ProbeCurve,
+    StudyConfig,
+    TrialResult,
+    canonical_json,
+)
+from studies.reading.study import stored_curve, stored_loss, stored_measurement
+from studies.store import statements as sql
+from studies.store.leases import Lease, drop_dead, live_drivers
+from studies.store.optuna_bridge import DrawnParams, FreshTrial, param_row
+from studies.store.patience import patient
+from studies.store.progress import Past
+from studies.store.records import (
+    REJECTIONS,
+    STATES,
+    TRAINED_REASONS,
+    ConfirmationRecord,
+    DriverRecord,
+    EpochRecord,
+    ProbeRecord,
+    StudyRecord,
+    TrialRecord,
+    _outcome,
+)
+from studies.store.urls import masked_command
+
+if TYPE_CHECKING:
+    from studies.store.connection import Storage
+
+log = logging.getLogger(__name__)
+SHARE = 32
+"""A driver that reserves places ahead takes at most one of so many that are free, so that others find some too."""
+
+_EPOCH_COLUMNS = ("epoch", "denoise_loss", "classify_loss", "psnr", "accuracy", "stability", "seconds")
+_COSTS = ("params", "macs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfinished:
+    """A trial that has not ended.
+
+    Attributes:
+        epochs_done: the last epoch in the records; 0 when there is none.
+        driver: who trains it; None when it was interrupted.
+        dead: who did when it was interrupted; None when that driver gave it back, or is no longer known.
+    """
+
+    number: int
+    epochs_done: int
+    driver: DriverRecord | None
+    dead: DriverRecord | None
+
+
+_Draw = tuple[optuna.Trial, list[dict[str, Any]]]
+"""A trial with its hyperparameters, and the rows of those that are drawn now."""
+
+
+class _Study(optuna.Study):
+    """Optuna's study, with trials that belong to the driver that asks for them from their first moment."""
+
+    ledger: SqlLedger
+
+    def ask(self, fixed_distributions: dict[str, BaseDistribution] | None = None) -> optuna.Trial:
+        """Takes the oldest enqueued trial or makes one, and draws its hyperparameters.
+
+        A reservation, if the driver holds any, becomes the trial's place in the budget.
+
+        Raises:
+            LeaseLostError: the lease ran out since the reservation, and the budget is full by now.
+        """
+        return self.ledger._draw(self.ledger._make_trial(), fixed_distributions or {})
+
+
+class SqlLedger:
+    """One study of an open `Storage`; see `nas.protocols.Ledger` for what each method promises.
+
+    As a context manager it closes the storage it came from.
+
+    Attributes:
+        provenance: versions, commit, hardware and the like, as given when the study was created.
+        command: the command line that created the study.
+        created: when, in seconds since the epoch.
+    """
+
+    def __init__(self, storage: Storage, name: str, record: StudyRecord) -> None:
+        self.storage = storage
+        study = _Study(study_name=name, storage=storage.optuna)
+        study.ledger = self
+        self.study: optuna.Study = study
+        self.config = StudyConfig.from_dict(record.config)
+        self.distributions: dict[str, BaseDistribution] = {
+            name: json_to_distribution(text) for name, text in record.distributions.items()
+        }
+        self.provenance: Mapping[str, Any] = record.provenance
+        self.command = masked_command(record.command)  # older versions kept passwords
+        self.created = record.created
+        self._id = record.study_id
+        self._lease: Lease | None = None
+        self._reserved = 0  # reservations that this driver knows of
+        self._budget = 0  # the size of the study that they were made for
+        self._held: set[int] = set()  # trials that this driver knows it owns
+        self._asked: set[int] = set()  # those of them that took the place of a reservation
+        self._waited = False  # whether the last reservation was refused
+        self._fresh: int | None = None  # the trial that was just made, which has no hyperparameters yet
+        self._making = False  # whether a trial was made of which the answer was lost
+        self._ids: dict[int, int] = {}  # Optuna's, of the trials that this driver owns
+        self._past = Past()
+        at_rungs = [objective.name for objective in self.rung_objectives()]
+        self._rung_query, self._judged_query = sql.at_rung(at_rungs), sql.judged(at_rungs)
+        self._digests: dict[str, int] = {}
+        self._digests_up_to = 0
+        self._values: dict[int, tuple[float, ...]] = {}
+        self._values_up_to = 0
+        self._front: list[int] = []
+        self._drawn: dict[int, Array] = {}
+        self._judged: dict[int, tuple[int, tuple[float, ...]]] = {}
+        self._judged_up_to = 0
+        self._rungs: dict[int, tuple[dict[int, tuple[float, ...]], int]] = {}
+
+    def __enter__(self) -> SqlLedger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the storage's connections."""
+        self.storage.close()
+
+    # Drivers
+
+    @contextmanager
+    def drive(self) -> Iterator[None]:
+        """Makes this process a driver of the study while the block runs.
+
+        Its lease is renewed in the background. At the end its reservations are given back and its
+        unfinished trials are anyone's to claim; if it is killed, as soon as others see that it is dead.
+        Meanwhile a database that is gone is waited for, `PATIENCE_SECONDS` long at each call.
+        """
+        if self._lease is not None:
+            raise RuntimeError("this ledger drives its study already")
+        lease = Lease(self.storage, self._id)
+        with self.storage.transaction() as connection:
+            if not connection.execute(sql.HOLD, {"study": self._id}).rowcount:
+                raise StudyError(f"study {self.config.study!r} was deleted meanwhile; nothing can go on with it")
+            drop_dead(connection, self._id)
+            lease.renew(connection)
+        self._lease = lease
+        try:
+            with lease.kept():
+                yield
+        finally:
+            self._lease = None
+            self._reserved = 0
+            self._held.clear()
+            self._asked.clear()
+            self._ids.clear()
+            self._abandon(lease)
+
+    def _abandon(self, lease: Lease) -> None:
+        try:
+            with self.storage.transaction() as connection:
+                self._lock(connection)
+                connection.execute(
+                    update(sql.TRIALS)
+                    .where(sql.TRIALS.c.study_id == self._id, sql.TRIALS.c.owner == lease.driver)
+                    .where(sql.TRIALS.c.reason.is_(None))
+                    .values(owner=None)
+                )
+                connection.execute(delete(sql.DRIVERS).where(sql.DRIVERS.c.driver == lease.driver))
+        except StorageError as error:
+            log.warning("%s; the lease runs out by itself", error)
+
+    def unfinished(self) -> list[Unfinished]:
+        """Every trial that has not ended, and who trains it, by number."""
+        with self.storage.session() as session:
+            live = live_drivers(session.connection(), self._id)
+            return [
+                Unfinished(
+                    number=row.number,
+                    epochs_done=row.epochs_done or 0,
+                    driver=live.get(row.owner or ""),
+                    dead=None if row.owner in live else session.get(DriverRecord, row.owner or ""),
+                )
+                for row in self._running(session.connection())
+                if row.reason is None
+            ]
+
+    @property
+    def drives(self) -> bool:
+        """Whether this process is a driver of the study now."""
+        return self._lease is not None
+
+    @property
+    def reserved(self) -> int:
+        """Places that this driver holds for trials it has not asked for yet."""
+        return self._reserved
+
+    @patient
+    def reserve(self, trials: int, ahead: int = 1) -> bool:
+        """Holds one more place in the budget for this driver; False, and nothing held, when `trials` are taken.
+
+        Up to `ahead` of them at once while there are many, which spares transactions.
+        """
+        if self._waited and not self._room(trials):
+            return False
+        with self.storage.transaction() as connection:
+            self._lock(connection)
+            # What is held but not known of, by a call whose answer was lost, is not held twice.
+            held = self._driving().renew(connection)
+            reserved = min(held, self._reserved)
+            free = max(0, trials - (self._taken(connection) - (held - reserved)))
+            reserved += min(free, ahead, 1 + free // SHARE)
+            self._keep(connection, reserved)
+        self._reserved, self._budget, self._waited = reserved, trials, not free
+        return bool(free)
+
+    @patient
+    def release(self) -> None:
+        """Gives an unused reservation back; nothing happens when there is none."""
+        with self.storage.transaction() as connection:
+            reserved = max(0, min(self._driving().renew(connection), self._reserved) - 1)
+            self._keep(connection, reserved)
+        self._reserved = reserved
+
+    def claim(self) -> tuple[int, dict[str, Any]] | None:
+        """Takes over the oldest trial whose driver is gone: number and hyperparameters, or None.
+
+        A trial whose end is in the records is told on the way. One that was cut off while it was being
+        proposed has the rest of its hyperparameters drawn, so that `study.sampler` must be set.
+        """
+        while (claimed := self._claim_oldest()) is not None:
+            number, ended = claimed
+            if not ended:
+                return number, dict(self._draw(number, self.distributions).params)
+        return None
+
+    def interrupt(self, number: int) -> None:
+        """This driver trains a trial no longer, and may claim it again. Others may when this one has ended."""
+        self._held.discard(number)
+
+    @patient
+    def _claim_oldest(self) -> tuple[int, bool] | None:
+        """The oldest trial whose driver is gone: its number, and whether all that it lacked was to be told."""
+        with self.storage.transaction() as connection:
+            if not self._orphans(connection):
+                return None
+        with self.storage.transaction() as connection:
+            self._lock(connection)
+            if self._lease is not None:
+                self._lease.renew(connection)
+            orphans = self._orphans(connection)
+            if not orphans:
+                return None
+            number = orphans[0]
+            key = {"study": self._id, "trial": number}
+            record = connection.execute(sql.TRIAL, key).one_or_none()
+            if record is None:  # asked for by plain Optuna
+                connection.execute(insert(sql.TRIALS), {"study_id": self._id, "number": number, "owner": self._owner})
+            else:
+                connection.execute(sql.CHANGE_TRIAL, key | {"owner": self._owner})
+            ended = record is not None and record.reason is not None
+            if ended:  # recorded by an older skipnas, which told Optuna in a second step
+                reason, values = connection.execute(sql.END_OF_TRIAL, key).one()
+                self._tell(connection, number, reason, values)
+        if not ended:
+            self._held.add(number)
+        return number, ended
+
+    @patient
+    def _make_trial(self) -> int:
+        """An Optuna trial without hyperparameters, owned by this driver; its number."""
+        with self.storage.transaction() as connection:
+            self._lock(connection)
+            lease = self._lease if self._reserved else None
+            reserved = 0 if lease is None else lease.renew(connection)
+            made = self._made_unheard(connection) if self._making else None
+            self._making = True  # until it is known to be committed
+            if made is None:
+                if lease is not None:
+                    reserved = self._take_place(connection, reserved)
+                made = self._insert_trial(connection)
+        self._making = False
+        number, self._ids[number] = made
+        self._held.add(number)
+        if lease is not None:
+            self._reserved = reserved
+            self._asked.add(number)
+        return number
+
+    def _made_unheard(self, connection: Connection) -> tuple[int, int] | None:
+        """Number and Optuna's id of the trial that a call made whose answer was lost."""
+        if self._lease is None:
+            return None
+        made = select(sql.TRIALS.c.number).where(
+            sql.TRIALS.c.study_id == self._id,
+            sql.TRIALS.c.owner == self._lease.driver,
+            sql.TRIALS.c.reason.is_(None),
+            sql.TRIALS.c.started.is_(None),
+            sql.TRIALS.c.number.not_in(list(self._held)),
+        )
+        number = connection.scalar(made)
+        return None if number is None else (number, self._trial_id(number, connection))
+
+    def _take_place(self, connection: Connection, reserved: int) -> int:
+        """Gives up one of the reservations for the trial that is about to be made; returns how many are left."""
+        if reserved:
+            self._keep(connection, reserved - 1)
+            return reserved - 1
+        if self._taken(connection) >= self._budget:
+            self._reserved = 0
+            raise LeaseLostError(
+                f"study {self.config.study}: the reservation ran out with its lease, and other drivers have the place"
+            )
+        return 0
+
+    def _insert_trial(self, connection: Connection) -> tuple[int, int]:
+        """Takes the oldest enqueued trial or makes one, as Optuna does, under Optuna's own lock; number and id."""
+        connection.execute(sql.HOLD_OPTUNAS, {"study": self._id})
+        rows = self._open(connection)
+        enqueued = next((row for row in rows if row.state is TrialState.WAITING), None)
+        begun = {"state": TrialState.RUNNING, "datetime_start": _now()}
+        if enqueued is None:
+            number = rows[-1].number + 1 if rows else self._past.trials
+            trial_id = connection.scalar(sql.MAKE_OPTUNAS, {"study_id": self._id, "number": number} | begun)
+            self._fresh = number
+        else:
+            number, trial_id = enqueued.number, enqueued.trial_id
+            connection.execute(sql.CHANGE_OPTUNAS, {"id": trial_id} | begun)
+        order = self._next_event(connection)
+        row = {"study_id": self._id, "number": number, "owner": self._owner, "ask_order": order}
+        connection.execute(insert(sql.TRIALS), row)
+        return number, trial_id
+
+    @patient
+    def _draw(self, number: int, distributions: Mapping[str, BaseDistribution]) -> optuna.Trial:
+        """Draws the hyperparameters that a trial of this driver has not yet, and writes them in one transaction."""
+        with self.storage.guard():
+            self.study._thread_local.cached_all_trials = None  # as Optuna's ask does
+            fresh, self._fresh = number == self._fresh, None  # what a lost call wrote is read by the next
+            draw = self._draw_fresh if fresh else self._draw_rest
+            trial, rows = draw(number, distributions)
+        if rows:
+            with self.storage.transaction() as connection:
+                connection.execute(insert(sql.PARAMS), rows)
+        return trial
+
+    def _draw_fresh(self, number: int, distributions: Mapping[str, BaseDistribution]) -> _Draw:
+        """Of a trial that was made a moment ago, so that nothing has to be read of it."""
+        study, trial_id = self.study, self._ids[number]
+        trial = FreshTrial(study, number, trial_id)
+        frozen, sampler = trial._cached_frozen_trial, study.sampler
+        sampler.before_trial(study, frozen)
+        drawn = sampler.sample_relative(study, frozen, sampler.infer_relative_search_space(study, frozen))
+        rows = []
+        for name, distribution in distributions.items():
+            value = drawn[name] if name in drawn else sampler.sample_independent(study, frozen, name, distribution)
+            frozen.params[name], frozen.distributions[name] = value, distribution
+            rows.append(param_row(trial_id, name, distribution.to_internal_repr(value), distribution))
+        return trial, rows
+
+    def _draw_rest(self, number: int, distributions: Mapping[str, BaseDistribution]) -> _Draw:
+        """Of a trial that was enqueued with some of them, or cut off while they were drawn."""
+        storage = self.study._storage
+        trial = optuna.Trial(self.study, storage.get_trial_id_from_study_id_trial_number(self._id, number))
+        store, trial.storage = trial.storage, (drawn := DrawnParams())  # type: ignore[assignment]
+        for name, distribution in distributions.items():
+            trial._suggest(name, distribution)
+        trial.storage = store
+        return trial, drawn.rows
+
+    def _trial_id(self, number: int, connection: Connection) -> int:
+        """Optuna's id of a trial."""
+        if number not in self._ids:
+            self._ids[number] = connection.execute(sql.ID_OF_OPTUNAS, {"study": self._id, "trial": number}).scalar_one()
+        return self._ids[number]
+
+    # What the engine asks
+
+    @patient
+    def counts(self) -> Counts:
+        """Trials by outcome; of those that have ended only what is new is read."""
+        with self.storage.transaction() as connection:
+            rows = self._open(connection)
+        return Counts(**(self._past.counts + Counter(_outcome(row.state, row.reason) for row in rows)))
+
+    @patient
+    def trained_digests(self) -> Mapping[str, int]:
+        """Digest -> number of every trial that was trained to an end; a digest's first trial stands."""
+        # Ends are committed in their order, by this process or another, so reading on from the last is enough.
+        with self.storage.transaction() as connection:
+            for row in connection.execute(sql.ENDED, {"study": self._id, "after": self._digests_up_to}):
+                self._digests.setdefault(row.digest, row.number)
+                self._digests_up_to = row.tell_order
+        return MappingProxyType(self._digests)
+
+    @patient
+    def started_digests(self) -> Set[str]:
+        """Digest of every trial that ever began to train, whatever became of it; the set grows with later calls.
+
+        A failed candidate is among them: a search that goes on after its driver was lost must not propose
+        what one that was not interrupted would not.
+        """
+        with self.storage.transaction() as connection:
+            self._open(connection)
+        return self._past.started
+
+    @patient
+    def under_way(self) -> list[int]:
+        """Numbers of the trials that have not ended, whichever driver trains them, ascending."""
+        with self.storage.transaction() as connection:
+            return [row.number for row in self._running(connection)]
+
+    @patient
+    def ended(self) -> Set[int]:
+        """Numbers of the trials that have ended."""
+        with self.storage.transaction() as connection:
+            rows = self._open(connection)
+        return {*range(self._past.trials), *(row.number for row in rows if row.state.is_finished())}
+
+    @patient
+    def drawn(self, numbers: Sequence[int]) -> Array:
+        """Hyperparameters as Optuna stores them, shape (trials, hyperparameters); NaN where none was drawn yet."""
+        unread = [number for number in numbers if number not in self._drawn]
+        names = {name: column for column, name in enumerate(self.distributions)}
+        found = {number: np.full(len(names), np.nan) for number in unread}
+        with self.storage.transaction() as connection:
+            for first in range(0, len(unread), 500):
+                some = {"study": self._id, "trials": unread[first : first + 500]}
+                for number, name, value in connection.execute(sql.DRAWN, some):
+                    if name in names:
+                        found[number][names[name]] = value
+        # One that is being drawn is read again.
+        self._drawn.update((number, row) for number, row in found.items() if not np.isnan(row).any())
+        rows = [found[number] if number in found else self._drawn[number] for number in numbers]
+        return np.array(rows, dtype=np.float64).reshape(-1, len(names))
+
+    @patient
+    def objective_values(self) -> Mapping[int, tuple[float, ...]]:
+        """Number -> values, in the order of the study's objectives, of every COMPLETE trial."""
+        with self.storage.transaction() as connection:
+            rows = connection.execute(sql.ENDED, {"study": self._id, "after": self._values_up_to}).all()
+        new = {row.number: self._objectives(row.measured) for row in rows if row.reason == ""}
+        if rows:
+            self._values_up_to = rows[-1].tell_order
+        if new:
+            self._values |= new
+            rivals = [*self._front, *new]
+            maximize = [objective.direction == "maximize" for objective in self.config.objectives]
+            mask = non_dominated(np.array([self._values[number] for number in rivals]), maximize)
+            self._front = [number for number, keep in zip(rivals, mask, strict=True) if keep]
+        return MappingProxyType(self._values)
+
+    def front(self) -> list[int]:
+        """Numbers of the COMPLETE trials that no other dominates, in ascending order."""
+        self.objective_values()
+        return sorted(self._front)
+
+    def rung_objectives(self) -> tuple[Objective, ...]:
+        """The study's objectives that are known after any validated epoch: all but the latency."""
+        return tuple(o for o in self.config.objectives if o.name in sql.CURVES + _COSTS)
+
+    @patient
+    def rung(self, epoch: int) -> dict[int, tuple[float, ...]]:
+        """Number -> values of `rung_objectives` at `epoch` of every trial that was validated there, by number.
+
+        What the study's oldest trials showed, all of which have ended, is read once.
+        """
+        ended = self._past.trials
+        known, read = self._rungs.get(epoch, ({}, 0))
+        with self.storage.transaction() as connection:
+            rows = connection.execute(self._rung_query, {"study": self._id, "rung": epoch, "from": read})
+            found = {number: tuple(map(float, values)) for number, *values in rows}
+        known |= {number: values for number, values in found.items() if number < ended}
+        self._rungs[epoch] = known, ended
+        return known | found
+
+    @patient
+    def judged(self) -> Mapping[int, tuple[int, tuple[float, ...]]]:
+        """Number -> last validated epoch and the objectives' values there, of every trained trial.
+
+        NaN for an objective that a stopped trial does not have.
+        """
+        names = [o.name for o in self.rung_objectives()]
+        with self.storage.transaction() as connection:
+            rows = connection.execute(self._judged_query, {"study": self._id, "after": self._judged_up_to})
+            for number, tell_order, reason, measured, epoch, *values in rows:
+                if reason == "":
+                    self._judged[number] = self.config.epochs, self._objectives(measured)
+                elif reason == "stopped" and epoch is not None:
+                    known = dict(zip(names, map(float, values), strict=True))
+                    self._judged[number] = epoch, tuple(known.get(o.name, math.nan) for o in self.config.objectives)
+                else:
+                    self._judged[number] = 0, ()
+                self._judged_up_to = tell_order
+        return MappingProxyType(self._judged)
+
+    # What the engine writes
+
+    @patient
+    def start(self, number: int, candidate: Candidate, cost: Cost, worker: str) -> bool:
+        """A trial begins to train, or goes on: the first start time stays.
+
+        False, and nothing happens, when another trial of the same digest was trained to an end, or was
+        started and has not ended, whoever has it: an interrupted one will go on.
+        """
+        with self.storage.transaction() as connection:
+            self._lock(connection)
+            record = self._own(connection, number)
+            if record.reason is not None:
+                raise ValueError(f"trial {number} has ended already ({record.reason or 'complete'})")
+            twin = {"study": self._id, "twin": candidate.digest, "trial": number}
+            if connection.scalar(sql.TWIN, twin) is not None:
+                return False
+            changes = self._describe(connection, record, number, candidate, cost)
+            changes |= {"started": record.started or time.time(), "worker": worker}
+            if record.ask_order is None:
+                changes["ask_order"] = self._next_event(connection)
+            connection.execute(sql.CHANGE_TRIAL, {"study": self._id, "trial": number} | changes)
+        self._held.add(number)
+        self._asked.discard(number)
+        return True
+
+    @patient
+    def epochs(self, number: int, rows: Sequence[EpochRow]) -> None:
+        """Appends to the epochs table; rows that are there already are replaced."""
+        if not rows:
+            return
+        with self.storage.transaction() as connection:
+            # The write holds the trial until the commit, so that it is not claimed meanwhile.
+            key = {"study": self._id, "trial": number}
+            last = max(row.epoch for row in rows)
+            done = connection.execute(sql.CHANGE_EPOCHS_DONE, key | {"own": self._owner, "last": last})
+            if not done.rowcount and self._own(connection, number).started is None:
+                raise ValueError(f"trial {number} has epochs but was never started")
+            connection.execute(sql.DROP_EPOCHS, key | {"epochs": [row.epoch for row in rows]})
+            connection.execute(
+                insert(sql.EPOCHS),
+                [
+                    {"study_id": self._id, "number": number}
+                    | {name: _nullable(getattr(row, name)) for name in _EPOCH_COLUMNS}
+                    for row in rows
+                ],
+            )
+
+    def complete(self, number: int, measurement: Measurement, *, strip: bool = False) -> None:
+        """COMPLETE with the values of the study's objectives.
+
+        With `strip` the trial has its picture (see `nas.training.checkpoint.strip_path`) as an artifact in Optuna.
+
+        Raises:
+            ValueError: a value is missing, NaN or infinite, or the trial is not being trained: a bug.
+        """
+        values = {name: float(value) for name, value in measurement.values.items()}
+        if wrong := [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]:
+            raise ValueError(f"trial {number} cannot be complete: {', '.join(wrong)}")
+        if missing := [o.name for o in self.config.objectives if o.name not in values]:
+            raise ValueError(f"trial {number} cannot be complete: {', '.join(missing)} was not measured")
+        self._end(number, "", values=values, measurement=measurement, probe=measurement.probe, strip=strip)
+
+    def prune(self, number: int, reason: str, *, detail: str = "", probe: ProbeCurve | None = None) -> None:
+        """PRUNED without values. Reasons: diverged, out_of_memory, and stopped (by a rung)."""
+        if STATES.get(reason) is not TrialState.PRUNED:
+            raise ValueError(f"{reason!r} is not a reason to prune")
+        self._end(number, reason, detail=detail, probe=probe)
+
+    def fail(self, number: int, reason: str, *, detail: str = "") -> None:
+        """FAIL. Reasons: exception, worker_lost, timeout, and duplicate, over_limit (never trained)."""
+        if STATES.get(reason) is not TrialState.FAIL:
+            raise ValueError(f"{reason!r} is not a reason to fail")
+        self._end(number, reason, detail=detail)
+
+    def reject(self, number: int, candidate: Candidate, cost: Cost, reason: str) -> None:
+        """FAIL before training, with what was proposed. Reasons: duplicate, over_limit.
+
+        The reservation that the trial was asked with is one again.
+        """
+        if reason not in REJECTIONS:
+            raise ValueError(f"{reason!r} is not a reason to reject")
+        self._end(number, reason, proposed=(candidate, cost))
+
+    # What people read
+
+    def results(self, numbers: Sequence[int] | None = None) -> list[TrialResult]:
+        """Every COMPLETE trial, or those of `numbers` that are, by number."""
+        columns = (TrialRecord.number, TrialRecord.digest, TrialRecord.spec, TrialRecord.recipe, TrialRecord.values)
+        query = select(*columns).where(self._complete()).order_by(TrialRecord.number)
+        if numbers is not None:
+            query = query.where(TrialRecord.number.in_(numbers))
+        with self.storage.session() as session:
+            return [TrialResult(**row._mapping) for row in session.execute(query)]
+
+    def trial(self, number: int) -> TrialRecord:
+        """Everything recorded of one trial. Raises StudyError when there is nothing."""
+        with self.storage.session() as session:
+            record = session.get(TrialRecord, (self._id, number))
+        if record is None:
+            raise StudyError(f"study {self.config.study!r} has no record of a trial {number}; see `studies show`")
+        return record
+
+    def trials(self) -> list[TrialRecord]:
+        """Everything recorded of every trial that started or ended, by number."""
+        with self.storage.session() as session:
+            return list(session.scalars(self._trials().order_by(TrialRecord.number)))
+
+    def events(self) -> list[tuple[str, int]]:
+        """Asks and tells in the order in which they happened: ("ask" or "tell", number).
+
+        An ask stands where its trial was made, just before the sampler looked at the study. Trials of
+        schema 1 have tells alone.
+        """
+        with self.storage.session() as session:
+            rows = session.execute(
+                select(TrialRecord.number, TrialRecord.ask_order, TrialRecord.tell_order).where(
+                    TrialRecord.study_id == self._id
+                )
+            )
+            events = [
+                (order, kind, row.number)
+                for row in rows
+                for kind, order in (("ask", row.ask_order), ("tell", row.tell_order))
+                if order is not None
+            ]
+        return [(kind, number) for _, kind, number in sorted(events)]
+
+    def measurement(self, number: int) -> Measurement:
+        """The measurement that a COMPLETE trial ended with. Raises StudyError when there is none."""
+        record = self.trial(number)
+        if record.values is None:
+            raise StudyError(f"trial {number} of study {self.config.study!r} is not complete; see `studies show`")
+        return stored_measurement(record, self.probe(number))
+
+    def measurements(self) -> dict[str, Measurement]:
+        """Digest -> the measurement of every COMPLETE trial, in one query."""
+        of_trial = and_(ProbeRecord.study_id == TrialRecord.study_id, ProbeRecord.number == TrialRecord.number)
+        query = select(TrialRecord, ProbeRecord).outerjoin(ProbeRecord, of_trial).where(self._complete())
+        with self.storage.session() as session:
+            rows = session.execute(query).all()
+        return {trial.digest or "": stored_measurement(trial, stored_curve(probe)) for trial, probe in rows}
+
+    @patient
+    def confirmations(self) -> list[ConfirmedRun]:
+        """Every run that confirms a candidate of this study, in the order in which they ended."""
+        query = (
+            select(ConfirmationRecord)
+            .where(ConfirmationRecord.study_id == self._id)
+            .order_by(ConfirmationRecord.ended, ConfirmationRecord.repeat, ConfirmationRecord.digest)
+        )
+        with self.storage.session() as session:
+            return [
+                ConfirmedRun(
+                    digest=r.digest,
+                    repeat=r.repeat,
+                    seed=r.seed,
+                    number=r.number,
+                    reference=r.reference,
+                    spec=r.spec,
+                    recipe=r.recipe,
+                    reason=r.reason,
+                    detail=r.detail or "",
+                    values=r.values or {},
+                    gates=tuple(r.gates or ()),
+                    seconds=r.seconds,
+                )
+                for r in session.scalars(query)
+            ]
+
+    @patient
+    def confirm(self, run: ConfirmedRun) -> None:
+        """Keeps a run that confirms; one of the same candidate and seed that is there already stays."""
+        with self.storage.session() as session:
+            self._lock(session.connection())
+            if session.get(ConfirmationRecord, (self._id, run.digest, run.repeat)) is not None:
+                return
+            session.add(
+                ConfirmationRecord(
+                    study_id=self._id,
+                    digest=run.digest,
+                    repeat=run.repeat,
+                    seed=run.seed,
+                    number=run.number,
+                    reference=run.reference,
+                    spec=dict(run.spec),
+                    recipe=dict(run.recipe),
+                    reason=run.reason,
+                    detail=_storable(run.detail) or None,
+                    values={name: float(value) for name, value in run.values.items()} or None,
+                    gates=[{name: float(value) for name, value in gate.items()} for gate in run.gates],
+                    seconds=run.seconds,
+                    ended=time.time(),
+                )
+            )
+
+    def epochs_table(self, number: int) -> list[EpochRow]:
+        """A trial's epochs in order; empty when it has none."""
+        query = (
+            select(EpochRecord)
+            .where(EpochRecord.study_id == self._id, EpochRecord.number == number)
+            .order_by(EpochRecord.epoch)
+        )
+        with self.storage.session() as session:
+            rows = [{name: getattr(record, name) for name in _EPOCH_COLUMNS} for record in session.scalars(query)]
+        return [EpochRow(**row | {"denoise_loss": stored_loss(row["denoise_loss"])}) for row in rows]
+
+    def epochs_tables(self) -> dict[int, list[EpochRow]]:
+        """Number -> epochs in order, of every trial that has any, in one query."""
+        query = (
+            select(EpochRecord.number, *(getattr(EpochRecord, name) for name in _EPOCH_COLUMNS))
+            .where(EpochRecord.study_id == self._id)
+            .order_by(EpochRecord.number, EpochRecord.epoch)
+        )
+        tables: defaultdict[int, list[EpochRow]] = defaultdict(list)
+        with self.storage.session() as session:
+            for number, *values in session.execute(query):
+                row = dict(zip(_EPOCH_COLUMNS, values, strict=True))
+                tables[number].append(EpochRow(**row | {"denoise_loss": stored_loss(row["denoise_loss"])}))
+        return dict(tables)
+
+    def probe(self, number: int) -> ProbeCurve:
+        """A trial's probe curve, to single precision; empty when it has none."""
+        with self.storage.session() as session:
+            return stored_curve(session.get(ProbeRecord, (self._id, number)))
+
+    # Inside
+
+    def _trials(self) -> Select[TrialRecord]:
+        return select(TrialRecord).where(TrialRecord.study_id == self._id)
+
+    def _complete(self) -> ColumnElement[bool]:
+        return and_(TrialRecord.study_id == self._id, TrialRecord.reason == "")
+
+    def _objectives(self, values: Mapping[str, float]) -> tuple[float, ...]:
+        return tuple(values[objective.name] for objective in self.config.objectives)
+
+    @property
+    def _owner(self) -> str | None:
+        return None if self._lease is None else self._lease.driver
+
+    def _driving(self) -> Lease:
+        if self._lease is None:
+            raise RuntimeError("only a driver holds reservations; call this within drive()")
+        return self._lease
+
+    def _lock(self, connection: Connection) -> None:
+        """Holds the study until the transaction ends."""
+        connection.execute(sql.HOLD, {"study": self._id})
+
+    def _keep(self, connection: Connection, reserved: int) -> None:
+        """Sets how many places this driver, which renewed its lease a moment ago, holds."""
+        connection.execute(sql.CHANGE_DRIVER, {"own": self._driving().driver, "reserved": reserved})
+
+    def _next_event(self, connection: Connection) -> int:
+        """The place of an ask or a tell among the study's events; holds the study as `_lock` does."""
+        order: int = connection.execute(sql.COUNT, {"study": self._id}).scalar_one()
+        return order
+
+    def _open(self, connection: Connection) -> Sequence[Row[Any]]:
+        """Every trial from the oldest on that has not ended, with what the records have of it.
+
+        Trials are made in turns, so that none appears before one that was read already.
+        """
+        return self._past.note(connection.execute(sql.OPEN, {"study": self._id, "after": self._past.up_to}).all())
+
+    def _running(self, connection: Connection) -> list[Row[Any]]:
+        """Every trial that Optuna has as RUNNING, with what the records have of it, oldest first."""
+        return [row for row in self._open(connection) if row.state is TrialState.RUNNING]
+
+    def _orphans(self, connection: Connection) -> list[int]:
+        """Numbers of RUNNING trials that no other driver trains, nor this one as far as it knows."""
+        running = [row for row in self._running(connection) if row.number not in self._held]
+        if not running:
+            return []
+        others = live_drivers(connection, self._id).keys() - {self._owner}
+        return [row.number for row in running if row.owner not in others]
+
+    def _room(self, trials: int) -> bool:
+        """A look without the lock, which is enough for a driver that waits for a place."""
+        with self.storage.transaction() as connection:
+            return self._taken(connection) < trials
+
+    def _taken(self, connection: Connection) -> int:
+        """Places in the budget that are taken: trained trials, unfinished ones, reservations of live drivers."""
+        open_ = sum(
+            row.state in (TrialState.COMPLETE, TrialState.PRUNED)
+            or (row.state is TrialState.RUNNING and (row.reason is None or row.reason in TRAINED_REASONS))
+            for row in self._open(connection)
+        )
+        ended = self._past.counts["complete"] + self._past.counts["pruned"]
+        return ended + open_ + sum(driver.reserved for driver in live_drivers(connection, self._id).values())
+
+    def _own(self, connection: Connection, number: int) -> Row[Any]:
+        """What `sql.TRIAL` reads of a trial of this driver; it has a record from now on if plain Optuna asked for it.
+
+        Raises:
+            LeaseLostError: the trial is another driver's, or has to be claimed first.
+        """
+        key = {"study": self._id, "trial": number}
+        record = connection.execute(sql.TRIAL, key).one_or_none()
+        if record is None:
+            connection.execute(insert(sql.TRIALS), {"study_id": self._id, "number": number, "owner": self._owner})
+            record = connection.execute(sql.TRIAL, key).one()
+        if record.owner != self._owner:
+            self._held.discard(number)
+            self._asked.discard(number)
+            raise LeaseLostError(f"trial {number} of study {self.config.study} belongs to another driver")
+        return record
+
+    def _describe(
+        self, connection: Connection, record: Row[Any], number: int, candidate: Candidate, cost: Cost
+    ) -> dict[str, Any]:
+        """Columns of what a trial proposes; tells Optuna of it, and whether it keeps the study's limits."""
+        again = record.digest is not None
+        spec = candidate.spec.to_dict()
+        violations = {c.name: c.violation(cost) for c in self.config.constraints}
+        # Optuna reads one attribute per constraint, Optuna Dashboard the list that older versions wrote.
+        constraints: dict[str, Any] = {f"constraints:{name}": value for name, value in violations.items()}
+        if violations:
+            constraints["constraints"] = list(violations.values())
+        self._set_attributes(connection, sql.SYSTEM_ATTRIBUTES, number, constraints, again)
+        self._set_attributes(connection, sql.USER_ATTRIBUTES, number, {"spec": canonical_json(spec)}, again)
+        return {
+            "digest": candidate.digest,
+            "spec": spec,
+            "recipe": candidate.recipe.to_dict(),
+            "params": cost.params,
+            "macs": cost.macs,
+        }
+
+    def _set_attributes(
+        self, connection: Connection, table: Table, number: int, attributes: Mapping[str, Any], again: bool
+    ) -> None:
+        """Writes Optuna's trial attributes within our own transaction: one commit instead of one each.
+
+        With `again` they may be there, and are replaced.
+        """
+        trial_id = self._trial_id(number, connection)
+        if again:
+            connection.execute(delete(table).where(table.c.trial_id == trial_id, table.c.key.in_(list(attributes))))
+        rows = [
+            {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()
+        ]
+        if rows:
+            connection.execute(insert(table), rows)
+
+    @patient
+    def _end(
+        self,
+        number: int,
+        reason: str,
+        *,
+        detail: str = "",
+        values: dict[str, float] | None = None,
+        measurement: Measurement | None = None,
+        probe: ProbeCurve | None = None,
+        proposed: tuple[Candidate, Cost] | None = None,
+        strip: bool = False,
+    ) -> None:
+        """Records the end of a trial and tells Optuna, in one transaction."""
+        reserved = self._reserved
+        with self.storage.transaction() as connection:
+            self._lock(connection)
+            record = self._own(connection, number)
+            if record.reason is not None:
+                if record.reason == reason and number in self._held:
+                    return  # done by a call whose answer was lost
+                raise ValueError(f"trial {number} has ended already ({record.reason or 'complete'})")
+            if record.started is None and STATES[reason] is not TrialState.FAIL:
+                raise ValueError(f"trial {number} was never started")
+            changes: dict[str, Any] = {"reason": reason, "detail": _storable(detail) or None, "ended": time.time()}
+            if proposed is not None:
+                changes |= self._describe(connection, record, number, *proposed)
+                if self._lease is not None and number in self._asked:
+                    reserved = self._lease.renew(connection) + 1
+                    self._keep(connection, reserved)
+            changes["tell_order"] = self._next_event(connection)
+            if measurement is not None:
+                changes |= {
+                    "values": values,
+                    "latency": measurement.values.get("latency"),
+                    "gates": [{name: float(value) for name, value in gate.items()} for gate in measurement.gates],
+                    "seconds": measurement.seconds,
+                    "peak_memory": measurement.peak_memory,
+                    "seed": measurement.seed,
+                }
+            connection.execute(sql.CHANGE_TRIAL, {"study": self._id, "trial": number} | changes)
+            if probe is not None:
+                connection.execute(insert(sql.PROBES), {"study_id": self._id, "number": number} | _probe_columns(probe))
+            if reason:
+                self._set_attributes(connection, sql.USER_ATTRIBUTES, number, {"reason": reason}, True)
+            if strip:  # before Optuna is told: artifacts of a finished trial cannot be added
+                artifact = strip_artifact(self._id, number)
+                self._set_attributes(connection, sql.SYSTEM_ATTRIBUTES, number, artifact, True)
+            self._tell(connection, number, reason, values)
+        self._reserved = reserved
+        self._held.discard(number)
+        self._asked.discard(number)
+        self._ids.pop(number, None)
+
+    def _tell(self, connection: Connection, number: int, reason: str, values: Mapping[str, float] | None) -> None:
+        """Ends Optuna's trial as its `tell` does; nothing happens when it has ended."""
+        trial_id = self._trial_id(number, connection)
+        if connection.execute(sql.STATE_OF_OPTUNAS, {"id": trial_id}).scalar_one() is not TrialState.RUNNING:
+            return
+        connection.execute(sql.CHANGE_OPTUNAS, {"id": trial_id, "state": STATES[reason], "datetime_complete": _now()})
+        if values is not None:
+            kind = optuna_tables.TrialValueModel.TrialValueType.FINITE
+            rows = [
+                {"trial_id": trial_id, "objective": objective, "value": value, "value_type": kind}
+                for objective, value in enumerate(self._objectives(values))
+            ]
+            connection.execute(insert(sql.VALUES), rows)
+
+
+def _now() -> datetime:
+    """As Optuna 5 stores a time: in UTC, without saying so."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def strip_artifact(study_id: int, number: int) -> dict[str, str]:
+    """The attribute by which Optuna and its dashboard know a trial's picture."""
+    # An id of an artifact is hexadecimal digits and dashes; this one says where the file is.
+    artifact = f"{study_id:x}-{number:x}"
+    facts = {"artifact_id": artifact, "filename": f"trial-{number}.png", "mimetype": "image/png", "encoding": None}
+    return {f"artifacts:{artifact}": json.dumps(facts)}
+
+
+def _nullable(value: float | None) -> float | None:
+    """SQLite turns NaN into NULL; doing it here gives every database the same."""
+    return None if value is None or math.isnan(value) else value
+
+
+def _storable(text: str) -> str:
+    """Text as every database takes it: PostgreSQL refuses NUL, and no encoder takes a lone surrogate."""
+    return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()
+
+
+def _probe_columns(probe: ProbeCurve) -> dict[str, bytes]:
+    with np.errstate(over="ignore"):  # the loss of a diverged trial may exceed float32: infinity says enough
+        return {
+            "steps": np.asarray(probe.steps, "<i4").tobytes(),
+            "denoise": np.asarray(probe.denoise, "<f4").tobytes(),
+            "classify": np.asarray(probe.classify, "<f4").tobytes(),
+        }

@@ -1,0 +1,57 @@
+"""Calls that are made again while the database cannot be reached."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
+
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from nas.errors import StorageError
+
+PATIENCE_SECONDS = 60.0
+"""For this long a driver waits for a database that is gone before it gives up."""
+
+RETRY_SECONDS = 1.0
+"""Between its tries."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Driving(Protocol):
+    """Something that may drive a study."""
+
+    @property
+    def drives(self) -> bool:
+        """Whether it does; only a driver waits for its database."""
+
+
+D = TypeVar("D", bound=Driving)
+
+
+def patient(method: Callable[Concatenate[D, P], T]) -> Callable[Concatenate[D, P], T]:
+    """Makes a driver outlive its database: the call is made again while the database cannot be reached.
+
+    A call may have been carried out although its answer was lost, so methods bear being called again.
+    """
+
+    @functools.wraps(method)
+    def call(self: D, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return method(self, *args, **kwargs)
+            except StorageError as error:
+                cause = error.__cause__
+                if isinstance(cause, StorageInternalError):  # Optuna's wrapping
+                    cause = cause.__cause__
+                gone = isinstance(cause, OperationalError | InterfaceError)
+                if not self.drives or not gone or time.monotonic() > deadline:
+                    raise
+                time.sleep(RETRY_SECONDS)
+
+    return call

@@ -1,0 +1,44 @@
+"""What has been read of a study's ended trials."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    Row,
+)
+
+from studies.store.records import (
+    _outcome,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(slots=True)
+class Past:
+    """What has been read of a study's oldest trials, all of which have ended, so that it is not read again.
+
+    Attributes:
+        up_to: Optuna's id of the last of them; trials: how many they are.
+        counts: as `Counts` has them.
+        started: digest of every trial of the study that is known to have begun, later ones among them.
+    """
+
+    up_to: int = -1
+    trials: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    started: set[str] = field(default_factory=set)
+
+    def note(self, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+        """Takes in those of the next trials that follow without one that has not ended; returns the rest."""
+        self.started.update(row.digest for row in rows if row.started is not None and row.digest is not None)
+        ended = next((i for i, row in enumerate(rows) if not row.state.is_finished()), len(rows))
+        for row in rows[:ended]:
+            self.counts[_outcome(row.state, row.reason)] += 1
+            self.up_to, self.trials = row.trial_id, row.number + 1
+        return rows[ended:]

@@ -1,0 +1,265 @@
+"""The project's own tables, in the same database as Optuna's, keyed by Optuna's study id and trial number.
+
+Optuna keeps hyperparameters, states and values; everything else that is known of a trial is here. Types
+are those that SQLite and PostgreSQL share; times are seconds since the epoch, UTC.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from optuna.trial import TrialState
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Double,
+    ForeignKeyConstraint,
+    Index,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from nas.types import (
+    ProbeCurve,
+)
+
+if TYPE_CHECKING:
+    pass
+
+_OUTCOMES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
+
+
+def _outcome(state: TrialState, reason: str | None) -> str:
+    """The field of `Counts` that a trial is one of."""
+    return str(reason) if state is TrialState.FAIL and reason in REJECTIONS else _OUTCOMES[state]
+
+
+SCHEMA_VERSION = 2
+"""Every change of the tables below raises it, with a step in `studies.store.migrations`; higher ones are refused."""
+
+STATES = {
+    "": TrialState.COMPLETE,
+    "diverged": TrialState.PRUNED,
+    "out_of_memory": TrialState.PRUNED,
+    "stopped": TrialState.PRUNED,
+    "exception": TrialState.FAIL,
+    "worker_lost": TrialState.FAIL,
+    "timeout": TrialState.FAIL,
+    "duplicate": TrialState.FAIL,
+    "over_limit": TrialState.FAIL,
+}
+"""The state that Optuna is told for each reason that a trial can end with."""
+
+TRAINED_REASONS = [reason for reason, state in STATES.items() if state is not TrialState.FAIL]
+REJECTIONS = ("duplicate", "over_limit")
+
+
+class Base(DeclarativeBase):
+    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy's own idiom)
+        int: BigInteger,
+        float: Double,
+        str: Text,
+        bytes: LargeBinary,
+        dict[str, Any]: JSON(none_as_null=True),
+        list[dict[str, float]]: JSON(none_as_null=True),
+    }
+
+
+class MetaRecord(Base):
+    """Facts about the database itself; `schema_version` is the one that must be there."""
+
+    __tablename__ = "skipnas_meta"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str]
+
+
+class StudyRecord(Base):
+    """What a study was created with. `events` counts its asks and tells and hands out their order.
+
+    Whoever writes to this row holds the study until the commit; that is how drivers take turns.
+    """
+
+    __tablename__ = "skipnas_studies"
+
+    study_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    config: Mapped[dict[str, Any]]
+    distributions: Mapped[dict[str, Any]]
+    provenance: Mapped[dict[str, Any]]
+    command: Mapped[str]
+    created: Mapped[float]
+    events: Mapped[int] = mapped_column("tells", default=0)  # schema 1 counted tells alone
+
+
+class DriverRecord(Base):
+    """A process that runs trials of a study, while it lives; see `studies.store.leases`.
+
+    Attributes:
+        driver: random, 32 hexadecimal digits.
+        host: name of its machine, for people.
+        place: where its `pid` means something: one boot of one machine, one namespace of processes.
+        born: when the process started, as `place` counts; None when it does not say.
+        expires: end of the lease, by the database's clock.
+        reserved: places in the study's budget that it holds for trials it has not asked for yet.
+    """
+
+    __tablename__ = "skipnas_drivers"
+
+    driver: Mapped[str] = mapped_column(String(32), primary_key=True)
+    study_id: Mapped[int] = mapped_column(index=True)
+    host: Mapped[str]
+    place: Mapped[str]
+    pid: Mapped[int]
+    born: Mapped[str | None]
+    started: Mapped[float]
+    expires: Mapped[float]
+    reserved: Mapped[int] = mapped_column(default=0)
+
+    @property
+    def label(self) -> str:
+        """As people find it."""
+        return f"process {self.pid} on {self.host}"
+
+
+class TrialRecord(Base):
+    """One trial, from the moment it is asked for.
+
+    Attributes:
+        digest: identity of the candidate; None until the trial starts or is rejected.
+        owner: the driver that asked for it or took it over last; None when nobody did or it gave it back.
+        started: when it first began to train; None while it has not.
+        reason: how the trial ended, a key of `STATES`; None while it has not.
+        detail: traceback, or what else there is to say about the reason.
+        ask_order: place of its ask among the study's events, asks and tells together, from 1; None in
+            trials of schema 1.
+        tell_order: place of its end among the study's events.
+        latency: ms per image, if it was measured.
+        peak_memory: MiB.
+        epochs_done: the last epoch written to the epochs table.
+        values: everything that was measured, by name, whether it is an objective or not.
+    """
+
+    __tablename__ = "skipnas_trials"
+    __table_args__ = (
+        ForeignKeyConstraint(["study_id"], ["skipnas_studies.study_id"]),
+        Index("ix_skipnas_trials_tell_order", "study_id", "tell_order"),
+    )
+
+    study_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    digest: Mapped[str | None] = mapped_column(String(16), index=True)
+    spec: Mapped[dict[str, Any] | None]
+    recipe: Mapped[dict[str, Any] | None]
+    owner: Mapped[str | None] = mapped_column(String(32))
+    worker: Mapped[str | None]
+    started: Mapped[float | None]
+    ended: Mapped[float | None]
+    ask_order: Mapped[int | None]
+    tell_order: Mapped[int | None]
+    reason: Mapped[str | None] = mapped_column(String(32))
+    detail: Mapped[str | None]
+    params: Mapped[int | None]
+    macs: Mapped[int | None]
+    latency: Mapped[float | None]
+    peak_memory: Mapped[float | None]
+    seconds: Mapped[float | None]
+    seed: Mapped[int | None]
+    epochs_done: Mapped[int] = mapped_column(default=0)
+    values: Mapped[dict[str, Any] | None]
+    gates: Mapped[list[dict[str, float]] | None]
+
+    @property
+    def state(self) -> TrialState:
+        """RUNNING until the trial has ended."""
+        return TrialState.RUNNING if self.reason is None else STATES[self.reason]
+
+
+class EpochRecord(Base):
+    """`nas.types.EpochRow`, column by column; NULL stands for NaN in `denoise_loss`."""
+
+    __tablename__ = "skipnas_epochs"
+    __table_args__ = (
+        ForeignKeyConstraint(["study_id", "number"], ["skipnas_trials.study_id", "skipnas_trials.number"]),
+        Index("ix_skipnas_epochs_epoch", "study_id", "epoch"),
+    )
+
+    study_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    denoise_loss: Mapped[float | None]
+    classify_loss: Mapped[float | None]
+    psnr: Mapped[float | None]
+    accuracy: Mapped[float | None]
+    stability: Mapped[float | None]
+    seconds: Mapped[float]
+
+
+class ConfirmationRecord(Base):
+    """`nas.search.confirmation.ConfirmedRun`: a candidate trained again under one seed.
+
+    Attributes:
+        repeat: place of the seed among the confirmation's, from 0.
+        number: of the trial; None for a reference network that is no trial of the front.
+        reference: name of the reference network; None for others.
+        ended: when.
+    """
+
+    __tablename__ = "skipnas_confirmations"
+    __table_args__ = (ForeignKeyConstraint(["study_id"], ["skipnas_studies.study_id"]),)
+
+    study_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    digest: Mapped[str] = mapped_column(String(16), primary_key=True)
+    repeat: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    seed: Mapped[int]
+    number: Mapped[int | None]
+    reference: Mapped[str | None]
+    spec: Mapped[dict[str, Any]]
+    recipe: Mapped[dict[str, Any]]
+    reason: Mapped[str] = mapped_column(String(32))
+    detail: Mapped[str | None]
+    values: Mapped[dict[str, Any] | None]
+    gates: Mapped[list[dict[str, float]] | None]
+    seconds: Mapped[float]
+    ended: Mapped[float]
+
+
+class ProbeRecord(Base):
+    """`nas.types.ProbeCurve` as little-endian arrays: int32 steps, float32 losses."""
+
+    __tablename__ = "skipnas_probes"
+    __table_args__ = (
+        ForeignKeyConstraint(["study_id", "number"], ["skipnas_trials.study_id", "skipnas_trials.number"]),
+    )
+
+    study_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    steps: Mapped[bytes]
+    denoise: Mapped[bytes]
+    classify: Mapped[bytes]
+
+    @property
+    def curve(self) -> ProbeCurve:
+        """As it was measured, to single precision."""
+        return ProbeCurve(
+            steps=tuple(np.frombuffer(self.steps, "<i4").tolist()),
+            denoise=tuple(np.frombuffer(self.denoise, "<f4").tolist()),
+            classify=tuple(np.frombuffer(self.classify, "<f4").tolist()),
+        )
+
+
+def insert_missing(dialect: str, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT for rows that another process may have made meanwhile: they stay as they are."""
+    if dialect == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()

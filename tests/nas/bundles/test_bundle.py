@@ -1,0 +1,253 @@
+"""Bundles, opened: what was exported comes back, and whatever is broken is refused in one line."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from bundle_samples import CLASSES, FACTS, RECIPE, SPACE, TASK, candidate, network_of, noisy_digits, write_bundle
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from nas.bundles.bundle import ARCHITECTURE, CARD, MAX_JSON, ONNX, PARITY, PROGRAM, WEIGHTS, open_bundle
+from nas.errors import BundleError
+from search_spaces import get_space
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    return network_of(candidate())
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, network: nn.Module) -> Path:
+    target = tmp_path_factory.mktemp("bundle") / "bundle"
+    write_bundle(target, candidate(), network)
+    return target
+
+
+@pytest.fixture
+def folder(exported: Path, tmp_path: Path) -> Path:
+    """A copy that may be broken."""
+    return Path(shutil.copytree(exported, tmp_path / "bundle"))
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    """Replaces fields of architecture.json; ``task__height=1`` reaches inside."""
+    file = folder / ARCHITECTURE
+    value = json.loads(file.read_text())
+    for name, new in changes.items():
+        *outer, last = name.split("__")
+        inner = value
+        for key in outer:
+            inner = inner[key]
+        inner[last] = new
+    file.write_text(json.dumps(value))
+
+
+def edit_weights(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    tensors = load((folder / WEIGHTS).read_bytes())
+    change(tensors)
+    (folder / WEIGHTS).write_bytes(save(tensors))
+
+
+def refusal(folder: Path) -> str:
+    """The one line with which a bundle is refused."""
+    with pytest.raises(BundleError) as raised:
+        open_bundle(folder, get_space)
+    text = str(raised.value)
+    assert text.isprintable()
+    assert len(text) < 240 + len(str(folder)) + 60
+    assert text.startswith(str(folder))
+    return text
+
+
+def test_what_was_exported_comes_back(exported: Path, network: nn.Module) -> None:
+    bundle = open_bundle(exported, get_space)
+    assert (bundle.path, bundle.space, bundle.task, bundle.classes) == (exported, SPACE, TASK, CLASSES)
+    assert bundle.candidate == candidate()
+    assert bundle.candidate.recipe == RECIPE
+    assert bundle.facts == FACTS
+    assert not bundle.network.training
+    noisy = noisy_digits(5)
+    # The layout of training rounds differently in the seventh digit.
+    network = copy.deepcopy(network).to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    with torch.no_grad():
+        found, wanted = bundle.network(noisy), network(noisy)
+    assert all(map(torch.equal, found, wanted))
+
+
+def test_opening_draws_no_random_numbers(exported: Path) -> None:
+    before = torch.random.get_rng_state()
+    open_bundle(exported, get_space)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_only_json_and_safetensors_are_read(folder: Path) -> None:
+    for name in (PROGRAM, ONNX, CARD, PARITY):
+        (folder / name).write_bytes(b"never read")
+    open_bundle(folder, get_space)
+
+
+def test_an_added_file_is_nobodys_business(folder: Path) -> None:
+    (folder / "setup.py").write_text("raise SystemExit('executed')")
+    open_bundle(folder, get_space)
+
+
+def test_no_bundle_at_all(tmp_path: Path) -> None:
+    assert "not a folder" in refusal(tmp_path / "absent")
+    (tmp_path / "file").touch()
+    assert "not a folder" in refusal(tmp_path / "file")
+    assert "architecture.json: is missing" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", [ARCHITECTURE, WEIGHTS])
+def test_a_file_that_is_missing_or_no_file(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    assert f"{name}: is missing" in refusal(folder)
+    (folder / name).mkdir()
+    assert f"{name}: is missing" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "not JSON"),
+        (b"{'format': 1}", "not JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[1, 2]", "holds a JSON list"),
+        (b" " * (MAX_JSON + 1), "bytes, must have 0 to"),
+    ],
+    ids=["empty", "quotes", "binary", "deep", "list", "large"],
+)
+def test_an_architecture_that_is_no_json_object(folder: Path, content: bytes, reason: str) -> None:
+    (folder / ARCHITECTURE).write_bytes(content)
+    assert reason in refusal(folder)
+
+
+def test_a_cut_off_architecture(folder: Path) -> None:
+    text = (folder / ARCHITECTURE).read_text()
+    (folder / ARCHITECTURE).write_text(text[: len(text) // 2])
+    assert "not JSON" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"format": 2}, "format is 2, this skipnas reads 1; update skipnas"),
+        ({"format": "x" * 10_000}, "format is 'xxx"),
+        ({"space": "unet"}, "space is 'unet', must be of type dict"),
+        ({"space__name": "os.system"}, "search space 'os.system' is unknown"),
+        ({"space__name": ["unet"]}, "name is ['unet'], must be of type str"),
+        ({"space__version": 99}, "version 99 of space unet, this skipnas knows 1 to"),
+        ({"space__version": True}, "version is True, must be of type int"),
+        ({"spec__levels": 99}, "levels is 99"),
+        ({"spec__width": "4"}, "width is '4'"),
+        ({"spec__module": "os"}, "unknown field 'module'"),
+        ({"spec__kernel": 10**400}, "kernel is 1000"),
+        ({"spec": {}}, "'levels' is missing"),
+        ({"spec__width": 8}, "digest is"),
+        ({"recipe__epochs": 4}, "digest is"),
+        ({"recipe__epochs": "3"}, "recipe: epochs is '3', must be a whole number"),
+        ({"recipe__learning_rate": float("inf")}, "recipe: learning_rate is inf, must be a finite number"),
+        ({"recipe__learning_rate": 10**400}, "recipe: learning_rate is 1000"),
+        ({"recipe__weight_decay": [1]}, "recipe: weight_decay is [1], must be a finite number"),
+        ({"recipe__batch_size": True}, "recipe: batch_size is True, must be a whole number"),
+        ({"recipe__epochs": 0}, "epochs is 0, must be at least 1"),
+        ({"recipe": {"epochs": 3}}, "'batch_size' is missing"),
+        ({"recipe__momentum": 1}, "unknown field 'momentum'"),
+        ({"recipe__optimizer": "adam"}, "recipe: optimizer is 'adam'; choose one of adamw, sgd"),
+        ({"digest": None}, "digest is None"),
+        ({"digest": "0" * 16}, "digest is '0000000000000000'"),
+        ({"task__channels": 0}, "task: channels is 0, must be 1 to"),
+        ({"task__height": 8.5}, "height is 8.5, must be of type int"),
+        ({"task__height": 10**9}, "task: height is 1000000000"),
+        ({"task__height": 1}, "under 2 pixels"),
+        ({"task__noise": "plasma:3"}, "noise 'plasma:3': unknown kind"),
+        ({"task__depth": 3}, "unknown field 'depth'"),
+        ({"classes": ["0", "1"]}, "2 class names for 10 classes"),
+        ({"classes": ["\x1b[2J"] * 10}, "is not printable text"),
+        ({"classes": list(range(10))}, "class name 0 is not printable text"),
+        ({"facts": "none"}, "facts is 'none', must be of type dict"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_an_architecture_that_says_what_cannot_be(folder: Path, changes: dict[str, Any], reason: str) -> None:
+    edit(folder, **changes)
+    assert reason in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["format", "space", "spec", "recipe", "task", "digest", "classes", "facts"])
+def test_an_architecture_that_lacks_a_field(folder: Path, name: str) -> None:
+    value = json.loads((folder / ARCHITECTURE).read_text())
+    del value[name]
+    (folder / ARCHITECTURE).write_text(json.dumps(value))
+    assert f"{name} is None" in refusal(folder)
+
+
+def test_a_network_too_large_to_build(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.bundles.bundle.MAX_PARAMS", 100)
+    monkeypatch.setattr(type(SPACE), "build", lambda *args: pytest.fail("was built"))
+    assert "parameters, a bundle at most 100" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda t: t.pop("stem.bias"), "tensor 'stem.bias' is missing"),
+        (lambda t: t.update(spy=torch.zeros(1)), "tensor 'spy' is ('F32', [1]), the architecture has none"),
+        (lambda t: t.update({"stem.bias": torch.zeros(5)}), "tensor 'stem.bias' is ('F32', [5])"),
+        (lambda t: t.update({"stem.bias": torch.zeros(2, 2)}), "tensor 'stem.bias' is ('F32', [2, 2])"),
+        (lambda t: t.update({"stem.bias": torch.zeros(4).double()}), "tensor 'stem.bias' is ('F64', [4])"),
+        (lambda t: t["stem.bias"].fill_(float("nan")), "tensor 'stem.bias' holds values that are not finite"),
+        (lambda t: t["stem.bias"].fill_(float("inf")), "tensor 'stem.bias' holds values that are not finite"),
+        (lambda t: t.update(spy=torch.zeros(2**19)), "bytes, must have"),
+        (lambda t: t.clear(), "bytes, must have"),
+    ],
+    ids=["missing", "extra", "longer", "shape", "dtype", "nan", "inf", "oversized", "empty"],
+)
+def test_weights_of_another_network(folder: Path, change: Callable[[dict[str, Tensor]], object], reason: str) -> None:
+    edit_weights(folder, change)
+    assert reason in refusal(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 7, 8, 100, 2000, -1])
+def test_cut_off_weights(folder: Path, keep: int) -> None:
+    content = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(content[:keep])
+    assert "weights.safetensors: " in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "header", [b"not json", b"[]", b'{"a": {}}', b'{"stem.bias": {"dtype": "F32", "shape": [-1]}}']
+)
+@pytest.mark.parametrize("length", [None, 0, 2**63])
+def test_weights_with_a_damaged_header(folder: Path, header: bytes, length: int | None) -> None:
+    size = (folder / WEIGHTS).stat().st_size
+    content = struct.pack("<Q", len(header) if length is None else length) + header
+    (folder / WEIGHTS).write_bytes(content.ljust(size, b"\0"))
+    assert "not readable as safetensors" in refusal(folder)
+
+
+def test_a_pickle_in_place_of_weights(folder: Path) -> None:
+    size = (folder / WEIGHTS).stat().st_size
+    torch.save(load((folder / WEIGHTS).read_bytes()), folder / WEIGHTS)
+    with (folder / WEIGHTS).open("r+b") as file:
+        file.truncate(size)
+    assert "not readable as safetensors" in refusal(folder)
+
+
+def test_a_folder_that_may_not_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbid(*args: Any) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", forbid)
+    assert "cannot be read" in refusal(folder)

@@ -1,0 +1,261 @@
+"""Two hundred strange bundles: each is refused in one line or opens as what it says, and nothing else happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from bundle_samples import candidate, network_of, noisy_digits, write_bundle
+from onnx import TensorProto, helper
+from safetensors.torch import load, save
+
+from nas.bundles.bundle import ARCHITECTURE, ONNX, PROGRAM, WEIGHTS, open_bundle
+from nas.bundles.onnx_model import open_onnx
+from nas.errors import BundleError
+from search_spaces import known_space
+
+CASES = 200
+PLANTED = "import pathlib; pathlib.Path('executed').touch()"
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("fuzz") / "bundle"
+    write_bundle(target, candidate(width=4, levels=1), network_of(candidate(width=4, levels=1)))
+    return target
+
+
+STRANGE = (
+    *(None, True, -1, 0, 2**31, 10**30, 0.5, float("nan"), [], [[]], {}, {"name": "unet"}, ["x"] * 1000),
+    *("", "../../etc/passwd", "os:system", "\x1b[2J" * 99, "/dev/zero", "nas.toy:SPACE", "unet\n\nTraceback"),
+)
+
+
+def change_architecture(folder: Path, draw: random.Random) -> None:
+    """One field, at any depth, is replaced, removed or renamed."""
+    value = json.loads((folder / ARCHITECTURE).read_text())
+    inner, key = value, draw.choice(list(value))
+    while isinstance(inner[key], dict) and inner[key] and draw.random() < 0.7:
+        inner = inner[key]
+        key = draw.choice(list(inner))
+    action = draw.randrange(3)
+    if action == 0:
+        inner[key] = draw.choice(STRANGE)
+    elif action == 1:
+        del inner[key]
+    else:
+        inner[str(draw.choice(STRANGE))] = inner.pop(key)
+    (folder / ARCHITECTURE).write_text(json.dumps(value))
+
+
+def damage_bytes(folder: Path, draw: random.Random) -> None:
+    """A file is cut off, grown, overwritten in places, or swapped for another."""
+    names = [ARCHITECTURE, WEIGHTS, ONNX]
+    file = folder / draw.choice(names)
+    content = bytearray(file.read_bytes())
+    action = draw.randrange(4)
+    if action == 0:
+        content = content[: draw.randrange(len(content))]
+    elif action == 1:
+        content += draw.randbytes(draw.choice([1, 8, 100_000]))
+    elif action == 2:
+        for _ in range(draw.choice([1, 10, 100])):
+            content[draw.randrange(len(content))] = draw.randrange(256)
+    else:
+        content = bytearray((folder / draw.choice([*names, PROGRAM])).read_bytes())
+    file.write_bytes(content)
+
+
+def change_tensors(folder: Path, draw: random.Random) -> None:
+    """Tensors of other shapes, kinds, names and values."""
+    tensors = load((folder / WEIGHTS).read_bytes())
+    name = draw.choice(list(tensors))
+    action = draw.randrange(6)
+    if action == 0:
+        tensors[name] = torch.zeros(draw.choice([(0,), (1,), (1000, 1000), (2, 2, 2, 2)]))
+    elif action == 1:
+        tensors[name] = tensors[name].to(draw.choice([torch.float64, torch.float16, torch.int8, torch.bool]))
+    elif action == 2:
+        tensors[draw.choice(["../weights", "spy", "__class__", "x" * 5000])] = tensors.pop(name)
+    elif action == 3:
+        del tensors[name]
+    elif action == 4 and tensors[name].is_floating_point():
+        tensors[name] = torch.full_like(tensors[name], draw.choice([float("nan"), float("inf"), 3e38]))
+    else:
+        other = draw.choice(list(tensors))
+        tensors[name], tensors[other] = tensors[other], tensors[name]
+    (folder / WEIGHTS).write_bytes(save({key: value.contiguous() for key, value in tensors.items()}))
+
+
+def forge_header(folder: Path, draw: random.Random) -> None:
+    """A safetensors header that promises what is not there."""
+    content = (folder / WEIGHTS).read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    entry = header[draw.choice([name for name in header if name != "__metadata__"])]
+    action = draw.randrange(4)
+    if action == 0:
+        entry["data_offsets"] = draw.choice([[0, 2**62], [-1, 4], [8, 0], [2**62, 2**63]])
+    elif action == 1:
+        entry["shape"] = draw.choice([[2**40], [2**32, 2**32], [-4], [0], ["a"]])
+    elif action == 2:
+        entry["dtype"] = draw.choice(["F128", "object", 7, None])
+    else:
+        header["__metadata__"] = {"code": PLANTED}
+    text = json.dumps(header).encode()
+    size = draw.choice([len(text), len(text), 2**63, 0])
+    (folder / WEIGHTS).write_bytes(struct.pack("<Q", size) + text + content[8 + length :])
+
+
+def trick_paths(folder: Path, draw: random.Random) -> None:
+    """Links, folders and pipes in place of files, and files that nobody asked for."""
+    file = folder / draw.choice([ARCHITECTURE, WEIGHTS, ONNX])
+    action = draw.randrange(6)
+    if action == 0:
+        for name in ("setup.py", "__init__.py", "sitecustomize.py", "conftest.py", "nas.py", "torch.py"):
+            (folder / name).write_text(PLANTED)
+        (folder / "..weights").write_bytes(b"x")
+        return
+    file.unlink()
+    if action == 1:
+        file.symlink_to(draw.choice(["/etc/passwd", "/dev/zero", "nowhere", file.name, "/proc/self/mem", "/"]))
+    elif action == 2:
+        file.mkdir()
+    elif action == 3:
+        os.mkfifo(file)
+    elif action == 4:
+        torch.save({"weights": Planted()}, file)
+
+
+class Planted:
+    """What a pickle would run."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return exec, (PLANTED,)
+
+
+def change_onnx(folder: Path, draw: random.Random) -> None:
+    """A program with operators, files or shapes that programs of bundles do not have."""
+    model = onnx.load_model_from_string((folder / ONNX).read_bytes())
+    tensor = draw.choice(list(model.graph.initializer))
+    action = draw.randrange(6)
+    if action == 0:
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", draw.choice(["../../secret", "/etc/passwd", WEIGHTS])), ("length", "64")):
+            tensor.external_data.add(key=key, value=value)
+    elif action == 1:
+        draw.choice(list(model.graph.node)).domain = "evil.custom"
+    elif action == 2:
+        tensor.dims[:] = draw.choice([[2**40], [-1], [0], []])
+    elif action == 3:
+        model.graph.input.append(helper.make_tensor_value_info("spy", TensorProto.FLOAT, [1]))
+    elif action == 4:
+        node = draw.choice(list(model.graph.node))
+        node.input[0] = node.output[0]
+    else:
+        model.graph.output[0].type.tensor_type.elem_type = TensorProto.STRING
+    (folder / ONNX).write_bytes(model.SerializeToString())
+
+
+STRANGERS: tuple[Callable[[Path, random.Random], None], ...] = (
+    change_architecture,
+    damage_bytes,
+    change_tensors,
+    forge_header,
+    trick_paths,
+    change_onnx,
+)
+
+
+def open_network(folder: Path) -> Any:
+    return open_bundle(folder, known_space).network
+
+
+def open_program(folder: Path) -> Any:
+    return open_onnx(folder / ONNX)
+
+
+def refused(open_it: Callable[[Path], Any], folder: Path) -> bool:
+    """Opens; whether it was refused. Anything but one clear line about the bundle fails the test."""
+    try:
+        found = open_it(folder)
+    except BundleError as error:
+        text = str(error)
+        assert str(folder) in text
+        assert text.isprintable(), text
+        assert len(text) < len(str(folder)) + 320, text
+        return True
+    denoised, logits = found(noisy_digits(2))
+    assert denoised.shape == (2, 1, 8, 8)
+    assert len(logits) == 2
+    return False
+
+
+def test_strange_bundles(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    refusals = 0
+    for case in range(CASES):
+        draw = random.Random(case)
+        folder = tmp_path / "bundle"
+        shutil.copytree(prepared, folder)
+        stranger = STRANGERS[case % len(STRANGERS)]
+        stranger(folder, draw)
+        before = sorted(path.name for path in folder.iterdir())
+        with torch.no_grad():
+            network = refused(open_network, folder)
+            program = refused(open_program, folder)
+        refusals += network or program
+        assert sorted(path.name for path in folder.iterdir()) == before, case
+        assert list((tmp_path / "here").iterdir()) == [], f"case {case} executed something or wrote a file"
+        shutil.rmtree(folder)
+    assert refusals > CASES // 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]
+
+
+def external(model: onnx.ModelProto) -> None:
+    tensor = model.graph.initializer[0]
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../secret")
+
+
+def foreign(model: onnx.ModelProto) -> None:
+    model.graph.node[0].domain = "evil.custom"
+
+
+def two_inputs(model: onnx.ModelProto) -> None:
+    model.graph.input.append(helper.make_tensor_value_info("spy", TensorProto.FLOAT, [1]))
+
+
+def strings(model: onnx.ModelProto) -> None:
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.STRING
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (external, "lies in another file"),
+        (foreign, "is of 'evil.custom', not of ONNX"),
+        (two_inputs, "goes from ['noisy', 'spy'] to"),
+        (strings, "must be float32 of 4 dimensions"),
+    ],
+)
+def test_a_program_that_is_no_bundle_s(
+    prepared: Path, tmp_path: Path, change: Callable[[onnx.ModelProto], None], reason: str
+) -> None:
+    model = onnx.load_model_from_string((prepared / ONNX).read_bytes())
+    change(model)
+    (tmp_path / ONNX).write_bytes(model.SerializeToString())
+    with pytest.raises(BundleError, match=r"model\.onnx: ") as raised:
+        open_onnx(tmp_path / ONNX)
+    assert reason in str(raised.value)

@@ -1,0 +1,329 @@
+"""Export: programs that compute what the network does, everywhere, in a folder that is complete or absent."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+from bundle_samples import CLASSES, FACTS, SPACE, TASK, candidate, digits, network_of, noisy_digits, write_bundle
+from torch import Tensor, nn
+
+from nas.bundles import export
+from nas.bundles.assess import assess
+from nas.bundles.bundle import ARCHITECTURE, CARD, INT8, ONNX, PARITY, PROGRAM, WEIGHTS, open_bundle
+from nas.bundles.onnx_model import open_onnx, quantize
+from nas.data.noise import parse_noise
+from nas.errors import BundleError
+from search_spaces import get_space
+
+FILES = {ARCHITECTURE, CARD, ONNX, PARITY, PROGRAM, WEIGHTS}
+SIZES = [(2, 11, 19), (1, 8, 8), (5, 24, 40), (3, 31, 13)]
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    return network_of(candidate())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, network: nn.Module) -> Path:
+    target = tmp_path_factory.mktemp("export") / "new" / "bundle"
+    write_bundle(target, candidate(), network)
+    return target
+
+
+@pytest.fixture
+def quick(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The programs of the exported bundle in place of seconds in torch's exporters, for tests about files."""
+    program, model = torch.export.load(folder / PROGRAM), onnx.load(folder / ONNX)
+    monkeypatch.setattr(export, "_program", lambda bundle: program)
+    monkeypatch.setattr(export, "_onnx", lambda program: model)
+
+
+def onnx_outputs(folder: Path, noisy: Tensor) -> list[Tensor]:
+    session = onnxruntime.InferenceSession(folder / ONNX, providers=["CPUExecutionProvider"])
+    return [torch.from_numpy(out) for out in session.run(["denoised", "logits"], {"noisy": noisy.numpy()})]
+
+
+def check_programs(folder: Path, network: nn.Module, channels: int = 1) -> None:
+    program = torch.export.load(folder / PROGRAM).module()
+    network = network.eval()
+    for batch, height, width in SIZES:
+        noisy = torch.rand(batch, channels, height, width)
+        with torch.no_grad():
+            wanted = network(noisy)
+            for found in (program(noisy), onnx_outputs(folder, noisy)):
+                assert wanted[0].shape == noisy.shape
+                torch.testing.assert_close(tuple(found), wanted, rtol=0, atol=1e-4)
+
+
+def test_a_bundle_holds_its_files_and_nothing_else(folder: Path) -> None:
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
+
+
+def test_programs_agree_with_pytorch_at_other_sizes_and_batches(folder: Path, network: nn.Module) -> None:
+    check_programs(folder, network)
+
+
+def test_parity_is_measured_on_the_images_and_on_sizes_of_both_kinds(folder: Path) -> None:
+    parity = json.loads((folder / PARITY).read_text())
+    assert parity["holds"] is True
+    assert parity["limit"] == 1e-4
+    assert parity["sizes"] == [[6, 1, 8, 8], [1, 1, 17, 23], [3, 1, 29, 35], [2, 1, 32, 48]]
+    assert set(parity["differences"]) == {"onnx", "torch_export"}
+    assert all(0 <= v <= 1e-4 for found in parity["differences"].values() for v in found.values())
+
+
+def test_onnx_names_its_inputs_outputs_and_free_sizes(folder: Path) -> None:
+    session = onnxruntime.InferenceSession(folder / ONNX, providers=["CPUExecutionProvider"])
+    image = ["batch", 1, "height", "width"]
+    assert [(i.name, i.shape) for i in session.get_inputs()] == [("noisy", image)]
+    assert [(o.name, o.shape) for o in session.get_outputs()] == [("denoised", image), ("logits", ["batch", 10])]
+
+
+def test_architecture_says_what_is_inside(folder: Path) -> None:
+    value = json.loads((folder / ARCHITECTURE).read_text())
+    one = candidate()
+    assert value["spec"] == one.spec.to_dict()
+    assert value["recipe"] == one.recipe.to_dict()
+    assert value["digest"] == one.digest
+    assert value["space"] == {"name": "unet", "version": SPACE.version}
+    assert value["facts"] == FACTS
+    assert value["classes"] == list(CLASSES)
+
+
+def test_no_file_names_a_path_of_this_machine(tmp_path: Path, network: nn.Module) -> None:
+    facts = FACTS | {"data": f"folder:{tmp_path}/pictures"}
+    write_bundle(tmp_path / "bundle", candidate(), network, facts=facts)
+    places = {str(ROOT), str(tmp_path), str(Path.home()), sysconfig.get_path("purelib"), sys.prefix}
+    for file in (tmp_path / "bundle").iterdir():
+        contents = [file.read_bytes()]
+        if file.name == PROGRAM:
+            with zipfile.ZipFile(file) as archive:
+                contents += [archive.read(name) for name in archive.namelist()]
+        for place in places - {"/"}:
+            assert not any(place.encode() in content for content in contents), (file.name, place)
+    assert "folder:pictures" in (tmp_path / "bundle" / CARD).read_text()
+    assert not any(node.metadata_props for node in onnx.load(tmp_path / "bundle" / ONNX).graph.node)
+
+
+def test_the_card_holds_the_numbers_and_their_split(folder: Path) -> None:
+    text = (folder / CARD).read_text()
+    cost = SPACE.cost(candidate().spec, TASK)
+    wanted = ["| 20.12 |", "| 14.61 |", "| 97.53 |", "0.876", "0.432 ms", f"{cost.params:,}", f"{cost.macs:,}"]
+    wanted += [
+        "validation split",
+        "gaussian:50",
+        "1077 train",
+        "Abacus 3000",
+        "digits-gaussian-50",
+        "trial: 17",
+        "4711",
+    ]
+    wanted += ["learning_rate 0.001", "levels 2", torch.__version__.split("+")[0], *FILES - {CARD}]
+    assert [piece for piece in wanted if piece not in text] == []
+
+
+@pytest.mark.parametrize(("index", "absent"), [(0, "torch"), (1, "onnxruntime")])
+def test_the_examples_of_the_card_run_without_skipnas(folder: Path, index: int, absent: str) -> None:
+    example = re.findall(r"```python\n(.*?)```", (folder / CARD).read_text(), re.DOTALL)[index]
+    assert len(example.splitlines()) <= 10
+    strangers = f"import sys\nassert not {{'nas', 'search_spaces', {absent!r}}} & set(sys.modules)"
+    command = [sys.executable, "-I", "-W", "error", "-c", f"{example}\n{strangers}"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "(1, 1, 8, 8)" in done.stdout or "1, 1, 8, 8" in done.stdout
+
+
+def test_a_network_without_classes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    task = replace(TASK, classes=0)
+    one = candidate()
+    network = network_of(one, task)
+    parity = write_bundle(tmp_path / "bundle", one, network, task)
+    assert capfd.readouterr() == ("", "")
+    assert parity["differences"]["onnx"]["logits"] == 0
+    check_programs(tmp_path / "bundle", network)
+    assert open_bundle(tmp_path / "bundle", get_space).classes == ()
+    assert "knows no classes" in (tmp_path / "bundle" / CARD).read_text()
+
+
+def test_the_network_given_is_left_as_it_was(tmp_path: Path, network: nn.Module, quick: None) -> None:
+    network.train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    random = torch.random.get_rng_state()
+    write_bundle(tmp_path / "bundle", candidate(), network)
+    assert network.training
+    assert torch.equal(torch.random.get_rng_state(), random)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_nothing_has_to_be_known_of_a_network(tmp_path: Path, network: nn.Module, quick: None) -> None:
+    write_bundle(tmp_path, candidate(), network, facts={})
+    text = (tmp_path / CARD).read_text()
+    assert "None" not in text
+    assert open_bundle(tmp_path, get_space).facts == {}
+
+
+def test_a_bundle_scores_as_its_network_does(folder: Path, network: nn.Module) -> None:
+    network.eval()
+    split, noise = digits(200), parse_noise(TASK.noise)
+    wanted = assess(network, split, noise, seed=1)
+    opened = open_bundle(folder, get_space).network
+    for predict in (opened, lambda noisy: tuple(onnx_outputs(folder, noisy))):
+        found = assess(predict, split, noise, seed=1)
+        assert found.psnr == pytest.approx(wanted.psnr, abs=0.01)
+        assert found.accuracy == pytest.approx(wanted.accuracy, abs=0.1)
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path, network: nn.Module, quick: None) -> None:
+    write_bundle(tmp_path, candidate(), network)
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+
+
+def one_line(raised: pytest.ExceptionInfo[BundleError]) -> str:
+    text = str(raised.value)
+    assert "\n" not in text
+    return text
+
+
+def test_a_taken_target_is_refused_and_untouched(tmp_path: Path, network: nn.Module) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+    for target in (tmp_path, tmp_path / "mine.txt"):
+        with pytest.raises(BundleError) as raised:
+            write_bundle(target, candidate(), network)
+        assert "not an empty folder; give a new one" in one_line(raised)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path, network: nn.Module) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BundleError) as raised:
+        write_bundle(tmp_path / "file" / "bundle", candidate(), network)
+    assert "cannot be written" in one_line(raised)
+
+
+def test_nothing_is_left_when_programs_differ_too_much(
+    tmp_path: Path, network: nn.Module, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "open_onnx", lambda file: lambda noisy: (noisy, torch.zeros(len(noisy), 10)))
+    with pytest.raises(BundleError) as raised:
+        write_bundle(tmp_path / "bundle", candidate(), network)
+    assert "at most 0.0001 is allowed" in one_line(raised)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_left_when_the_network_has_no_finite_outputs(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = candidate()
+    network = network_of(one)
+    with torch.no_grad():
+        network.get_parameter("output.weight").fill_(3e38)
+    with pytest.raises(BundleError, match="differ from PyTorch by"):
+        write_bundle(tmp_path / "bundle", one, network)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("step", ["_program", "_onnx", "_parity", "card"])
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_nothing_is_left_when_a_step_fails(
+    tmp_path: Path, network: nn.Module, quick: None, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException
+) -> None:
+    def fail(*args: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(export, step, fail)
+    with pytest.raises(BundleError if isinstance(error, OSError) else type(error)):
+        write_bundle(tmp_path / "bundle", candidate(), network)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"levels": 1},
+        {"levels": 4, "resampling": "strided", "norm": "group", "fusion": "concat", "gate": "channel"},
+        {"levels": 5, "resampling": "average", "block": "residual", "head_hidden": 2, "head_dropout": 0.5},
+        {"levels": 3, "resampling": "none", "fusion": "none", "norm": "none", "kernel": 5},
+        {"levels": 3, "growth": "constant", "head_attach": "decoder", "head_hidden": 1},
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
+def test_programs_of_other_networks(tmp_path: Path, changes: dict[str, Any]) -> None:
+    task = replace(TASK, channels=3, height=33, width=38)
+    one = candidate(**changes)
+    network = network_of(one, task)
+    write_bundle(tmp_path / "bundle", one, network, task, images=torch.rand(2, 3, 33, 38))
+    program = torch.export.load(tmp_path / "bundle" / PROGRAM).module()
+    noisy = torch.rand(2, 3, 41, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(tuple(program(noisy)), network.eval()(noisy), rtol=0, atol=1e-4)
+        torch.testing.assert_close(tuple(onnx_outputs(tmp_path / "bundle", noisy)), network(noisy), rtol=0, atol=1e-4)
+
+
+def test_the_card_holds_what_was_measured_confirmed_and_allowed(
+    tmp_path: Path, network: nn.Module, quick: None
+) -> None:
+    interval = {"mean": 21.5, "sd": 0.25, "low": 21.19, "high": 21.81, "n": 5}
+    facts = FACTS | {
+        "licence": "CC-BY-4.0",
+        "confirmed": {"seeds": [11, 12, 13, 14, 15], "values": {"psnr": interval, "test_psnr": interval}},
+    }
+    split, calls = digits(40), []
+
+    def judge(predict: Any) -> dict[str, Any]:
+        calls.append(predict)
+        found = assess(predict, split, parse_noise("gaussian:50"), seed=1)
+        return {"test": {"psnr": found.psnr, "ssim": found.ssim, "accuracy": found.accuracy}}
+
+    folder = tmp_path / "bundle"
+    write_bundle(folder, candidate(), network, facts=facts, judge=judge, calibration=noisy_digits(32))
+    assert {path.name for path in folder.iterdir()} == FILES | {INT8}
+    text = (folder / CARD).read_text()
+    whole, int8 = judge(network.eval())["test"], judge(open_onnx(folder / INT8))["test"]
+    assert abs(int8["psnr"] - whole["psnr"]) < 1
+    wanted = [
+        f"| {whole['psnr']:.2f} |",
+        f"{int8['psnr']:.2f} ({int8['psnr'] - whole['psnr']:+.2f})",
+        "Measured on the test split",
+        "Confirmed under 5 seeds",
+        "| 21.50 | 21.19 to 21.81 | 0.25 |",
+        "Seeds: 11, 12, 13, 14, 15.",
+        "CC-BY-4.0",
+        "32 training images",
+        "model.int8.onnx",
+    ]
+    assert [piece for piece in wanted if piece not in text] == []
+    value = json.loads((folder / ARCHITECTURE).read_text())["facts"]
+    assert value["measured"]["test"] == pytest.approx(whole, abs=1e-3)
+    assert value["int8"]["measured"]["test"] == pytest.approx(int8)
+    assert open_bundle(folder, get_space).facts == value
+
+
+def test_an_int8_program_takes_other_sizes_and_batches(tmp_path: Path, network: nn.Module, folder: Path) -> None:
+    model = quantize(onnx.load(folder / ONNX), noisy_digits(32))
+    file = tmp_path / INT8
+    file.write_bytes(model.SerializeToString())
+    assert {tensor.data_type for tensor in model.graph.initializer} >= {onnx.TensorProto.INT8}
+    run = open_onnx(file)
+    for batch, height, width in SIZES:
+        noisy = torch.rand(batch, 1, height, width)
+        denoised, logits = run(noisy)
+        assert denoised.shape == noisy.shape
+        assert logits.shape == (batch, 10)
+        with torch.no_grad():
+            assert (denoised - network.eval()(noisy)[0]).abs().mean() < 0.1

@@ -1,0 +1,134 @@
+"""Who passes a rung: by rank, then by contribution, whatever direction and scale."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nas.search.pareto import WITHIN_RANK, contributions, fronts
+from nas.search.rungs import goes_on
+from nas.types import Objective
+
+PSNR = Objective(name="psnr", direction="maximize", unit="dB", reference=14.0)
+PARAMS = Objective(name="params", direction="minimize", unit="", reference=1000.0)
+
+
+def passing(
+    reached: dict[int, tuple[float, ...]], objectives: tuple[Objective, ...], within: str = "hypervolume"
+) -> list[int]:
+    return [number for number in reached if goes_on(number, reached, objectives, within)]
+
+
+def test_the_first_to_reach_a_rung_goes_on() -> None:
+    assert passing({7: (15.0,)}, (PSNR,)) == [7]
+
+
+def test_a_third_goes_on_at_least_one() -> None:
+    values = {n: (14.0 + n,) for n in range(1, 10)}
+    assert passing(values, (PSNR,)) == [7, 8, 9]
+    assert passing(dict(list(values.items())[:2]), (PSNR,)) == [2]
+    assert passing(dict(list(values.items())[:4]), (PSNR,)) == [3, 4]
+
+
+def test_rank_comes_before_contribution() -> None:
+    reached = {
+        0: (19.9, 990.0),  # front, the smaller contribution: 1.9 dB * 10 parameters
+        1: (18.0, 500.0),  # front
+        2: (17.9, 510.0),  # dominated, though it dominates far more volume than 0
+    }
+    assert passing(reached, (PSNR, PARAMS)) == [1]
+    assert passing({n: reached[n] for n in (0, 2)}, (PSNR, PARAMS)) == [2]
+    assert passing(reached | {3: (13.0, 2000.0)}, (PSNR, PARAMS)) == [0, 1]
+
+
+def test_within_a_rank_the_larger_contribution_goes_on() -> None:
+    reached = {0: (20.0, 500.0), 1: (16.0, 100.0), 2: (18.0, 499.9)}
+    gains = contributions(np.array(list(reached.values())), [14.0, 1000.0], [True, False])
+    assert passing(reached, (PSNR, PARAMS)) == [int(np.argmax(gains))]
+
+
+def test_within_a_rank_an_epsilon_net_keeps_what_is_far_apart() -> None:
+    # The ends of this front add little volume, being near the reference; two others are dominated.
+    reached = {0: (20.0, 990.0), 1: (18.0, 400.0), 2: (16.0, 300.0), 3: (14.1, 100.0)}
+    reached |= {4: (13.0, 2000.0), 5: (13.0, 2000.0)}
+    assert passing(reached, (PSNR, PARAMS), "hypervolume") == [1, 2]
+    assert passing(reached, (PSNR, PARAMS), "epsilon-net") == [0, 3]
+
+
+def test_equal_candidates_go_on_together() -> None:
+    assert passing({0: (15.0,), 1: (15.0,), 2: (15.0,)}, (PSNR,)) == [0, 1, 2]
+    assert passing({0: (15.0,), 1: (15.0,), 2: (14.5,)}, (PSNR,)) == [0, 1]
+    assert passing({0: (15.0,), 1: (15.0,), 2: (14.5,)}, (PSNR,), "epsilon-net") == [0, 1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=12))
+def test_direction_and_scale_do_not_matter(points: list[tuple[int, int]]) -> None:
+    up = (Objective(name="a", direction="maximize", unit="", reference=-1.0),) * 2
+    mixed = (up[0], Objective(name="b", direction="minimize", unit="", reference=1000.0))
+    plain = {i: (float(a), float(b)) for i, (a, b) in enumerate(points)}
+    scaled = {i: (float(a), -1000.0 * b) for i, (a, b) in enumerate(points)}
+    for within in WITHIN_RANK:
+        assert passing(plain, up, within) == passing(scaled, mixed, within)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=12))
+def test_whoever_goes_on_is_no_worse_than_whoever_stops(points: list[tuple[int, int]]) -> None:
+    objectives = (Objective(name="a", direction="maximize", unit="", reference=-1.0),) * 2
+    reached = {i: (float(a), float(b)) for i, (a, b) in enumerate(points)}
+    by_rank = np.empty(len(points))
+    for rank, front in enumerate(fronts(np.array(points, dtype=float), [True, True])):
+        by_rank[front] = rank
+    for within in WITHIN_RANK:
+        on = passing(reached, objectives, within)
+        assert len(on) >= math.ceil(len(points) / 3)
+        off = set(reached) - set(on)
+        assert max(by_rank[on]) <= min((by_rank[i] for i in off), default=math.inf)
+
+
+@pytest.mark.parametrize("within", WITHIN_RANK)
+@pytest.mark.parametrize("shape", [(30, 1), (40, 2), (27, 3), (25, 4)])
+@pytest.mark.parametrize("ties", [True, False])
+def test_as_if_all_were_ordered_by_rank_and_merit(within: str, shape: tuple[int, int], ties: bool) -> None:
+    """The definition, without a shortcut: the keys of all, sorted, and who is not behind the last place."""
+    random = np.random.default_rng(0)
+    values = random.integers(0, 5, shape).astype(float) if ties else random.random(shape)
+    objectives = tuple(
+        Objective(name=str(i), direction="minimize" if i % 2 else "maximize", unit="", reference=9.0 * (i % 2) - 1)
+        for i in range(shape[1])
+    )
+    maximize = [o.direction == "maximize" for o in objectives]
+    for size in range(1, len(values) + 1):
+        keys: dict[int, tuple[int, float]] = {}
+        for rank, front in enumerate(fronts(values[:size], maximize)):
+            merits = WITHIN_RANK[within](values[front], [o.reference for o in objectives], maximize)
+            keys |= {int(row): (rank, -float(merit)) for row, merit in zip(front, merits, strict=True)}
+        last = sorted(keys.values())[math.ceil(size / 3) - 1]
+        reached = {row: tuple(values[row]) for row in range(size)}
+        assert passing(reached, objectives, within) == [row for row in range(size) if keys[row] <= last]
+
+
+def test_merits_are_known_of_the_rank_that_is_divided_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def merits(values: np.ndarray, *_: object) -> np.ndarray:
+        asked.append(len(values))
+        return values[:, 0]
+
+    monkeypatch.setattr("nas.engine.scheduler.WITHIN_RANK", {"counted": merits})
+    # Fronts of 2, 3 and 4: of nine, three go on.
+    rows = [(9, 8), (8, 9), (6, 4), (5, 5), (4, 6), (3, 0), (2, 1), (1, 2), (0, 3)]
+    reached = {n: (float(a), float(b)) for n, (a, b) in enumerate(rows)}
+    objectives = (PSNR, Objective(name="b", direction="maximize", unit="", reference=0.0))
+    assert passing(reached, objectives, "counted") == [0, 1, 2]
+    assert asked == [3, 3, 3], "once for each of the second front"
+
+
+@pytest.mark.parametrize("count", [1, 3, 27])
+def test_an_excellent_start_is_no_place_on_later_rungs(count: int) -> None:
+    """What a candidate was at a lower rung does not enter: only values at this rung do."""
+    reached = {n: (15.0 + n / 100,) for n in range(count)} | {99: (14.1,)}
+    assert not goes_on(99, reached, (PSNR,))

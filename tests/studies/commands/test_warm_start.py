@@ -1,0 +1,125 @@
+"""``search --warm-start``: another study's front comes first, and what was measured there is not trained again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from sqlalchemy import event
+from study_samples import make_measurement
+
+from nas.engine.search import RunOptions
+from nas.engine.searcher import StudySearcher
+from nas.errors import StudyError
+from nas.types import Candidate
+from search_spaces.unet.references import reference
+from studies.commands.search import Search, SearchRequest, prepare
+from studies.store.catalog import open_study
+
+OPTIONS = RunOptions(trials=2)
+FRONT = {"unet": (21.0, 90.0), "addunet": (20.0, 97.0)}
+BEHIND = {"residual-unet": (19.0, 80.0)}
+
+
+def prepared(folder: Path, **asked: Any) -> Search:
+    request = SearchRequest(
+        study="new", storage=f"sqlite:///{folder / 's.db'}", epochs=3, objectives=("psnr", "accuracy")
+    )
+    return prepare(replace(request, **asked), OPTIONS)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> dict[str, Candidate]:
+    """Candidates by name of a study whose front is `FRONT`."""
+    search = prepared(tmp_path, study="old")
+    ledger, space = search.ledger, search.space
+    candidates = {name: reference(name, ledger.config.task, epochs=3) for name in FRONT | BEHIND}
+    for name, (psnr, accuracy) in (FRONT | BEHIND).items():
+        candidate = candidates[name]
+        ledger.study.enqueue_trial({k: space.encode(candidate)[k] for k in ledger.distributions})
+        number = ledger.study.ask(ledger.distributions).number
+        assert ledger.start(number, candidate, space.cost(candidate.spec, ledger.config.task), "worker")
+        ledger.complete(number, make_measurement(psnr, accuracy=accuracy))
+    ledger.close()
+    return candidates
+
+
+def proposed(search: Search, trials: int) -> tuple[list[str], list[tuple[int, str]]]:
+    """Digests that are trained for a study of that size, and trials that ended without training."""
+    ends: list[tuple[int, str]] = []
+    with search.ledger.drive():
+        searcher = StudySearcher(
+            search.ledger,
+            search.space,
+            trials=trials,
+            stopping=lambda: False,
+            on_end=lambda *end: ends.append(end),
+            known=search.known,
+        )
+        found = [searcher.suggest(str(index)) for index in range(trials)]
+    return [config["digest"] for config in found if isinstance(config, dict)], ends
+
+
+def test_a_front_that_was_measured_alike_is_answered_from_the_store(
+    tmp_path: Path, source: dict[str, Candidate]
+) -> None:
+    search = prepared(tmp_path, warm_start="old")
+    assert "warm start: 2 candidates from study old" in search.notes
+    assert search.known.keys() == {candidate.digest for candidate in source.values()}
+    trained, ends = proposed(search, trials=2)
+    assert trained == []
+    assert ends == [(0, "complete"), (1, "complete")]
+    values = search.ledger.objective_values()
+    assert sorted(values.values()) == sorted(FRONT.values())
+
+
+def test_under_another_noise_the_front_is_trained_first(tmp_path: Path, source: dict[str, Candidate]) -> None:
+    search = prepared(tmp_path, warm_start="old", noise="gaussian:25")
+    assert search.known == {}
+    trained, ends = proposed(search, trials=2)
+    assert set(trained) == {source[name].digest for name in FRONT}
+    assert ends == []
+
+
+def test_a_study_that_is_not_there_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    prepared(tmp_path, study="other").ledger.close()
+    with pytest.raises(StudyError, match="no study 'gone'"):
+        prepared(tmp_path, warm_start="gone")
+    with pytest.raises(StudyError, match="no study 'new'"):
+        prepared(tmp_path, study="third", warm_start="new")
+
+
+def test_a_search_that_was_cut_off_while_it_enqueued_goes_on(
+    tmp_path: Path, source: dict[str, Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enqueue, enqueued = optuna.Study.enqueue_trial, []
+
+    def cut_off(study: optuna.Study, params: dict[str, Any]) -> None:
+        if enqueued:
+            raise KeyboardInterrupt
+        enqueued.append(params)
+        enqueue(study, params)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "enqueue_trial", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            prepared(tmp_path, warm_start="old")
+    assert "warm start: 1 candidates from study old" in prepared(tmp_path, warm_start="old").notes
+    search = prepared(tmp_path, warm_start="old")
+    assert search.notes == ("warm start: no further candidates from study old",)
+    assert search.ledger.counts().waiting == len(FRONT)
+    proposed(search, trials=2)
+    assert prepared(tmp_path, warm_start="old").ledger.counts().waiting == 0, "what was proposed is not enqueued again"
+
+
+def test_measurements_are_read_at_once(tmp_path: Path, source: dict[str, Candidate]) -> None:
+    with open_study("old", f"sqlite:///{tmp_path / 's.db'}") as ledger:
+        one_by_one = {result.digest: ledger.measurement(result.number) for result in ledger.results()}
+        statements: list[str] = []
+        event.listen(ledger.storage.engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
+        assert ledger.measurements() == one_by_one
+        assert len(one_by_one) == 3
+        assert len(statements) == 1

@@ -1,0 +1,125 @@
+"""Notes for Optuna Dashboard: each once, those of people untouched; and the pictures that it asks for."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna_dashboard import get_note, save_note
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+from study_samples import Driver, make_measurement
+
+from nas.training.checkpoint import save_strip
+from studies.pages import dashboard
+from studies.pages.dashboard import Pictures
+from studies.pages.notes import annotate
+from studies.store.catalog import StudySummary
+from studies.store.connection import Storage
+from studies.store.files import files_dir
+from studies.store.ledger import SqlLedger
+
+
+def test_every_ended_trial_gets_a_note_once(ledger: SqlLedger, driver: Driver) -> None:
+    driver.complete(psnr=21.5)
+    failed = driver.start()
+    ledger.fail(failed, "exception", detail="Traceback\nValueError: no such thing")
+    driver.start()  # goes on
+    assert annotate(ledger) == 2
+    assert annotate(ledger) == 0
+    done, gone, running = (get_note(_with_study(ledger, number)) for number in range(3))
+    assert "psnr 21.5 dB" in done
+    assert "1,000,000 parameters" in done
+    assert "depth 1000" in done
+    assert "ValueError: no such thing" in gone
+    assert running == ""
+    assert ledger.command in get_note(ledger.study)
+
+
+def test_what_people_wrote_stays(ledger: SqlLedger, driver: Driver) -> None:
+    save_note(ledger.study, "mine")
+    driver.complete()
+    assert annotate(ledger) == 1
+    assert get_note(ledger.study) == "mine"
+
+
+def test_studies_that_did_not_change_are_not_read_again_and_a_broken_one_keeps_none_from_its_notes(
+    storage: Storage,
+    new_study: Callable[..., SqlLedger],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    drivers = {name: Driver(new_study(name)) for name in ("a", "b", "c")}
+    read: list[str] = []
+    broken = {"b"}
+
+    def watched(ledger: SqlLedger) -> int:
+        read.append(ledger.config.study)
+        if ledger.config.study in broken:
+            raise IntegrityError("INSERT", None, Exception("not unique"))
+        return annotate(ledger)
+
+    monkeypatch.setattr(dashboard, "annotate", watched)
+    noted: dict[str, StudySummary] = {}
+
+    def again() -> list[str]:
+        read.clear()
+        dashboard.write_notes(storage, noted)
+        return read
+
+    assert again() == ["a", "b", "c"]
+    assert "notes of study b are not written" in caplog.text
+    assert get_note(drivers["c"].ledger.study) != ""
+    assert again() == ["b"]
+    broken.clear()
+    assert again() == ["b"]
+    assert again() == []
+    drivers["a"].reject(depth=1)
+    assert again() == ["a"]
+    drivers["c"].start()
+    assert again() == ["c"]
+    monkeypatch.setattr(dashboard, "list_studies", lambda _: 1 / 0)
+    assert again() == []
+    assert "notes are not written: division by zero" in caplog.text
+
+
+def test_notes_that_another_dashboard_wrote_meanwhile_stay(ledger: SqlLedger, driver: Driver) -> None:
+    driver.complete()
+    annotate(ledger)
+    before = get_note(ledger.study)
+    looks = Session.scalars
+    with patch.object(
+        Session, "scalars", lambda session, *query: () if "attributes" in str(query[0]) else looks(session, *query)
+    ):
+        assert annotate(ledger) == 1, "it saw none"
+    assert get_note(ledger.study) == before
+
+
+def test_a_picture_is_found_by_its_artifact(ledger: SqlLedger, driver: Driver, tmp_path: Path) -> None:
+    number = driver.start()
+    folder = files_dir(ledger.storage.url, "first")
+    save_strip(b"picture", folder, number)
+    ledger.complete(number, make_measurement(), strip=True)
+    (key,) = [key for key in ledger.study.trials[number].system_attrs if key.startswith("artifacts:")]
+    pictures = Pictures(ledger.storage)
+    with pictures.open_reader(key.removeprefix("artifacts:")) as file:
+        assert file.read() == b"picture"
+    pictures.remove(key.removeprefix("artifacts:"))
+    with pytest.raises(ArtifactNotFound):
+        pictures.open_reader(key.removeprefix("artifacts:"))
+    with pytest.raises(ArtifactNotFound):
+        pictures.open_reader("../../etc/passwd")
+    pictures.write("ab12-34-56", io.BytesIO(b"upload"))
+    with pictures.open_reader("ab12-34-56") as file:
+        assert file.read() == b"upload"
+
+
+def _with_study(ledger: SqlLedger, number: int):  # type: ignore[no-untyped-def]
+    import optuna
+
+    trial_id = ledger.storage.optuna.get_trial_id_from_study_id_trial_number(ledger.study._study_id, number)
+    return optuna.Trial(ledger.study, trial_id)

@@ -1,0 +1,900 @@
+"""Several drivers on one study: leases, the budget, who owns a trial, and what they judge by."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shlex
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+from sqlalchemy import Connection, event, insert, select, update
+from sqlalchemy.exc import OperationalError
+from study_samples import COST, DISTRIBUTIONS, Driver, make_candidate, make_config, make_measurement, row, spawn
+
+from nas.errors import LeaseLostError, StorageError, StudyError
+from nas.search.confirmation import ConfirmedRun
+from nas.training.checkpoint import save_checkpoint
+from nas.types import Counts, Objective
+from studies.commands.doctor import examine
+from studies.store import deletion, leases, patience
+from studies.store.catalog import create_study, open_study
+from studies.store.database import open_storage
+from studies.store.deletion import delete_study
+from studies.store.files import files_dir
+from studies.store.finding import has_study
+from studies.store.ledger import SqlLedger
+from studies.store.records import STATES, DriverRecord, EpochRecord, TrialRecord, insert_missing
+
+
+@contextmanager
+def opened(url: str) -> Iterator[SqlLedger]:
+    """The study "first" as another process has it."""
+    with open_study("first", url) as ledger:
+        ledger.study.sampler = optuna.samplers.RandomSampler(seed=1)
+        yield ledger
+
+
+@pytest.fixture
+def other(url: str, ledger: SqlLedger) -> Iterator[SqlLedger]:
+    with opened(url) as second:
+        yield second
+
+
+def lapse(ledger: SqlLedger) -> None:
+    """The lease of this ledger's driver runs out, as if it had not been heard of for long."""
+    with ledger.storage.session() as session:
+        session.execute(update(DriverRecord).where(DriverRecord.driver == ledger._owner).values(expires=0.0))
+
+
+def state(ledger: SqlLedger, number: int) -> TrialState:
+    return ledger.study.get_trials()[number].state
+
+
+# The budget
+
+
+def test_places_are_held_by_all_drivers_together(ledger: SqlLedger, other: SqlLedger) -> None:
+    with ledger.drive(), other.drive():
+        assert ledger.reserve(3)
+        assert ledger.reserve(3)
+        assert other.reserve(3)
+        assert not ledger.reserve(3)
+        assert not other.reserve(3)
+        ledger.release()
+        assert other.reserve(3)
+        other.release()
+        other.release()
+        other.release()
+        assert [ledger.reserve(3) for _ in range(3)] == [True, True, False]
+
+
+def test_a_reservation_becomes_a_trial_and_its_end_counts(ledger: SqlLedger, other: SqlLedger) -> None:
+    with ledger.drive(), other.drive():
+        for reason, again in (("exception", True), ("diverged", False)):
+            assert ledger.reserve(1)
+            number = Driver(ledger).start()
+            assert not other.reserve(1)
+            (ledger.fail if again else ledger.prune)(number, reason)
+            assert other.reserve(1) is again
+            other.release()
+
+
+def test_a_rejected_proposal_leaves_its_reservation(ledger: SqlLedger, other: SqlLedger) -> None:
+    Driver(ledger).complete(depth=1)
+    with ledger.drive(), other.drive():
+        assert ledger.reserve(2)
+        for reason in ("duplicate", "over_limit"):
+            number = Driver(ledger).reject(1, reason)
+            record = ledger.trial(number)
+            assert (record.reason, record.digest, record.params) == (reason, make_candidate(1).digest, COST.params)
+            assert (record.started, state(ledger, number)) == (None, TrialState.FAIL)
+            assert not other.reserve(2)
+        Driver(ledger).complete()
+        assert not ledger.reserve(2)
+    assert ledger.counts() == Counts(complete=2, duplicate=1, over_limit=1)
+
+
+def test_only_what_was_proposed_is_rejected(ledger: SqlLedger, driver: Driver) -> None:
+    with pytest.raises(ValueError, match="'exception' is not a reason to reject"):
+        driver.reject(1, "exception")
+
+
+def test_interrupted_trials_keep_their_place(ledger: SqlLedger, other: SqlLedger) -> None:
+    with ledger.drive():
+        assert ledger.reserve(1)
+        number = Driver(ledger).start()
+    with other.drive():
+        assert not other.reserve(1)
+        assert other.claim() is not None
+        assert not other.reserve(1)
+        other.fail(number, "exception")
+        assert other.reserve(1)
+
+
+def test_a_claimed_proposal_that_is_rejected_leaves_no_reservation(ledger: SqlLedger, other: SqlLedger) -> None:
+    with ledger.drive():
+        assert ledger.reserve(1)
+        number = Driver(ledger).ask()
+    with other.drive():
+        assert other.claim() is not None
+        other.reject(number, make_candidate(), COST, "over_limit")
+        assert [other.reserve(1), other.reserve(1)] == [True, False]
+
+
+def test_reservations_are_of_drivers_alone(ledger: SqlLedger) -> None:
+    for call in (lambda: ledger.reserve(1), ledger.release):
+        with pytest.raises(RuntimeError, match="within drive"):
+            call()
+    with ledger.drive(), pytest.raises(RuntimeError, match="drives its study already"), ledger.drive():
+        pass
+
+
+def test_an_enqueued_trial_is_asked_for_once(ledger: SqlLedger, other: SqlLedger) -> None:
+    ledger.study.enqueue_trial({"depth": 4, "fusion": "add", "learning_rate": 1e-3})
+    with ledger.drive(), other.drive():
+        trial = ledger.study.ask(DISTRIBUTIONS)
+        assert trial.params == {"depth": 4, "fusion": "add", "learning_rate": 1e-3}
+        assert other.study.ask(DISTRIBUTIONS).number == trial.number + 1
+        assert other.claim() is None
+
+
+def test_a_database_in_memory_is_driven() -> None:
+    with open_storage("sqlite://") as storage:
+        ledger = create_study(storage, make_config(), DISTRIBUTIONS, {}, "")
+        with ledger.drive():
+            assert ledger.reserve(1)
+            Driver(ledger).complete()
+            assert not ledger.reserve(1)
+
+
+# Claims
+
+
+def test_trials_of_a_live_driver_are_not_claimed(ledger: SqlLedger, other: SqlLedger) -> None:
+    with ledger.drive(), other.drive():
+        Driver(ledger).start()
+        Driver(ledger).ask()
+        assert other.claim() is None
+        assert ledger.claim() is None
+        assert [trial.driver is not None for trial in other.unfinished()] == [True, True]
+
+
+def test_interrupted_trials_are_claimed_once_oldest_first(ledger: SqlLedger, other: SqlLedger, url: str) -> None:
+    with ledger.drive():
+        Driver(ledger).complete()
+        asked, started = Driver(ledger).ask(), Driver(ledger).start(depth=3)
+        ledger.epochs(started, [row(1)])
+        begun = ledger.trial(started).started
+    params = [trial.params for trial in ledger.study.get_trials()]
+    assert set(params[asked]) == set(DISTRIBUTIONS)
+    with other.drive(), opened(url) as third, third.drive():
+        assert other.claim() == (asked, params[asked])
+        assert third.claim() == (started, params[started])
+        assert other.claim() is third.claim() is None
+        assert third.start(started, make_candidate(3), COST, "worker-2")
+        assert (third.trial(started).started, third.trial(started).worker) == (begun, "worker-2")
+        assert third.epochs_table(started) == [row(1)]
+        third.complete(started, make_measurement())
+        assert other.start(asked, make_candidate(4), COST, "worker-3")
+        other.complete(asked, make_measurement())
+    assert ledger.counts() == Counts(complete=3)
+
+
+def test_a_proposal_that_was_cut_off_is_drawn_to_its_end(ledger: SqlLedger, other: SqlLedger) -> None:
+    with ledger.drive():
+        begun = ledger.study.ask({"depth": DISTRIBUTIONS["depth"]})
+        bare = ledger.study.ask()
+    with other.drive():
+        for trial in (begun, bare):
+            claimed = other.claim()
+            assert claimed is not None
+            assert claimed[0] == trial.number
+            assert claimed[1].keys() == DISTRIBUTIONS.keys()
+            assert trial.params.items() <= claimed[1].items()
+            assert other.study.get_trials()[trial.number].params == claimed[1]
+
+
+def test_what_plain_optuna_left_running_is_claimed(ledger: SqlLedger) -> None:
+    number = optuna.load_study(study_name="first", storage=ledger.storage.optuna).ask(DISTRIBUTIONS).number
+    with ledger.drive():
+        claimed = ledger.claim()
+        assert claimed is not None
+        assert claimed[0] == number
+        assert ledger.start(number, make_candidate(), COST, "")
+        ledger.complete(number, make_measurement())
+    assert ledger.events() == [("ask", 0), ("tell", 0)]
+
+
+@pytest.mark.parametrize("reason", ["", "diverged", "exception"])
+def test_an_end_that_was_recorded_but_not_told_is_told_by_the_next(
+    ledger: SqlLedger, other: SqlLedger, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    ends: dict[str, Callable[[int], None]] = {
+        "": lambda number: ledger.complete(number, make_measurement(psnr=22.0)),
+        "diverged": lambda number: ledger.prune(number, "diverged"),
+        "exception": lambda number: ledger.fail(number, "exception"),
+    }
+
+    with monkeypatch.context() as patch, ledger.drive():
+        number = Driver(ledger).start()
+        patch.setattr(ledger, "_tell", lambda *_: None)  # as an older skipnas, killed between the two
+        ends[reason](number)
+    assert ledger.counts().running == 1
+    assert ledger.unfinished() == []
+    with other.drive():
+        assert other.reserve(1) is (reason == "exception")
+        assert other.claim() is None
+    assert state(ledger, number) is STATES[reason]
+    assert ledger.study.get_trials()[number].values == (None if reason else [22.0, 2.0])
+
+
+def test_an_end_is_recorded_and_told_or_neither(
+    ledger: SqlLedger, other: SqlLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, ledger.drive():
+        number = Driver(ledger).start()
+        patch.setattr(ledger, "_tell", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ledger.complete(number, make_measurement())
+    assert ledger.trial(number).reason is None
+    with other.drive():
+        claimed = other.claim()
+        assert claimed is not None
+        assert claimed[0] == number
+
+
+def test_what_has_ended_is_read_once_whatever_ends_first(ledger: SqlLedger, other: SqlLedger) -> None:
+    with ledger.drive(), other.drive():
+        first, second, third = (Driver(ledger).start() for _ in range(3))
+        ledger.complete(second, make_measurement())
+        assert (ledger.ended(), other.under_way()) == ({second}, [first, third])
+        ledger.fail(first, "exception")
+        fourth = Driver(other).reject(depth=7)
+        for each in (ledger, other):
+            assert each.ended() == {first, second, fourth}
+            assert each.under_way() == [third]
+            assert each.counts() == Counts(complete=1, failed=1, duplicate=1, running=1)
+            assert len(each.started_digests()) == 3
+        assert ledger._past.trials == third  # what comes before is not read again
+        ledger.prune(third, "stopped")
+        assert other.ended() == {first, second, third, fourth}
+        assert other._past.trials == 4
+        last = Driver(other).ask()
+        assert last == 4
+        assert ledger.under_way() == [last]
+
+
+def test_hyperparameters_are_read_as_they_are_stored(ledger: SqlLedger, other: SqlLedger) -> None:
+    with ledger.drive():
+        whole = ledger.study.ask(DISTRIBUTIONS)
+        begun = ledger.study.ask({"depth": DISTRIBUTIONS["depth"]})
+        stored = [whole.params["depth"], whole.params["learning_rate"]]
+        choice = DISTRIBUTIONS["fusion"].to_internal_repr(whole.params["fusion"])
+        for each in (ledger, other, ledger):
+            rows = each.drawn([begun.number, whole.number])
+            assert rows[1].tolist() == [*stored, choice]
+            assert rows[0, 0] == begun.params["depth"]
+            assert np.isnan(rows[0, 1:]).all()
+    with other.drive():
+        claimed = other.claim(), other.claim()
+        assert [one[0] for one in claimed if one] == [whole.number, begun.number]
+        assert not np.isnan(ledger.drawn([begun.number])).any()  # it was not whole, so it is read again
+
+
+def test_places_are_held_ahead_while_there_are_many(ledger: SqlLedger, other: SqlLedger) -> None:
+    with ledger.drive(), other.drive():
+        assert ledger.reserve(200, ahead=4)
+        assert ledger.reserved == 4
+        assert other.reserve(36, ahead=8)
+        assert other.reserved == 2  # 32 of 36 places were free
+        assert other.reserve(7, ahead=8)
+        assert other.reserved == 3  # one at a time near the end
+        assert not ledger.reserve(7, ahead=8)
+        for _ in range(4):
+            Driver(ledger).ask()
+        assert ledger.reserved == 0
+
+
+# Who lost a trial
+
+
+def test_a_driver_that_lost_its_trial_cannot_write_to_it(ledger: SqlLedger, other: SqlLedger) -> None:
+    with ledger.drive(), other.drive():
+        number = Driver(ledger).start()
+        asked = Driver(ledger).ask()
+        lapse(ledger)
+        assert [claimed[0] for claimed in (other.claim(), other.claim()) if claimed] == [number, asked]
+        writes: list[Callable[[], Any]] = [
+            lambda: ledger.start(number, make_candidate(9), COST, "worker-9"),
+            lambda: ledger.epochs(number, [row(1)]),
+            lambda: ledger.complete(number, make_measurement()),
+            lambda: ledger.prune(number, "stopped"),
+            lambda: ledger.fail(number, "worker_lost"),
+            lambda: ledger.reject(asked, make_candidate(9), COST, "duplicate"),
+        ]
+        before = other.events()
+        for write in writes:
+            with pytest.raises(LeaseLostError, match="belongs to another driver"):
+                write()
+        assert (other.events(), other.epochs_table(number)) == (before, [])
+        other.complete(number, make_measurement())
+        for write in writes:
+            with pytest.raises(LeaseLostError):
+                write()
+        assert state(ledger, number) is TrialState.COMPLETE
+        other.fail(asked, "exception")
+    assert ledger.counts() == Counts(complete=1, failed=1)
+
+
+def test_a_lease_that_ran_out_goes_on_when_nobody_took_the_trials(ledger: SqlLedger, other: SqlLedger) -> None:
+    with ledger.drive(), other.drive():
+        number = Driver(ledger).start()
+        lapse(ledger)
+        ledger.epochs(number, [row(1)])
+        assert ledger.claim() is None
+        assert ledger.reserve(2)
+        assert other.claim() is None
+        ledger.complete(number, make_measurement())
+
+
+def test_a_reservation_that_ran_out_is_used_only_if_its_place_is_free(ledger: SqlLedger, other: SqlLedger) -> None:
+    with ledger.drive(), other.drive():
+        assert ledger.reserve(1)
+        lapse(ledger)
+        number = Driver(ledger).ask()
+        ledger.reject(number, make_candidate(), COST, "over_limit")
+        lapse(ledger)
+        assert other.reserve(1)
+        with pytest.raises(LeaseLostError, match="other drivers have the place"):
+            ledger.study.ask(DISTRIBUTIONS)
+        assert not ledger.reserve(1)
+        other.release()
+        assert ledger.reserve(1)
+
+
+# Who is alive
+
+
+def test_a_lease_is_renewed_while_its_driver_lives(
+    ledger: SqlLedger, other: SqlLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 1.2)
+    with ledger.drive():
+        number = Driver(ledger).start()
+        time.sleep(2)
+        assert other.claim() is None
+    with monkeypatch.context() as patch, other.drive():
+        patch.setattr(leases.Lease, "_keep", lambda self, stop: None)
+        with ledger.drive():
+            assert ledger.claim() is not None
+            assert other.claim() is None
+            time.sleep(1.5)
+            claimed = other.claim()
+            assert claimed is not None
+            assert claimed[0] == number
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs the state of a process")
+def test_a_killed_process_is_dead_at_once(url: str, ledger: SqlLedger) -> None:
+    code = (
+        "import sys, time\n"
+        "from study_samples import Driver, open_study\n"
+        "ledger = open_study('first', sys.argv[1])\n"
+        "with ledger.drive():\n"
+        "    ledger.reserve(9), Driver(ledger).start(), ledger.reserve(9)\n"
+        "    print('started', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    process = spawn(code, url)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    with ledger.drive():
+        (trial,) = ledger.unfinished()
+        assert trial.driver is not None
+        assert trial.driver.pid == process.pid
+        assert ledger.claim() is None
+        assert not ledger.reserve(2)
+        process.kill()
+        while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.01)
+        assert ledger.claim() is not None  # even before its parent has waited for it
+        assert ledger.reserve(2)
+        process.communicate()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs the start time of a process")
+def test_a_process_id_that_was_given_again_is_another_process(ledger: SqlLedger, other: SqlLedger) -> None:
+    changes: list[tuple[dict[str, Any], bool]] = [
+        ({"born": "1"}, False),
+        ({"born": "1", "place": "another machine"}, True),
+        ({"born": None}, True),
+        ({"pid": 2**22 + 1}, False),
+        ({"pid": 1, "born": None}, True),
+    ]
+    for change, alive in changes:
+        with ledger.drive(), other.drive():
+            with ledger.storage.session() as session:
+                session.execute(update(DriverRecord).where(DriverRecord.driver == ledger._owner).values(**change))
+            number = Driver(ledger).start()
+            assert (other.claim() is None) is alive
+            (ledger if alive else other).fail(number, "exception")
+
+
+def test_rows_of_dead_drivers_are_dropped(url: str, ledger: SqlLedger, other: SqlLedger) -> None:
+    with ledger.drive(), other.drive():
+        lapse(ledger)
+        dead = ledger._owner
+        with opened(url) as third, third.drive(), third.storage.session() as session:
+            assert dead not in leases.live_drivers(session.connection(), 1)
+            assert session.get(DriverRecord, dead) is None
+        assert ledger.reserve(1)  # it comes back
+    with ledger.storage.session() as session:
+        assert leases.live_drivers(session.connection(), 1) == {}
+
+
+# A database that goes away and comes back
+
+
+@contextmanager
+def away(ledger: SqlLedger, seconds: float) -> Iterator[None]:
+    """Every statement fails for so long, as with a server that restarts."""
+    gone = threading.Event()
+    gone.set()
+    timer = threading.Timer(seconds, gone.clear)
+
+    def fail(*_: Any) -> None:
+        if gone.is_set():
+            raise OperationalError("SELECT", None, Exception("server is gone"))
+
+    event.listen(ledger.storage.engine, "before_cursor_execute", fail)
+    timer.start()
+    yield
+    timer.join()
+    event.remove(ledger.storage.engine, "before_cursor_execute", fail)
+
+
+def test_a_driver_outlives_its_database(
+    ledger: SqlLedger, other: SqlLedger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 1.2)
+    with ledger.drive():
+        number = Driver(ledger).start()
+        with away(ledger, 1.0):
+            ledger.epochs(number, [row(1)])
+        with away(ledger, 0.3):
+            assert ledger.reserve(2)
+        with away(ledger, 0.3):
+            asked = Driver(ledger).ask()
+        with away(ledger, 0.3):
+            ledger.complete(number, make_measurement())
+        time.sleep(0.3)
+        assert other.claim() is None
+        ledger.fail(asked, "exception")
+    assert [record.getMessage().rpartition("; ")[2] for record in caplog.records][:1] == ["going on, and trying again"]
+    assert any("is back" in record.getMessage() for record in caplog.records)
+    assert ledger.counts().complete == 1
+
+
+def test_a_confirmation_outlives_its_database(ledger: SqlLedger) -> None:
+    run = ConfirmedRun(
+        digest="d", repeat=0, seed=1, number=None, reference="unet", spec={}, recipe={}, reason="complete"
+    )
+    with ledger.drive():
+        with away(ledger, 0.3):
+            ledger.confirm(run)
+        with away(ledger, 0.3):
+            assert [found.digest for found in ledger.confirmations()] == ["d"]
+
+
+def test_patience_ends(ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    with away(ledger, 0.2), pytest.raises(StorageError, match="server is gone"):
+        ledger.counts()  # no driver, no patience
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(patience, "RETRY_SECONDS", 0.01)
+    with ledger.drive(), away(ledger, 0.5), pytest.raises(StorageError, match="server is gone"):
+        ledger.counts()
+
+
+def test_a_call_whose_answer_was_lost_is_not_carried_out_twice(
+    ledger: SqlLedger, other: SqlLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transaction, lost = ledger.storage.transaction, 0
+
+    @contextmanager
+    def losing() -> Iterator[Any]:
+        nonlocal lost
+        with transaction() as inner:
+            yield inner
+        if lost:
+            lost -= 1
+            with ledger.storage.guard():
+                raise OperationalError("COMMIT", None, Exception("connection lost"))
+
+    monkeypatch.setattr(ledger.storage, "transaction", losing)
+    monkeypatch.setattr(patience, "RETRY_SECONDS", 0.01)
+    with other.drive():
+        orphan = Driver(other).start(depth=5)
+    with ledger.drive():
+        lost = 2  # of the look, and of the claim
+        claimed = ledger.claim()
+        assert claimed is not None
+        assert claimed[0] == orphan
+        lost = 1
+        assert ledger.start(orphan, make_candidate(5), COST, "")
+        for reason in ("exception", "diverged"):
+            lost = 2
+            assert ledger.reserve(2)
+            lost = 1
+            number = ledger._make_trial()
+            lost = 1
+            drawn = ledger._draw(number, DISTRIBUTIONS)
+            assert ledger.study.get_trials()[number].params == drawn.params
+            assert not ledger.reserve(2)
+            assert ledger.claim() is None
+            lost = 1
+            assert ledger.start(number, make_candidate(), COST, "")
+            lost = 1
+            (ledger.fail if reason == "exception" else ledger.prune)(number, reason)
+        lost = 1
+        ledger.epochs(orphan, [row(1)])
+        lost = 1
+        ledger.complete(orphan, make_measurement())
+    assert lost == 0
+    assert ledger.epochs_table(orphan) == [row(1)]
+    assert ledger.counts() == Counts(complete=1, pruned=1, failed=1)
+    orders = [order for r in ledger.trials() for order in (r.ask_order, r.tell_order) if order is not None]
+    assert sorted(orders) == [1, 2, 3, 4, 5, 6]
+
+
+# Duplicates
+
+
+def test_no_candidate_is_started_twice(ledger: SqlLedger, other: SqlLedger) -> None:
+    def starts(who: SqlLedger, depth: int) -> bool:
+        number = Driver(who).ask()
+        started = who.start(number, make_candidate(depth), COST, "")
+        if not started:
+            assert who.trial(number).started is None
+            who.reject(number, make_candidate(depth), COST, "duplicate")
+        return started
+
+    with ledger.drive(), other.drive():
+        Driver(ledger).complete(depth=1)
+        ledger.prune(Driver(ledger).start(depth=2), "stopped")
+        ledger.fail(Driver(ledger).start(depth=3), "exception")
+        Driver(ledger).start(depth=4)
+        Driver(ledger).reject(5)
+        for who in (ledger, other):
+            assert [depth for depth in range(1, 7) if starts(who, depth)] == ([3, 5, 6] if who is ledger else [])
+    # Interrupted ones go on, so nobody begins them anew; the one that goes on is no duplicate of itself.
+    with other.drive():
+        assert not starts(other, 4)
+        claimed = other.claim()
+        assert claimed is not None
+        assert other.start(claimed[0], make_candidate(4), COST, "")
+
+
+# Many at once
+
+
+def test_threads_share_one_budget(url: str, ledger: SqlLedger) -> None:
+    def work(seed: int) -> int:
+        done = 0
+        with opened(url) as mine, mine.drive():
+            while mine.reserve(12):
+                number = Driver(mine).ask()
+                if mine.start(number, make_candidate(done), COST, ""):
+                    mine.complete(number, make_measurement())
+                else:
+                    mine.reject(number, make_candidate(done), COST, "duplicate")
+                    mine.release()
+                done += 1
+        return done
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sum(pool.map(work, range(2))) >= 12
+    assert ledger.counts().complete == len(ledger.trained_digests()) == 12
+
+
+def test_eight_drivers_reach_the_number_together_though_three_are_killed(url: str, ledger: SqlLedger) -> None:
+    code = (
+        "import sys\n"
+        "from study_samples import driver_until\n"
+        "driver_until(sys.argv[1], 40, int(sys.argv[2]), int(sys.argv[3]))\n"
+    )
+    processes = [spawn(code, url, seed, int(seed < 4)) for seed in range(1, 9)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        if process in processes[:3]:  # has its trial, whatever the others are quick to take
+            assert process.stdout is not None
+            assert process.stdout.readline() == "dying\n"
+    for process in processes:
+        process.communicate(timeout=120)
+    assert [process.returncode for process in processes] == [-signal.SIGKILL] * 3 + [0] * 5
+    with opened(url) as last, last.drive():
+        assert last.claim() is None
+    counts = ledger.counts()
+    assert (counts.complete, counts.running, counts.failed) == (40, 0, 0)
+    assert len(ledger.trained_digests()) == 40
+    started = [record for record in ledger.trials() if record.started is not None]
+    assert len(started) == len({record.digest for record in started}) == 40
+    events = ledger.events()
+    assert len(events) == len(set(events)) == 2 * counts.proposals
+    assert all(events.index(("ask", r.number)) < events.index(("tell", r.number)) for r in ledger.trials())
+    orders = [order for r in ledger.trials() for order in (r.ask_order, r.tell_order)]
+    assert sorted(orders) == list(range(1, len(orders) + 1))  # type: ignore[type-var]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_32_writers_on_sqlite_wait_for_each_other(url: str, ledger: SqlLedger) -> None:
+    code = (
+        "import sys\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "import optuna\n"
+        "from study_samples import Driver, open_study, row\n"
+        "def work(seed):\n"
+        "    with open_study('first', sys.argv[1]) as ledger, ledger.drive():\n"
+        "        ledger.study.sampler = optuna.samplers.RandomSampler(seed=seed)\n"
+        "        for _ in range(2):\n"
+        "            assert ledger.reserve(1000)\n"
+        "            number = Driver(ledger).start()\n"
+        "            ledger.epochs(number, [row(1)])\n"
+        "            ledger.prune(number, 'stopped')\n"
+        "with ThreadPoolExecutor(8) as pool:\n"
+        "    list(pool.map(work, range(8)))\n"
+    )
+    processes = [spawn(code, url) for _ in range(4)]
+    for process in processes:
+        process.communicate(timeout=60)
+    assert [process.returncode for process in processes] == [0] * 4
+    assert ledger.counts() == Counts(pruned=64)
+
+
+# What the engine judges by
+
+
+@pytest.fixture
+def rungs(new_study: Callable[..., SqlLedger]) -> SqlLedger:
+    names = {"psnr": "maximize", "latency": "minimize", "params": "minimize", "stability": "maximize"}
+    objectives = tuple(Objective(name=n, direction=d, unit="", reference=0.0) for n, d in names.items())  # type: ignore[arg-type]
+    return new_study("rungs", objectives=objectives)
+
+
+def test_a_rung_has_every_trial_that_was_validated_there(rungs: SqlLedger) -> None:
+    assert [o.name for o in rungs.rung_objectives()] == ["psnr", "params", "stability"]
+    driver = Driver(rungs)
+    first, second, third, fourth = (driver.start() for _ in range(4))
+    for number in (first, second, third):
+        rungs.epochs(number, [row(1, psnr=10.0 + number), row(2, psnr=None, accuracy=None, stability=None)])
+    rungs.epochs(first, [row(3, stability=0.75)])
+    rungs.epochs(fourth, [row(1, stability=None)])
+    rungs.prune(second, "stopped")
+    rungs.fail(third, "exception")
+    assert rungs.rung(1) == {number: (10.0 + number, 1e6, 0.5) for number in (first, second, third)}
+    assert rungs.rung(2) == {}
+    assert rungs.rung(3) == {first: (23.0, 1e6, 0.75)}
+    with open_study("rungs", rungs.storage) as again:
+        again.epochs(fourth, [row(1)])
+    assert rungs.rung(1).keys() == {first, second, third, fourth}
+
+
+def test_a_rung_that_is_read_again_and_again_lacks_nobody(rungs: SqlLedger) -> None:
+    driver, order = Driver(rungs), np.random.default_rng(0)
+    under_way: list[int] = []
+    for _ in range(60):
+        under_way.append(driver.start())
+        number = int(order.choice(under_way[:4]))
+        rungs.epochs(number, [row(1, psnr=10.0 + number)])
+        if order.random() < 0.5:
+            rungs.prune(number, "stopped")
+            under_way.remove(number)
+        rungs.counts()  # by which it learns who has ended
+        with open_study("rungs", rungs.storage) as fresh:
+            assert list(rungs.rung(1).items()) == list(fresh.rung(1).items())
+    assert len(rungs.rung(1)) > 30
+    assert rungs._rungs[1][1] > 5, "some were not read again"
+
+
+def test_trained_trials_are_judged_by_their_last_validated_epoch(rungs: SqlLedger) -> None:
+    driver = Driver(rungs)
+    assert rungs.judged() == {}
+    stopped, diverged, complete, memory, failed, running = (driver.start() for _ in range(6))
+    for number in (stopped, diverged, complete, failed, running):
+        rungs.epochs(number, [row(1), row(3), row(4, psnr=None, accuracy=None, stability=None)])
+    rungs.prune(stopped, "stopped")
+    rungs.prune(diverged, "diverged")
+    assert rungs.judged() == {stopped: (3, (23.0, math.nan, 1e6, 0.5)), diverged: (0, ())}
+    with open_study("rungs", rungs.storage) as again:
+        again.complete(complete, make_measurement(psnr=30.0, params=1e6, stability=0.25))
+        again.prune(memory, "out_of_memory")
+    rungs.fail(failed, "exception")
+    rungs.prune(running, "stopped")
+    expected = {
+        stopped: (3, (23.0, math.nan, 1e6, 0.5)),
+        diverged: (0, ()),
+        complete: (27, (30.0, 2.0, 1e6, 0.25)),
+        memory: (0, ()),
+        running: (3, (23.0, math.nan, 1e6, 0.5)),
+    }
+    assert rungs.judged() == expected
+    assert list(rungs.judged()) == list(expected)
+    with open_study("rungs", rungs.storage) as again:
+        assert again.judged() == expected
+
+
+def test_what_a_large_study_was_judged_by_is_read_once(rungs: SqlLedger) -> None:
+    trials = [
+        {
+            "study_id": rungs._id,
+            "number": number,
+            "digest": f"{number:016x}",
+            "started": 1.0,
+            "params": number,
+            "reason": "stopped",
+            "tell_order": number + 1,
+            "epochs_done": 9,
+        }
+        for number in range(5000)
+    ]
+    epochs = [
+        {"study_id": rungs._id, "number": number, "epoch": epoch, "seconds": 1.0}
+        | ({"psnr": 20.0, "accuracy": 90.0, "stability": 0.5} if epoch in (1, 3, 9) else {})
+        for number in range(5000)
+        for epoch in (1, 2, 3, 9)
+    ]
+    with rungs.storage.session() as session:
+        session.execute(insert(TrialRecord), trials)
+        session.execute(insert(EpochRecord), epochs)
+
+    read: list[Any] = []
+    with open_study("rungs", rungs.storage) as again:
+        assert len(again.rung(9)) == len(again.judged()) == 5000
+        event.listen(rungs.storage.engine, "before_cursor_execute", lambda *call: read.append(call[2:4]))
+        assert again.judged()[7] == (9, (20.0, math.nan, 7.0, 0.5))
+    ((_, asked),) = [call for call in read if EpochRecord.__tablename__ in call[0]]
+    asked = asked.values() if isinstance(asked, dict) else asked
+    assert 5000 in asked, "only what was told after the last one"
+
+
+# Events, and what people see
+
+
+def test_asks_and_tells_have_one_order(ledger: SqlLedger, other: SqlLedger) -> None:
+    with ledger.drive(), other.drive():
+        first, second = Driver(ledger).start(), Driver(other).start()
+        Driver(ledger).reject(first)
+        other.complete(second, make_measurement())
+        ledger.fail(first, "exception")
+    assert ledger.events() == [("ask", 0), ("ask", 1), ("ask", 2), ("tell", 2), ("tell", 1), ("tell", 0)]
+
+
+def test_a_measurement_reads_back(ledger: SqlLedger, driver: Driver) -> None:
+    assert ledger.measurement(driver.complete()) == make_measurement()
+
+
+def test_doctor_says_who_trains_what_and_what_goes_on(url: str, ledger: SqlLedger, other: SqlLedger) -> None:
+    folder = files_dir(url, "first")
+    folder.mkdir(parents=True)
+    with ledger.drive():
+        with other.drive():
+            for _ in range(3):
+                Driver(other).start()
+            Driver(ledger).start()
+            other.epochs(1, [row(1), row(2)])
+            save_checkpoint({"rows": [{}]}, folder, 1, digest="", seed=0)
+            (folder / "trial-2.checkpoint").touch()
+            gone = uuid.uuid4().hex
+            with other.storage.session() as session:
+                session.execute(insert(DriverRecord), [dead_driver(gone)])
+                session.execute(update(TrialRecord).where(TrialRecord.number == 2).values(owner=gone))
+        said = [finding.line() for finding in examine(url) if finding.subject == "trials"]
+    # All four: the command that made the study says no number, and one that says fewer would do nothing.
+    command = f"skipnas search --study first --trials 4 --storage {shlex.quote(ledger.storage.masked)}"
+    host = os.uname().nodename
+    assert said == [
+        f"ok    trials      study first: trial 3 is being trained by process {os.getpid()} on {host}",
+        "note  trials      study first: trial 0 is interrupted at epoch 0, its search was stopped"
+        f" -> the next search goes on with it from the beginning: {command}",
+        "note  trials      study first: trial 1 is interrupted at epoch 2, its search was stopped"
+        f" -> the next search goes on with it from its checkpoint after epoch 1: {command}",
+        "note  trials      study first: trial 2 is interrupted at epoch 0, process 7 on elsewhere is dead"
+        f" -> the next search goes on with it from the beginning: {command}",
+    ]
+
+
+def test_doctor_looks_at_the_disk_of_the_storage_and_at_what_ray_shares(tmp_path: Path) -> None:
+    (tmp_path / "studies").mkdir()
+    found = {f.subject: f.text for f in examine(str(tmp_path / "studies" / "s.db"))}
+    assert found["disk"].endswith(f" free in {tmp_path / 'studies'}")
+    assert ("shared" in found) == Path("/dev/shm").exists()
+
+
+def dead_driver(driver: str) -> dict[str, Any]:
+    """The row of a driver on another machine whose lease has run out."""
+    fixed = {"study_id": 1, "host": "elsewhere", "place": "", "pid": 7, "started": 0.0, "expires": 1.0, "reserved": 0}
+    return {"driver": driver, **fixed}
+
+
+def test_a_study_with_a_live_driver_is_not_deleted(url: str, ledger: SqlLedger, other: SqlLedger) -> None:
+    with ledger.drive():
+        number = Driver(ledger).start()
+        with pytest.raises(StudyError, match=f"'first' is being worked on by process {os.getpid()} on .*; stop that"):
+            delete_study(other.storage, "first")
+        ledger.complete(number, make_measurement())
+        lapse(ledger)
+        delete_study(other.storage, "first")
+    assert not has_study(other.storage, "first")
+
+
+def test_a_study_with_a_live_driver_is_not_deleted_by_optuna_either(ledger: SqlLedger, other: SqlLedger) -> None:
+    with ledger.drive(), pytest.raises(StudyError, match="'first' is being worked on by"):
+        optuna.delete_study(study_name="first", storage=other.storage.optuna)
+    assert has_study(other.storage, "first")
+    optuna.delete_study(study_name="first", storage=other.storage.optuna)
+    with pytest.raises(StudyError, match="'first' was deleted meanwhile"), ledger.drive():
+        pass
+    with other.storage.session() as session:
+        assert session.scalars(select(DriverRecord)).all() == []
+
+
+def test_deleting_and_driving_take_turns(url: str, ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks for drivers before it deletes holds the study: none begins between the look and the deletion."""
+    began = threading.Event()
+
+    def drive() -> None:
+        with contextlib.suppress(StudyError), open_study("first", url) as mine:
+            waiting.set()
+            with mine.drive():
+                began.set()
+
+    def look(connection: Connection, study_id: int) -> dict[str, DriverRecord]:
+        found = leases.live_drivers(connection, study_id)
+        thread.start()
+        assert waiting.wait(10)
+        assert not began.wait(1), "a driver began while the study was being deleted"
+        return found
+
+    waiting = threading.Event()
+    thread = threading.Thread(target=drive)
+    monkeypatch.setattr(deletion, "live_drivers", look)
+    delete_study(ledger.storage, "first")
+    thread.join(10)
+    assert not began.is_set()
+
+
+def test_a_lease_that_two_threads_find_gone_is_made_once(ledger: SqlLedger) -> None:
+    lease, twin = (leases.Lease(ledger.storage, ledger.study._study_id) for _ in range(2))
+    twin.driver = lease.driver
+    with ledger.storage.transaction() as connection:
+
+        def late(*args: Any) -> Any:  # the other thread comes between this one's look and its INSERT
+            with patch.object(leases, "insert_missing", insert_missing):
+                twin.renew(connection)
+            return insert_missing(*args)
+
+        with patch.object(leases, "insert_missing", late):
+            assert lease.renew(connection) == 0
+        assert len(connection.execute(select(DriverRecord)).all()) == 1

@@ -48,7 +48,7 @@ class Study:
         return self.history.front_frame()
 
     def choose(self, pick: str = "knee", **prefer: float) -> Choice:
-        """A member of the front and the reason: ``choose("psnr")``, ``choose(psnr=2)`` (`studies.reading.best.choose`)."""
+        """A member of the front, and why: ``choose("psnr")``, ``choose(psnr=2)`` (`studies.reading.best.choose`)."""
         return choose(self.ledger, pick=pick, prefer=prefer)
 
     def figures(self) -> dict[str, go.Figure]:

@@ -12,28 +12,54 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("nas", "search_spaces", "studies")
+PACKAGES = ("nas", "search_spaces", "studies", "benchmarks")
 FILES = [*sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")), ROOT / "app_cli.py"]
+PRODUCT = [path for path in FILES if "benchmarks" not in path.parts]
+
+ROOMS_OF_NAS = (
+    {"errors"},
+    {"types"},
+    {"files"},
+    {"data", "search"},
+    {"protocols"},
+    {"training"},
+    {"bundles", "engine"},
+)
+"""Each may import what stands before it, and nothing beside it or behind it."""
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in FILES}
 
 
 def imports(path: Path) -> Iterator[str]:
     """Every module that a file imports anywhere, but for those that only type checkers read."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    nodes = [ast.parse(path.read_text())]
+    while nodes:
+        node = nodes.pop()
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            for child in ast.walk(node):
-                child.names = []  # type: ignore[attr-defined]
-        elif isinstance(node, ast.Import):
+            continue
+        nodes += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.names:
-            yield node.module or ""
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            for alias in node.names:
+                name = f"{module}.{alias.name}"
+                yield name if name in MODULES else module
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", PRODUCT, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_run_one_way(path: Path) -> None:
     name = path.relative_to(ROOT).as_posix()
     room = name.split("/")[0]
     for module in imports(path):
         top = module.split(".")[0]
+        assert top not in ("benchmarks", "tests"), module
         if room == "nas":
             assert top not in ("search_spaces", "studies", "app_cli"), module
         if room == "search_spaces":
@@ -46,6 +72,32 @@ def test_imports_run_one_way(path: Path) -> None:
             assert name.startswith("studies/pages/"), module
         if top == "typer":
             assert name == "app_cli.py", module
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "nas").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_rooms_of_nas_use_only_those_before_them(path: Path) -> None:
+    place = {room: number for number, rooms in enumerate(ROOMS_OF_NAS) for room in rooms}
+    own = module_of(path).split(".")[1:2]
+    for module in imports(path):
+        top, *rest = module.split(".")
+        if top == "nas" and own and rest and rest[:1] != own:
+            assert place[rest[0]] < place[own[0]], f"{module_of(path)} imports {module}"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    uses = {module: sorted({used for used in imports(path) if used in MODULES}) for module, path in MODULES.items()}
+    done: set[str] = set()
+    for start in MODULES:
+        # Depth first: the modules under way, each with its imports that are still to be followed.
+        way = [(start, iter(uses[start]))] if start not in done else []
+        while way:
+            chain = [module for module, _ in way]
+            used = next(way[-1][1], None)
+            if used is None:
+                done.add(way.pop()[0])
+            elif used not in done:
+                assert used not in chain, " -> ".join([*chain[chain.index(used) :], used])
+                way.append((used, iter(uses[used])))
 
 
 def loaded_by(command: list[str], folder: Path) -> set[str]:

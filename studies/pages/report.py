@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from studies.store.ledger import SqlLedger
 
 FORMATS = ("svg", "pdf", "png")
-PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parent / "assets"
 
 
 def write_report(ledger: SqlLedger, target: Path, *, data_root: Path | None = None) -> int:

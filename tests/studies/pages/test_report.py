@@ -19,6 +19,7 @@ import pytest
 from sqlalchemy import event
 from study_samples import COST, DISTRIBUTIONS, Driver, make_candidate, make_measurement, row
 
+import studies.pages.plots
 import studies.reading.history
 from benchmarks.report_page import LIMIT_MB, grown
 from nas.errors import ConfigError

@@ -23,8 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from nas.data import sources
+from nas.data import folders, sources
 from nas.data import splits as data
+from nas.data import torchvision as torchvision_sets
 from nas.data.pool import TEST, TRAIN, VALIDATION, Pool
 from nas.data.sources import PHOTO_PATCH
 from nas.data.splits import Dataset, load, parse_source
@@ -393,7 +394,7 @@ def test_small_photographs_set_an_even_side_and_large_ones_are_limited(
         photographs = load(f"images:{tmp_path}")
     assert photographs.train.images.shape[1:] == (1, 32, 32)
     assert sizes(photographs)[2] == 4
-    assert sum(sizes(photographs)) == 3 + sources.PATCHES_PER_IMAGE + 4
+    assert sum(sizes(photographs)) == 3 + folders.PATCHES_PER_IMAGE + 4
     assert "64 of its 144 patches are used" in caplog.text
 
 
@@ -568,7 +569,7 @@ def test_archives_are_unpacked_aside_and_never_written(mirror: Path, tmp_path: P
     ],
 )
 def test_archives_belong_to_one_set(path: str, name: str, belongs: bool) -> None:
-    assert sources._belongs(Path(path), name) is belongs
+    assert torchvision_sets._belongs(Path(path), name) is belongs
 
 
 @needs_shared

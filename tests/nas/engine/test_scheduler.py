@@ -118,7 +118,7 @@ def test_merits_are_known_of_the_rank_that_is_divided_alone(monkeypatch: pytest.
         asked.append(len(values))
         return values[:, 0]
 
-    monkeypatch.setattr("nas.engine.scheduler.WITHIN_RANK", {"counted": merits})
+    monkeypatch.setattr("nas.search.rungs.WITHIN_RANK", {"counted": merits})
     # Fronts of 2, 3 and 4: of nine, three go on.
     rows = [(9, 8), (8, 9), (6, 4), (5, 5), (4, 6), (3, 0), (2, 1), (1, 2), (0, 3)]
     reached = {n: (float(a), float(b)) for n, (a, b) in enumerate(rows)}

@@ -15,9 +15,10 @@ import torch
 from torch import nn
 from unet_strategies import DIGITS
 
-from nas.balancing import BALANCES
-from nas.data import load
-from nas.training import OPTIMIZERS, DeviceData, Training
+from nas.data.splits import load
+from nas.training.balancing import BALANCES
+from nas.training.batches import DeviceData
+from nas.training.loop import OPTIMIZERS, Training
 from search_spaces.unet.references import REFERENCES, reference
 from search_spaces.unet.space import UNetSpace
 

@@ -98,7 +98,7 @@ def test_a_database_that_optuna_made_gains_our_tables(tmp_path: Path) -> None:
 def test_eight_processes_create_one_database_at_once(tmp_path: Path, postgres: bool) -> None:
     script = (
         "import sys\n"
-        "from studies.store.connection import open_storage\n"
+        "from studies.store.database import open_storage\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
         "open_storage(sys.argv[1]).close()\n"

@@ -1,4 +1,4 @@
-"""Many training runs in two worker processes, each finished run kept as one line of a file.
+"""Many training runs in worker processes, each finished run kept as one line of a file.
 
 A run that is in the file is not done again. One process writes, a line at a time, so a benchmark can be
 stopped at any moment: Ctrl-C lets the running ones end and keeps them, and a line that was cut short is
@@ -141,17 +141,20 @@ def missing(jobs: Sequence[J], path: Path) -> list[J]:
     return list({job.key: job for job in jobs if job.key not in done}.values())
 
 
-def perform_all(jobs: Sequence[J], path: Path, work: Callable[[J], dict[str, Any]] | None = None) -> bool:
+def perform_all(
+    jobs: Sequence[J], path: Path, work: Callable[[J], dict[str, Any]] | None = None, workers: int = WORKERS
+) -> bool:
     """Performs the jobs and appends each as it ends. False when it was stopped.
 
     After Ctrl-C what is running is finished and kept; when a worker is killed, what ran in it is lost.
 
     Args:
         work: makes the record of a job, in a worker; `perform` unless said otherwise.
+        workers: processes, of one thread each.
     """
     os.environ["OMP_NUM_THREADS"] = "1"
     started = time.perf_counter()
-    pool = ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn"), initializer=start_worker)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=start_worker)
     kept: set[Future[dict[str, Any]]] = set()
     futures: list[Future[dict[str, Any]]] = []
     try:
@@ -161,7 +164,7 @@ def perform_all(jobs: Sequence[J], path: Path, work: Callable[[J], dict[str, Any
             kept.add(future)
             _progress(len(kept), len(jobs), time.perf_counter() - started)
     except KeyboardInterrupt:
-        log.info("stopping; the %d runs under way are finished and kept", WORKERS)
+        log.info("stopping; the %d runs under way are finished and kept", workers)
         pool.shutdown(wait=True, cancel_futures=True)
         for future in futures:
             if future not in kept and future.done() and not future.cancelled() and future.exception() is None:

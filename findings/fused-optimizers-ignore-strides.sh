@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # torch's fused optimisers on the CPU ignore strides.
 #
-# Seen with: torch 2.14.1 (CPU), Python 3.11, Linux x86-64.
+# Seen with: torch 2.14.1 and 2.15.0, the newest on 2026-11-28 (on a CPU), Python 3.11, Linux x86-64.
 # Behaviour: Adam, AdamW and SGD with fused=True read a parameter's gradient and state in the order in which they lie in
 #   memory. A weight of a convolution that is channels-last, with a gradient of the same shape and values that is
 #   row-major, is therefore moved by the gradient's elements of other weights. There is no error and no warning.

@@ -26,9 +26,9 @@ def study_precision(
 ) -> tuple[str, str]:
     """The precision in which candidates of the space are trained faster, and what kept it from being found.
 
-    On CPUs it is timed on this machine, with as many threads as a trial gets; on GPUs it is bf16 where this machine has
-    one that knows it. It is fp32 where nothing can be said: no such GPU here, or a candidate of an own space cannot be
-    trained, which does not stop a search, as its trial will say why.
+    It is timed on this machine, on the device that trials train on and with as many threads as a trial gets. It is fp32
+    where nothing can be said: no GPU here for trials on GPUs, or a candidate of an own space cannot be trained, which
+    does not stop a search, as its trial will say why.
     """
     import torch
 

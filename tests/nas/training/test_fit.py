@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +15,6 @@ from nas.errors import ConfigError
 from nas.training.batches import AugmentedData
 from nas.training.fit import BEST, CHECKPOINT, Fit, FitProgress, FitSettings, fit
 from nas.training.loop import Diverged
-from nas.training.precision import faster_precision
 from nas.training.run_folder import LOCK, RUN, claimed, write_run
 from nas.types import Balancing, Recipe, Task
 
@@ -221,12 +219,6 @@ def test_a_validation_that_is_not_a_number_is_divergence_and_never_the_best(
     assert not (tmp_path / BEST).exists()
 
 
-def test_bf16_of_a_gpu_is_taken_where_it_is_not_emulated(data: AugmentedData, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
-    gpu = SimpleNamespace(device=torch.device("cuda"))
-    assert faster_precision(Small(), TASK, start(data).recipe, gpu) == "fp32"  # type: ignore[arg-type]
-
-
 def test_events_are_written_for_tensorboard(data: AugmentedData, tmp_path: Path) -> None:
     fit(start(data), tmp_path / "run", log_to=tmp_path / "logs")
     (events,) = (tmp_path / "logs").glob("events*")
@@ -285,13 +277,6 @@ def test_the_configuration_is_neither_read_nor_written_without_the_lock(
     with claimed(tmp_path / "run", {"seed": 1}) as content:
         assert content["configuration"] == {"seed": 1}
     assert refused == [f"--to {tmp_path / 'run'} is being trained in by another process; wait for it"]
-
-
-def test_the_precision_is_timed_on_a_cpu(data: AugmentedData) -> None:
-    network = Small()
-    before = [parameter.clone() for parameter in network.parameters()]
-    assert faster_precision(network, TASK, start(data).recipe, data) in ("fp32", "bf16")
-    assert all(torch.equal(*pair) for pair in zip(network.parameters(), before, strict=True))
 
 
 @pytest.mark.parametrize("settings", [{"warm_up": 1.0}, {"ema": 1.0}, {"ema": -0.1}, {"accumulate": 0}, {"seed": -1}])

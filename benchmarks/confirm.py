@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from nas.data.splits import Dataset, load
 from nas.search.confirmation import confirmation_seed, interval
-from nas.training.batches import DeviceData, judged_batches
+from nas.training.batches import DeviceData, evaluation_batches
 from nas.training.evaluation import Evaluation, judge
 from nas.types import Candidate, Task
 from search_spaces import SPACES
-from search_spaces.unet.references import reference
+from search_spaces.unet.references import reference_network
 
 NETWORKS = ("unet", "attention-unet", "residual-unet")
 WIDTH = 4
@@ -47,7 +47,7 @@ def train(candidate: Candidate, data: Dataset, batches: DeviceData, seed: int) -
     while not run.done:
         run.advance()
     values = run.measurement().values
-    found = judge(run.training.network, judged_batches(data, "test", batches.noise, CPU))
+    found = judge(run.training.network, evaluation_batches(data, "test", batches.noise, CPU))
     kept = {name: values[name] for name in ("psnr", "accuracy", "stability")}
     return {**kept, "test psnr": found.psnr, "test accuracy": float(found.accuracy or 0.0)}
 
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     started = time.process_time()
     runs: dict[str, Values] = {}
     for name in options.networks.split(","):
-        candidate = reference(name, TASK, epochs=options.epochs, max_params=20_000, widths=[WIDTH])
+        candidate = reference_network(name, TASK, epochs=options.epochs, max_params=20_000, widths=[WIDTH])
         rows = [train(candidate, data, batches, confirmation_seed(0, repeat)) for repeat in range(options.seeds)]
         runs[name] = {value: np.array([row[value] for row in rows]) for value in rows[0]}
     print(*table(runs), sep="\n")

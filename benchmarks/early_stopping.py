@@ -31,7 +31,7 @@ from nas.search.pareto import hypervolume
 from nas.search.rungs import goes_on, has_rung
 from nas.types import Candidate, Objective, Task
 from search_spaces import get_space
-from studies.commands.search import baseline
+from studies.commands.search import trivial_quality
 
 EPOCHS = 27
 SETTING = Setting(data="digits", subset=500, noise="gaussian:50", epochs=EPOCHS)
@@ -177,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"stopped; {options.results} has what is finished, and the same command goes on", file=sys.stderr)
         return 130
     data = load(SETTING.data, root=None, subset=SETTING.subset)
-    objectives, _ = resolve_objectives(DEFAULT, task, baseline(data, task), get_space("unet").limits(task))
+    objectives, _ = resolve_objectives(DEFAULT, task, trivial_quality(data, task), get_space("unet").limits(task))
     records = runs.read(options.results)
     curves = []
     for job in jobs:

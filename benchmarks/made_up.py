@@ -22,13 +22,13 @@ from nas.data.splits import Dataset
 from nas.engine.report import Report
 from nas.engine.trainable import WorkerSettings
 from nas.protocols import SearchSpace
-from nas.search.objectives import DEFAULT, Baseline, resolve_objectives
+from nas.search.objectives import DEFAULT, TrivialQuality, resolve_objectives
 from nas.types import EpochRow, Measurement, Objective, ProbeCurve, StudyConfig, Task, digest_of
 from search_spaces.unet.space import UNetSpace
 
 TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
 OBJECTIVES: tuple[Objective, ...] = resolve_objectives(
-    DEFAULT, TASK, Baseline(psnr=14.15, accuracy=10.0), UNetSpace().limits(TASK)
+    DEFAULT, TASK, TrivialQuality(psnr=14.15, accuracy=10.0), UNetSpace().limits(TASK)
 )[0]
 PROBES = 200
 PAIRS = (("fusion", "gate"), ("width", "levels"), ("learning_rate", "optimizer"), ("sharing", "columns"))

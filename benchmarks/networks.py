@@ -11,7 +11,7 @@ from benchmarks.runs import Setting
 from nas.errors import SpecError
 from nas.types import Candidate, Cost, Recipe, Task
 from search_spaces import get_space
-from search_spaces.unet.references import RECIPE, reference
+from search_spaces.unet.references import RECIPE, reference_network
 from search_spaces.unet.spec import RANGES, UNetSpec
 
 BUDGETS: Mapping[str, int] = {"digits": 22_000, "fashion-mnist": 5_200}
@@ -114,7 +114,7 @@ def fitted(spec: UNetSpec, task: Task, budget: float) -> UNetSpec:
 
 
 def _base(name: str, task: Task, data: str) -> tuple[UNetSpec, Recipe]:
-    found = reference(name, task)
+    found = reference_network(name, task)
     assert isinstance(found.spec, UNetSpec)
     return replace(found.spec, levels=ADDUNET_LEVELS if name == "addunet" else LEVELS[data]), found.recipe
 

@@ -42,7 +42,7 @@ from nas.training.precision import faster_precision
 from nas.training.stability import PROBES
 from nas.types import Candidate, Recipe, Task, canonical_json, digest_of
 from search_spaces import get_space
-from search_spaces.unet.references import RECIPE, reference
+from search_spaces.unet.references import RECIPE, reference_network
 
 SIZES: Mapping[int, int] = {8: 1, 28: 1, 32: 3, 64: 3}
 """Side in pixels -> channels: as digits, Fashion-MNIST, CIFAR and Tiny ImageNet have them."""
@@ -114,7 +114,7 @@ def enlarged(data: Dataset, side: int, channels: int, images: int) -> Dataset:
 def candidate(name: str, width: int, epochs: int) -> Candidate:
     """A reference at `width` and 3 levels, the same at every size, with the references' AdamW recipe."""
     smallest = Task(channels=1, classes=10, height=8, width=8, noise=NOISE)
-    spec = replace(reference(name, smallest).spec, levels=3, width=width)  # type: ignore[type-var]
+    spec = replace(reference_network(name, smallest).spec, levels=3, width=width)  # type: ignore[type-var]
     return Candidate(spec=spec, recipe=Recipe(epochs=epochs, **RECIPE))
 
 

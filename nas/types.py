@@ -152,7 +152,7 @@ class Objective:
         name: key in a `Measurement`'s values.
         direction: ``maximize`` or ``minimize``.
         unit: as shown to people (``dB``, ``%``, ...; empty for none).
-        reference: the value that contributes no hypervolume (DESIGN's fixed reference point).
+        reference: its coordinate of the hypervolume's reference point: the value that contributes nothing.
     """
 
     name: str

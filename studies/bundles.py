@@ -74,7 +74,7 @@ def export_choice(
     from nas.bundles.export import PARITY_IMAGES, export_bundle
     from nas.data.noise import parse_noise
     from nas.data.splits import Split
-    from nas.training.batches import judged_batches, noisy_batches
+    from nas.training.batches import evaluation_batches, noisy_batches
     from nas.training.evaluation import noisy_psnr
 
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -89,7 +89,7 @@ def export_choice(
     network = trained_network(ledger, space, spec, chosen.number, chosen.digest)
     data = study_data(ledger, data_root)
     noise, cpu = parse_noise(config.task.noise), torch.device("cpu")
-    batches = list(judged_batches(data, "validation", noise, cpu))
+    batches = list(evaluation_batches(data, "validation", noise, cpu))
     calibration = None
     if quantize:
         rows = np.linspace(0, len(data.train.images) - 1, CALIBRATION_IMAGES).astype(int)  # of every class
@@ -161,7 +161,7 @@ def _measuring(data: Dataset, task: Task) -> Judge:
     """What finds what ``evaluate`` does on validation and test by its defaults, for the card."""
     from nas.bundles.assess import assess_data, assess_photographs
     from nas.data.noise import parse_noise
-    from nas.data.pool import PARTS
+    from nas.data.raw import PARTS
     from nas.data.splits import split_photographs
 
     noise = parse_noise(task.noise)
@@ -203,7 +203,7 @@ def evaluate_bundle(
         noise: one or more, with commas between them; by default the bundle's.
         split: one of `SPLITS`; by default ``test``, and all of a folder that has no splits of its own and
             is not what the bundle was searched on.
-        reference: a denoiser of `nas.bundles.reference_denoisers` to judge as well.
+        reference: name of a denoiser of `nas.bundles.reference_denoisers` to judge as well.
         data_root: see `nas.data.splits.load`.
 
     Returns:
@@ -213,14 +213,14 @@ def evaluate_bundle(
         BundleError, DataError, ConfigError: the bundle, the data or a name is not as it must be.
     """
     from nas.bundles.assess import assess_bundle, assess_photographs
-    from nas.bundles.reference_denoisers import denoiser
+    from nas.bundles.reference_denoisers import reference_denoiser
     from nas.data.folders import has_splits
     from nas.data.noise import parse_noise
     from nas.data.splits import load, parse_source, photographs
 
     if split is not None and split not in SPLITS:
         raise ConfigError(f"--split {split!r} is not known; choose from {', '.join(SPLITS)}")
-    method = None if reference is None else denoiser(reference)
+    denoiser = None if reference is None else reference_denoiser(reference)
     given = None if noise is None else [parse_noise(part) for part in noise.split(",")]
     bundle = open_bundle(path)
     source = data or bundle.facts.get("data")
@@ -235,13 +235,14 @@ def evaluate_bundle(
     if kind == "images":
         paths, part = photographs(name, split, seen=seen)
         found = [
-            assess_photographs(bundle.network, bundle.task.channels, paths, level, reference=method) for level in noises
+            assess_photographs(bundle.network, bundle.task.channels, paths, level, denoiser=denoiser)
+            for level in noises
         ]
     else:
         loaded = load(name, root=data_root)
         foreign = kind == "folder" and seen is not None and loaded.fingerprint != seen
         part = split or ("all" if foreign and not has_splits(Path(folder)) else "test")
-        found = [assess_bundle(bundle, loaded, level, part=part, reference=method) for level in noises]
+        found = [assess_bundle(bundle, loaded, level, part=part, denoiser=denoiser) for level in noises]
     return {
         "bundle": str(path),
         "data": name,

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from nas.bundles.bundle import Bundle
 from nas.bundles.inference import Predict, tiled
-from nas.bundles.reference_denoisers import Denoiser, restore
+from nas.bundles.reference_denoisers import Denoiser, restore_batch
 from nas.data.folders import read_photograph
 from nas.data.noise import Noise
 from nas.data.splits import Dataset, Split, noise_seed, to_float, validation_draws
 from nas.errors import DataError
-from nas.training.batches import Judged, noisy_batches
+from nas.training.batches import NoisyBatch, noisy_batches
 from nas.training.metrics import psnr
 
 SSIM_WINDOW = 7
@@ -58,7 +58,7 @@ class Assessment:
 
 
 def assess(
-    predict: Predict, split: Split, noise: Noise, *, seed: int, draws: int = 1, reference: Denoiser | None = None
+    predict: Predict, split: Split, noise: Noise, *, seed: int, draws: int = 1, denoiser: Denoiser | None = None
 ) -> Assessment:
     """Judges whatever maps noisy images to restored ones and logits, on the CPU.
 
@@ -68,17 +68,17 @@ def assess(
         noise: added to them.
         seed: of the noise; the same seed gives the same noisy images.
         draws: noise draws for each image.
-        reference: judged on the same noisy images (see `nas.bundles.reference_denoisers`).
+        denoiser: a reference denoiser, judged on the same noisy images (see `nas.bundles.reference_denoisers`).
 
     Raises:
         DataError: images have a side under 3 pixels, which SSIM is not defined for.
     """
     batches = noisy_batches(split, noise, torch.device("cpu"), seed=seed, draws=draws)
-    return _assess(predict, batches, len(split.images), draws, reference)
+    return _assess(predict, batches, len(split.images), draws, denoiser)
 
 
 def assess_bundle(
-    bundle: Bundle, data: Dataset, noise: Noise, *, part: str = "test", reference: Denoiser | None = None
+    bundle: Bundle, data: Dataset, noise: Noise, *, part: str = "test", denoiser: Denoiser | None = None
 ) -> Assessment:
     """Judges a bundle on a split of a data set, under noise that depends on the data alone.
 
@@ -90,7 +90,7 @@ def assess_bundle(
         noise: any kind and strength.
         part: ``train``, ``validation``, ``test``, or ``all`` three. On ``validation``, seed and draws are
             the search's.
-        reference: see `assess`.
+        denoiser: see `assess`.
 
     Raises:
         DataError: the data does not fit the network.
@@ -106,20 +106,20 @@ def assess_bundle(
             f"{data.name}: {len(data.classes)} classes ({_some(data.classes)}) are not the {len(bundle.classes)} of "
             f"{bundle.path} ({_some(bundle.classes)}); evaluate it on data with the same class names"
         )
-    return assess_data(bundle.network, data, noise, part=part, reference=reference)
+    return assess_data(bundle.network, data, noise, part=part, denoiser=denoiser)
 
 
 def assess_data(
-    predict: Predict, data: Dataset, noise: Noise, *, part: str, reference: Denoiser | None = None
+    predict: Predict, data: Dataset, noise: Noise, *, part: str, denoiser: Denoiser | None = None
 ) -> Assessment:
     """Judges on a split of a data set, under noise that depends on the data alone; see `assess_bundle`."""
     split = _part(data, part)
     draws = validation_draws(len(split.images))
-    return assess(predict, split, noise, seed=noise_seed(data.fingerprint), draws=draws, reference=reference)
+    return assess(predict, split, noise, seed=noise_seed(data.fingerprint), draws=draws, denoiser=denoiser)
 
 
 def assess_photographs(
-    predict: Predict, channels: int, paths: Sequence[Path], noise: Noise, *, reference: Denoiser | None = None
+    predict: Predict, channels: int, paths: Sequence[Path], noise: Noise, *, denoiser: Denoiser | None = None
 ) -> Assessment:
     """Judges on photographs of any sizes, each at its full size, under noise of the image's own.
 
@@ -132,10 +132,10 @@ def assess_photographs(
     """
     if isinstance(predict, nn.Module):
         predict = tiled(predict, channels)
-    return _assess(predict, _photograph_batches(channels, paths, noise), len(paths), 1, reference)
+    return _assess(predict, _photograph_batches(channels, paths, noise), len(paths), 1, denoiser)
 
 
-def _photograph_batches(channels: int, paths: Sequence[Path], noise: Noise) -> Iterator[Judged]:
+def _photograph_batches(channels: int, paths: Sequence[Path], noise: Noise) -> Iterator[NoisyBatch]:
     for path in paths:
         image = read_photograph(path)
         if image.shape[0] == 1 and channels == 3:
@@ -150,7 +150,7 @@ def _photograph_batches(channels: int, paths: Sequence[Path], noise: Noise) -> I
 
 
 def _assess(
-    predict: Predict, batches: Iterable[Judged], images: int, draws: int, reference: Denoiser | None
+    predict: Predict, batches: Iterable[NoisyBatch], images: int, draws: int, denoiser: Denoiser | None
 ) -> Assessment:
     columns: dict[str, list[float]] = {
         name: [] for name in ("psnr", "ssim", "noisy_psnr", "noisy_ssim", "reference_psnr", "reference_ssim")
@@ -164,8 +164,8 @@ def _assess(
             columns["ssim"] += ssim(denoised, clean)
             columns["noisy_psnr"] += psnr(noisy, clean, clip=False).tolist()
             columns["noisy_ssim"] += ssim(noisy, clean)
-            if reference is not None:
-                restored = restore(reference, noisy, clean)
+            if denoiser is not None:
+                restored = restore_batch(denoiser, noisy, clean)
                 columns["reference_psnr"] += psnr(restored, clean).tolist()
                 columns["reference_ssim"] += ssim(restored, clean)
             if labels is not None and (classes := logits.shape[1]) > 0:
@@ -177,7 +177,7 @@ def _assess(
         side = round(len(confusion) ** 0.5)
         table = tuple(tuple(row) for row in confusion.view(side, side).tolist())
     return Assessment(
-        **means,  # type: ignore[arg-type]  # None for the reference alone
+        **means,  # type: ignore[arg-type]  # None for the reference denoiser alone
         accuracy=None if confusion is None or table is None else _accuracy(table),
         confusion=table,
         images=images,

@@ -19,7 +19,7 @@ BM3D_SIDE = 16
 """BM3D works on blocks of 8 pixels and crashes on images that hardly hold one."""
 
 
-def denoiser(name: str) -> Denoiser:
+def reference_denoiser(name: str) -> Denoiser:
     """A function from a noisy image (H, W, C), and the standard deviation of its noise, to the restored one.
 
     Args:
@@ -33,7 +33,7 @@ def denoiser(name: str) -> Denoiser:
     return DENOISERS[name]()
 
 
-def restore(method: Denoiser, noisy: Tensor, clean: Tensor) -> Tensor:
+def restore_batch(denoiser: Denoiser, noisy: Tensor, clean: Tensor) -> Tensor:
     """Restores a batch (N, C, H, W) image by image; each is told the true strength of its noise.
 
     The strength is the root mean square of what the noise did to the image, whatever kind it is of.
@@ -44,7 +44,7 @@ def restore(method: Denoiser, noisy: Tensor, clean: Tensor) -> Tensor:
     for before, wanted in zip(noisy, clean, strict=True):
         sigma = float((before - wanted).square().mean().sqrt())
         image = before.permute(1, 2, 0).cpu().numpy()
-        restored.append(torch.from_numpy(np.ascontiguousarray(method(image, sigma) if sigma > 0 else image)))
+        restored.append(torch.from_numpy(np.ascontiguousarray(denoiser(image, sigma) if sigma > 0 else image)))
     return torch.stack(restored).permute(0, 3, 1, 2).float()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.data.images import SIDE, one_size, open_image, stacked
-from nas.data.pool import PARTS, TEST, TRAIN, VALIDATION, Images, Pool, evenly, make_pool
+from nas.data.raw import PARTS, TEST, TRAIN, VALIDATION, Images, RawData, evenly, raw_data
 from nas.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _PART_FOLDERS = {
 }
 
 
-def read_folder(argument: str, _root: Path) -> Pool:
+def read_folder(argument: str, _root: Path) -> RawData:
     """``folder:DIR``: one folder per class, with or without train, validation and test folders on top.
 
     Images of one size with sides up to 128 stay as they are. Others are shrunk by area and cut at the
@@ -66,10 +66,10 @@ def read_folder(argument: str, _root: Path) -> Pool:
     if not rows:
         raise _no_images(source)
     images = one_size((open_image(path) for path, _, _ in rows), source)
-    return make_pool(stacked(images), [row[1] for row in rows], classes, part=[row[2] for row in rows])
+    return raw_data(stacked(images), [row[1] for row in rows], classes, part=[row[2] for row in rows])
 
 
-def read_images(argument: str, _root: Path) -> Pool:
+def read_images(argument: str, _root: Path) -> RawData:
     """``images:DIR``: unlabelled photographs, with or without train, validation and test folders on top.
 
     Each is cut into non-overlapping square patches of 64 pixels, or of the smallest short side if that
@@ -83,7 +83,7 @@ def read_images(argument: str, _root: Path) -> Pool:
 
 def cut_photographs(
     folder: Path, *, tell: Callable[..., None], see: Callable[[Path, Image], object] = lambda path, image: None
-) -> Pool:
+) -> RawData:
     """The patches of `read_images`.
 
     Args:
@@ -113,7 +113,7 @@ def cut_photographs(
             part.append(code)
             groups.append(group)
     tell("%s: %d images cut into %d patches of %dx%d pixels", source, len(rows), len(patches), side, side)
-    return make_pool(stacked(patches), None, (), part=part, groups=groups)
+    return raw_data(stacked(patches), None, (), part=part, groups=groups)
 
 
 def has_splits(folder: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nas.data.pool import Images
+from nas.data.raw import Images
 from nas.errors import DataError, in_short
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Readers of data sources. A new source is one function that returns a `Pool`, and one line in a table below.
+"""Readers of data sources. A new source is one function that returns a `RawData`, and one line in a table below.
 
 Libraries that hold or open images are imported where they are used: names are known without them.
 """
@@ -14,23 +14,23 @@ from numpy.typing import NDArray
 
 from nas.data.folders import read_folder, read_images
 from nas.data.images import open_image
-from nas.data.pool import Pool, evenly, make_pool
+from nas.data.raw import RawData, evenly, raw_data
 from nas.data.torchvision import TORCHVISION, read_torchvision
 
 if TYPE_CHECKING:
     pass
 
-Reader = Callable[[str, Path], "Pool"]
+Reader = Callable[[str, Path], "RawData"]
 
 
 # --- scikit-learn and scikit-image: shipped inside the packages ---
-def read_digits() -> Pool:
+def read_digits() -> RawData:
     """The 1,797 8x8 handwritten digits of scikit-learn (UCI, 1998), 17 gray levels."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     images = (digits.images[:, None] / 16).astype(np.float32)
-    return make_pool(images, digits.target, [str(name) for name in digits.target_names])
+    return raw_data(images, digits.target, [str(name) for name in digits.target_names])
 
 
 # PNG only: what a JPEG decodes to, and with it the fingerprint, depends on the decoder's version.
@@ -70,7 +70,7 @@ def read_photographs() -> list[NDArray[np.uint8]]:
     return [np.asarray(open_image(Path(data_dir, name)).convert("L")) for name in PHOTOGRAPHS]
 
 
-def read_photos() -> Pool:
+def read_photos() -> RawData:
     """Gray 32x32 patches; the class is the photograph, and all have as many cells as the smallest."""
     photographs = read_photographs()
     cells = [photo_cells(*photograph.shape) for photograph in photographs]
@@ -82,7 +82,7 @@ def read_photos() -> Pool:
                 images.append(photograph[None, top : top + PHOTO_PATCH, left : left + PHOTO_PATCH])
                 labels.append(label)
                 groups.append(label * kept + number)
-    return make_pool(np.stack(images), labels, [Path(name).stem for name in PHOTOGRAPHS], groups=groups)
+    return raw_data(np.stack(images), labels, [Path(name).stem for name in PHOTOGRAPHS], groups=groups)
 
 
 NAMED: dict[str, Reader] = {

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.data.folders import cut_photographs, has_splits, list_photographs
-from nas.data.pool import PARTS, TEST, TRAIN, VALIDATION, Images, Labels, Pool
+from nas.data.raw import PARTS, TEST, TRAIN, VALIDATION, Images, Labels, RawData
 from nas.data.sources import IN_FOLDER, NAMED
 from nas.data.torchvision import plain
 from nas.errors import ConfigError, DataError
@@ -110,17 +110,17 @@ def load(source: str, *, root: Path | None = None, subset: int | None = None) ->
     name = parse_source(source)
     kind, _, folder = name.partition(":")
     read = IN_FOLDER[kind] if folder else NAMED[kind]
-    pool = read(folder or kind, (root or DEFAULT_ROOT).expanduser())
-    fingerprint = _fingerprint(pool)
-    part = assign(pool, name, fingerprint)
+    raw = read(folder or kind, (root or DEFAULT_ROOT).expanduser())
+    fingerprint = _fingerprint(raw)
+    part = assign(raw, name, fingerprint)
     rows = {code: np.flatnonzero(part == code) for code in (TRAIN, VALIDATION, TEST)}
     if subset is not None:
-        rows[TRAIN] = _subset(rows[TRAIN], pool, subset, fingerprint)
+        rows[TRAIN] = _subset(rows[TRAIN], raw, subset, fingerprint)
     splits = {
-        code: Split(pool.images[chosen], None if pool.labels is None else pool.labels[chosen])
+        code: Split(raw.images[chosen], None if raw.labels is None else raw.labels[chosen])
         for code, chosen in rows.items()
     }
-    return Dataset(name, splits[TRAIN], splits[VALIDATION], splits[TEST], pool.classes, fingerprint)
+    return Dataset(name, splits[TRAIN], splits[VALIDATION], splits[TEST], raw.classes, fingerprint)
 
 
 def photographs(source: str, part: str | None, *, seen: str | None) -> tuple[list[Path], str]:
@@ -140,12 +140,12 @@ def photographs(source: str, part: str | None, *, seen: str | None) -> tuple[lis
     """
     folder = Path(source.partition(":")[2])
     paths = [path for path, _ in list_photographs(folder)]
-    pool = cut_photographs(folder, tell=log.debug)
-    fingerprint = _fingerprint(pool)
+    raw = cut_photographs(folder, tell=log.debug)
+    fingerprint = _fingerprint(raw)
     if part is None and seen not in (None, fingerprint) and not has_splits(folder):
         return paths, "all"
     wanted = {"validation": VALIDATION, "test": TEST}[part or "test"]
-    split = _split_of_groups(pool, source, fingerprint)
+    split = _split_of_groups(raw, source, fingerprint)
     return [path for path, code in zip(paths, split, strict=True) if code == wanted], part or "test"
 
 
@@ -170,28 +170,28 @@ def split_photographs(
         paths.append(path)
         see(path, image)
 
-    pool = cut_photographs(Path(source.partition(":")[2]), tell=log.debug, see=decoded)
-    fingerprint = _fingerprint(pool)
-    return paths, _split_of_groups(pool, source, fingerprint), fingerprint
+    raw = cut_photographs(Path(source.partition(":")[2]), tell=log.debug, see=decoded)
+    fingerprint = _fingerprint(raw)
+    return paths, _split_of_groups(raw, source, fingerprint), fingerprint
 
 
-def _split_of_groups(pool: Pool, source: str, fingerprint: str) -> NDArray[np.int64]:
-    _, first = np.unique(pool.groups, return_index=True)
-    split: NDArray[np.int64] = assign(pool, source, fingerprint)[first]
+def _split_of_groups(raw: RawData, source: str, fingerprint: str) -> NDArray[np.int64]:
+    _, first = np.unique(raw.groups, return_index=True)
+    split: NDArray[np.int64] = assign(raw, source, fingerprint)[first]
     return split
 
 
-def assign(pool: Pool, name: str, fingerprint: str) -> NDArray[np.int64]:
+def assign(raw: RawData, name: str, fingerprint: str) -> NDArray[np.int64]:
     """(N,) the split of each image: TRAIN, VALIDATION or TEST, stratified by label, groups kept together.
 
     Raises:
         DataError: when a class, or data without classes, has too little for every split.
     """
-    part = pool.part.copy()
+    part = raw.part.copy()
     lacking = [code for code in (TEST, VALIDATION) if code not in part]
-    _check_enough(pool, name, needed=1 + len(lacking))
-    groups, first = np.unique(pool.groups[part == TRAIN], return_index=True)
-    strata = _strata(pool)[part == TRAIN][first]
+    _check_enough(raw, name, needed=1 + len(lacking))
+    groups, first = np.unique(raw.groups[part == TRAIN], return_index=True)
+    strata = _strata(raw)[part == TRAIN][first]
     size = round(HELD_OUT * len(groups))
     if lacking == [VALIDATION]:
         size = min(size, MOST_VALIDATION)
@@ -200,19 +200,19 @@ def assign(pool: Pool, name: str, fingerprint: str) -> NDArray[np.int64]:
         drawn = _draw(strata[free], size, fingerprint, reserve=len(lacking) - index)
         chosen = np.flatnonzero(free)[drawn]
         free[chosen] = False
-        part[np.isin(pool.groups, groups[chosen])] = code
+        part[np.isin(raw.groups, groups[chosen])] = code
     return part
 
 
-def _check_enough(pool: Pool, name: str, needed: int) -> None:
+def _check_enough(raw: RawData, name: str, needed: int) -> None:
     """Every class must reach every split; groups (whole photographs, say) are not divided."""
-    what = "image" if len(np.unique(pool.groups)) == len(pool.groups) else "photograph"
-    strata = _strata(pool)
-    for code in np.unique(pool.part):
+    what = "image" if len(np.unique(raw.groups)) == len(raw.groups) else "photograph"
+    strata = _strata(raw)
+    for code in np.unique(raw.part):
         least = needed if code == TRAIN else 1
-        inside = pool.part == code
-        for index, label in enumerate(pool.classes or ("",)):
-            count = len(np.unique(pool.groups[inside & (strata == index)]))
+        inside = raw.part == code
+        for index, label in enumerate(raw.classes or ("",)):
+            count = len(np.unique(raw.groups[inside & (strata == index)]))
             if count < least:
                 where = f"class {label!r} has" if label else "there are"
                 raise DataError(
@@ -221,17 +221,17 @@ def _check_enough(pool: Pool, name: str, needed: int) -> None:
                 )
 
 
-def _subset(rows: NDArray[np.intp], pool: Pool, size: int, fingerprint: str) -> NDArray[np.intp]:
-    least = max(1, len(pool.classes))
+def _subset(rows: NDArray[np.intp], raw: RawData, size: int, fingerprint: str) -> NDArray[np.intp]:
+    least = max(1, len(raw.classes))
     if not least <= size <= len(rows):
         raise ConfigError(
             f"subset {size}: must be at least {least} (one image per class) and at most {len(rows)} (training images)"
         )
-    return rows[_draw(_strata(pool)[rows], size, fingerprint)]
+    return rows[_draw(_strata(raw)[rows], size, fingerprint)]
 
 
-def _strata(pool: Pool) -> Labels:
-    return np.zeros(len(pool.images), np.int64) if pool.labels is None else pool.labels
+def _strata(raw: RawData) -> Labels:
+    return np.zeros(len(raw.images), np.int64) if raw.labels is None else raw.labels
 
 
 def _draw(strata: Labels, size: int, fingerprint: str, *, reserve: int = 0) -> NDArray[np.intp]:
@@ -255,9 +255,9 @@ def _quotas(counts: NDArray[np.intp], size: int, most: NDArray[np.intp]) -> NDAr
     return quotas
 
 
-def _fingerprint(pool: Pool) -> str:
+def _fingerprint(raw: RawData) -> str:
     digest = hashlib.sha256()
-    for array in (pool.images, pool.part, *(() if pool.labels is None else (pool.labels,))):
+    for array in (raw.images, raw.part, *(() if raw.labels is None else (raw.labels,))):
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas.data.images import one_size, stacked
-from nas.data.pool import TEST, TRAIN, VALIDATION, Pool, make_pool
+from nas.data.raw import TEST, TRAIN, VALIDATION, RawData, raw_data
 from nas.errors import DataError, in_short
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ _FAILURES = (
 )
 
 
-def read_torchvision(name: str, root: Path) -> Pool:
+def read_torchvision(name: str, root: Path) -> RawData:
     """A classification set of torchvision from the files under `root`, its archives there, or the network.
 
     Archives are unpacked in a temporary directory, so `root` may be read-only and is never written to.
@@ -109,7 +109,7 @@ def _belongs(path: Path, name: str) -> bool:
     return any(re.match(plain(name) + r"(?!(?<=[0-9])[0-9])", plain(part)) for part in path.parts)
 
 
-def _unpack(name: str, root: Path, archives: Iterable[Path]) -> Pool:
+def _unpack(name: str, root: Path, archives: Iterable[Path]) -> RawData:
     with tempfile.TemporaryDirectory(prefix="skipnas-") as folder:
         for archive in archives:
             copy = Path(folder, archive.relative_to(root))
@@ -119,25 +119,25 @@ def _unpack(name: str, root: Path, archives: Iterable[Path]) -> Pool:
         return _open_torchvision(name, Path(folder), download=True)
 
 
-def _download(name: str, root: Path) -> Pool:
+def _download(name: str, root: Path) -> RawData:
     made = not root.exists()
     root.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix=".skipnas-", dir=root) as folder:
-            pool = _open_torchvision(name, Path(folder), download=True)
+            raw = _open_torchvision(name, Path(folder), download=True)
             # One by one: copytree would give `root` the mode of the temporary folder, which nobody else may enter.
             for file in [f for f in Path(folder).rglob("*") if f.is_file()]:
                 target = root / file.relative_to(folder)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 file.replace(target)
-            return pool
+            return raw
     finally:
         if made:
             with contextlib.suppress(OSError):  # it stays when it holds the download
                 root.rmdir()
 
 
-def _open_torchvision(name: str, root: Path, *, download: bool) -> Pool:
+def _open_torchvision(name: str, root: Path, *, download: bool) -> RawData:
     import torchvision
 
     set_name, parts = TORCHVISION[name]
@@ -160,7 +160,7 @@ def _open_torchvision(name: str, root: Path, *, download: bool) -> Pool:
     numbers, compact = np.unique(labels, return_inverse=True)
     names = getattr(sets[TRAIN], "classes", None) or range(int(numbers.max()) + 1)
     classes = [names[n][0] if isinstance(names[n], tuple) else str(names[n]) for n in numbers]
-    return make_pool(stack, compact, classes, part=part)
+    return raw_data(stack, compact, classes, part=part)
 
 
 @contextlib.contextmanager

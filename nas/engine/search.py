@@ -57,7 +57,7 @@ class Progress:
         trials: the size the study should have; counts: what it has.
         running: trial number -> (epochs done, epochs in all).
         best: objective -> best value of a complete trial so far.
-        hypervolume: of the front, from the study's fixed reference.
+        hypervolume: of the front, from the study's reference point.
         messages: lines about trials that failed, oldest first.
         started: `time.monotonic` at the start; done_before: trials that were there already.
     """

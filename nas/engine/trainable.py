@@ -22,7 +22,7 @@ from nas.data.splits import Dataset
 from nas.engine.report import Report
 from nas.errors import is_out_of_memory
 from nas.protocols import SearchSpace
-from nas.training.batches import DeviceData, judged_batches
+from nas.training.batches import DeviceData, evaluation_batches
 from nas.training.checkpoint import load_checkpoint, open_hang, read_hang, save_checkpoint, save_strip, save_weights
 from nas.training.evaluation import Evaluation, judge
 from nas.training.loop import Diverged
@@ -196,7 +196,7 @@ class CandidateTrainable(tune.Trainable):
 
     def _tested(self, measurement: Measurement, network: nn.Module) -> Measurement:
         """With the figures on test that are finite: nothing may be chosen by this split, not even what failed."""
-        found = judge(network, judged_batches(self._source, "test", self._data.noise, self._device))
+        found = judge(network, evaluation_batches(self._source, "test", self._data.noise, self._device))
         tested = {"test_psnr": found.psnr, "test_accuracy": found.accuracy}
         finite = {name: value for name, value in tested.items() if value is not None and math.isfinite(value)}
         return dataclasses.replace(measurement, values={**measurement.values, **finite})
@@ -218,7 +218,7 @@ class CandidateTrainable(tune.Trainable):
         state = load_checkpoint(self._settings.files, self.config["number"], **self._identity())
         if state is not None:
             # Every row is reported again: those since the last report may have died with a worker.
-            evaluation.restore(state)
+            evaluation.load_state(state)
         return evaluation
 
     def _watch(self, timeout: float | None) -> None:

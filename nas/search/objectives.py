@@ -14,7 +14,7 @@ LATENCY_REFERENCE = 1000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Baseline:
+class TrivialQuality:
     """What needs no network: the zero of every quality.
 
     Attributes:
@@ -30,7 +30,7 @@ class Baseline:
 class _Kind:
     direction: Direction
     unit: str
-    reference: Callable[[Baseline, dict[str, int]], float]
+    reference: Callable[[TrivialQuality, dict[str, int]], float]
     digits: int | None
     """Decimals that people are shown; None for amounts, which are whole numbers."""
     missing: Callable[[Task], str | None] = lambda task: None
@@ -50,12 +50,12 @@ def _needs_learning(task: Task) -> str | None:
 
 
 KINDS = {
-    "psnr": _Kind("maximize", "dB", lambda b, limits: b.psnr, 2, _needs_noise),
-    "accuracy": _Kind("maximize", "%", lambda b, limits: b.accuracy or 0.0, 2, _needs_labels),
-    "stability": _Kind("maximize", "", lambda b, limits: 0.0, 3, _needs_learning),
-    "params": _Kind("minimize", "", lambda b, limits: float(limits["params"]), None),
-    "macs": _Kind("minimize", "", lambda b, limits: float(limits["macs"]), None),
-    "latency": _Kind("minimize", "ms", lambda b, limits: LATENCY_REFERENCE, 3),
+    "psnr": _Kind("maximize", "dB", lambda trivial, limits: trivial.psnr, 2, _needs_noise),
+    "accuracy": _Kind("maximize", "%", lambda trivial, limits: trivial.accuracy or 0.0, 2, _needs_labels),
+    "stability": _Kind("maximize", "", lambda trivial, limits: 0.0, 3, _needs_learning),
+    "params": _Kind("minimize", "", lambda trivial, limits: float(limits["params"]), None),
+    "macs": _Kind("minimize", "", lambda trivial, limits: float(limits["macs"]), None),
+    "latency": _Kind("minimize", "ms", lambda trivial, limits: LATENCY_REFERENCE, 3),
 }
 
 
@@ -65,7 +65,7 @@ def digits_of(name: str) -> int | None:
 
 
 def resolve_objectives(
-    names: Sequence[str], task: Task, baseline: Baseline, constraints: Sequence[Constraint]
+    names: Sequence[str], task: Task, trivial: TrivialQuality, constraints: Sequence[Constraint]
 ) -> tuple[tuple[Objective, ...], list[str]]:
     """The objectives of a study, and a line for each that drops out because the task cannot have it.
 
@@ -87,7 +87,7 @@ def resolve_objectives(
             name=name,
             direction=KINDS[name].direction,
             unit=KINDS[name].unit,
-            reference=KINDS[name].reference(baseline, limits),
+            reference=KINDS[name].reference(trivial, limits),
         )
         for name in names
         if not reasons[name]

@@ -64,12 +64,12 @@ def fronts(values: Array, maximize: Sequence[bool]) -> Iterator[NDArray[np.int64
         left = left[~front]
 
 
-def hypervolume(values: Array, reference: Sequence[float], maximize: Sequence[bool]) -> float:
-    """Volume that the points dominate, bounded by `reference`, in the product of the objectives' units.
+def hypervolume(values: Array, reference_point: Sequence[float], maximize: Sequence[bool]) -> float:
+    """Volume that the points dominate, bounded by `reference_point`, in the product of the objectives' units.
 
-    Points that do not better the reference in every objective add nothing. 0 for no points.
+    Points that do not better the reference point in every objective add nothing. 0 for no points.
     """
-    ref = _losses(np.asarray(reference, dtype=np.float64), maximize)[0]
+    ref = _losses(np.asarray(reference_point, dtype=np.float64), maximize)[0]
     return _hypervolume(_losses(values, maximize), ref)
 
 
@@ -118,10 +118,10 @@ def _sweep(losses: Array, ref: Array) -> float:
     return float(volume + area * (rz - last))
 
 
-def contributions(values: Array, reference: Sequence[float], maximize: Sequence[bool]) -> Array:
+def contributions(values: Array, reference_point: Sequence[float], maximize: Sequence[bool]) -> Array:
     """Hypervolume that would be lost without each point, shape (n,); 0 for dominated and repeated points."""
     losses = _losses(values, maximize)
-    ref = _losses(np.asarray(reference, dtype=np.float64), maximize)[0]
+    ref = _losses(np.asarray(reference_point, dtype=np.float64), maximize)[0]
     result = np.zeros(len(losses))
     total = _hypervolume(losses, ref)
     for index in np.flatnonzero(_non_dominated(losses)):
@@ -155,7 +155,7 @@ def net_gaps(values: Array, maximize: Sequence[bool]) -> Array:
 
 WITHIN_RANK: Mapping[str, Callable[[Array, Sequence[float], Sequence[bool]], Array]] = {
     "hypervolume": contributions,
-    "epsilon-net": lambda values, reference, maximize: net_gaps(values, maximize),
+    "epsilon-net": lambda values, reference_point, maximize: net_gaps(values, maximize),
 }
 """Merits that order points of one non-domination rank, the largest first."""
 
@@ -164,7 +164,7 @@ def best_subset(values: Array, count: int, maximize: Sequence[bool]) -> NDArray[
     """Rows of `count` points that together stand for the best: whole fronts, and of the last a spread choice.
 
     From a front that does not fit, points are taken greedily by the hypervolume that they add to those
-    taken before (at least 63 % of the best possible, Nemhauser 1978), from a reference a tenth of the
+    taken before (at least 63 % of the best possible, Nemhauser 1978), from a reference point a tenth of the
     front's range beyond its worst values. Contributions alone would favour the ends of a front.
     """
     losses = _losses(values, maximize)

@@ -28,7 +28,7 @@ def goes_on(
     Args:
         number: of the candidate, a key of `reached`.
         reached: values at this rung, in the order of `objectives`, of every candidate that reached it.
-        objectives: directions, and the reference that contributions are counted from.
+        objectives: directions, and the reference point that contributions are counted from.
         within: what decides within a rank, a key of `nas.search.pareto.WITHIN_RANK`.
     """
     numbers = list(reached)

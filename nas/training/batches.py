@@ -15,7 +15,7 @@ from nas.data.splits import Dataset, Split, noise_seed, to_float, validation_dra
 from nas.types import Task
 
 PROBE_IMAGES = 64
-Judged = tuple[Tensor, Tensor, Tensor | None]
+NoisyBatch = tuple[Tensor, Tensor, Tensor | None]
 """A batch with its noise: noisy and clean images (N, C, H, W), and labels (N,) or None."""
 
 
@@ -29,11 +29,11 @@ class TrainingData(Protocol):
     def noise(self) -> Noise: ...
 
     @property
-    def probe(self) -> Judged:
+    def probe(self) -> NoisyBatch:
         """The fixed probe batch, from the training split, under noise that is the same on every device."""
 
     @property
-    def validation(self) -> list[Judged]:
+    def validation(self) -> list[NoisyBatch]:
         """Every validation image under each fixed noise draw, the same on every device."""
 
     @property
@@ -64,8 +64,8 @@ class DeviceData:
     images: Tensor
     labels: Tensor | None
     noise: Noise
-    probe: Judged
-    validation: list[Judged]
+    probe: NoisyBatch
+    validation: list[NoisyBatch]
     trivial: float
 
     @classmethod
@@ -81,7 +81,7 @@ class DeviceData:
             None if labels is None else labels.to(device),
             noise,
             moved(probe, device),
-            list(judged_batches(data, "validation", noise, device)),
+            list(evaluation_batches(data, "validation", noise, device)),
             trivial_loss(probe, noise),
         )
 
@@ -123,18 +123,18 @@ def tensors(split: Split) -> tuple[Tensor, Tensor | None]:
     return torch.tensor(split.images), None if split.labels is None else torch.tensor(split.labels)
 
 
-def with_noise(clean: Tensor, labels: Tensor | None, noise: Noise, generator: torch.Generator) -> Judged:
+def with_noise(clean: Tensor, labels: Tensor | None, noise: Noise, generator: torch.Generator) -> NoisyBatch:
     """A batch to judge on."""
     return noise.add(clean, generator), clean, labels
 
 
-def moved(batch: Judged, device: torch.device) -> Judged:
+def moved(batch: NoisyBatch, device: torch.device) -> NoisyBatch:
     """A batch on a device. Its noise is drawn on the CPU, so that figures of every device are under the same."""
     noisy, clean, labels = batch
     return noisy.to(device), clean.to(device), None if labels is None else labels.to(device)
 
 
-def trivial_loss(probe: Judged, noise: Noise) -> float:
+def trivial_loss(probe: NoisyBatch, noise: Noise) -> float:
     """The noisy probe batch's MSE; for noise ``none`` the images' variance. Never 0."""
     noisy, clean, _ = probe
     return max(float(clean.var() if noise.name == "none" else (noisy - clean).square().mean()), 1e-8)
@@ -142,7 +142,7 @@ def trivial_loss(probe: Judged, noise: Noise) -> float:
 
 def noisy_batches(
     split: Split, noise: Noise, device: torch.device, *, seed: int, draws: int = 1, size: int = 256
-) -> Iterator[Judged]:
+) -> Iterator[NoisyBatch]:
     """(noisy, clean, labels) batches of a whole split under `draws` noise draws.
 
     The same for the same seed, on every device.
@@ -155,7 +155,7 @@ def noisy_batches(
             yield moved(with_noise(to_float(images[rows]), shown, noise, generator), device)
 
 
-def judged_batches(data: Dataset, part: str, noise: Noise, device: torch.device) -> Iterator[Judged]:
+def evaluation_batches(data: Dataset, part: str, noise: Noise, device: torch.device) -> Iterator[NoisyBatch]:
     """A split as it is always judged: under noise that depends on the data alone.
 
     Args:

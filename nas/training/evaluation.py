@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.search.rungs import is_milestone
-from nas.training.batches import Judged, TrainingData
+from nas.training.batches import NoisyBatch, TrainingData
 from nas.training.loop import Diverged, Training
 from nas.training.metrics import correct, psnr
 from nas.training.stability import stability
@@ -98,16 +98,16 @@ class Evaluation:
         return row
 
     def state(self) -> dict[str, Any]:
-        """The run as tensors and plain values, safe to load with ``weights_only``; see `restore`."""
+        """The run as tensors and plain values, safe to load with ``weights_only``; see `load_state`."""
         return {
             "training": self.training.state(),
             "rows": [dataclasses.asdict(row) for row in self.rows],
             "seconds": self.seconds,
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Continues from a `state`."""
-        self.training.restore(state["training"])
+        self.training.load_state(state["training"])
         self.rows = [EpochRow(**row) for row in state["rows"]]
         self.seconds = state["seconds"]
 
@@ -153,7 +153,7 @@ class Judgement:
     classify: float | None
 
 
-def judge(network: nn.Module, batches: Iterable[Judged], trivial: float = 1.0) -> Judgement:
+def judge(network: nn.Module, batches: Iterable[NoisyBatch], trivial: float = 1.0) -> Judgement:
     """Judges a network in evaluation mode and true fp32. It is left in training mode as found.
 
     Args:
@@ -179,8 +179,8 @@ def judge(network: nn.Module, batches: Iterable[Judged], trivial: float = 1.0) -
     )
 
 
-def noisy_psnr(batches: Iterable[Judged]) -> float:
-    """Mean PSNR in dB of noisy images themselves; of the validation images it is the PSNR objective's reference."""
+def noisy_psnr(batches: Iterable[NoisyBatch]) -> float:
+    """Mean PSNR in dB of noisy images themselves; of the validation images it is the reference point's PSNR."""
     return _mean([psnr(noisy, clean, clip=False) for noisy, clean, _ in batches])
 
 

@@ -171,8 +171,8 @@ class Fit(Training):
             "seconds": self.seconds,
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        super().restore(state)
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        super().load_state(state)
         self.average.load_state_dict(state["average"])
         self.best, self.validated = (
             None if state[name] is None else Validation(**state[name]) for name in ("best", "validated")
@@ -208,7 +208,7 @@ def fit(
     """
     checkpoint, best = folder / CHECKPOINT, folder / BEST
     if (state := read_state(checkpoint)) is not None:
-        run.restore(state)
+        run.load_state(state)
     # A folder may hold better weights than its checkpoint knows of; the run comes to them again.
     clock = _Clock(run)
 

@@ -172,7 +172,7 @@ class Training:
         )
 
     def state(self) -> dict[str, Any]:
-        """Everything that decides how the run goes on, as tensors and plain values; see `restore`.
+        """Everything that decides how the run goes on, as tensors and plain values; see `load_state`.
 
         With it the states of torch's global generators, which feed dropout.
         """
@@ -193,7 +193,7 @@ class Training:
             "initial_loss": self._initial_loss,
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Continues from a `state`; on the CPU the run then ends bit for bit as if it had never stopped.
 
         The state may come from another kind of device, whose generators mean nothing here: theirs begin anew.

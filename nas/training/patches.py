@@ -15,10 +15,10 @@ from torch import Tensor
 from nas.data.augmentation import Augmentation
 from nas.data.noise import Noise
 from nas.data.photographs import Photographs
-from nas.data.pool import TRAIN, VALIDATION, evenly
+from nas.data.raw import TRAIN, VALIDATION, evenly
 from nas.data.splits import noise_seed, to_float
 from nas.errors import ConfigError, DataError
-from nas.training.batches import PROBE_IMAGES, Judged, moved, trivial_loss, with_noise
+from nas.training.batches import PROBE_IMAGES, NoisyBatch, moved, trivial_loss, with_noise
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Patches:
         self.trivial = trivial_loss(probe, noise)
         self.probe = moved(probe, device)
         generator.manual_seed(seed)  # so that validation is the same whatever the patches are
-        self.validation: list[Judged] = [
+        self.validation: list[NoisyBatch] = [
             moved(with_noise(_images(middles), None, noise, generator), device) for middles in self._centres()
         ]
 

@@ -1,6 +1,6 @@
 """The networks of the papers by name: each a candidate, to compare with or to begin a search with.
 
-`reference` gives one for a task. Depth is `LEVELS`, or what the image allows; width `WIDTH`, or the widest
+`reference_network` gives one for a task. Depth is `LEVELS`, or what the image allows; width `WIDTH`, or the widest
 of the grid within a budget. What a paper leaves open is as in U-Net here: 3x3 convolutions, batch norm,
 a head without hidden layers at the bottleneck. Nothing is fitted to any data.
 
@@ -79,7 +79,7 @@ REFERENCES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
 }
 
 
-def reference(
+def reference_network(
     name: str,
     task: Task,
     *,
@@ -140,7 +140,7 @@ def baselines(task: Task, epochs: int, limits: Sequence[Constraint]) -> dict[str
     found = {}
     for name in REFERENCES:
         try:
-            candidate = reference(name, task, epochs=epochs)
+            candidate = reference_network(name, task, epochs=epochs)
         except SpecError:
             continue  # classifies, and there are no classes
         assert isinstance(candidate.spec, UNetSpec)

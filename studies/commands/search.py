@@ -14,7 +14,7 @@ from nas.data.splits import Dataset, load, majority_accuracy, parse_source
 from nas.engine.search import Outcome, Progress, Resources, RunOptions, run_search
 from nas.errors import ClusterError, ConfigError, StudyError
 from nas.protocols import SearchSpace
-from nas.search.objectives import DEFAULT, Baseline, resolve_objectives
+from nas.search.objectives import DEFAULT, TrivialQuality, resolve_objectives
 from nas.search.pareto import WITHIN_RANK
 from nas.search.sampler import CHOICES
 from nas.types import PRECISIONS, Constraint, Measurement, Objective, StudyConfig, Task
@@ -201,8 +201,8 @@ def _resume(request: SearchRequest, ledger: SqlLedger, source: SqlLedger | None)
     noise = stored.task.noise if request.noise is None else parse_noise(request.noise).name
     objectives = stored.objectives
     if request.objectives is not None and set(request.objectives) != {o.name for o in objectives}:
-        baseline = Baseline(psnr=0.0, accuracy=0.0)
-        objectives, _ = resolve_objectives(request.objectives, stored.task, baseline, stored.constraints)
+        unused = TrivialQuality(psnr=0.0, accuracy=0.0)
+        objectives, _ = resolve_objectives(request.objectives, stored.task, unused, stored.constraints)
     wanted = dataclasses.replace(
         stored,
         space=space.name,
@@ -244,7 +244,7 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: SqlLe
     data = load(parse_source(wanted["data"]), root=request.data_root, subset=request.subset)
     task = _task(data, parse_noise(wanted["noise"]).name)
     constraints = _limited(space.limits(task), request)
-    objectives, notes = resolve_objectives(wanted["objectives"], task, baseline(data, task), constraints)
+    objectives, notes = resolve_objectives(wanted["objectives"], task, trivial_quality(data, task), constraints)
     device, threads = "cuda" if options.gpus_per_trial > 0 else "cpu", max(1, int(options.cpus_per_trial))
     precision = wanted["precision"]
     if precision == "auto" and source is not None:
@@ -296,17 +296,17 @@ def _task(data: Dataset, noise: str) -> Task:
     return Task(channels=channels, classes=len(data.classes), height=height, width=width, noise=noise)
 
 
-def baseline(data: Dataset, task: Task) -> Baseline:
+def trivial_quality(data: Dataset, task: Task) -> TrivialQuality:
     """What the noisy validation images and the largest class give without a network."""
     # torch takes a second to import, and a study that exists has its references.
     import torch
 
-    from nas.training.batches import judged_batches
+    from nas.training.batches import evaluation_batches
     from nas.training.evaluation import noisy_psnr
 
     labels = data.validation.labels
-    return Baseline(
-        psnr=noisy_psnr(judged_batches(data, "validation", parse_noise(task.noise), torch.device("cpu"))),
+    return TrivialQuality(
+        psnr=noisy_psnr(evaluation_batches(data, "validation", parse_noise(task.noise), torch.device("cpu"))),
         accuracy=None if labels is None else majority_accuracy(labels, len(data.classes)),
     )
 

@@ -15,7 +15,7 @@ from nas.data.noise import Noise, parse_noise
 from nas.errors import ConfigError, SpecError, StorageError
 from nas.types import PRECISIONS, Candidate, Recipe, Task
 from search_spaces import get_space, known_space
-from search_spaces.unet.references import RECIPE, REFERENCES, reference
+from search_spaces.unet.references import RECIPE, REFERENCES, reference_network
 
 if TYPE_CHECKING:
     import torch
@@ -169,7 +169,9 @@ def _source(request: TrainRequest) -> _Source:
     if what.endswith(".json") or Path(what).is_file():
         return _from_file(Path(what))
     if what in REFERENCES:
-        return _Source(space=get_space("unet"), candidate=lambda task, epochs: reference(what, task, epochs=epochs))
+        return _Source(
+            space=get_space("unet"), candidate=lambda task, epochs: reference_network(what, task, epochs=epochs)
+        )
     return _from_study(request)
 
 
@@ -300,7 +302,7 @@ def _read_photographs(
     request: TrainRequest, name: str, noise: Noise, augmentation: Augmentation, device: torch.device
 ) -> _Data:
     from nas.data.photographs import Photographs
-    from nas.data.pool import PARTS
+    from nas.data.raw import PARTS
     from nas.training.patches import Patches
 
     photographs = Photographs.read(name, _existing(request.to))
@@ -336,7 +338,7 @@ def _test_split(network: Any, data: Dataset, noise: Noise) -> tuple[dict[str, fl
 
 def _test_photographs(network: Any, photographs: Photographs, noise: Noise) -> tuple[dict[str, float | None], int]:
     from nas.bundles.assess import assess_photographs
-    from nas.data.pool import TEST
+    from nas.data.raw import TEST
 
     paths = [photographs.paths[index] for index in photographs.of(TEST)]
     return _figures(assess_photographs(network, photographs.channels, paths, noise))

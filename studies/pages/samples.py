@@ -17,7 +17,7 @@ from studies.reading.history import History, Trial
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nas.data.pool import Labels
+    from nas.data.raw import Labels
     from studies.store.ledger import SqlLedger
 
 IMAGES = 6

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from nas.engine.search import RunOptions
 from search_spaces import get_space
-from search_spaces.unet.references import reference
+from search_spaces.unet.references import reference_network
 from studies.commands.search import Search, SearchRequest, prepare
 from studies.store.catalog import open_study
 
@@ -40,7 +40,7 @@ def test_a_study_begins_with_the_references_in_its_space(tmp_path: Path) -> None
     for name in names:
         trial = search.ledger.study.ask(search.ledger.distributions)
         found = search.space.decode(trial.params, search.ledger.config.task, 3)
-        assert found == reference(name, search.ledger.config.task, epochs=3)
+        assert found == reference_network(name, search.ledger.config.task, epochs=3)
 
 
 def test_they_are_enqueued_only_once(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from nas.engine.report import Report
 from nas.engine.searcher import StudySearcher
-from nas.search.objectives import DEFAULT, Baseline, resolve_objectives
+from nas.search.objectives import DEFAULT, TrivialQuality, resolve_objectives
 from nas.types import Candidate, Measurement, ProbeCurve, StudyConfig, Task
 from search_spaces.unet.space import UNetSpace
 from studies.store.catalog import create_study
@@ -70,7 +70,7 @@ def test_2000_random_specs_are_each_trained_once(tmp_path: Path) -> None:
         fingerprint="0",
         task=TASK,
         epochs=1,
-        objectives=resolve_objectives(DEFAULT, TASK, Baseline(psnr=14.0, accuracy=10.0), space.limits(TASK))[0],
+        objectives=resolve_objectives(DEFAULT, TASK, TrivialQuality(psnr=14.0, accuracy=10.0), space.limits(TASK))[0],
         constraints=space.limits(TASK),
         sampler="random",
     )

@@ -19,7 +19,7 @@ from nas.data.splits import load
 from nas.training.balancing import BALANCES
 from nas.training.batches import DeviceData
 from nas.training.loop import OPTIMIZERS, Training
-from search_spaces.unet.references import REFERENCES, reference
+from search_spaces.unet.references import REFERENCES, reference_network
 from search_spaces.unet.space import UNetSpace
 
 SPACE = UNetSpace()
@@ -33,7 +33,7 @@ def data() -> DeviceData:
 
 def start(name: str, data: DeviceData, **recipe: Any) -> Training:
     """A narrow reference network, its weights drawn from a fixed seed; an epoch is four steps."""
-    candidate = reference(name, DIGITS, epochs=2)
+    candidate = reference_network(name, DIGITS, epochs=2)
     torch.manual_seed(0)
     network = SPACE.build(dataclasses.replace(candidate.spec, width=4), DIGITS)
     recipe = {"batch_size": 16, "weight_decay": 0.1, **recipe}
@@ -106,7 +106,7 @@ def test_fused_steps_are_plain_steps_also_after_a_checkpoint(
     torch.save(row_major(first.state()), file)
     file.seek(0)
     second = start(name, data, **recipe)
-    second.restore(torch.load(file, weights_only=True))
+    second.load_state(torch.load(file, weights_only=True))
     twin.follow(second)
     second.run_epoch(twin.check)
     assert twin.steps == 8

@@ -9,7 +9,7 @@ from unet_strategies import DIGITS
 
 from nas.errors import ConfigError, SpecError
 from nas.types import Constraint, Task
-from search_spaces.unet.references import LEVELS, REFERENCES, WIDTH, baselines, reference
+from search_spaces.unet.references import LEVELS, REFERENCES, WIDTH, baselines, reference_network
 from search_spaces.unet.space import UNetSpace
 from search_spaces.unet.spec import WIDTHS, UNetSpec
 
@@ -20,14 +20,14 @@ ALONE = ("addunet-denoise", "single-task-denoise", "single-task-classify")
 
 
 def spec_of(name: str, task: Task = COLOUR, **options: Any) -> UNetSpec:
-    spec = reference(name, task, **options).spec
+    spec = reference_network(name, task, **options).spec
     assert isinstance(spec, UNetSpec)
     return spec
 
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_a_reference_builds_and_survives_as_a_candidate(name: str) -> None:
-    candidate = reference(name, COLOUR, epochs=9)
+    candidate = reference_network(name, COLOUR, epochs=9)
     assert candidate.recipe.epochs == 9
     assert SPACE.decode(SPACE.encode(candidate), COLOUR, 9) == candidate
     denoised, logits = SPACE.build(candidate.spec, COLOUR)(torch.rand(2, 3, 17, 23))
@@ -42,7 +42,7 @@ def test_references_are_distinct_networks() -> None:
 @pytest.mark.parametrize("name", [name for name in REFERENCES if name not in ALONE])
 @pytest.mark.parametrize("task", [DIGITS, COLOUR])
 def test_a_reference_lies_in_the_space(name: str, task: Task) -> None:
-    encoded = SPACE.encode(reference(name, task))
+    encoded = SPACE.encode(reference_network(name, task))
     for hyperparameter, choices in SPACE.choices(task).items():
         assert encoded[hyperparameter] in choices, hyperparameter
 
@@ -58,7 +58,9 @@ def test_a_reference_lies_in_the_space(name: str, task: Task) -> None:
 )
 def test_each_named_space_holds_its_references(space: str, names: set[str]) -> None:
     choices = UNetSpace(name=space).choices(COLOUR)
-    found = {name: UNetSpace(name=space).encode(reference(name, COLOUR)) for name in REFERENCES if name not in ALONE}
+    found = {
+        name: UNetSpace(name=space).encode(reference_network(name, COLOUR)) for name in REFERENCES if name not in ALONE
+    }
     inside = {name for name, encoded in found.items() if all(encoded[each] in c for each, c in choices.items())}
     assert inside == names
 
@@ -74,17 +76,17 @@ def test_depth_follows_the_image_and_width_the_budget() -> None:
     narrow = spec_of("sluice", max_macs=20_000_000, widths=range(4, 17))  # odd ones are not for it
     assert SPACE.cost(narrow, COLOUR).macs <= 20_000_000
     with pytest.raises(ConfigError, match="no width from 4 is within 10 params; allow more"):
-        reference("unet", COLOUR, max_params=10)
+        reference_network("unet", COLOUR, max_params=10)
 
 
 def test_an_unknown_reference_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="reference 'resnet' is unknown; choose one of: unet, attention-unet"):
-        reference("resnet", COLOUR)
+        reference_network("resnet", COLOUR)
 
 
 def test_without_classes_only_what_denoises_is_a_baseline() -> None:
     with pytest.raises(SpecError, match="for data without classes"):
-        reference("nddr", DENOISING)
+        reference_network("nddr", DENOISING)
     found = baselines(DENOISING, 3, ())
     assert set(found) == {name for name in REFERENCES if spec_of(name).columns == 1} - {"single-task-classify"}
     assert all(candidate.recipe.classification_weight == 0 for candidate in found.values())

@@ -73,7 +73,7 @@ def test_uncertainty_weights_are_learned_and_kept(data: DeviceData) -> None:
     run.run_epoch()
     assert torch.all(run.balance.log_variances != 0)
     again = training(data, {"balancing": "uncertainty", "epochs": 1})
-    again.restore(run.state())
+    again.load_state(run.state())
     assert torch.equal(again.balance.log_variances, run.balance.log_variances)
 
 

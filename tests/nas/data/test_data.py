@@ -26,7 +26,7 @@ from PIL import Image
 from nas.data import folders, sources
 from nas.data import splits as data
 from nas.data import torchvision as torchvision_sets
-from nas.data.pool import TEST, TRAIN, VALIDATION, Pool
+from nas.data.raw import TEST, TRAIN, VALIDATION, RawData
 from nas.data.sources import PHOTO_PATCH
 from nas.data.splits import Dataset, load, parse_source
 from nas.data.torchvision import TORCHVISION
@@ -134,7 +134,7 @@ def test_every_torchvision_entry_can_be_called() -> None:
 # --- splits ---
 
 
-def pool(counts: list[int], *, per_group: int = 1, own: int = TRAIN) -> Pool:
+def raw(counts: list[int], *, per_group: int = 1, own: int = TRAIN) -> RawData:
     """`counts` groups per class, and one more image per class in the part `own` when that is not TRAIN."""
     labels = np.repeat(np.arange(len(counts)), np.array(counts) * per_group)
     part = np.full(len(labels), TRAIN)
@@ -143,7 +143,7 @@ def pool(counts: list[int], *, per_group: int = 1, own: int = TRAIN) -> Pool:
         labels = np.concatenate([labels, np.arange(len(counts))])
         part = np.concatenate([part, np.full(len(counts), own)])
         groups = np.concatenate([groups, groups.max() + 1 + np.arange(len(counts))])
-    return Pool(
+    return RawData(
         images=noise_image(0, len(labels), 1, 2, 2),
         labels=labels,
         classes=tuple(f"c{i}" for i in range(len(counts))),
@@ -158,7 +158,7 @@ counts_lists = st.lists(st.integers(3, 60), min_size=1, max_size=6)
 
 @given(counts_lists, st.integers(1, 3), fingerprints)
 def test_sixty_twenty_twenty_stratified_by_whole_groups(counts: list[int], per_group: int, fingerprint: str) -> None:
-    whole = pool(counts, per_group=per_group)
+    whole = raw(counts, per_group=per_group)
     part = data.assign(whole, "x", fingerprint)
     fifth = max(round(0.2 * sum(counts)), len(counts))
     for code in (VALIDATION, TEST):
@@ -174,21 +174,21 @@ def test_sixty_twenty_twenty_stratified_by_whole_groups(counts: list[int], per_g
 
 @given(counts_lists, st.sampled_from([VALIDATION, TEST]), fingerprints)
 def test_own_splits_stay_and_the_other_comes_out_of_training(counts: list[int], own: int, fingerprint: str) -> None:
-    given_pool = pool(counts, own=own)
-    part = data.assign(given_pool, "x", fingerprint)
+    given = raw(counts, own=own)
+    part = data.assign(given, "x", fingerprint)
     cut = VALIDATION + TEST - own
-    assert np.array_equal(part == own, given_pool.part == own)
+    assert np.array_equal(part == own, given.part == own)
     assert np.count_nonzero(part == cut) == max(round(0.2 * sum(counts)), len(counts))
 
 
 def test_validation_beside_an_own_test_split_is_at_most_2000() -> None:
-    part = data.assign(pool([9000, 3000], own=TEST), "x", "0" * 16)
+    part = data.assign(raw([9000, 3000], own=TEST), "x", "0" * 16)
     assert np.count_nonzero(part == VALIDATION) == 2000
-    assert np.count_nonzero(data.assign(pool([9000, 3000]), "x", "0" * 16) == VALIDATION) == 2400
+    assert np.count_nonzero(data.assign(raw([9000, 3000]), "x", "0" * 16) == VALIDATION) == 2400
 
 
 def test_another_fingerprint_is_another_split_and_the_split_is_pinned() -> None:
-    whole = pool([10, 10])
+    whole = raw([10, 10])
     assert not np.array_equal(data.assign(whole, "x", "0" * 16), data.assign(whole, "x", "1" * 16))
     pinned = data.assign(whole, "x", "0" * 16)
     assert np.flatnonzero(pinned == TEST).tolist() == PINNED_TEST
@@ -208,7 +208,7 @@ def test_quotas_add_up_and_stay_in_their_bounds(counts: list[int], draw: st.Data
 def test_a_class_too_small_for_every_split_is_named(counts: list[int], own: int, needed: int) -> None:
     rule = rf"x: class 'c1' has {counts[1]} image\(s\) for train, at least {needed} needed.*add images or remove"
     with pytest.raises(DataError, match=rule):
-        data.assign(pool(counts, own=own), "x", "0" * 16)
+        data.assign(raw(counts, own=own), "x", "0" * 16)
 
 
 def test_digits(digits: Dataset) -> None:
@@ -336,10 +336,10 @@ def test_sixteen_bits_become_floats(tmp_path: Path) -> None:
     deep = np.full((16, 16), 13107, np.uint16)
     for label in range(2):
         write(tmp_path / f"class{label}" / "deep.png", deep)
-    pool = sources.read_folder(str(tmp_path), tmp_path)
-    assert pool.images.dtype == np.float32
-    assert pool.images[3] == pytest.approx(0.2)
-    assert pool.images[0, 0] * 255 == pytest.approx(noise_image(0, 16, 16).astype(float), abs=1e-4)
+    raw = sources.read_folder(str(tmp_path), tmp_path)
+    assert raw.images.dtype == np.float32
+    assert raw.images[3] == pytest.approx(0.2)
+    assert raw.images[0, 0] * 255 == pytest.approx(noise_image(0, 16, 16).astype(float), abs=1e-4)
 
 
 def test_floats_outside_the_unit_interval_are_refused(tmp_path: Path) -> None:
@@ -355,17 +355,17 @@ def test_different_sizes_become_squares_of_the_smallest_side(tmp_path: Path, cap
     wide[:, 90:110] = 77
     write(tmp_path / "class0" / "wide.png", wide)
     with caplog.at_level(logging.INFO):
-        pool = sources.read_folder(str(tmp_path), tmp_path)
-    assert pool.images.shape == (11, 1, 20, 20)
-    assert (pool.images[5] == 77).all()
+        raw = sources.read_folder(str(tmp_path), tmp_path)
+    assert raw.images.shape == (11, 1, 20, 20)
+    assert (raw.images[5] == 77).all()
     assert "resized and cut to 20x20 pixels" in caplog.text
 
 
 def test_large_images_of_one_size_are_averaged_by_area(tmp_path: Path) -> None:
     class_folders(tmp_path, images=3, shape=(128, 192))
-    pool = sources.read_folder(str(tmp_path), tmp_path)
+    raw = sources.read_folder(str(tmp_path), tmp_path)
     centre = noise_image(0, 128, 192)[:, 32:160].reshape(64, 2, 64, 2).mean(axis=(1, 3))
-    assert pool.images[0, 0] == pytest.approx(centre, abs=1)  # Pillow rounds after rows and after columns
+    assert raw.images[0, 0] == pytest.approx(centre, abs=1)  # Pillow rounds after rows and after columns
     assert load(f"folder:{class_folders(tmp_path / 'odd', shape=(128, 100))}").train.images.shape[1:] == (1, 128, 100)
 
 

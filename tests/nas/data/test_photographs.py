@@ -14,7 +14,7 @@ from nas.data.augmentation import NONE, TURNS
 from nas.data.images import open_image
 from nas.data.noise import parse_noise
 from nas.data.photographs import Photographs
-from nas.data.pool import TEST, TRAIN, VALIDATION
+from nas.data.raw import TEST, TRAIN, VALIDATION
 from nas.data.splits import load, photographs
 from nas.errors import ConfigError, DataError
 from nas.training.patches import Patches

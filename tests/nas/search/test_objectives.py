@@ -7,16 +7,16 @@ import dataclasses
 import pytest
 
 from nas.errors import ConfigError
-from nas.search.objectives import DEFAULT, KINDS, Baseline, digits_of, resolve_objectives
+from nas.search.objectives import DEFAULT, KINDS, TrivialQuality, digits_of, resolve_objectives
 from nas.types import Constraint, Task
 
 TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
-BASELINE = Baseline(psnr=14.1, accuracy=10.3)
+TRIVIAL = TrivialQuality(psnr=14.1, accuracy=10.3)
 LIMITS = (Constraint(name="params", upper=2_000_000), Constraint(name="macs", upper=6_400_000))
 
 
 def test_references_are_the_design_s() -> None:
-    objectives, notes = resolve_objectives(tuple(KINDS), TASK, BASELINE, LIMITS)
+    objectives, notes = resolve_objectives(tuple(KINDS), TASK, TRIVIAL, LIMITS)
     assert not notes
     assert {o.name: o.reference for o in objectives} == {
         "psnr": 14.1,
@@ -41,14 +41,14 @@ def test_amounts_have_no_decimals() -> None:
 
 def test_accuracy_drops_out_without_labels_and_says_so() -> None:
     task = dataclasses.replace(TASK, classes=0)
-    objectives, notes = resolve_objectives(DEFAULT, task, Baseline(psnr=14.1, accuracy=None), LIMITS)
+    objectives, notes = resolve_objectives(DEFAULT, task, TrivialQuality(psnr=14.1, accuracy=None), LIMITS)
     assert [o.name for o in objectives] == ["psnr", "stability"]
     assert notes == ["objective accuracy drops out: the data has no labels"]
 
 
 def test_noise_none_leaves_classification() -> None:
     task = dataclasses.replace(TASK, noise="none")
-    objectives, notes = resolve_objectives(DEFAULT, task, BASELINE, LIMITS)
+    objectives, notes = resolve_objectives(DEFAULT, task, TRIVIAL, LIMITS)
     assert [o.name for o in objectives] == ["accuracy", "stability"]
     assert "nothing to restore" in notes[0]
 
@@ -64,10 +64,10 @@ def test_noise_none_leaves_classification() -> None:
 def test_refusals(names: tuple[str, ...], message: str) -> None:
     task = dataclasses.replace(TASK, noise="none", classes=0) if names == ("stability",) else TASK
     with pytest.raises(ConfigError, match=message):
-        resolve_objectives(names, task, BASELINE, LIMITS)
+        resolve_objectives(names, task, TRIVIAL, LIMITS)
 
 
 def test_a_cost_without_a_limit_has_no_reference() -> None:
     with pytest.raises(ConfigError, match=r"objective 'macs' needs a limit as its reference, .* give --max-macs"):
-        resolve_objectives(("psnr", "macs"), TASK, BASELINE, LIMITS[:1])
-    assert resolve_objectives(("psnr", "params"), TASK, BASELINE, LIMITS[:1])[0][1].reference == 2_000_000
+        resolve_objectives(("psnr", "macs"), TASK, TRIVIAL, LIMITS[:1])
+    assert resolve_objectives(("psnr", "params"), TASK, TRIVIAL, LIMITS[:1])[0][1].reference == 2_000_000

@@ -118,7 +118,7 @@ def assert_resumed(begin: Callable[[], Evaluation], tmp_path: Path, steps: int) 
     resumed = begin()
     state = load_checkpoint(tmp_path, 0, **WHO)
     assert state is not None
-    resumed.restore(state)
+    resumed.load_state(state)
     assert resumed.training.step == steps
     weights, history = finish(resumed)
     assert history == expected_history
@@ -172,7 +172,7 @@ def test_a_checkpoint_of_a_gpu_is_read_without_one(
     read = load_checkpoint(tmp_path, 0, **WHO)
     assert read is not None
     resumed = start(data)
-    resumed.restore(read)
+    resumed.load_state(read)
     weights = zip(
         resumed.training.network.state_dict().values(), run.training.network.state_dict().values(), strict=True
     )

@@ -151,7 +151,7 @@ def test_the_average_of_channels_last_weights_is_the_formula_also_after_a_checkp
     state = row_major(run.state())
     assert isinstance(state, dict)
     run = begin()
-    run.restore(state)
+    run.load_state(state)
     run.run_epoch(follow)
     assert step == 6
     torch.testing.assert_close(run.average.conv[4].weight, wanted)

@@ -15,7 +15,7 @@ from nas.engine.search import RunOptions
 from nas.engine.searcher import StudySearcher
 from nas.errors import StudyError
 from nas.types import Candidate
-from search_spaces.unet.references import reference
+from search_spaces.unet.references import reference_network
 from studies.commands.search import Search, SearchRequest, prepare
 from studies.store.catalog import open_study
 
@@ -36,7 +36,7 @@ def source(tmp_path: Path) -> dict[str, Candidate]:
     """Candidates by name of a study whose front is `FRONT`."""
     search = prepared(tmp_path, study="old")
     ledger, space = search.ledger, search.space
-    candidates = {name: reference(name, ledger.config.task, epochs=3) for name in FRONT | BEHIND}
+    candidates = {name: reference_network(name, ledger.config.task, epochs=3) for name in FRONT | BEHIND}
     for name, (psnr, accuracy) in (FRONT | BEHIND).items():
         candidate = candidates[name]
         ledger.study.enqueue_trial({k: space.encode(candidate)[k] for k in ledger.distributions})

@@ -25,7 +25,7 @@ from benchmarks.report_page import LIMIT_MB, grown
 from nas.errors import ConfigError
 from nas.search.confirmation import Confirmed, ConfirmedRun, Interval, summarize
 from nas.types import Objective, ProbeCurve, Task
-from search_spaces.unet.references import REFERENCES, reference
+from search_spaces.unet.references import REFERENCES, reference_network
 from search_spaces.unet.spec import UNetSpec
 from studies.notebook import Study
 from studies.pages.curves import confirmed_gates, stability_curve
@@ -417,7 +417,7 @@ def test_figures_without_a_browser_say_so(three: SqlLedger, tmp_path: Path, monk
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_every_reference_network_is_drawn(name: str) -> None:
-    candidate = reference(name, Task(channels=1, classes=10, height=32, width=32, noise="gaussian:25"))
+    candidate = reference_network(name, Task(channels=1, classes=10, height=32, width=32, noise="gaussian:25"))
     spec = candidate.spec
     assert isinstance(spec, UNetSpec)
     svg = network_svg(spec, [{"mean": 0.5}] * spec.depth)

@@ -20,7 +20,7 @@ TRAIN, VALIDATION, TEST = range(3)
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class RawData:
     """Everything that a source holds, before the splits that it lacks are cut from its training images.
 
     Attributes:
@@ -39,16 +39,16 @@ class Pool:
 
 
 # --- helpers ---
-def make_pool(
+def raw_data(
     images: Images,
     labels: Sequence[int] | Labels | None,
     classes: Sequence[str],
     *,
     part: Sequence[int] | None = None,
     groups: Sequence[int] | None = None,
-) -> Pool:
-    """A pool; by default every image is for training and a group of its own."""
-    return Pool(
+) -> RawData:
+    """What a reader hands over; by default every image is for training and a group of its own."""
+    return RawData(
         images=images,
         labels=None if labels is None else np.asarray(labels, np.int64),
         classes=tuple(classes),

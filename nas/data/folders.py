@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 PATCHES_PER_IMAGE = 64
 """Limit for one photograph of `images:`, so that a folder of large ones fits in memory."""
 
-# --- folders ---
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 
 _PART_FOLDERS = {

@@ -26,7 +26,6 @@ SMALLEST_SIDE = 8
 log = logging.getLogger(__name__)
 
 
-# --- images ---
 def open_image(path: Path, *, decode: bool = True) -> Image:
     """An image in mode L or RGB (8 bits) or F (gray, [0, 1], from 16 bits or floats); unchanged if not decoded."""
     import PIL.Image

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    pass
 
 Images = NDArray[np.uint8] | NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -38,7 +35,6 @@ class RawData:
     groups: NDArray[np.int64]
 
 
-# --- helpers ---
 def raw_data(
     images: Images,
     labels: Sequence[int] | Labels | None,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +15,6 @@ from nas.data.folders import read_folder, read_images
 from nas.data.images import open_image
 from nas.data.raw import RawData, evenly, raw_data
 from nas.data.torchvision import TORCHVISION, read_torchvision
-
-if TYPE_CHECKING:
-    pass
 
 Reader = Callable[[str, Path], "RawData"]
 

@@ -24,7 +24,6 @@ from nas.errors import DataError, in_short
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# --- torchvision ---
 _BY_FLAG: dict[int, dict[str, Any]] = {TRAIN: {"train": True}, TEST: {"train": False}}
 _BY_NAME: dict[int, dict[str, Any]] = {TRAIN: {"split": "train"}, TEST: {"split": "test"}}
 _BY_TRAINVAL: dict[int, dict[str, Any]] = {TRAIN: {"split": "trainval"}, TEST: {"split": "test"}}

@@ -6,15 +6,12 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from nas.search.pareto import contributions, knee, non_dominated
 from nas.types import Candidate, Objective, TrialResult
-
-if TYPE_CHECKING:
-    pass
 
 SEEDS = 5
 TOP = 8

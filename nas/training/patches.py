@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,9 +20,6 @@ from nas.errors import ConfigError, DataError
 from nas.training.batches import PROBE_IMAGES, NoisyBatch, moved, trivial_loss, with_noise
 
 log = logging.getLogger(__name__)
-
-if TYPE_CHECKING:
-    pass
 
 JUDGED_SIDE = 256
 """Validation sees the centre of a photograph, up to this side in pixels."""

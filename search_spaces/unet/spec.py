@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from nas.errors import SpecError
 from nas.types import (
@@ -15,9 +15,6 @@ from nas.types import (
     from_fields,
     without_defaults,
 )
-
-if TYPE_CHECKING:
-    pass
 
 Growth = Literal["constant", "doubling"]
 Fusion = Literal["none", "concat", "add", "nddr", "selective_kernel", "dense"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -11,9 +11,6 @@ import plotly.graph_objects as go
 from nas.types import Objective
 from studies.pages.style import COLOURS, NAMES, SYMBOLS, decade_step, laid_out, log_cost_axes
 from studies.reading.history import History, Trial
-
-if TYPE_CHECKING:
-    pass
 
 CAMERA = {"eye": {"x": 1.45, "y": 1.45, "z": 0.7}, "center": {"x": 0, "y": 0, "z": -0.12}}
 MANY = 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -14,9 +14,6 @@ from nas.types import Objective
 from studies.pages.curves import CURVES
 from studies.pages.style import COLOURS, SCALE, laid_out, log_cost_axes, shortened
 from studies.reading.history import History
-
-if TYPE_CHECKING:
-    pass
 
 TOP = 3
 """Hyperparameters of each objective that are shown in slices."""

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import plotly.graph_objects as go
 
 from nas.types import Objective
-
-if TYPE_CHECKING:
-    pass
 
 COLOURS = {
     "front": "#d55e00",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from nas.types import (
     Measurement,
@@ -13,9 +12,6 @@ from studies.store.records import (
     ProbeRecord,
     TrialRecord,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 def stored_loss(stored: float | None) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import (
     Row,
@@ -14,9 +14,6 @@ from sqlalchemy import (
 from studies.store.records import (
     _outcome,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ are those that SQLite and PostgreSQL share; times are seconds since the epoch, U
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from optuna.trial import TrialState
@@ -27,9 +27,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from nas.types import (
     ProbeCurve,
 )
-
-if TYPE_CHECKING:
-    pass
 
 _OUTCOMES = {
     TrialState.COMPLETE: "complete",

@@ -360,7 +360,7 @@ def confirm(
 
     Example: skipnas confirm digits-gaussian-50 --seeds 5 --baselines
     """
-    from nas.engine.search import Resources
+    from nas.engine.resources import Resources
     from studies.commands.confirm import confirm_study, confirmation_facts
     from studies.commands.terminal import ConfirmDisplay, confirmation_table, say, stdout
     from studies.reading.best import choose

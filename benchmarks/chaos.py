@@ -34,7 +34,7 @@ from studies.store.ledger import SqlLedger
 
 ROOT = Path(__file__).resolve().parent.parent
 LOSSES = 2
-"""Workers and nodes that are killed in one driver's life; more may exhaust `nas.engine.executor.RETRIES`."""
+"""Workers and nodes that are killed in one driver's life; more may exhaust `nas.engine.searcher.RETRIES`."""
 STARTUP = 240.0
 PATIENCE = 300.0
 """Seconds within which a search must have begun to train, and within which one that is left alone must end."""

@@ -30,9 +30,10 @@ import optuna
 from benchmarks.made_up import TASK, MadeUpTrainable, WorkingSpace, study_config
 from nas.data.splits import Dataset, load
 from nas.engine import executor
-from nas.engine.executor import Pool, ray_session, run_jobs
+from nas.engine.executor import ray_session, run_jobs, worker_pool
+from nas.engine.job import Job
+from nas.engine.resources import Resources
 from nas.engine.search import Progress, RunOptions, run_search
-from nas.engine.trainable import WorkerSettings
 from studies.store.catalog import create_study
 from studies.store.database import open_storage
 from studies.store.ledger import SqlLedger
@@ -121,17 +122,13 @@ def tune_alone(data: Dataset, trials: int) -> Watch:
     jobs = []
     for number in range(trials):
         candidate = space.decode(study.ask(space.distributions(TASK)).params, TASK, config.epochs)
-        jobs.append({"number": number, "spec": candidate.spec.to_dict(), "recipe": candidate.recipe.to_dict()})
-    with tempfile.TemporaryDirectory() as folder, made_up_workers():
-        pool = Pool(
-            space=space,
-            data=data,
-            settings=WorkerSettings.of(config, Path(folder), trial_timeout=None),
-            cpus=1.0,
-            gpus=0.0,
-            size=WORKERS,
-            stopping=lambda: False,
-        )
+        jobs.append(Job.of(candidate, number=number, seed=0))
+    resources = Resources(concurrency=WORKERS)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        made_up_workers(),
+        worker_pool(config, space, data, Path(folder), resources) as pool,
+    ):
         run_jobs(jobs, pool, on_end=lambda report: watch.note(), on_report=lambda report: None)
     return watch
 

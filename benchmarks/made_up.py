@@ -19,6 +19,7 @@ import numpy as np
 from ray import tune
 
 from nas.data.splits import Dataset
+from nas.engine.job import Job
 from nas.engine.report import Report
 from nas.engine.trainable import WorkerSettings
 from nas.protocols import SearchSpace
@@ -133,9 +134,10 @@ class MadeUpTrainable(tune.Trainable):
         ended = time.time()
         seconds = ended - began
         where = {"worker": float(os.getpid()), "began": began, "ended": ended}
-        found = measurement(self.config["spec"], self.config["recipe"], seconds, **where)
+        job: Job = self.config["job"]
+        found = measurement(job.spec, job.recipe.to_dict(), seconds, **where)
         report = Report(
-            number=self.config["number"],
+            number=job.number,
             rows=(epoch_row(1, found.values, seconds),),
             outcome="complete",
             measurement=found,

@@ -160,10 +160,11 @@ class _Rows:
 def one_trial(searcher: StudySearcher, name: str) -> tuple[float, float]:
     """Proposes a trial and tells its made-up values; seconds of the proposal, and of all that is written after it."""
     started = time.perf_counter()
-    config = searcher.suggest(name)
+    job = searcher.ask(name)
+    assert job is not None
     proposed = time.perf_counter()
-    found = measurement(config["spec"], config["recipe"])
-    report = Report(number=config["number"], rows=(epoch_row(1, found.values),), outcome="complete", measurement=found)
+    found = measurement(job.spec, job.recipe.to_dict())
+    report = Report(number=job.number, rows=(epoch_row(1, found.values),), outcome="complete", measurement=found)
     measured = time.perf_counter()
     searcher.record(name, report)
     searcher.on_trial_complete(name, {"report": report})
@@ -297,7 +298,7 @@ def open_table(trials: int) -> str:
             ledger.counts()
             ledger.front()
             answered = time.perf_counter() - started
-            searcher_of(ledger, trials + 1).suggest("first")
+            searcher_of(ledger, trials + 1).ask("first")
             proposed = time.perf_counter() - started
         with open_study("large", url) as ledger:
             started = time.perf_counter()

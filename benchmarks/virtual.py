@@ -23,7 +23,7 @@ from nas.engine.scheduler import RungScheduler
 from nas.engine.searcher import StudySearcher
 from nas.protocols import SearchSpace
 from nas.search.rungs import is_milestone
-from nas.types import Candidate, EpochRow, Measurement, ProbeCurve, Recipe
+from nas.types import Candidate, EpochRow, Measurement, ProbeCurve
 from studies.store.ledger import SqlLedger
 
 T = TypeVar("T")
@@ -174,11 +174,11 @@ class Skipnas:
             ledger.study.enqueue_trial(space.encode(candidate))
 
     def ask(self, name: str) -> Candidate | None:
-        config = self._searcher.suggest(name)
-        if not isinstance(config, dict):
+        job = self._searcher.ask(name)
+        if job is None:
             return None
-        self._running[name] = config["number"], 0
-        return Candidate(spec=self._space.spec(config["spec"]), recipe=Recipe.from_dict(config["recipe"]))
+        self._running[name] = job.number, 0
+        return Candidate(spec=self._space.spec(job.spec), recipe=job.recipe)
 
     def after(self, name: str, epoch: int, values: Values) -> bool:
         report = self._report(name, epoch, values)

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from nas.data.splits import Dataset
-from nas.engine.search import Resources
-from nas.engine.stopping import stop_signals, until
+from nas.engine.job import Job
+from nas.engine.resources import Resources
 from nas.protocols import SearchSpace
 from nas.search.confirmation import ConfirmedRun, Member, confirmation_seed
 from nas.training.checkpoint import confirm_dir, drop_all, drop_checkpoint, traceback_path
@@ -122,22 +122,25 @@ def run_confirmation(
     Raises:
         ConfigError: a run asks for more than there is. ClusterError: no cluster answers.
     """
-    jobs = [(member, repeat) for repeat in range(seeds) for member in members]
+    runs = [(member, repeat) for repeat in range(seeds) for member in members]
     have = {(run.digest, run.repeat) for run in ledger.confirmations()}
-    left = {i: job for i, job in enumerate(jobs) if (job[0].candidate.digest, job[1]) not in have}
-    before = len(jobs) - len(left)
-    progress = ConfirmProgress(total=len(jobs), done=before, done_before=before)
-    if not left:
-        return ConfirmOutcome(reason="complete", total=len(jobs), done=before, new=0)
+    jobs = [
+        Job.of(member.candidate, number=number, seed=confirmation_seed(config.seed, repeat))
+        for number, (member, repeat) in enumerate(runs)
+        if (member.candidate.digest, repeat) not in have
+    ]
+    before = len(runs) - len(jobs)
+    progress = ConfirmProgress(total=len(runs), done=before, done_before=before)
+    if not jobs:
+        return ConfirmOutcome(reason="complete", total=len(runs), done=before, new=0)
 
     # Ray is slow to import and not needed above.
-    from nas.engine.executor import Pool, ray_session, run_jobs, slots
-    from nas.engine.trainable import WorkerSettings
+    from nas.engine.executor import run_jobs, worker_pool
 
     folder = confirm_dir(files).resolve()
 
     def on_report(report: Report) -> None:
-        member, repeat = jobs[report.number]
+        member, repeat = runs[report.number]
         progress.messages += [f"{member.label}, seed {repeat + 1}: {warning}" for warning in report.warnings]
         if report.rows:
             progress.running[report.number] = report.rows[-1].epoch / member.candidate.recipe.epochs
@@ -145,7 +148,7 @@ def run_confirmation(
 
     def on_end(report: Report) -> None:
         progress.running.pop(report.number, None)
-        member, repeat = jobs[report.number]
+        member, repeat = runs[report.number]
         assert report.outcome is not None
         if report.outcome in KEPT:
             ledger.confirm(_run(member, repeat, config.seed, report))
@@ -162,49 +165,25 @@ def run_confirmation(
             progress.messages[-1] += f"; the whole traceback is in {text}"
         observe(progress)
 
-    with stop_signals() as stop, ray_session(resources.address):
-        concurrency = slots(resources.cpus_per_trial, resources.gpus_per_trial, resources.concurrency)
+    with worker_pool(config, space, data, folder, resources, most=len(jobs), confirming=True) as pool:
         observe(progress)
-        stopping = until(stop, resources.time_limit)
-        pool = Pool(
-            space=space,
-            data=data,
-            settings=WorkerSettings.of(config, folder, trial_timeout=resources.trial_timeout, confirming=True),
-            cpus=resources.cpus_per_trial,
-            gpus=resources.gpus_per_trial,
-            size=min(concurrency, len(left)),
-            stopping=stopping,
-        )
-        todo = [_config(number, *job, config.seed) for number, job in left.items()]
-        run_jobs(todo, pool, on_end=on_end, on_report=on_report)
-        stopped, interrupted = stopping(), stop.is_set()
-    if progress.done == len(jobs):
+        run_jobs(jobs, pool, on_end=on_end, on_report=on_report)
+        stopped = pool.stopping()
+    if progress.done == len(runs):
         reason = "complete"
         drop_all(folder)
     elif stopped:
-        reason = "interrupted" if interrupted else "time_limit"
+        reason = pool.stopping.reason
     else:
         reason = "failed"
     return ConfirmOutcome(
         reason=reason,
-        total=len(jobs),
+        total=len(runs),
         done=progress.done,
         new=progress.done - before,
         seconds=time.monotonic() - progress.started,
         messages=tuple(progress.messages),
     )
-
-
-def _config(number: int, member: Member, repeat: int, study_seed: int) -> dict[str, Any]:
-    """What `nas.engine.trainable.CandidateTrainable` is given; `number` names the run's checkpoint."""
-    candidate = member.candidate
-    return {
-        "number": number,
-        "digest": candidate.digest,
-        "spec": candidate.spec.to_dict(),
-        "recipe": candidate.recipe.to_dict(),
-        "seed": confirmation_seed(study_seed, repeat),
-    }
 
 
 def _run(member: Member, repeat: int, study_seed: int, report: Report) -> ConfirmedRun:

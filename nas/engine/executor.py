@@ -9,8 +9,8 @@ import os
 import shutil
 import socket
 import tempfile
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,16 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from nas.data.splits import Dataset
-from nas.engine.report import RETRIES, LivesInDriver, Report
+from nas.engine.job import Job
+from nas.engine.report import LivesInDriver, Report
+from nas.engine.resources import Resources
 from nas.engine.scheduler import RungScheduler
-from nas.engine.searcher import Recorder, StudySearcher
+from nas.engine.searcher import JobSearcher, Recorder, StudySearcher
+from nas.engine.stopping import Stopping, stop_signals
 from nas.engine.trainable import CandidateTrainable, WorkerSettings
 from nas.errors import ClusterError, ConfigError
 from nas.protocols import SearchSpace
+from nas.types import StudyConfig
 
 # Read by Ray when it is imported: no usage report, no log files of its own, no second progress display,
 # no snapshots of a state that the study keeps better, and signals left to `nas.engine.search`.
@@ -156,7 +160,45 @@ class Pool:
     cpus: float
     gpus: float
     size: int
-    stopping: Callable[[], bool]
+    stopping: Stopping
+
+
+@contextlib.contextmanager
+def worker_pool(
+    config: StudyConfig,
+    space: SearchSpace,
+    data: Dataset,
+    files: Path,
+    resources: Resources,
+    *,
+    most: int | None = None,
+    confirming: bool = False,
+) -> Iterator[Pool]:
+    """The workers of a study's run. While the block runs Ray does, and signals ask for a stop.
+
+    Args:
+        config: of the study, which fixes how its candidates are trained.
+        space: builds the networks.
+        data: of the study.
+        files: folder for what trials leave.
+        resources: what there is.
+        most: workers that have something to do; None for as many as fit.
+        confirming: see `WorkerSettings`.
+
+    Raises:
+        ConfigError: a trial asks for more than there is. ClusterError: no cluster answers.
+    """
+    with stop_signals() as signalled, ray_session(resources.address):
+        size = slots(resources.cpus_per_trial, resources.gpus_per_trial, resources.concurrency)
+        yield Pool(
+            space=space,
+            data=data,
+            settings=WorkerSettings.of(config, files, trial_timeout=resources.trial_timeout, confirming=confirming),
+            cpus=resources.cpus_per_trial,
+            gpus=resources.gpus_per_trial,
+            size=size if most is None else min(size, most),
+            stopping=Stopping(signalled, resources.time_limit),
+        )
 
 
 def run_trials(searcher: StudySearcher, recorder: Recorder, pool: Pool, *, early_stopping: bool) -> None:
@@ -174,20 +216,16 @@ def run_trials(searcher: StudySearcher, recorder: Recorder, pool: Pool, *, early
 
 
 def run_jobs(
-    jobs: Sequence[Mapping[str, Any]],
-    pool: Pool,
-    *,
-    on_end: Callable[[Report], None],
-    on_report: Callable[[Report], None],
+    jobs: Sequence[Job], pool: Pool, *, on_end: Callable[[Report], None], on_report: Callable[[Report], None]
 ) -> None:
-    """Runs a list of configurations of `CandidateTrainable`, in its order, until it is done or the pool is stopping.
+    """Runs jobs in their order until all are done or the pool is stopping.
 
     Args:
         on_end: called with the last report of each that came to an end, here in the driver; the outcome
             of one whose worker was lost for good is ``worker_lost``.
         on_report: called with every report.
     """
-    _fit(_JobSearcher(jobs, pool.stopping, on_end), _Reports(on_report), pool)
+    _fit(_ListSearcher(jobs, pool.stopping, on_end), _Reports(on_report), pool)
 
 
 def _fit(searcher: Searcher, callback: tune.Callback, pool: Pool, scheduler: RungScheduler | None = None) -> None:
@@ -215,46 +253,23 @@ def _fit(searcher: Searcher, callback: tune.Callback, pool: Pool, scheduler: Run
         ).fit()
 
 
-class _JobSearcher(LivesInDriver, Searcher):
-    """Hands out a fixed list of configurations, each once."""
+class _ListSearcher(JobSearcher):
+    """Hands out a list of jobs, each once."""
 
-    def __init__(
-        self, jobs: Sequence[Mapping[str, Any]], stopping: Callable[[], bool], on_end: Callable[[Report], None]
-    ) -> None:
-        super().__init__(metric=None, mode=None)
+    def __init__(self, jobs: Sequence[Job], stopping: Callable[[], bool], on_end: Callable[[Report], None]) -> None:
+        super().__init__()
         self._waiting, self._stopping, self._on_end = deque(jobs), stopping, on_end
-        self._live: dict[str, dict[str, Any]] = {}
-        self._losses: Counter[int] = Counter()
 
-    def suggest(self, trial_id: str) -> Any:
-        """The next configuration, None to wait, or FINISHED. Called by Tune."""
-        if self._stopping() or not self._waiting:
-            return None if self._live else Searcher.FINISHED
-        job = dict(self._waiting.popleft())
-        self._live[trial_id] = job
-        return job
+    def ask(self, trial_id: str) -> Job | None:
+        self.over = self._stopping() or not self._waiting
+        return None if self.over else self.hand_out(trial_id, self._waiting.popleft())
 
-    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Passes on how a job ended; one that was cut off has not. Called by Tune."""
-        job = self._live.pop(trial_id, None)
-        if job is None:
-            return
-        number = job["number"]
-        report: Report | None = (result or {}).get("report")
-        if error:
-            self._losses[number] += 1
-            if self._losses[number] <= RETRIES:
-                self._waiting.appendleft(job)
-                return
-            report = Report(number=number, outcome="worker_lost", detail="its worker or node was lost, repeatedly")
+    def cut_off(self, job: Job) -> None:
+        self._waiting.appendleft(job)
+
+    def tell(self, trial_id: str, job: Job, report: Report | None) -> None:
         if report is not None and report.outcome is not None:
             self._on_end(report)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: what has ended is in the records."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the next run begins with what is left."""
 
 
 class _Reports(LivesInDriver, tune.Callback):

@@ -7,12 +7,6 @@ from typing import Any
 
 from nas.types import EpochRow, Measurement, ProbeCurve
 
-RETRIES = 4
-"""Times a trial goes on after its worker or node was lost.
-
-Tune's own retries do not count: it gives up at once on a trial that it hands to a worker which died between two
-trials. And a lost node may cost two, because until its death is noticed a trial may be started there once more."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:

@@ -10,32 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from nas.data.splits import Dataset
-from nas.engine.stopping import stop_signals, until
+from nas.engine.resources import Resources
 from nas.errors import StorageError
 from nas.protocols import Ledger, SearchSpace
 from nas.search.pareto import hypervolume
 from nas.training.checkpoint import drop_checkpoint, drop_weights, tidy
 from nas.types import Counts, EpochRow, Measurement, StudyConfig
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resources:
-    """What trials run on this time; nothing here changes what they find.
-
-    Attributes:
-        cpus_per_trial: CPU cores of a trial; gpus_per_trial: GPUs, fractions too.
-        concurrency: trials at a time; None for what the machine or cluster holds.
-        address: a Ray cluster to join; None starts a local Ray.
-        time_limit: seconds after which the search stops; None for no limit.
-        trial_timeout: seconds after which a trial counts as hanging and fails; None for no limit.
-    """
-
-    cpus_per_trial: float = 1.0
-    gpus_per_trial: float = 0.0
-    concurrency: int | None = None
-    address: str | None = None
-    time_limit: float | None = None
-    trial_timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,10 +119,9 @@ def run_search(
         return Outcome(reason="complete", counts=counts, new=0)
 
     # Ray is slow to import and not needed above.
-    from nas.engine.executor import Pool, ray_session, run_trials, slots
+    from nas.engine.executor import run_trials, worker_pool
     from nas.engine.report import Report
     from nas.engine.searcher import Recorder, StudySearcher
-    from nas.engine.trainable import WorkerSettings
 
     # A trial that goes on tells its epochs of earlier searches again.
     busy = _Busy((number, row) for number in ledger.under_way() for row in ledger.epochs_table(number))
@@ -171,20 +150,11 @@ def run_search(
         observe(progress)
 
     _update_quality(progress, ledger, front)
-    with stop_signals() as stop, ray_session(options.address), ledger.drive():
-        concurrency = slots(options.cpus_per_trial, options.gpus_per_trial, options.concurrency)
-        progress.concurrency = concurrency
+    with worker_pool(config, space, data, files, options) as pool, ledger.drive():
+        progress.concurrency = pool.size
         observe(progress)
-        stopping = until(stop, options.time_limit)
-        searcher = StudySearcher(ledger, space, trials=options.trials, stopping=stopping, on_end=on_end, known=known)
-        pool = Pool(
-            space=space,
-            data=data,
-            settings=WorkerSettings.of(config, files, trial_timeout=options.trial_timeout),
-            cpus=options.cpus_per_trial,
-            gpus=options.gpus_per_trial,
-            size=concurrency,
-            stopping=stopping,
+        searcher = StudySearcher(
+            ledger, space, trials=options.trials, stopping=pool.stopping, on_end=on_end, known=known
         )
         run_trials(searcher, Recorder(searcher, on_report), pool, early_stopping=config.early_stopping)
     _tidy(files, ledger)
@@ -199,14 +169,14 @@ def run_search(
     elif searcher.exhausted:
         reason = "exhausted"
     else:
-        reason = "interrupted" if stop.is_set() else "time_limit"
+        reason = pool.stopping.reason
     return Outcome(
         reason=reason,
         counts=counts,
         new=counts.trained - progress.done_before,
         seconds=time.monotonic() - progress.started,
-        workers=concurrency,
-        busy=busy.share(concurrency),
+        workers=pool.size,
+        busy=busy.share(pool.size),
     )
 
 

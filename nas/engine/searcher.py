@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 import time
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ray.tune import Callback
 from ray.tune.search import Searcher
 
-from nas.engine.report import RETRIES, LivesInDriver, Report
+from nas.engine.job import Job
+from nas.engine.report import LivesInDriver, Report
 from nas.errors import LeaseLostError, SkipnasError
 from nas.protocols import Ledger, SearchSpace
 from nas.search.sampler import NovelSampler
@@ -32,7 +34,75 @@ RESERVED_AHEAD = 8
 """At most this many places in the budget are held for proposals to come."""
 
 
-class StudySearcher(LivesInDriver, Searcher):
+RETRIES = 4
+"""Times a job goes on after its worker or node was lost.
+
+Tune's own retries do not count: it gives up at once on a trial that it hands to a worker which died between two
+trials. And a lost node may cost two, because until its death is noticed a trial may be started there once more."""
+
+
+class JobSearcher(LivesInDriver, Searcher):
+    """Hands jobs to Tune's workers and hears how each ended; one whose worker was lost goes on, `RETRIES` times.
+
+    Attributes:
+        live: the jobs that workers have, by Tune's name of the trial.
+        over: whether there is no further job, now or later, as `ask` last found.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(metric=None, mode=None)
+        self.live: dict[str, Job] = {}
+        self.over = False
+        self._losses: Counter[int] = Counter()
+
+    @abstractmethod
+    def ask(self, trial_id: str) -> Job | None:
+        """The next job, noted by `hand_out`; None when there is none now, and `over` says whether one may follow."""
+
+    @abstractmethod
+    def cut_off(self, job: Job) -> None:
+        """A job's worker was lost; `ask` gives it out again."""
+
+    @abstractmethod
+    def tell(self, trial_id: str, job: Job, report: Report | None) -> None:
+        """A job has ended with its last report, or was cut off when the run was stopped: then the report has no
+        outcome, or there is none."""
+
+    def hand_out(self, trial_id: str, job: Job) -> Job:
+        """Notes that a worker has the job from now on."""
+        self.live[trial_id] = job
+        return job
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next job as Tune's configuration of a trial, None to wait, or FINISHED. Called by Tune."""
+        job = self.ask(trial_id)
+        if job is not None:
+            return {"job": job}
+        return Searcher.FINISHED if self.over and not self.live else None
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """Passes on how a job ended. Called by Tune, once a trial, also when the run is stopped."""
+        job = self.live.pop(trial_id, None)
+        if job is None:
+            return
+        report: Report | None = (result or {}).get("report")
+        if error:
+            self._losses[job.number] += 1
+            if self._losses[job.number] <= RETRIES:
+                self.cut_off(job)
+                return
+            detail = "its worker or node was lost, and so were those that retried it"
+            report = Report(number=job.number, outcome="worker_lost", detail=detail)
+        self.tell(trial_id, job, report)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: what has ended is in the records (and Tune's file would hold the database's password)."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the next run begins with what is left."""
+
+
+class StudySearcher(JobSearcher):
     """Proposes candidates from the study until it holds `trials` trained ones.
 
     Trials whose driver is gone are taken over first, under their own number. Duplicates and candidates
@@ -61,16 +131,14 @@ class StudySearcher(LivesInDriver, Searcher):
         on_end: Callable[[int, str], None],
         known: Mapping[str, Measurement] | None = None,
     ) -> None:
-        super().__init__(metric=None, mode=None)
+        super().__init__()
         self.ledger, self.space, self.trials = ledger, space, trials
         self.stopping, self.on_end, self.known = stopping, on_end, known or {}
-        self.live: dict[str, int] = {}
         self.left: float = math.inf
         self.exhausted = False
         self.disk_full = ""
         self.error: SkipnasError | None = None
         self._stopped: dict[str, int] = {}
-        self._losses: Counter[int] = Counter()
         self._lost: set[str] = set()
         self._started = ledger.started_digests()  # it grows as the ledger reads
         config = ledger.config
@@ -78,20 +146,21 @@ class StudySearcher(LivesInDriver, Searcher):
             config.sampler, config.seed, ledger.distributions, ledger, config.objectives, self._acceptable
         )
 
-    def suggest(self, trial_id: str) -> Any:
-        """The next trial as Tune's config, None to wait, or FINISHED. Called by Tune."""
-        if self.stopping() or self.disk_full or not self.left:
-            return self._nothing_more()
+    def ask(self, trial_id: str) -> Job | None:
+        self.over = bool(self.stopping() or self.disk_full or not self.left)
+        if self.over:
+            return None
         claimed = self.ledger.claim()
         if claimed is not None:
             return self._begin(trial_id, *claimed)
         while True:
             counts = self.ledger.counts()
             if counts.trained >= self.trials:
-                return self._nothing_more()
+                self.over = True
+                return None
             if counts.proposals >= PROPOSALS_PER_TRIAL * self.trials:
-                self.exhausted = True
-                return self._nothing_more()
+                self.over = self.exhausted = True
+                return None
             if not self.ledger.reserved and not self.ledger.reserve(self.trials, RESERVED_AHEAD):
                 # The rest is under way: here, or at another driver, whose trials are taken over if it dies.
                 if not self.live:
@@ -101,9 +170,9 @@ class StudySearcher(LivesInDriver, Searcher):
                 trial = self.ledger.study.ask(self.ledger.distributions)
             except LeaseLostError:  # the lease ran out, and others filled the budget meanwhile
                 return None
-            config = self._begin(trial_id, trial.number, trial.params)
-            if config is not None:
-                return config
+            job = self._begin(trial_id, trial.number, trial.params)
+            if job is not None:
+                return job
 
     @contextmanager
     def noting_errors(self) -> Iterator[None]:
@@ -127,36 +196,24 @@ class StudySearcher(LivesInDriver, Searcher):
         return trial_id not in self._lost
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Tells the study how a trial ended. Called by Tune, once a trial, also when the search is stopped."""
-        number = self.live.pop(trial_id, None)
-        if number is None or trial_id in self._lost:
+        """Tells the study how a trial ended, unless another driver has taken it over. Called by Tune."""
+        if trial_id in self._lost:
+            self.live.pop(trial_id, None)
             return
-        report: Report | None = (result or {}).get("report")
-        with self.noting_errors():
-            try:
-                outcome = self._tell(trial_id, number, report, error)
-            except LeaseLostError:
-                return
-            if outcome is not None:
-                self.on_end(number, outcome)
+        with self.noting_errors(), suppress(LeaseLostError):
+            super().on_trial_complete(trial_id, result, error)
 
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study is the state (and Tune's file would hold the database's password)."""
+    def cut_off(self, job: Job) -> None:
+        self.ledger.interrupt(job.number)
 
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: a search continues from its study."""
+    def tell(self, trial_id: str, job: Job, report: Report | None) -> None:
+        outcome = self._tell(trial_id, job.number, report)
+        if outcome is not None:
+            self.on_end(job.number, outcome)
 
-    def _tell(self, trial_id: str, number: int, report: Report | None, error: bool) -> str | None:
+    def _tell(self, trial_id: str, number: int, report: Report | None) -> str | None:
         """How a trial ended; None when it was cut off and is continued when the study is opened again."""
         ledger = self.ledger
-        if error:
-            self._losses[number] += 1
-            if self._losses[number] <= RETRIES:
-                ledger.interrupt(number)
-                return None
-            detail = "its worker or node was lost, and so were those that retried it"
-            ledger.fail(number, "worker_lost", detail=detail)
-            return "worker_lost"
         if trial_id in self._stopped:
             ledger.prune(number, "stopped", detail=f"not among the best at epoch {self._stopped[trial_id]}")
             return "stopped"
@@ -173,7 +230,7 @@ class StudySearcher(LivesInDriver, Searcher):
             ledger.prune(number, report.outcome, detail=report.detail, probe=report.probe)
         return report.outcome
 
-    def _begin(self, trial_id: str, number: int, params: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _begin(self, trial_id: str, number: int, params: Mapping[str, Any]) -> Job | None:
         candidate = self._candidate(params)
         cost = self._cost(candidate)
         reason = self._over_limit(cost)
@@ -189,19 +246,9 @@ class StudySearcher(LivesInDriver, Searcher):
             self.ledger.complete(number, self.known[candidate.digest])
             self.on_end(number, "complete")
             return None
-        self.live[trial_id] = number
         self.left -= 1
-        return {
-            "number": number,
-            "digest": candidate.digest,
-            "spec": candidate.spec.to_dict(),
-            "recipe": candidate.recipe.to_dict(),
-            "seed": candidate_seed(self.ledger.config.seed, candidate.digest),
-        }
-
-    def _nothing_more(self) -> str | None:
-        finished: str = Searcher.FINISHED
-        return None if self.live else finished
+        seed = candidate_seed(self.ledger.config.seed, candidate.digest)
+        return self.hand_out(trial_id, Job.of(candidate, number=number, seed=seed))
 
     def _candidate(self, params: Mapping[str, Any]) -> Candidate:
         return self.space.decode(params, self.ledger.config.task, self.ledger.config.epochs)

@@ -6,13 +6,23 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 
-def until(stop: threading.Event, time_limit: float | None) -> Callable[[], bool]:
-    """Answers True once `stop` is set or `time_limit` seconds have passed from now."""
-    deadline = None if time_limit is None else time.monotonic() + time_limit
-    return lambda: stop.is_set() or (deadline is not None and time.monotonic() > deadline)
+class Stopping:
+    """Answers True once `signalled` is set or `time_limit` seconds have passed since it was made."""
+
+    def __init__(self, signalled: threading.Event, time_limit: float | None) -> None:
+        self._signalled = signalled
+        self._deadline = None if time_limit is None else time.monotonic() + time_limit
+
+    def __call__(self) -> bool:
+        return self._signalled.is_set() or (self._deadline is not None and time.monotonic() > self._deadline)
+
+    @property
+    def reason(self) -> str:
+        """What stopped the run, if it was stopped: ``interrupted`` or ``time_limit``."""
+        return "interrupted" if self._signalled.is_set() else "time_limit"
 
 
 @contextlib.contextmanager

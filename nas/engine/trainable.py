@@ -19,6 +19,7 @@ from ray import tune
 from torch import nn
 
 from nas.data.splits import Dataset
+from nas.engine.job import Job
 from nas.engine.report import Report
 from nas.errors import is_out_of_memory
 from nas.protocols import SearchSpace
@@ -27,7 +28,7 @@ from nas.training.checkpoint import load_checkpoint, open_hang, read_hang, save_
 from nas.training.evaluation import Evaluation, judge
 from nas.training.loop import Diverged
 from nas.training.strips import strip
-from nas.types import Measurement, Recipe, StudyConfig, Task
+from nas.types import Measurement, StudyConfig, Task
 
 log = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = 30.0
@@ -113,6 +114,11 @@ class CandidateTrainable(tune.Trainable):
         self._warnings = _Warnings()
         logging.getLogger("nas").addHandler(self._warnings)
 
+    @property
+    def _job(self) -> Job:
+        job: Job = self.config["job"]  # as `nas.engine.searcher.JobSearcher.suggest` gives it
+        return job
+
     @cached_property
     def _data(self) -> DeviceData:
         """Made on first use, within `step`, where too little memory is a trial's outcome with its reason."""
@@ -128,7 +134,7 @@ class CandidateTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        number = self.config["number"]
+        number = self._job.number
         try:
             # A trial that hung has had its process ended, and Ray has started it again in this one.
             hung = "" if self._evaluation is not None else read_hang(self._settings.files, number)
@@ -182,7 +188,7 @@ class CandidateTrainable(tune.Trainable):
         if self._settings.confirming:
             measurement = self._tested(measurement, evaluation.training.network)
             return Report(number=number, rows=rows, outcome="complete", measurement=measurement)
-        save_weights(evaluation.training.network, self._settings.files, number, self.config["digest"])
+        save_weights(evaluation.training.network, self._settings.files, number, self._job.digest)
         kept = self._keep_strip(number, evaluation)
         return Report(number=number, rows=rows, outcome="complete", measurement=measurement, strip=kept)
 
@@ -203,19 +209,19 @@ class CandidateTrainable(tune.Trainable):
 
     def _begin(self) -> Evaluation:
         self._watch(self._settings.trial_timeout)
-        task = self._settings.task
-        spec = self._space.spec(self.config["spec"])
+        task, job = self._settings.task, self._job
+        spec = self._space.spec(job.spec)
         self._saved = time.monotonic()
         evaluation = Evaluation(
             partial(self._space.build, spec, task),
             task,
-            Recipe.from_dict(self.config["recipe"]),
+            job.recipe,
             self._data,
             self._space.cost(spec, task),
-            seed=self.config["seed"],
+            seed=job.seed,
             precision=self._settings.precision,
         )
-        state = load_checkpoint(self._settings.files, self.config["number"], **self._identity())
+        state = load_checkpoint(self._settings.files, job.number, digest=job.digest, seed=job.seed)
         if state is not None:
             # Every row is reported again: those since the last report may have died with a worker.
             evaluation.load_state(state)
@@ -233,7 +239,7 @@ class CandidateTrainable(tune.Trainable):
             Path(self._hang.name).unlink(missing_ok=True)
             self._hang = None
         if timeout is not None:
-            self._hang = open_hang(self._settings.files, self.config["number"])
+            self._hang = open_hang(self._settings.files, self._job.number)
             faulthandler.dump_traceback_later(timeout, exit=True, file=self._hang)
 
     def _checkpoint_if_due(self) -> None:
@@ -242,11 +248,11 @@ class CandidateTrainable(tune.Trainable):
 
     def _checkpoint(self) -> None:
         assert self._evaluation is not None
+        job = self._job
         try:
-            save_checkpoint(self._evaluation.state(), self._settings.files, self.config["number"], **self._identity())
+            save_checkpoint(
+                self._evaluation.state(), self._settings.files, job.number, digest=job.digest, seed=job.seed
+            )
         except OSError as error:  # a full disk costs the chance to resume, not the trial
             log.warning("it goes on without a checkpoint (%s)", error)
         self._saved = time.monotonic()
-
-    def _identity(self) -> dict[str, Any]:
-        return {"digest": self.config["digest"], "seed": self.config["seed"]}

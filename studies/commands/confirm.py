@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.engine.confirm import ConfirmOutcome, ConfirmProgress, run_confirmation
-from nas.engine.search import Resources
+from nas.engine.resources import Resources
 from nas.errors import ConfigError, StudyError
 from nas.search.confirmation import SEEDS, TOP, Confirmed, Member, confirmation_seed, pick_members, summarize
 from nas.training.checkpoint import confirm_dir

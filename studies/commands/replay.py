@@ -77,9 +77,9 @@ def replay(ledger: SqlLedger) -> Replayed:
                         again.study.enqueue_trial(fixed)
                 if record.reason in REJECTIONS:
                     continue  # drawn again on the way to the next that is accepted
-                config = searcher.suggest(str(number))
+                job = searcher.ask(str(number))
                 proposed += 1
-                if not isinstance(config, dict) or (config["number"], config["digest"]) != (number, record.digest):
+                if job is None or (job.number, job.digest) != (number, record.digest):
                     return Replayed(proposed=proposed, differs=number)
     return Replayed(proposed=proposed, differs=None)
 

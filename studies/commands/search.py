@@ -11,7 +11,8 @@ from typing import Any
 
 from nas.data.noise import parse_noise
 from nas.data.splits import Dataset, load, majority_accuracy, parse_source
-from nas.engine.search import Outcome, Progress, Resources, RunOptions, run_search
+from nas.engine.resources import Resources
+from nas.engine.search import Outcome, Progress, RunOptions, run_search
 from nas.errors import ClusterError, ConfigError, StudyError
 from nas.protocols import SearchSpace
 from nas.search.objectives import DEFAULT, TrivialQuality, resolve_objectives

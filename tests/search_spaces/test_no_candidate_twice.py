@@ -80,9 +80,9 @@ def test_2000_random_specs_are_each_trained_once(tmp_path: Path) -> None:
         trained: Counter[str] = Counter()
         while len(drawn) < DRAWS:
             trial_id = str(len(drawn))
-            found = searcher.suggest(trial_id)
-            assert isinstance(found, dict)
-            trained[found["digest"]] += 1
+            job = searcher.ask(trial_id)
+            assert job is not None
+            trained[job.digest] += 1
             measurement = Measurement(
                 values={"psnr": 20.0, "accuracy": 90.0, "stability": 0.5, "params": 1.0, "macs": 1.0, "latency": 1.0},
                 probe=ProbeCurve(),
@@ -91,7 +91,7 @@ def test_2000_random_specs_are_each_trained_once(tmp_path: Path) -> None:
                 peak_memory=0.0,
                 seed=0,
             )
-            report = Report(number=found["number"], outcome="complete", measurement=measurement)
+            report = Report(number=job.number, outcome="complete", measurement=measurement)
             searcher.on_trial_complete(trial_id, {"report": report})
         counts = ledger.counts()
     ledger.close()

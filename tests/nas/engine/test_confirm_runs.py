@@ -10,7 +10,7 @@ from toy_search import TASK, Search
 from toy_space import ToySpace
 
 from nas.engine.confirm import run_confirmation
-from nas.engine.search import Resources
+from nas.engine.resources import Resources
 from nas.search.confirmation import Member, confirmation_seed, summarize
 
 

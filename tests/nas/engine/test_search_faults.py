@@ -15,13 +15,12 @@ from sqlalchemy.exc import OperationalError
 from toy_search import Search
 from toy_space import ToySpace
 
-from nas.engine import executor, searcher
+from nas.engine import searcher
 from nas.errors import StorageError
 from studies.store import patience
 
 
 def test_each_fault_ends_as_the_design_says(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "RETRIES", 1)
     monkeypatch.setattr(searcher, "RETRIES", 1)  # each starts a process, which takes seconds
     faults = ("kill", "exception", "none", "nan", "memory")
     space = ToySpace(faults=faults, scratch=str(tmp_path))

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from toy_space import ToySpace
 
-from nas.engine.report import RETRIES, Report
+from nas.engine.job import Job
+from nas.engine.report import Report
 from nas.engine.scheduler import RungScheduler
-from nas.engine.searcher import StudySearcher
+from nas.engine.searcher import RETRIES, StudySearcher
 from nas.types import EpochRow, Measurement, Objective, ProbeCurve, StudyConfig, Task
 from studies.store.catalog import create_study
 from studies.store.database import open_storage
@@ -58,8 +58,9 @@ class Tune:
         )
         self.scheduler = RungScheduler(self.searcher)
 
-    def suggest(self, trial_id: str) -> Any:
-        return self.searcher.suggest(trial_id)
+    def suggest(self, trial_id: str) -> Job | None:
+        found = self.searcher.suggest(trial_id)
+        return found["job"] if isinstance(found, dict) else None
 
     def report(self, trial_id: str, number: int, epoch: int, quality: float) -> bool:
         """A validated epoch at which every objective is `quality`; whether the trial goes on."""
@@ -97,10 +98,10 @@ def test_a_rejected_proposal_keeps_its_place(ledger: SqlLedger) -> None:
         for _ in range(3):
             ledger.study.enqueue_trial({"width": 5, "fault": "none"})
         tune = Tune(ledger, trials=2)
-        assert tune.suggest("a")["spec"]["width"] == 5
+        assert tune.suggest("a").spec["width"] == 5
         second = tune.suggest("b")
         assert second is not None, "two duplicates were rejected, and the second place is free all the same"
-        assert second["number"] == 3
+        assert second.number == 3
         assert tune.suggest("c") is None
         assert ledger.counts().duplicate == 2
 
@@ -110,7 +111,7 @@ def test_nobody_is_stopped_before_a_tenth_of_the_run(ledger: SqlLedger) -> None:
     longer = create_study(ledger.storage, config, SPACE.distributions(TASK), {}, "test")
     with longer.drive():
         tune = Tune(longer, trials=6)
-        trials = {name: tune.suggest(name)["number"] for name in "abcdef"}
+        trials = {name: tune.suggest(name).number for name in "abcdef"}
         worse = {name: 20.0 - rank for rank, name in enumerate(trials)}
         assert all(tune.report(name, trials[name], 1, worse[name]) for name in trials)
         assert [name for name in trials if tune.report(name, trials[name], 3, worse[name])] == ["a"]
@@ -121,11 +122,11 @@ def test_a_failed_candidate_is_not_proposed_again_by_whoever_goes_on(ledger: Sql
     for _ in range(40):  # a driver each
         with ledger.drive():
             tune = Tune(ledger, trials=1)
-            config = tune.suggest("a")
-            if not isinstance(config, dict):
+            job = tune.suggest("a")
+            if job is None:
                 break
-            seen.append(config["digest"])
-            tune.searcher.on_trial_complete("a", {"report": Report(number=config["number"], outcome="exception")})
+            seen.append(job.digest)
+            tune.searcher.on_trial_complete("a", {"report": Report(number=job.number, outcome="exception")})
     assert len(seen) == len(set(seen)) == 20  # the budget of proposals
 
 
@@ -138,9 +139,9 @@ def test_a_trial_whose_worker_is_lost_goes_on_under_its_number_but_not_for_ever(
             assert not tune.ends
             assert tune.suggest(str(attempt + 1)) == first
         tune.searcher.on_trial_complete(str(RETRIES), error=True)
-        assert tune.ends == [(first["number"], "worker_lost")]
-        assert tune.suggest("next")["number"] == first["number"] + 1
-    assert ledger.trial(first["number"]).reason == "worker_lost"
+        assert tune.ends == [(first.number, "worker_lost")]
+        assert tune.suggest("next").number == first.number + 1
+    assert ledger.trial(first.number).reason == "worker_lost"
 
 
 @pytest.mark.parametrize("falls_at", [3, 9])
@@ -149,16 +150,16 @@ def test_a_candidate_that_is_excellent_at_first_and_poor_at_the_end_is_on_no_fro
 ) -> None:
     with ledger.drive():
         tune = Tune(ledger, trials=8)
-        configs = {name: tune.suggest(name) for name in "abcdefgh"}
-        dazzler = configs["a"]["number"]
+        jobs = {name: tune.suggest(name) for name in "abcdefgh"}
+        dazzler = jobs["a"].number
         alive = {}
-        for name, config in configs.items():
-            own = 0.9 if name == "a" else 0.1 + config["number"] / 100
-            alive[name] = tune.report(name, config["number"], 1, own)
+        for name, job in jobs.items():
+            own = 0.9 if name == "a" else 0.1 + job.number / 100
+            alive[name] = tune.report(name, job.number, 1, own)
         assert alive["a"]
         for epoch in (3, 9):
             for name in [name for name in alive if alive[name]][::-1]:
-                number = configs[name]["number"]
+                number = jobs[name].number
                 poor = name == "a" and epoch >= falls_at
                 own = 0.01 if poor else 0.9 if name == "a" else 0.5
                 alive[name] = tune.report(name, number, epoch, own)
@@ -189,8 +190,8 @@ def test_latency_is_learned_from_though_no_rung_knows_it(tmp_path: Path) -> None
         with ledger.drive():
             searcher = StudySearcher(ledger, space, trials=40, stopping=lambda: False, on_end=lambda *end: None)
             for trial in range(40):
-                name, proposed = str(trial), searcher.suggest(str(trial))
-                widths.append(proposed["spec"]["width"])
+                name, proposed = str(trial), searcher.ask(str(trial))
+                widths.append(proposed.spec["width"])
                 row = EpochRow(
                     epoch=1, denoise_loss=1.0, classify_loss=1.0, psnr=20.0, accuracy=50.0, stability=0.5, seconds=1.0
                 )

@@ -15,6 +15,7 @@ from toy_space import ToyNet, ToySpace
 
 from nas.data.splits import Dataset
 from nas.engine import trainable
+from nas.engine.job import Job
 from nas.engine.report import Report
 from nas.engine.trainable import CandidateTrainable, WorkerSettings
 from nas.training import checkpoint
@@ -33,13 +34,7 @@ class Worker:
     def __init__(self, folder: Path, digits: Dataset, epochs: int = 9, **changes: Any) -> None:
         candidate = SPACE.decode({"width": 4, "fault": "none"}, TASK, epochs)
         self.trainable = CandidateTrainable.__new__(CandidateTrainable)
-        self.trainable.config = {
-            "number": 3,
-            "digest": candidate.digest,
-            "spec": candidate.spec.to_dict(),
-            "recipe": candidate.recipe.to_dict(),
-            "seed": 1,
-        }
+        self.trainable.config = {"job": Job.of(candidate, number=3, seed=1)}
         settings = WorkerSettings(
             task=TASK, device="cpu", precision="fp32", threads=1, files=folder, **{"trial_timeout": None} | changes
         )

@@ -9,7 +9,7 @@ import pytest
 from study_samples import Driver
 
 from nas.engine.confirm import ConfirmOutcome
-from nas.engine.search import Resources
+from nas.engine.resources import Resources
 from nas.errors import StudyError
 from studies.commands import confirm
 from studies.store.catalog import open_study

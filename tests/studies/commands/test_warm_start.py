@@ -59,8 +59,8 @@ def proposed(search: Search, trials: int) -> tuple[list[str], list[tuple[int, st
             on_end=lambda *end: ends.append(end),
             known=search.known,
         )
-        found = [searcher.suggest(str(index)) for index in range(trials)]
-    return [config["digest"] for config in found if isinstance(config, dict)], ends
+        found = [searcher.ask(str(index)) for index in range(trials)]
+    return [job.digest for job in found if job is not None], ends
 
 
 def test_a_front_that_was_measured_alike_is_answered_from_the_store(

@@ -1,0 +1,34 @@
+"""What a worker is given to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nas.types import Candidate, Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One candidate to be trained once.
+
+    Attributes:
+        number: of the trial or of a confirmation's run; what the worker leaves on disk is named by it.
+        digest: of the candidate.
+        spec: of the architecture, as `nas.types.Spec.to_dict` gives it: the worker's own space reads it.
+        recipe: how the network is trained.
+        seed: of weights, order of the data and training noise.
+    """
+
+    number: int
+    digest: str
+    spec: Mapping[str, Any]
+    recipe: Recipe
+    seed: int
+
+    @classmethod
+    def of(cls, candidate: Candidate, *, number: int, seed: int) -> Job:
+        return cls(
+            number=number, digest=candidate.digest, spec=candidate.spec.to_dict(), recipe=candidate.recipe, seed=seed
+        )

@@ -28,7 +28,7 @@ from benchmarks import runs
 from benchmarks.runs import Job, Record, Setting
 from nas.errors import SkipnasError
 from nas.types import Candidate, Task
-from search_spaces.unet.references import REFERENCES, reference
+from search_spaces.unet.references import REFERENCES, reference_network
 from search_spaces.unet.space import UNetSpace
 
 BASES = ("unet++", "nddr")
@@ -83,7 +83,7 @@ def bases(task: Task, epochs: int, names: Sequence[str] = BASES) -> dict[str, tu
     choices = SPACE.choices(task)
     found: dict[str, tuple[Candidate, tuple[str, ...]]] = {}
     for name in names:
-        candidate = reference(name, task, epochs=epochs)
+        candidate = reference_network(name, task, epochs=epochs)
         found[name] = candidate, tuple(each for each in choices if differing(candidate, each, task) > 1)
     shown = {each for _, varied in found.values() for each in varied}
     first, (candidate, _) = next(iter(found.items()))

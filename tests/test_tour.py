@@ -1,4 +1,4 @@
-"""The README's tour on real data, from a search to restored images; the figures of its cards are found again by
+"""The tour of docs/tour.md on real data, from a search to restored images. Its cards' figures are computed again by
 ``evaluate`` on the bundle, and by ONNX Runtime and PyTorch without skipnas.
 """
 
@@ -19,14 +19,13 @@ from PIL import Image
 
 from nas.bundles.card import CONFIRMED, QUALITY
 
-HEADING = "## From search to a network in use"
 ALONE = Path(__file__).with_name("judge_alone.py")
 
 
 def tour() -> list[list[str]]:
-    """The commands of the README's tour, without comments."""
-    text = (ROOT / "README.md").read_text("utf-8")
-    block = text.partition(HEADING)[2].partition("```sh\n")[2].partition("```")[0]
+    """The commands of docs/tour.md, without comments."""
+    text = (ROOT / "docs" / "tour.md").read_text("utf-8")
+    block = text.partition("```sh\n")[2].partition("```")[0]
     return [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
 
 

@@ -45,10 +45,10 @@ class ClusterError(SkipnasError):
     """Ray or its resources are not what the search needs."""
 
 
-def in_short(error: BaseException) -> str:
-    """What an error says in one line of at most 160 printable characters; its type when it says nothing."""
-    text = " ".join(str(error).split())
-    return "".join(letter if letter.isprintable() else "?" for letter in text)[:160] or type(error).__name__
+def in_short(what: object) -> str:
+    """What an error or a value says in one line of at most 160 printable characters; its type when it says nothing."""
+    text = " ".join(str(what).split())
+    return "".join(letter if letter.isprintable() else "?" for letter in text)[:160] or type(what).__name__
 
 
 def is_out_of_memory(error: BaseException) -> bool:

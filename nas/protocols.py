@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
+from nas.errors import ConfigError, in_short
 from nas.types import (
     Candidate,
     Constraint,
@@ -23,7 +25,7 @@ from nas.types import (
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
-    from torch import nn
+    from torch import Tensor, nn
 
     from nas.search.pareto import Array
 
@@ -61,22 +63,82 @@ class SearchSpace(Protocol):
     def cost(self, spec: Spec, task: Task) -> Cost:
         """Parameters and MACs from the spec alone, without building the network."""
 
-    # A space may also have ``baselines(task, epochs, limits) -> dict[str, Candidate]``: reference networks by
-    # name that the task has a use for, as near the limits as they can be, for ``search --baselines``.
-
     def build(self, spec: Spec, task: Task) -> nn.Module:
         """A freshly initialised network: images (N, C, H, W) -> (denoised (N, C, H, W), logits (N, K)).
 
-        The module has ``gates() -> list[Tensor]``: the learned skip gates, shallow first. It may have
-
-        - ``tasks``: which of ``denoise`` and ``classify`` it learns, both by default; the output of the
-          other is constant, and takes no part in the loss's balance and the stability score;
-        - ``parameter_groups() -> dict[str, list[Parameter]]``: all parameters, where the recipe trains some
-          at another rate: those named ``sharing`` at ``sharing_rate`` times its learning rate;
-        - ``penalty() -> Tensor | None``: a term () that the loss adds, such as one of the weights;
-        - ``reach``: how many pixels to either side of an output pixel it looks at, None (as without it) for all of
-          them. Tiles of a large image overlap by it, see `nas.bundles.inference`.
+        What else the module may say of itself is in `Abilities`.
         """
+
+    def baselines(self, task: Task, epochs: int, limits: Sequence[Constraint]) -> dict[str, Candidate]:
+        """Reference networks by name that the task has a use for, each as near the limits as it can be.
+
+        A search may begin with them, and a confirmation trains them to compare with. A space may leave this method
+        out; it has none then.
+        """
+        return {}
+
+
+TASKS = ("denoise", "classify")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abilities:
+    """What a network says of itself, by attributes and methods of these names; each of them may be left out.
+
+    Attributes:
+        tasks: which of `TASKS` it learns. The output of the other is constant, and takes no part in the loss's
+            balance and the stability score. Both by default.
+        reach: how many pixels to either side of an output pixel it looks at; None, the default, for all of them.
+            Tiles of a large image overlap by it (see `nas.bundles.inference`).
+        gates: () -> the learned skip gates, shallow first, detached. None by default.
+        penalty: () -> a term () that the loss adds, such as one of the weights, or None. None by default.
+        parameter_groups: () -> all parameters by group, each in one group. Those of the group ``sharing`` are trained
+            at `nas.types.Recipe.sharing_rate` times the learning rate. By default all are in one group.
+    """
+
+    tasks: Sequence[str] = TASKS
+    reach: int | None = None
+    gates: Callable[[], Sequence[Tensor]] = tuple
+    penalty: Callable[[], Tensor | None] = lambda: None
+    parameter_groups: Callable[[], Mapping[str, Sequence[nn.Parameter]]]
+
+    @classmethod
+    def of(cls, network: nn.Module) -> Abilities:
+        """Reads them from a network, with the defaults for what it leaves out.
+
+        Raises:
+            ConfigError: something that it says is not as it must be.
+        """
+        said: dict[str, Any] = {"parameter_groups": lambda: {"base": list(network.parameters())}}
+        said |= {field.name: getattr(network, field.name) for field in fields(cls) if hasattr(network, field.name)}
+        found = cls(**said)
+        for name, value, rule in found._breaches(network):
+            raise ConfigError(f"network {type(network).__name__}: {name} is {in_short(repr(value))}, must be {rule}")
+        return found
+
+    def _breaches(self, network: nn.Module) -> Iterator[tuple[str, Any, str]]:
+        from torch import Tensor
+
+        tasks = self.tasks if isinstance(self.tasks, Sequence) else ()
+        if not tasks or len(set(tasks)) < len(tasks) or not set(tasks) <= set(TASKS):
+            yield "tasks", self.tasks, f"some of {', '.join(TASKS)}"
+        if self.reach is not None and (type(self.reach) is not int or self.reach < 0):
+            yield "reach", self.reach, "a number of pixels, or None"
+        for name in ("gates", "penalty", "parameter_groups"):
+            if not callable(value := getattr(self, name)):
+                yield name, value, "a method"
+        gates = self.gates()
+        if not isinstance(gates, Sequence) or not all(isinstance(gate, Tensor) for gate in gates):
+            yield "gates()", gates, "a list of tensors"
+        penalty = self.penalty()
+        if penalty is not None and not (isinstance(penalty, Tensor) and penalty.shape == ()):
+            yield "penalty()", penalty, "a tensor of shape (), or None"
+        groups = self.parameter_groups()
+        if not isinstance(groups, Mapping):
+            yield "parameter_groups()", groups, "lists of parameters by name"
+        listed = [id(parameter) for group in groups.values() for parameter in group]
+        if len(set(listed)) < len(listed) or set(listed) != {id(parameter) for parameter in network.parameters()}:
+            yield "parameter_groups()", list(groups), "groups that hold every parameter once"
 
 
 class Ledger(Protocol):

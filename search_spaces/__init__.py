@@ -10,18 +10,16 @@ import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from nas.errors import ConfigError
+from search_spaces.own import OwnSpace
 from search_spaces.unet.space import RESTRICTIONS, UNetSpace
 
 if TYPE_CHECKING:
     from nas.protocols import SearchSpace
 
 SPACES: Mapping[str, SearchSpace] = {name: UNetSpace(name=name) for name in RESTRICTIONS}
-
-PROTOCOL = ("name", "version", "distributions", "decode", "encode", "spec", "limits", "cost", "build")
-"""What `nas.protocols.SearchSpace` asks for."""
 
 
 def get_space(name: str) -> SearchSpace:
@@ -63,8 +61,4 @@ def _own_space(name: str) -> SearchSpace:
             f"search space {name!r} cannot be imported ({type(error).__name__}: {error}{_where(error)}); "
             "give module:object with a module on sys.path or in the current folder"
         ) from error
-    if missing := [part for part in PROTOCOL if not hasattr(space, part)]:
-        raise ConfigError(f"search space {name!r} lacks {missing[0]!r}; give an object with {', '.join(PROTOCOL)}")
-    if space.name != name:
-        raise ConfigError(f"search space {name!r} calls itself {space.name!r}; set its name to {name!r}")
-    return cast("SearchSpace", space)
+    return OwnSpace.of(space, name)

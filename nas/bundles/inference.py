@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nas.protocols import Abilities
+
 Predict = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Noisy (N, C, H, W) -> denoised (N, C, H, W) and logits (N, K)."""
 
@@ -53,13 +55,12 @@ class Tiling:
         """For a network in evaluation mode, from its reach and the size of its features.
 
         Args:
-            network: its ``reach``, if it has one, says how many pixels to either side of an output pixel
-                it looks at; None for all of them.
+            network: its reach (see `nas.protocols.Abilities`) is what tiles overlap by.
             channels: of its images.
             images: in one pass.
             side: of a tile, and of the largest image that is not cut; by default what `WORKING_MEMORY` allows.
         """
-        reach: int | None = getattr(network, "reach", None)
+        reach = Abilities.of(network).reach
         overlap = BLEND if reach is None else _up(reach)
         if side is not None:
             return cls(_up(side), side**2, overlap, reach is None)

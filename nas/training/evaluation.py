@@ -129,7 +129,7 @@ class Evaluation:
         return Measurement(
             values=values,
             probe=self.training.probe_curve(),
-            gates=tuple(_gate_summary(g) for g in self.training.network.gates()),
+            gates=tuple(_gate_summary(g) for g in self.training.abilities.gates()),
             seconds=self.seconds,
             peak_memory=_peak_memory(self.training.device),
             seed=self.seed,

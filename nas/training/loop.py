@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas.errors import ConfigError
+from nas.protocols import Abilities
 from nas.training.balancing import BALANCES, Balance
 from nas.training.batches import TrainingData
 from nas.training.stability import PROBES
@@ -99,8 +101,8 @@ class Training:
         self.task, self.recipe, self.data = task, recipe, data
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.bf16 = precision == "bf16"
-        learned = getattr(self.network, "tasks", ("denoise", "classify"))
-        self.tasks = [name for name in learned if name == "denoise" or task.classifies]
+        self.abilities = Abilities.of(self.network)
+        self.tasks = [name for name in self.abilities.tasks if name == "denoise" or task.classifies]
         balance = BALANCES[recipe.balancing] if len(self.tasks) > 1 else Balance
         self.balance = balance(recipe).to(self.device)
         self.optimizer = make_optimizer(
@@ -221,7 +223,7 @@ class Training:
         for part in parts:
             clean, labels = self.data.batch(part, self.generator)
             losses = self._losses(self.data.noise.add(clean, self.generator), clean, labels)
-            self.balance.backward(*losses, self._penalty(), list(self.network.parameters()))
+            self.balance.backward(*losses, self.abilities.penalty(), list(self.network.parameters()))
             total += torch.stack(losses).detach()
         if len(parts) > 1:
             for parameter in (*self.network.parameters(), *self.balance.parameters()):
@@ -232,6 +234,13 @@ class Training:
     def _losses(self, noisy: Tensor, clean: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             denoised, logits = self.network(noisy.contiguous(memory_format=torch.channels_last))
+        # Shapes that only broadcast would be trained on, and learn something else.
+        if denoised.shape != clean.shape or (labels is not None and logits.shape != (len(clean), self.task.classes)):
+            raise ConfigError(
+                f"network {type(self.network).__name__}: from images {tuple(noisy.shape)} it makes "
+                f"{tuple(denoised.shape)} and {tuple(logits.shape)}, must make {tuple(clean.shape)} and "
+                f"{(len(clean), self.task.classes)}"
+            )
         denoise = F.mse_loss(denoised.float(), clean) / self.data.trivial
         if labels is None:
             return denoise, denoise.new_zeros(())
@@ -240,15 +249,11 @@ class Training:
     def _total(self, denoise: T, classify: T) -> T:
         return denoise + self.recipe.classification_weight * classify
 
-    def _penalty(self) -> Tensor | None:
-        penalty: Callable[[], Tensor | None] = getattr(self.network, "penalty", lambda: None)
-        return penalty()
-
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """For the optimiser: `rate` is a group's learning rate in units of the recipe's."""
         rates = {"sharing": self.recipe.sharing_rate}
-        named = getattr(self.network, "parameter_groups", lambda: {"base": list(self.network.parameters())})()
-        groups = [{"params": group, "rate": rates.get(name, 1.0)} for name, group in named.items() if group]
+        named = self.abilities.parameter_groups().items()
+        groups = [{"params": list(group), "rate": rates.get(name, 1.0)} for name, group in named if group]
         own = list(self.balance.parameters())
         return [*groups, *([{"params": own, "rate": 1.0, "weight_decay": 0.0}] if own else [])]
 

@@ -114,9 +114,10 @@ def study_members(ledger: SqlLedger, space: SearchSpace, *, top: int, baselines:
         candidate = Candidate(spec=space.spec(result.spec), recipe=Recipe.from_dict(result.recipe))
         members[candidate.digest] = Member(candidate=candidate, number=result.number)
     if baselines:
-        if not hasattr(space, "baselines"):
+        references = space.baselines(config.task, config.epochs, config.constraints)
+        if not references:
             raise StudyError(f"space {space.name} has no reference networks; leave out --baselines")
-        for name, candidate in space.baselines(config.task, config.epochs, config.constraints).items():
+        for name, candidate in references.items():
             digest = candidate.digest
             same = members.get(digest, Member(candidate=candidate))
             members[digest] = dataclasses.replace(same, reference=same.reference or name)

@@ -53,15 +53,16 @@ def enqueue_baselines(ledger: SqlLedger, space: SearchSpace, most: int | None = 
     """Enqueues the space's reference networks, those that the study does not hold yet; lines that say which.
 
     Args:
-        most: with more of them none is enqueued, and nothing said.
+        most: with more of them, or without any, none is enqueued, and nothing said.
     """
     config = ledger.config
-    if not hasattr(space, "baselines"):
-        return [f"baselines: space {space.name} has none"]
+    references = space.baselines(config.task, config.epochs, config.constraints)
+    if not references:
+        return [f"baselines: space {space.name} has none"] if most is None else []
     known = _proposed(ledger)
     enqueued: dict[str, dict[str, Any]] = {}
     left_out = []
-    for name, candidate in space.baselines(config.task, config.epochs, config.constraints).items():
+    for name, candidate in references.items():
         encoded = space.encode(candidate)
         params = {gene: encoded.get(gene) for gene in ledger.distributions}
         outside = [gene for gene, d in ledger.distributions.items() if not allows(d, params[gene])]

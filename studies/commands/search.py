@@ -139,7 +139,7 @@ def prepare(request: SearchRequest, options: RunOptions) -> Search:
     lines: list[str] = []
     if request.baselines:
         lines = enqueue_baselines(search.ledger, search.space)
-    elif request.baselines is None and created and not warm and hasattr(search.space, "baselines"):
+    elif request.baselines is None and created and not warm:
         lines = enqueue_baselines(search.ledger, search.space, most=options.trials // 2)[:1]
     return dataclasses.replace(search, notes=(*search.notes, *lines))
 

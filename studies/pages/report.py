@@ -310,7 +310,7 @@ def _confirmed(config: StudyConfig, choice: Choice, confirmed: Sequence[Confirme
     lacks = ""
     if not any(one.reference for one in confirmed):
         beside = "nothing was chosen by the test split"
-        if _has_references(config.space):
+        if _has_references(config):
             lacks = _lacks(
                 "The networks of the papers were not trained under the same seeds. Do it with: skipnas confirm "
                 f"{config.study} --baselines"
@@ -322,9 +322,9 @@ def _confirmed(config: StudyConfig, choice: Choice, confirmed: Sequence[Confirme
     )
 
 
-def _has_references(space: str) -> bool:
+def _has_references(config: StudyConfig) -> bool:
     try:
-        return hasattr(get_space(space), "baselines")
+        return bool(get_space(config.space).baselines(config.task, config.epochs, config.constraints))
     except SkipnasError:  # a space of somebody's own that is not here
         return False
 

@@ -94,7 +94,9 @@ def test_a_study_of_version_1_decodes_to_the_candidates_that_it_trained(tmp_path
 
 
 def test_a_space_without_references_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("search_spaces.unet.space.UNetSpace.baselines")
+    monkeypatch.setattr("search_spaces.unet.space.UNetSpace.baselines", lambda *_: {})
     search = prepared(tmp_path)
     assert search.notes == ("baselines: space unet has none",)
     assert waiting(search) == []
+    unasked = prepared(tmp_path, study="other", baselines=None)
+    assert unasked.notes == (), "nobody asked for them"

@@ -1,6 +1,7 @@
 """A space of the user's own, given as module:object: the worked example of the documentation, executed."""
 
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -84,6 +85,7 @@ def test_the_commands_of_the_example_run(folder: Path) -> None:
         ("own_c:SPACE", "SPACE = 3", "lacks 'name'; give an object with name, version, distributions, decode"),
         ("own_d:", "", "cannot be imported"),
         (":SPACE", None, "cannot be imported (ValueError: Empty module name)"),
+        ("own_e:SPACE", MODULE.replace("version = 1", "version = '1'").replace("chains:", "own_e:"), "the version '1'"),
         ("search_spaces:SPACES", None, "lacks 'name'"),
         (
             "search_spaces.unet.space:UNetSpace",
@@ -103,6 +105,48 @@ def test_what_is_no_space_is_refused_in_one_line(
         get_space(name)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "returned", "arguments", "message"),
+    [
+        ("distributions", {}, (DIGITS,), "returns {}, must return Optuna's distributions by name, at least one"),
+        ("distributions", {"depth": [1, 2]}, (DIGITS,), "returns {'depth': [1, 2]}, must return Optuna's"),
+        ("decode", (1, 2), ({}, DIGITS, 3), "decode returns (1, 2), must return a nas.types.Candidate"),
+        ("encode", None, (None,), "encode returns None, must return hyperparameters by name"),
+        ("spec", {"depth": 1}, ({},), "spec returns {'depth': 1}, must return a hashable value with to_dict()"),
+        ("limits", [5], (DIGITS,), "limits returns [5], must return nas.types.Constraint values"),
+        ("cost", (1, 2), (None, DIGITS), "cost returns (1, 2), must return a nas.types.Cost"),
+        ("build", "net", (None, DIGITS), "build returns 'net', must return a torch.nn.Module"),
+        ("baselines", [], (DIGITS, 3, ()), "baselines returns [], must return reference networks by name"),
+    ],
+)
+def test_what_a_space_hands_over_is_looked_at(
+    space: Any, monkeypatch: pytest.MonkeyPatch, method: str, returned: Any, arguments: tuple[Any, ...], message: str
+) -> None:
+    monkeypatch.setattr(sys.modules["chains"].ChainSpace, method, lambda self, *_: returned, raising=False)
+    with pytest.raises(ConfigError) as refused:
+        getattr(space, method)(*arguments)
+    assert f"search space 'chains:SPACE': {method} " in str(refused.value)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_a_space_leaves_out_has_a_default_and_what_it_has_is_taken(
+    space: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert space.baselines(DIGITS, 3, ()) == {}
+    candidate = space.decode({"depth": 3, "width": 8, "learning_rate": 0.01}, DIGITS, 3)
+    monkeypatch.setattr(
+        sys.modules["chains"].ChainSpace, "baselines", lambda self, *_: {"dncnn": candidate}, raising=False
+    )
+    assert space.baselines(DIGITS, 3, ()) == {"dncnn": candidate}
+
+
+def test_an_own_space_can_be_sent_to_a_worker(space: Any) -> None:
+    sent = pickle.loads(pickle.dumps(space))
+    assert (sent.name, sent.version) == ("chains:SPACE", 1)
+    assert sent.distributions(DIGITS) == space.distributions(DIGITS)
 
 
 def test_a_name_that_is_not_the_users_own_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

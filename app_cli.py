@@ -159,22 +159,22 @@ def search(
         for note in prepared.notes:
             _say(note)
     with SearchDisplay(config, quiet=quiet) as display:
-        outcome = prepared.run(options, display.observe)
+        end = prepared.run(options, display.observe)
     choice = _try_choose(prepared.ledger)
-    lines = summary(outcome, config, trials, again=masked_words([*_program(), *sys.argv[1:]]))
+    lines = summary(end, config, trials, again=masked_words([*_program(), *sys.argv[1:]]))
     if as_json:
         front = [] if choice is None else [_result(r, choice) for r in choice.front]
         _print_json(
             {
                 "study": config.study,
-                "reason": outcome.reason,
-                "trained": outcome.counts.trained,
-                "complete": outcome.counts.complete,
-                "pruned": outcome.counts.pruned,
-                "failed": outcome.counts.failed,
-                "new": outcome.new,
-                "seconds": outcome.seconds,
-                "busy": outcome.busy,
+                "reason": end.reason,
+                "trained": end.counts.trained,
+                "complete": end.counts.complete,
+                "pruned": end.counts.pruned,
+                "failed": end.counts.failed,
+                "new": end.new,
+                "seconds": end.seconds,
+                "busy": end.busy,
                 "hypervolume": 0.0 if choice is None else choice.hypervolume,
                 "front": front,
                 "knee": None if choice is None else choice.chosen.number,
@@ -377,20 +377,20 @@ def confirm(
     )
     ledger = open_study(name, storage)
     with ConfirmDisplay(quiet=quiet) as display:
-        outcome, found = confirm_study(
+        end, found = confirm_study(
             ledger, resources, seeds=seeds, top=top, baselines=baselines, data_root=data_root, observe=display.observe
         )
     choice = choose(ledger)
-    facts = confirmation_facts(ledger, seeds, found, outcome, choice)
+    facts = confirmation_facts(ledger, seeds, found, end, choice)
     if as_json:
         _print_json(facts)
     else:
         stdout().print(confirmation_table(found, choice, ledger.config.objectives))
         say(facts["reason"])
     if not quiet:
-        for line in outcome.lines(name, again=shlex.join(masked_words([*_program(), *sys.argv[1:]]))):
+        for line in end.lines(name, again=shlex.join(masked_words([*_program(), *sys.argv[1:]]))):
             _say(line)
-    if outcome.reason == "failed":
+    if end.reason == "failed":
         raise typer.Exit(1)
 
 

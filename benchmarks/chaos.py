@@ -27,6 +27,7 @@ from pathlib import Path
 
 import torch
 
+from nas.outcome import Outcome
 from nas.types import EpochRow
 from studies.store.catalog import open_study
 from studies.store.files import files_dir
@@ -278,7 +279,7 @@ def _wrong_front(ledger: SqlLedger) -> Iterator[str]:
     names = [objective.name for objective in ledger.config.objectives]
     values = {}
     for record in ledger.trials():
-        if record.reason not in ("", "stopped", "diverged"):
+        if record.outcome not in (Outcome.COMPLETE, Outcome.STOPPED, Outcome.DIVERGED):
             continue
         table = ledger.epochs_table(record.number)
         epochs = [row.epoch for row in table]

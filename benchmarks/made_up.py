@@ -22,6 +22,7 @@ from nas.data.splits import Dataset
 from nas.engine.job import Job
 from nas.engine.report import Report
 from nas.engine.trainable import WorkerSettings
+from nas.outcome import Outcome
 from nas.protocols import SearchSpace
 from nas.search.objectives import DEFAULT, TrivialQuality, resolve_objectives
 from nas.types import EpochRow, Measurement, Objective, ProbeCurve, StudyConfig, Task, digest_of
@@ -139,7 +140,7 @@ class MadeUpTrainable(tune.Trainable):
         report = Report(
             number=job.number,
             rows=(epoch_row(1, found.values, seconds),),
-            outcome="complete",
+            outcome=Outcome.COMPLETE,
             measurement=found,
         )
         return {"report": report, "done": True}

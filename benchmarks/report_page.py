@@ -40,15 +40,14 @@ def grown(history: History, trials: int, seed: int = 0) -> History:
     for number in range(trials):
         trial = history.trials[number % len(history.trials)]
         values = {k: v * draw.uniform(0.9, 1.0) for k, v in trial.values.items()}
-        outcome = "complete" if trial.outcome == "front" else trial.outcome
-        made.append(dataclasses.replace(trial, number=number, order=number + 1, outcome=outcome, values=values))
+        made.append(dataclasses.replace(trial, number=number, order=number + 1, on_front=False, values=values))
     done = [t for t in made if t.values]
     points = np.array([[t.values[name] for name in names] for t in done])
     front = non_dominated(points, [o.direction == "maximize" for o in history.config.objectives])
     for trial, on_front in zip(done, front, strict=True):
         if on_front:
-            made[trial.number] = dataclasses.replace(trial, outcome="front")
-    knee = next(t for t in made if t.outcome == "front")
+            made[trial.number] = dataclasses.replace(trial, on_front=True)
+    knee = next(t for t in made if t.on_front)
     chosen = dataclasses.replace(history.choice.chosen, number=knee.number)
     return dataclasses.replace(
         history,

@@ -36,6 +36,7 @@ from benchmarks.startup import ROOT
 from benchmarks.stats import mean_interval
 from nas.engine.report import Report
 from nas.engine.searcher import PROPOSALS_PER_TRIAL, StudySearcher
+from nas.outcome import Outcome
 from nas.search.pareto import hypervolume
 from studies.reading.best import choose
 from studies.store.catalog import create_study, open_study
@@ -164,7 +165,8 @@ def one_trial(searcher: StudySearcher, name: str) -> tuple[float, float]:
     assert job is not None
     proposed = time.perf_counter()
     found = measurement(job.spec, job.recipe.to_dict())
-    report = Report(number=job.number, rows=(epoch_row(1, found.values),), outcome="complete", measurement=found)
+    rows = (epoch_row(1, found.values),)
+    report = Report(number=job.number, rows=rows, outcome=Outcome.COMPLETE, measurement=found)
     measured = time.perf_counter()
     searcher.record(name, report)
     searcher.on_trial_complete(name, {"report": report})

@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeVar
 from nas.engine.report import Report
 from nas.engine.scheduler import RungScheduler
 from nas.engine.searcher import StudySearcher
+from nas.outcome import Outcome
 from nas.protocols import SearchSpace
 from nas.search.rungs import is_milestone
 from nas.types import Candidate, EpochRow, Measurement, ProbeCurve
@@ -190,7 +191,7 @@ class Skipnas:
 
     def end(self, name: str, epoch: int, values: Values | None) -> None:
         if values is None:
-            report = Report(number=self._running[name][0], outcome="diverged")
+            report = Report(number=self._running[name][0], outcome=Outcome.DIVERGED)
         else:
             report = self._report(name, epoch, values, last=epoch == self._epochs)
         if values is not None and epoch == self._epochs:
@@ -215,7 +216,7 @@ class Skipnas:
             peak_memory=1.0,
             seed=0,
         )
-        return Report(number=number, rows=rows, outcome="complete", measurement=measurement)
+        return Report(number=number, rows=rows, outcome=Outcome.COMPLETE, measurement=measurement)
 
 
 def _row(epoch: int, values: Sequence[float | None]) -> EpochRow:

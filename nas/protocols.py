@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nas.errors import ConfigError, in_short
+from nas.outcome import Outcome
 from nas.types import (
     Candidate,
     Constraint,
@@ -157,7 +158,7 @@ class Ledger(Protocol):
             elif ledger.reserve(trials):                  # a place for a new one
                 trial = ledger.study.ask(ledger.distributions)
             ...
-            ledger.start(number, candidate, cost, worker) or ledger.reject(number, candidate, cost, "duplicate")
+            ledger.start(number, candidate, cost, worker) or ledger.reject(number, candidate, cost, Outcome.DUPLICATE)
 
     Attributes:
         study: Optuna's. Within `drive`, trials that its `ask` makes are this driver's from the first moment,
@@ -231,8 +232,8 @@ class Ledger(Protocol):
         is under way, at any driver or interrupted. So no candidate is ever trained twice.
         """
 
-    def reject(self, number: int, candidate: Candidate, cost: Cost, reason: str) -> None:
-        """FAIL without training, candidate and cost on record. Reasons: duplicate, over_limit.
+    def reject(self, number: int, candidate: Candidate, cost: Cost, outcome: Outcome) -> None:
+        """Ends a trial that is not trained, a duplicate or one over a limit, with candidate and cost on record.
 
         A reservation that the trial was asked with is there for the next; a claimed trial leaves none.
         """
@@ -246,11 +247,11 @@ class Ledger(Protocol):
     def complete(self, number: int, measurement: Measurement, *, strip: bool = False) -> None:
         """COMPLETE with the values of the study's objectives."""
 
-    def prune(self, number: int, reason: str, *, detail: str = "", probe: ProbeCurve | None = None) -> None:
-        """PRUNED without values. Reasons: diverged, out_of_memory, and stopped (by a rung)."""
+    def prune(self, number: int, outcome: Outcome, *, detail: str = "", probe: ProbeCurve | None = None) -> None:
+        """Ends a trial that was trained without values: an outcome whose state is PRUNED."""
 
-    def fail(self, number: int, reason: str, *, detail: str = "") -> None:
-        """FAIL. Reasons: exception, worker_lost, timeout, and duplicate, over_limit (never trained)."""
+    def fail(self, number: int, outcome: Outcome, *, detail: str = "") -> None:
+        """Ends a trial that says nothing of its candidate: an outcome whose state is FAIL."""
 
     def rung_objectives(self) -> tuple[Objective, ...]:
         """The study's objectives that are known after every validated epoch: all but latency."""

@@ -15,7 +15,8 @@ import pytest
 from command_samples import Said, Studied
 from PIL import Image
 
-from nas.engine.confirm import ConfirmOutcome
+from nas.engine.confirm import ConfirmEnd
+from nas.outcome import Outcome
 from nas.search.confirmation import ConfirmedRun, confirmation_seed
 from studies.bundles import export_choice
 from studies.store.catalog import open_study
@@ -42,7 +43,7 @@ def confirmed(storage: str, offset: float) -> list[int]:
                         reference=None,
                         spec=result.spec,
                         recipe=result.recipe,
-                        reason="complete",
+                        outcome=Outcome.COMPLETE,
                         values=values,
                     )
                 )
@@ -73,7 +74,7 @@ def test_front_and_knee_are_those_of_all_that_is_confirmed(
     front = confirmed("runs/studies.db", 1.0)
     monkeypatch.setattr(
         "studies.commands.confirm.run_confirmation",
-        lambda *given: ConfirmOutcome(reason="failed", total=2, done=0, new=0, messages=("a run failed",)),
+        lambda *given: ConfirmEnd(reason="failed", total=2, done=0, new=0, messages=("a run failed",)),
     )
     said = run("confirm", "small", "--seeds", "2", "--top", "0", "--json")
     assert said.code == 1, "runs that ended by an error are no success"

@@ -17,7 +17,7 @@ FILES = [*sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 PRODUCT = [path for path in FILES if "benchmarks" not in path.parts]
 
 ROOMS_OF_NAS = (
-    {"errors"},
+    {"errors", "outcome"},
     {"types"},
     {"files"},
     {"data", "search"},

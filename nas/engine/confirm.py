@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from nas.data.splits import Dataset
 from nas.engine.job import Job
 from nas.engine.resources import Resources
+from nas.outcome import Outcome
 from nas.protocols import SearchSpace
 from nas.search.confirmation import ConfirmedRun, Member, confirmation_seed
 from nas.training.checkpoint import confirm_dir, drop_all, drop_checkpoint, traceback_path
@@ -23,9 +24,6 @@ from nas.types import StudyConfig
 
 if TYPE_CHECKING:
     from nas.engine.report import Report
-
-KEPT = ("complete", "diverged", "out_of_memory")
-"""Outcomes that say something of a candidate. After any other the same command trains the run again."""
 
 
 class ConfirmationLedger(Protocol):
@@ -63,7 +61,7 @@ class ConfirmProgress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConfirmOutcome:
+class ConfirmEnd:
     """How a confirmation ended.
 
     Attributes:
@@ -103,7 +101,7 @@ def run_confirmation(
     seeds: int,
     resources: Resources,
     observe: Callable[[ConfirmProgress], None] = lambda progress: None,
-) -> ConfirmOutcome:
+) -> ConfirmEnd:
     """Trains each member under `seeds` seeds, those runs that the ledger does not hold yet.
 
     Every seed is given to all members before the next, so that a confirmation that was stopped compares
@@ -132,7 +130,7 @@ def run_confirmation(
     before = len(runs) - len(jobs)
     progress = ConfirmProgress(total=len(runs), done=before, done_before=before)
     if not jobs:
-        return ConfirmOutcome(reason="complete", total=len(runs), done=before, new=0)
+        return ConfirmEnd(reason="complete", total=len(runs), done=before, new=0)
 
     # Ray is slow to import and not needed above.
     from nas.engine.executor import run_jobs, worker_pool
@@ -150,15 +148,15 @@ def run_confirmation(
         progress.running.pop(report.number, None)
         member, repeat = runs[report.number]
         assert report.outcome is not None
-        if report.outcome in KEPT:
+        if report.outcome.trained:  # after any other outcome the same command trains the run again
             ledger.confirm(_run(member, repeat, config.seed, report))
             progress.done += 1
-        if report.outcome != "complete":
+        if report.outcome is not Outcome.COMPLETE:
             last = report.detail.strip().splitlines()[-1:] or [""]
-            what = report.outcome.replace("_", " ") + (f", {last[0]}" if last[0] else "")
+            what = report.outcome.words + (f", {last[0]}" if last[0] else "")
             progress.messages.append(f"{member.label}, seed {repeat + 1}: {what}")
         drop_checkpoint(folder, report.number)
-        if report.outcome not in KEPT and report.detail:
+        if not report.outcome.trained and report.detail:
             text = traceback_path(folder, report.number)
             folder.mkdir(parents=True, exist_ok=True)
             text.write_text(report.detail, "utf-8")
@@ -176,7 +174,7 @@ def run_confirmation(
         reason = pool.stopping.reason
     else:
         reason = "failed"
-    return ConfirmOutcome(
+    return ConfirmEnd(
         reason=reason,
         total=len(runs),
         done=progress.done,
@@ -188,6 +186,7 @@ def run_confirmation(
 
 def _run(member: Member, repeat: int, study_seed: int, report: Report) -> ConfirmedRun:
     measured = report.measurement
+    assert report.outcome is not None
     return ConfirmedRun(
         digest=member.candidate.digest,
         repeat=repeat,
@@ -196,7 +195,7 @@ def _run(member: Member, repeat: int, study_seed: int, report: Report) -> Confir
         reference=member.reference,
         spec=member.candidate.spec.to_dict(),
         recipe=member.candidate.recipe.to_dict(),
-        reason=str(report.outcome),
+        outcome=report.outcome,
         detail=report.detail,
         values={} if measured is None else dict(measured.values),
         gates=() if measured is None else measured.gates,

@@ -222,7 +222,7 @@ def run_jobs(
 
     Args:
         on_end: called with the last report of each that came to an end, here in the driver; the outcome
-            of one whose worker was lost for good is ``worker_lost``.
+            of one whose worker was lost for good is `Outcome.WORKER_LOST`.
         on_report: called with every report.
     """
     _fit(_ListSearcher(jobs, pool.stopping, on_end), _Reports(on_report), pool)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from nas.outcome import Outcome
 from nas.types import EpochRow, Measurement, ProbeCurve
 
 
@@ -12,15 +13,13 @@ from nas.types import EpochRow, Measurement, ProbeCurve
 class Report:
     """What a worker says after some epochs; `outcome` is None while the trial goes on.
 
-    Outcomes: ``complete`` (with `measurement`), ``diverged``, ``out_of_memory``, ``exception``, ``timeout``,
-    and ``disk_full``, which ends the search and leaves the trial to be continued.
-    `strip` says whether a complete trial left its picture. `warnings` are what the worker warned of since its last
-    report, for a person: Ray shows nothing of what workers log.
+    A complete trial has a `measurement`, and `strip` says whether it left its picture. `warnings` are what the worker
+    warned of since its last report, for a person: Ray shows nothing of what workers log.
     """
 
     number: int
     rows: tuple[EpochRow, ...] = ()
-    outcome: str | None = None
+    outcome: Outcome | None = None
     measurement: Measurement | None = None
     probe: ProbeCurve | None = None
     detail: str = ""

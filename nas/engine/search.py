@@ -12,6 +12,7 @@ import numpy as np
 from nas.data.splits import Dataset
 from nas.engine.resources import Resources
 from nas.errors import StorageError
+from nas.outcome import Outcome
 from nas.protocols import Ledger, SearchSpace
 from nas.search.pareto import hypervolume
 from nas.training.checkpoint import drop_checkpoint, drop_weights, tidy
@@ -64,7 +65,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class SearchEnd:
     """How a search ended.
 
     Attributes:
@@ -92,7 +93,7 @@ def run_search(
     options: RunOptions,
     observe: Callable[[Progress], None] = lambda progress: None,
     known: Mapping[str, Measurement] | None = None,
-) -> Outcome:
+) -> SearchEnd:
     """Trains candidates until the study holds `options.trials` of them, or the search is stopped.
 
     Returns at once, without starting Ray, when the study is that large already. A stop (time limit,
@@ -116,7 +117,7 @@ def run_search(
     counts = ledger.counts()
     progress = Progress(trials=options.trials, counts=counts, done_before=counts.trained)
     if counts.trained >= options.trials:
-        return Outcome(reason="complete", counts=counts, new=0)
+        return SearchEnd(reason="complete", counts=counts, new=0)
 
     # Ray is slow to import and not needed above.
     from nas.engine.executor import run_trials, worker_pool
@@ -134,19 +135,19 @@ def run_search(
         progress.messages += [f"trial {report.number}: {warning}" for warning in report.warnings]
         observe(progress)
 
-    def on_end(number: int, outcome: str) -> None:
+    def on_end(number: int, outcome: Outcome) -> None:
         progress.running.pop(number, None)
         drop_checkpoint(files, number)
         progress.counts = ledger.counts()
-        if outcome == "complete":
+        if outcome is Outcome.COMPLETE:
             nonlocal front
             before, front = front, set(ledger.front())
             drop_weights(files, {*before, number} - front)
             if front != before:
                 _update_quality(progress, ledger, front)
-        elif outcome != "stopped":  # which is nothing to look into
+        elif outcome is not Outcome.STOPPED:  # which is nothing to look into
             where = f"skipnas studies show {config.study} --trial {number}"
-            progress.messages.append(f"trial {number} ended: {outcome.replace('_', ' ')}; why: {where}")
+            progress.messages.append(f"trial {number} ended: {outcome.words}; why: {where}")
         observe(progress)
 
     _update_quality(progress, ledger, front)
@@ -170,7 +171,7 @@ def run_search(
         reason = "exhausted"
     else:
         reason = pool.stopping.reason
-    return Outcome(
+    return SearchEnd(
         reason=reason,
         counts=counts,
         new=counts.trained - progress.done_before,

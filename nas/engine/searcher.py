@@ -20,6 +20,7 @@ from ray.tune.search import Searcher
 from nas.engine.job import Job
 from nas.engine.report import LivesInDriver, Report
 from nas.errors import LeaseLostError, SkipnasError
+from nas.outcome import Outcome
 from nas.protocols import Ledger, SearchSpace
 from nas.search.sampler import NovelSampler
 from nas.types import Candidate, Cost, Measurement, candidate_seed
@@ -92,7 +93,7 @@ class JobSearcher(LivesInDriver, Searcher):
                 self.cut_off(job)
                 return
             detail = "its worker or node was lost, and so were those that retried it"
-            report = Report(number=job.number, outcome="worker_lost", detail=detail)
+            report = Report(number=job.number, outcome=Outcome.WORKER_LOST, detail=detail)
         self.tell(trial_id, job, report)
 
     def save(self, checkpoint_path: str) -> None:
@@ -128,7 +129,7 @@ class StudySearcher(JobSearcher):
         *,
         trials: int,
         stopping: Callable[[], bool],
-        on_end: Callable[[int, str], None],
+        on_end: Callable[[int, Outcome], None],
         known: Mapping[str, Measurement] | None = None,
     ) -> None:
         super().__init__()
@@ -211,40 +212,40 @@ class StudySearcher(JobSearcher):
         if outcome is not None:
             self.on_end(job.number, outcome)
 
-    def _tell(self, trial_id: str, number: int, report: Report | None) -> str | None:
+    def _tell(self, trial_id: str, number: int, report: Report | None) -> Outcome | None:
         """How a trial ended; None when it was cut off and is continued when the study is opened again."""
         ledger = self.ledger
         if trial_id in self._stopped:
-            ledger.prune(number, "stopped", detail=f"not among the best at epoch {self._stopped[trial_id]}")
-            return "stopped"
+            ledger.prune(number, Outcome.STOPPED, detail=f"not among the best at epoch {self._stopped[trial_id]}")
+            return Outcome.STOPPED
         if report is None or report.outcome is None:
             return None
-        if report.outcome == "disk_full":
+        if report.outcome is Outcome.DISK_FULL:
             self.disk_full = report.detail
             return None
         if report.measurement is not None:
             ledger.complete(number, report.measurement, strip=report.strip)
-        elif report.outcome in ("exception", "timeout", "worker_lost"):
-            ledger.fail(number, report.outcome, detail=report.detail)
-        else:
+        elif report.outcome.trained:
             ledger.prune(number, report.outcome, detail=report.detail, probe=report.probe)
+        else:
+            ledger.fail(number, report.outcome, detail=report.detail)
         return report.outcome
 
     def _begin(self, trial_id: str, number: int, params: Mapping[str, Any]) -> Job | None:
         candidate = self._candidate(params)
         cost = self._cost(candidate)
-        reason = self._over_limit(cost)
         try:
-            if reason is None and not self.ledger.start(number, candidate, cost, worker=trial_id):
-                reason = "duplicate"
-            if reason is not None:
-                self.ledger.reject(number, candidate, cost, reason)
+            if self._over_limit(cost):
+                self.ledger.reject(number, candidate, cost, Outcome.OVER_LIMIT)
+                return None
+            if not self.ledger.start(number, candidate, cost, worker=trial_id):
+                self.ledger.reject(number, candidate, cost, Outcome.DUPLICATE)
                 return None
         except LeaseLostError:  # another driver has taken the trial over
             return None
         if candidate.digest in self.known:
             self.ledger.complete(number, self.known[candidate.digest])
-            self.on_end(number, "complete")
+            self.on_end(number, Outcome.COMPLETE)
             return None
         self.left -= 1
         seed = candidate_seed(self.ledger.config.seed, candidate.digest)
@@ -256,12 +257,12 @@ class StudySearcher(JobSearcher):
     def _cost(self, candidate: Candidate) -> Cost:
         return self.space.cost(candidate.spec, self.ledger.config.task)
 
-    def _over_limit(self, cost: Cost) -> str | None:
-        return "over_limit" if any(c.violation(cost) > 0 for c in self.ledger.config.constraints) else None
+    def _over_limit(self, cost: Cost) -> bool:
+        return any(c.violation(cost) > 0 for c in self.ledger.config.constraints)
 
     def _acceptable(self, params: Mapping[str, Any]) -> bool:
         candidate = self._candidate(params)
-        return candidate.digest not in self._started and self._over_limit(self._cost(candidate)) is None
+        return candidate.digest not in self._started and not self._over_limit(self._cost(candidate))
 
 
 class Recorder(LivesInDriver, Callback):

@@ -22,6 +22,7 @@ from nas.data.splits import Dataset
 from nas.engine.job import Job
 from nas.engine.report import Report
 from nas.errors import is_out_of_memory
+from nas.outcome import Outcome
 from nas.protocols import SearchSpace
 from nas.training.batches import DeviceData, evaluation_batches
 from nas.training.checkpoint import load_checkpoint, open_hang, read_hang, save_checkpoint, save_strip, save_weights
@@ -138,18 +139,19 @@ class CandidateTrainable(tune.Trainable):
         try:
             # A trial that hung has had its process ended, and Ray has started it again in this one.
             hung = "" if self._evaluation is not None else read_hang(self._settings.files, number)
-            report = Report(number=number, outcome="timeout", detail=hung) if hung else self._advance(number)
+            report = Report(number=number, outcome=Outcome.TIMEOUT, detail=hung) if hung else self._advance(number)
         except Diverged as error:
             probe = self._evaluation.training.probe_curve() if self._evaluation else None
-            report = Report(number=number, outcome="diverged", detail=str(error), probe=probe)
+            report = Report(number=number, outcome=Outcome.DIVERGED, detail=str(error), probe=probe)
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            detail = str(error) if full else traceback.format_exc()
-            report = Report(number=number, outcome="disk_full" if full else "exception", detail=detail)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                report = Report(number=number, outcome=Outcome.DISK_FULL, detail=str(error))
+            else:
+                report = Report(number=number, outcome=Outcome.EXCEPTION, detail=traceback.format_exc())
         except torch.AcceleratorError:
             raise  # a device that failed fails for good in this process; Tune goes on in another, `RETRIES` times
         except Exception as error:
-            outcome = "out_of_memory" if is_out_of_memory(error) else "exception"
+            outcome = Outcome.OUT_OF_MEMORY if is_out_of_memory(error) else Outcome.EXCEPTION
             report = Report(number=number, outcome=outcome, detail=traceback.format_exc())
         if report.outcome is not None:
             self._end()
@@ -187,10 +189,10 @@ class CandidateTrainable(tune.Trainable):
         measurement = evaluation.measurement()
         if self._settings.confirming:
             measurement = self._tested(measurement, evaluation.training.network)
-            return Report(number=number, rows=rows, outcome="complete", measurement=measurement)
+            return Report(number=number, rows=rows, outcome=Outcome.COMPLETE, measurement=measurement)
         save_weights(evaluation.training.network, self._settings.files, number, self._job.digest)
         kept = self._keep_strip(number, evaluation)
-        return Report(number=number, rows=rows, outcome="complete", measurement=measurement, strip=kept)
+        return Report(number=number, rows=rows, outcome=Outcome.COMPLETE, measurement=measurement, strip=kept)
 
     def _keep_strip(self, number: int, evaluation: Evaluation) -> bool:
         try:

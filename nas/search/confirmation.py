@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from nas.outcome import Outcome
 from nas.search.pareto import contributions, knee, non_dominated
 from nas.types import Candidate, Objective, TrialResult
 
@@ -53,8 +54,8 @@ class ConfirmedRun:
         seed: of weights, data order and training noise.
         number, reference: see `Member`.
         spec, recipe: of the candidate.
-        reason: ``complete``, ``diverged`` or ``out_of_memory``.
-        detail: what else there is to say about the reason.
+        outcome: complete, diverged or out of memory.
+        detail: what else there is to say about the outcome.
         values: as in `nas.types.Measurement`, and ``test_psnr`` and ``test_accuracy`` where they are finite; empty
             unless complete.
         gates: learned skip gates by level, shallow first: mean, minimum and maximum of each.
@@ -68,7 +69,7 @@ class ConfirmedRun:
     reference: str | None
     spec: Mapping[str, Any]
     recipe: Mapping[str, Any]
-    reason: str
+    outcome: Outcome
     detail: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
     gates: tuple[Mapping[str, float], ...] = ()
@@ -165,7 +166,7 @@ def summarize(runs: Iterable[ConfirmedRun]) -> list[Confirmed]:
         groups.setdefault(run.digest, []).append(run)
     result = []
     for digest, group in groups.items():
-        complete = [run for run in group if run.reason == "complete"]
+        complete = [run for run in group if run.outcome is Outcome.COMPLETE]
         enough = len(complete) >= LEAST_RUNS
         names = [name for name in complete[0].values if all(name in run.values for run in complete)] if enough else ()
         gates = zip(*(run.gates for run in complete), strict=True) if enough else ()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.engine.confirm import ConfirmOutcome, ConfirmProgress, run_confirmation
+from nas.engine.confirm import ConfirmEnd, ConfirmProgress, run_confirmation
 from nas.engine.resources import Resources
 from nas.errors import ConfigError, StudyError
 from nas.search.confirmation import SEEDS, TOP, Confirmed, Member, confirmation_seed, pick_members, summarize
@@ -38,7 +38,7 @@ def confirm_study(
     baselines: bool = False,
     data_root: Path | None = None,
     observe: Callable[[ConfirmProgress], None] = lambda progress: None,
-) -> tuple[ConfirmOutcome, list[Confirmed]]:
+) -> tuple[ConfirmEnd, list[Confirmed]]:
     """Trains the front's knee and best contributors again under several seeds, or goes on doing so.
 
     Args:
@@ -69,14 +69,14 @@ def confirm_study(
     data = study_data(ledger, data_root)
     files = claim_files(ledger.storage, config.study)
     with _alone(confirm_dir(files), config.study), ledger.drive():
-        outcome = run_confirmation(config, space, ledger, data, files, members, seeds, resources, observe)
+        end = run_confirmation(config, space, ledger, data, files, members, seeds, resources, observe)
     known = {found.digest: found for found in summarize(ledger.confirmations())}
     of_members = [
         dataclasses.replace(found, number=member.number, reference=member.reference)
         for member in members
         if (found := known.pop(member.candidate.digest, None)) is not None
     ]
-    return outcome, [*of_members, *known.values()]
+    return end, [*of_members, *known.values()]
 
 
 @contextlib.contextmanager
@@ -125,16 +125,16 @@ def study_members(ledger: SqlLedger, space: SearchSpace, *, top: int, baselines:
 
 
 def confirmation_facts(
-    ledger: SqlLedger, seeds: int, found: Sequence[Confirmed], outcome: ConfirmOutcome, choice: Choice
+    ledger: SqlLedger, seeds: int, found: Sequence[Confirmed], end: ConfirmEnd, choice: Choice
 ) -> dict[str, Any]:
     """What ``confirm --json`` prints: how it ended, each member's values as mean, sd, low, high and n, the knee."""
     return {
         "study": ledger.config.study,
-        "state": outcome.reason,
-        "runs": outcome.done,
-        "of": outcome.total,
-        "new": outcome.new,
-        "seconds": outcome.seconds,
+        "state": end.reason,
+        "runs": end.done,
+        "of": end.total,
+        "new": end.new,
+        "seconds": end.seconds,
         "seeds": [confirmation_seed(ledger.config.seed, repeat) for repeat in range(seeds)],
         "members": [
             {

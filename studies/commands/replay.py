@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.errors import StudyError
+from nas.outcome import Outcome
 from search_spaces import get_space
 from studies.store.catalog import create_study
 from studies.store.database import open_storage
 from studies.store.ledger import SqlLedger
-from studies.store.records import REJECTIONS, TrialRecord
+from studies.store.records import TrialRecord
 
 if TYPE_CHECKING:
     from nas.engine.searcher import StudySearcher
@@ -75,7 +76,7 @@ def replay(ledger: SqlLedger) -> Replayed:
                         if fixed is None:
                             break
                         again.study.enqueue_trial(fixed)
-                if record.reason in REJECTIONS:
+                if record.outcome.rejected:
                     continue  # drawn again on the way to the next that is accepted
                 job = searcher.ask(str(number))
                 proposed += 1
@@ -88,13 +89,13 @@ def _tell(ledger: SqlLedger, searcher: StudySearcher, record: TrialRecord) -> No
     """Ends a trial of the replayed study as the stored one ended."""
     from nas.engine.report import Report
 
-    number, reason = record.number, record.reason
-    if reason in REJECTIONS:
+    number, outcome = record.number, record.outcome
+    if outcome.rejected:
         return
     rows = tuple(ledger.epochs_table(number))
     searcher.record(str(number), Report(number=number, rows=rows))
-    measurement = ledger.measurement(number) if reason == "" else None
-    if reason == "stopped":
+    measurement = ledger.measurement(number) if outcome is Outcome.COMPLETE else None
+    if outcome is Outcome.STOPPED:
         searcher.stop(str(number), record.epochs_done)
-    report = Report(number=number, outcome=reason or "complete", measurement=measurement, detail=record.detail or "")
+    report = Report(number=number, outcome=outcome, measurement=measurement, detail=record.detail or "")
     searcher.on_trial_complete(str(number), {"report": report})

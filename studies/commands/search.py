@@ -12,7 +12,7 @@ from typing import Any
 from nas.data.noise import parse_noise
 from nas.data.splits import Dataset, load, majority_accuracy, parse_source
 from nas.engine.resources import Resources
-from nas.engine.search import Outcome, Progress, RunOptions, run_search
+from nas.engine.search import Progress, RunOptions, SearchEnd, run_search
 from nas.errors import ClusterError, ConfigError, StudyError
 from nas.protocols import SearchSpace
 from nas.search.objectives import DEFAULT, TrivialQuality, resolve_objectives
@@ -97,7 +97,7 @@ class Search:
     created: bool
     known: Mapping[str, Measurement]
 
-    def run(self, options: RunOptions, observe: Callable[[Progress], None] = lambda progress: None) -> Outcome:
+    def run(self, options: RunOptions, observe: Callable[[Progress], None] = lambda progress: None) -> SearchEnd:
         """See `nas.engine.search.run_search`. A study that was made for a run that cannot start is taken back."""
         try:
             return run_search(

@@ -69,7 +69,7 @@ def study_facts(ledger: SqlLedger) -> dict[str, Any]:
         "ended_early": [
             {"trial": record.number, "reason": record.reason, "detail": record.detail}
             for record in ledger.trials()
-            if record.reason
+            if record.outcome.ended_early
         ],
     }
 
@@ -108,8 +108,7 @@ def trial_facts(ledger: SqlLedger, number: int) -> dict[str, Any]:
     """Everything that is recorded of a trial. Raises StudyError when there is nothing."""
     record = ledger.trial(number)
     facts = {name: getattr(record, name) for name in _TRIAL_FIELDS}
-    state = "running" if record.reason is None else record.state.name.lower()
-    return {"trial": number, "state": state, **facts, "detail": record.detail}
+    return {"trial": number, "state": record.outcome.state.lower(), **facts, "detail": record.detail}
 
 
 def trial_lines(facts: Mapping[str, Any]) -> list[str]:

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.engine.confirm import ConfirmProgress
-from nas.engine.search import Outcome, Progress
+from nas.engine.search import Progress, SearchEnd
 from nas.search.confirmation import Confirmed, Interval
 from nas.search.objectives import digits_of
 from nas.types import Objective, StudyConfig
@@ -294,22 +294,22 @@ def describe(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
 
 
-def summary(outcome: Outcome, config: StudyConfig, trials: int, again: Sequence[str]) -> list[str]:
+def summary(end: SearchEnd, config: StudyConfig, trials: int, again: Sequence[str]) -> list[str]:
     """The closing lines of a search: how it ended, how busy the workers were, and what to type next."""
-    c = outcome.counts
-    if outcome.reason == "complete" and outcome.new == 0:
+    c = end.counts
+    if end.reason == "complete" and end.new == 0:
         lines = [f"study {config.study} is complete: it has {c.trained} trained trials of {trials}; nothing to do"]
     else:
         lines = [
-            f"{outcome.new} trials in {duration(outcome.seconds)}; the study has {c.trained} of {trials}: "
+            f"{end.new} trials in {duration(end.seconds)}; the study has {c.trained} of {trials}: "
             f"{c.complete} complete, {c.pruned} pruned; {c.failed} failed"
         ]
-    if outcome.busy is not None:
-        lines.append(f"workers were busy {100 * outcome.busy:.0f} % of the time ({outcome.workers} at a time)")
-    if outcome.reason == "exhausted":
+    if end.busy is not None:
+        lines.append(f"workers were busy {100 * end.busy:.0f} % of the time ({end.workers} at a time)")
+    if end.reason == "exhausted":
         lines.append("no further candidates: the space is exhausted, or too few are within the limits")
-    elif outcome.reason != "complete":
-        why = "the time limit" if outcome.reason == "time_limit" else "an interrupt"
+    elif end.reason != "complete":
+        why = "the time limit" if end.reason == "time_limit" else "an interrupt"
         lines.append(f"stopped by {why}; trials under way are kept. Go on with: {shlex.join(again)}")
     return lines
 

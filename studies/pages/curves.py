@@ -47,7 +47,7 @@ def learning_curves(history: History, column: str) -> go.Figure | None:
     """A column of the epochs table over epochs: the front's members by themselves, a part of the others in gray."""
     drawn = {t.number: [(r.epoch, at) for r in t.epochs if _finite(at := getattr(r, column))] for t in history.trials}
     members = [t for t in history.front if drawn[t.number]]
-    others = [t for t in history.trials if t.outcome != "front" and drawn[t.number]]
+    others = [t for t in history.trials if not t.on_front and drawn[t.number]]
     if not members and not others:
         return None
     figure = go.Figure()
@@ -196,8 +196,8 @@ def workers(history: History) -> go.Figure | None:
         return None
     begin = min(t.started or math.inf for t, _ in spans)
     figure = go.Figure()
-    for outcome in NAMES:
-        chosen = [(t, lane) for t, lane in spans if t.outcome == outcome]
+    for group in NAMES:
+        chosen = [(t, lane) for t, lane in spans if t.group == group]
         if not chosen:
             continue
         figure.add_bar(
@@ -205,8 +205,8 @@ def workers(history: History) -> go.Figure | None:
             x=[((t.ended or 0) - (t.started or 0)) / 60 for t, _ in chosen],
             y=[f"worker {lane + 1}" for _, lane in chosen],
             orientation="h",
-            name=NAMES[outcome].partition(" (")[0],
-            marker={"color": COLOURS[outcome], "line": {"width": 0.5 if len(spans) < MANY else 0, "color": "white"}},
+            name=NAMES[group].partition(" (")[0],
+            marker={"color": COLOURS[group], "line": {"width": 0.5 if len(spans) < MANY else 0, "color": "white"}},
             customdata=[t.number for t, _ in chosen],
             hovertemplate="trial %{customdata}: %{x:.2f} minutes<extra></extra>",
         )

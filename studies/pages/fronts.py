@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from nas.types import Objective
 from studies.pages.style import COLOURS, NAMES, SYMBOLS, decade_step, laid_out, log_cost_axes
-from studies.reading.history import History, Trial
+from studies.reading.history import FRONT, History, Trial
 
 CAMERA = {"eye": {"x": 1.45, "y": 1.45, "z": 0.7}, "center": {"x": 0, "y": 0, "z": -0.12}}
 MANY = 1000
@@ -85,17 +85,17 @@ def front_pair(history: History, first: Objective, second: Objective) -> go.Figu
 
 
 def sizes(history: History) -> go.Figure | None:
-    """Parameters against multiply-accumulates, by outcome, with the limits."""
+    """Parameters against multiply-accumulates, by group, with the limits."""
     known = [t for t in history.trials if t.params and t.macs]
     if not known:
         return None
     figure = go.Figure()
-    for outcome in NAMES:
-        trials = [t for t in known if t.outcome == outcome]
+    for group in NAMES:
+        trials = [t for t in known if t.group == group]
         if trials:
-            marker = {"size": 9 if outcome == "front" else 7, "color": COLOURS[outcome], "symbol": SYMBOLS[outcome]}
+            marker = {"size": 9 if group == FRONT else 7, "color": COLOURS[group], "symbol": SYMBOLS[group]}
             scatter = go.Scattergl if len(known) > MANY else go.Scatter
-            named = _points(history, outcome, trials) | {"name": NAMES[outcome].partition(" (")[0]}
+            named = _points(history, group, trials) | {"name": NAMES[group].partition(" (")[0]}
             figure.add_trace(scatter(x=[t.params for t in trials], y=[t.macs for t in trials], marker=marker, **named))
     for limit in history.config.constraints:
         line = {"dash": "dash", "width": 1, "color": COLOURS["over_limit"]}
@@ -111,13 +111,13 @@ def sizes(history: History) -> go.Figure | None:
 def _placed(
     history: History, objectives: Sequence[Objective]
 ) -> list[tuple[str, list[Trial], np.ndarray[Any, np.dtype[np.float64]]]]:
-    """Outcome, trials and points, of those trials that can be placed: a duplicate lies where its original does."""
+    """Group, trials and points, of those trials that can be placed: a duplicate lies where its original does."""
     by_number = {t.number: t for t in history.trials}
     groups = []
-    for outcome in reversed(NAMES):  # the front is drawn last, on top
+    for group in reversed(NAMES):  # the front is drawn last, on top
         trials, points = [], []
         for trial in history.trials:
-            if trial.outcome != outcome:
+            if trial.group != group:
                 continue
             original = trial if trial.same_as is None else by_number.get(trial.same_as, trial)
             values: Mapping[str, float] = original.values or original.last
@@ -125,14 +125,14 @@ def _placed(
                 trials.append(trial)
                 points.append([values[o.name] for o in objectives])
         if trials:
-            groups.append((outcome, trials, np.array(points)))
+            groups.append((group, trials, np.array(points)))
     return groups
 
 
-def _points(history: History, outcome: str, trials: Sequence[Trial]) -> dict[str, Any]:
+def _points(history: History, group: str, trials: Sequence[Trial]) -> dict[str, Any]:
     return {
         "mode": "markers",
-        "name": f"{NAMES[outcome]}: {len(trials)}",
+        "name": f"{NAMES[group]}: {len(trials)}",
         "customdata": [t.number for t in trials],
         "hovertext": [history.hover[t.number] for t in trials],
         "hovertemplate": "%{hovertext}<extra></extra>",

@@ -30,7 +30,7 @@ def annotate(ledger: SqlLedger) -> int:
         StorageError: the database cannot be written.
     """
     history = read_history(ledger)
-    ended = [t for t in history.trials if t.reason is not None]
+    ended = [t for t in history.trials if t.outcome.ended]
     attributes = optuna_tables.StudySystemAttributeModel
     trials = optuna_tables.TrialModel
     study_id = ledger.study._study_id
@@ -74,11 +74,9 @@ def study_note(ledger: SqlLedger) -> str:
 
 def trial_note(trial: Trial, history: History) -> str:
     """Markdown: outcome, cost, architecture and recipe of a trial that ended."""
-    reason = f" ({trial.reason.replace('_', ' ')})" if trial.reason else ""
     values = trial.values or trial.last
-    # Whether a trial is on the front changes, and a note does not.
-    outcome = "complete" if trial.outcome == "front" else trial.outcome.replace("_", " ")
-    lines = [f"**{outcome}**{reason}, {trial.epochs_done} epochs"]
+    # A note does not say whether its trial is on the front: that changes, and a note does not.
+    lines = [f"**{trial.ending}**, {trial.epochs_done} epochs"]
     if values:
         lines.append(", ".join(axis_value(o, values[o.name]) for o in history.config.objectives if o.name in values))
     if trial.params is not None and trial.macs is not None:

@@ -17,6 +17,7 @@ from plotly.offline import get_plotlyjs
 
 from nas.errors import ConfigError, SkipnasError
 from nas.files import write_whole
+from nas.outcome import Outcome
 from nas.search.confirmation import Confirmed, Interval, summarize
 from nas.search.objectives import digits_of
 from nas.types import Objective, StudyConfig
@@ -27,7 +28,7 @@ from studies.pages.plots import Plot, all_plots
 from studies.pages.samples import Samples, samples
 from studies.provenance import describe
 from studies.reading.best import Choice, join_words
-from studies.reading.history import History, Trial, read_history
+from studies.reading.history import FRONT, History, Trial, read_history
 
 if TYPE_CHECKING:
     from studies.store.ledger import SqlLedger
@@ -151,7 +152,7 @@ def _page_data(history: History, plots: Sequence[Plot]) -> str:
 
 
 def _trial_text(trial: Trial) -> str:
-    lines = [f"outcome   {trial.outcome.replace('_', ' ')}" + (f" ({trial.reason})" if trial.reason else "")]
+    lines = [f"outcome   {FRONT if trial.on_front else trial.ending}"]
     lines += [f"{name:<9} {value:.6g}" for name, value in (trial.values or trial.last).items()]
     if trial.same_as is not None:
         lines.append(f"same as   trial {trial.same_as}")
@@ -165,7 +166,7 @@ def _trial_text(trial: Trial) -> str:
 
 def _answer(ledger: SqlLedger, history: History, confirmed: Sequence[Confirmed]) -> str:
     config, task = history.config, history.config.task
-    counts = Counter(t.outcome for t in history.trials)
+    counts = Counter(t.group for t in history.trials)
     classes = f", {task.classes} classes" if task.classes else ", without labels"
     parts = [
         f"<h1>{escape(config.study)}</h1><p>Networks of the space <b>{escape(config.space)}</b> that denoise"
@@ -345,7 +346,7 @@ def _interval(name: str, value: Interval | None) -> str:
 
 
 def _front(history: History, plots: Sequence[Plot]) -> str:
-    counts = Counter(t.outcome for t in history.trials)
+    counts = Counter(t.group for t in history.trials)
     placed = ""
     if counts["over_limit"]:
         placed = (
@@ -409,18 +410,18 @@ def _images(pictures: Samples) -> str:
 
 
 def _failures(history: History) -> str:
-    reasons: dict[str, list[Trial]] = {}
+    early: dict[Outcome, list[Trial]] = {}
     for trial in history.trials:
-        if trial.reason:
-            reasons.setdefault(trial.reason, []).append(trial)
-    if not reasons:
+        if trial.outcome.ended_early:
+            early.setdefault(trial.outcome, []).append(trial)
+    if not early:
         return _lacks("Every trial that ended is complete.")
     rows = []
-    for reason, trials in sorted(reasons.items(), key=lambda item: -len(item[1])):
+    for outcome, trials in sorted(early.items(), key=lambda item: -len(item[1])):
         links = ", ".join(f'<a href="#trial-{t.number}">{t.number}</a>' for t in trials[:40])
         links += f" and {len(trials) - 40} more" if len(trials) > 40 else ""
         rows.append(
-            f"<tr><td>{escape(reason.replace('_', ' '))}</td><td class='n'>{len(trials)}</td>"
+            f"<tr><td>{escape(outcome.words)}</td><td class='n'>{len(trials)}</td>"
             f"<td>{links}{_details(trials)}</td></tr>"
         )
     return (

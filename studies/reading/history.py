@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sqlalchemy import select
 
+from nas.outcome import GROUPS, Outcome
 from nas.search.pareto import hypervolume
 from nas.types import EpochRow, Objective, ProbeCurve, StudyConfig
 from studies.reading.best import Choice, choose
-from studies.store.records import REJECTIONS, TRAINED_REASONS, ProbeRecord
+from studies.store.records import ProbeRecord
 
 if TYPE_CHECKING:
     import optuna
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 FEWEST_FOR_IMPORTANCE = 8
 """Complete trials under which importances would say nothing."""
 
-"""What figures tell apart, in the order of their legends."""
+FRONT = "front"
+"""Group of the trials on the Pareto front, beside those of `nas.outcome.GROUPS`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +36,7 @@ class Trial:
     """One trial.
 
     Attributes:
-        outcome: front, complete, pruned, duplicate, over_limit, failed or running.
-        reason: why it ended without values; empty for a complete one, None for one that has not ended.
+        on_front: whether no other complete trial dominates it by the search's values.
         values: every measured value of a complete trial.
         last: of a pruned trial: what its last validated epoch showed, by objective.
         same_as: of a duplicate: the trial that has its candidate.
@@ -45,8 +46,8 @@ class Trial:
     """
 
     number: int
-    outcome: str
-    reason: str | None
+    outcome: Outcome
+    on_front: bool
     detail: str
     digest: str | None
     spec: Mapping[str, Any]
@@ -67,6 +68,17 @@ class Trial:
     epochs_done: int
     gates: tuple[Mapping[str, float], ...]
     epochs: tuple[EpochRow, ...]
+
+    @property
+    def group(self) -> str:
+        """What figures draw the trial as: `FRONT`, or a key of `nas.outcome.GROUPS`."""
+        return FRONT if self.on_front else self.outcome.group
+
+    @property
+    def ending(self) -> str:
+        """How it ended, for people: ``complete``, ``pruned (diverged)``, ``over a limit``."""
+        group, outcome = GROUPS[self.outcome.group], self.outcome.words
+        return group if group == outcome else f"{group} ({outcome})"
 
 
 @dataclass(frozen=True, kw_only=True)  # without slots, for what is computed once
@@ -89,12 +101,12 @@ class History:
     @property
     def complete(self) -> list[Trial]:
         """Complete trials, those of the front among them."""
-        return [t for t in self.trials if t.outcome in ("front", "complete")]
+        return [t for t in self.trials if t.outcome is Outcome.COMPLETE]
 
     @property
     def front(self) -> list[Trial]:
         """Trials that no other dominates by the search's values, whatever a confirmation found."""
-        return [t for t in self.trials if t.outcome == "front"]
+        return [t for t in self.trials if t.on_front]
 
     @property
     def hypervolume(self) -> float:
@@ -122,8 +134,8 @@ class History:
         rows = [
             {
                 "number": t.number,
-                "outcome": t.outcome,
-                "reason": t.reason,
+                "outcome": t.group,
+                "reason": t.outcome.stored,
                 **{name: t.values.get(name) for name in names},
                 **{name: getattr(t, name) for name in ("params", "macs", "latency") if name not in names},
                 **{name: getattr(t, name) for name in ("seconds", "peak_memory", "epochs_done", "digest")},
@@ -157,11 +169,11 @@ class History:
 
 def describe_trial(trial: Trial, objectives: Sequence[Objective], width: int = 56) -> str:
     """A trial for hovering: outcome, values, cost, and the spec in lines of `width`."""
-    head = f"<b>trial {trial.number}</b> · {trial.outcome.replace('_', ' ')}"
+    head = f"<b>trial {trial.number}</b> · {FRONT if trial.on_front else trial.ending}"
     if trial.reference:
         head += f" · {trial.reference}"
-    if trial.reason:
-        head += f" ({trial.reason.replace('_', ' ')}, {trial.epochs_done} epochs)"
+    if trial.outcome.ended_early:
+        head += f" · {trial.epochs_done} epochs"
     values = trial.values or trial.last
     figures = [axis_value(o, values[o.name]) for o in objectives if o.name in values]
     if trial.params is not None:
@@ -193,12 +205,12 @@ def read_history(ledger: SqlLedger) -> History:
     trials = []
     for record in ledger.trials():
         rows = tuple(epochs.get(record.number, ()))
-        reason = record.reason
+        outcome = record.outcome
         trials.append(
             Trial(
                 number=record.number,
-                outcome=_outcome(record.number, reason, front),
-                reason=reason,
+                outcome=outcome,
+                on_front=record.number in front,
                 detail=record.detail or "",
                 digest=record.digest,
                 spec=record.spec or {},
@@ -206,8 +218,8 @@ def read_history(ledger: SqlLedger) -> History:
                 hyperparameters=asked[record.number].params if record.number in asked else {},
                 reference=asked[record.number].user_attrs.get("baseline", "") if record.number in asked else "",
                 values=record.values or {},
-                last={} if reason == "" else _last(rows, config.objectives, record.params, record.macs),
-                same_as=first.get(record.digest or "") if reason == "duplicate" else None,
+                last={} if outcome is Outcome.COMPLETE else _last(rows, config.objectives, record.params, record.macs),
+                same_as=first.get(record.digest or "") if outcome is Outcome.DUPLICATE else None,
                 params=record.params,
                 macs=record.macs,
                 latency=record.latency,
@@ -232,16 +244,6 @@ def read_history(ledger: SqlLedger) -> History:
         probes=_probes(ledger, wanted),
         importances=_importances(ledger, len(done)),
     )
-
-
-def _outcome(number: int, reason: str | None, front: set[int]) -> str:
-    if reason is None:
-        return "running"
-    if reason == "":
-        return "front" if number in front else "complete"
-    if reason in REJECTIONS:
-        return reason
-    return "pruned" if reason in TRAINED_REASONS else "failed"
 
 
 def _probes(ledger: SqlLedger, numbers: Iterable[int]) -> dict[int, ProbeCurve]:
@@ -293,7 +295,7 @@ def hypervolume_steps(history: History) -> list[dict[str, float]]:
     Minutes count from the first start; what passed between two runs of a search counts too.
     """
     objectives = history.config.objectives
-    trained = [t for t in history.trials if t.outcome in ("front", "complete", "pruned") and t.order is not None]
+    trained = [t for t in history.trials if t.outcome.trained and t.order is not None]
     trained.sort(key=lambda t: t.order or 0)
     if not any(t.values for t in trained):
         return []

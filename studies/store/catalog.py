@@ -36,7 +36,7 @@ from studies.store.ledger import SqlLedger
 from studies.store.records import (
     StudyRecord,
     TrialRecord,
-    _outcome,
+    group_of,
 )
 from studies.store.urls import masked_command
 
@@ -54,7 +54,7 @@ def count_trials(session: Session) -> dict[int, Counts]:
     )
     fields: defaultdict[int, Counter[str]] = defaultdict(Counter)
     for study, state, reason, count in session.execute(query):
-        fields[study][_outcome(state, reason)] += count
+        fields[study][group_of(state, reason)] += count
     return {study: Counts(**counter) for study, counter in fields.items()}
 
 

@@ -40,6 +40,7 @@ from sqlalchemy import (
 )
 
 from nas.errors import LeaseLostError, StorageError, StudyError
+from nas.outcome import Outcome
 from nas.search.confirmation import ConfirmedRun
 from nas.search.pareto import Array, non_dominated
 from nas.types import (
@@ -61,16 +62,13 @@ from studies.store.optuna_bridge import DrawnParams, FreshTrial, param_row
 from studies.store.patience import patient
 from studies.store.progress import Past
 from studies.store.records import (
-    REJECTIONS,
-    STATES,
-    TRAINED_REASONS,
     ConfirmationRecord,
     DriverRecord,
     EpochRecord,
     ProbeRecord,
     StudyRecord,
     TrialRecord,
-    _outcome,
+    group_of,
 )
 from studies.store.urls import masked_command
 
@@ -314,7 +312,7 @@ class SqlLedger:
             ended = record is not None and record.reason is not None
             if ended:  # recorded by an older skipnas, which told Optuna in a second step
                 reason, values = connection.execute(sql.END_OF_TRIAL, key).one()
-                self._tell(connection, number, reason, values)
+                self._tell(connection, number, Outcome.read(reason), values)
         if not ended:
             self._held.add(number)
         return number, ended
@@ -434,7 +432,7 @@ class SqlLedger:
         """Trials by outcome; of those that have ended only what is new is read."""
         with self.storage.transaction() as connection:
             rows = self._open(connection)
-        return Counts(**(self._past.counts + Counter(_outcome(row.state, row.reason) for row in rows)))
+        return Counts(**(self._past.counts + Counter(group_of(row.state, row.reason) for row in rows)))
 
     @patient
     def trained_digests(self) -> Mapping[str, int]:
@@ -537,9 +535,9 @@ class SqlLedger:
         with self.storage.transaction() as connection:
             rows = connection.execute(self._judged_query, {"study": self._id, "after": self._judged_up_to})
             for number, tell_order, reason, measured, epoch, *values in rows:
-                if reason == "":
+                if (outcome := Outcome.read(reason)) is Outcome.COMPLETE:
                     self._judged[number] = self.config.epochs, self._objectives(measured)
-                elif reason == "stopped" and epoch is not None:
+                elif outcome is Outcome.STOPPED and epoch is not None:
                     known = dict(zip(names, map(float, values), strict=True))
                     self._judged[number] = epoch, tuple(known.get(o.name, math.nan) for o in self.config.objectives)
                 else:
@@ -560,7 +558,7 @@ class SqlLedger:
             self._lock(connection)
             record = self._own(connection, number)
             if record.reason is not None:
-                raise ValueError(f"trial {number} has ended already ({record.reason or 'complete'})")
+                raise ValueError(f"trial {number} has ended already ({Outcome.read(record.reason)})")
             twin = {"study": self._id, "twin": candidate.digest, "trial": number}
             if connection.scalar(sql.TWIN, twin) is not None:
                 return False
@@ -608,28 +606,30 @@ class SqlLedger:
             raise ValueError(f"trial {number} cannot be complete: {', '.join(wrong)}")
         if missing := [o.name for o in self.config.objectives if o.name not in values]:
             raise ValueError(f"trial {number} cannot be complete: {', '.join(missing)} was not measured")
-        self._end(number, "", values=values, measurement=measurement, probe=measurement.probe, strip=strip)
+        self._end(
+            number, Outcome.COMPLETE, values=values, measurement=measurement, probe=measurement.probe, strip=strip
+        )
 
-    def prune(self, number: int, reason: str, *, detail: str = "", probe: ProbeCurve | None = None) -> None:
-        """PRUNED without values. Reasons: diverged, out_of_memory, and stopped (by a rung)."""
-        if STATES.get(reason) is not TrialState.PRUNED:
-            raise ValueError(f"{reason!r} is not a reason to prune")
-        self._end(number, reason, detail=detail, probe=probe)
+    def prune(self, number: int, outcome: Outcome, *, detail: str = "", probe: ProbeCurve | None = None) -> None:
+        """Ends a trial that was trained without values: an outcome whose state is PRUNED."""
+        if outcome.state != "PRUNED":
+            raise ValueError(f"{outcome.value!r} is no outcome to prune with")
+        self._end(number, outcome, detail=detail, probe=probe)
 
-    def fail(self, number: int, reason: str, *, detail: str = "") -> None:
-        """FAIL. Reasons: exception, worker_lost, timeout, and duplicate, over_limit (never trained)."""
-        if STATES.get(reason) is not TrialState.FAIL:
-            raise ValueError(f"{reason!r} is not a reason to fail")
-        self._end(number, reason, detail=detail)
+    def fail(self, number: int, outcome: Outcome, *, detail: str = "") -> None:
+        """Ends a trial that says nothing of its candidate: an outcome whose state is FAIL."""
+        if outcome.state != "FAIL":
+            raise ValueError(f"{outcome.value!r} is no outcome to fail with")
+        self._end(number, outcome, detail=detail)
 
-    def reject(self, number: int, candidate: Candidate, cost: Cost, reason: str) -> None:
-        """FAIL before training, with what was proposed. Reasons: duplicate, over_limit.
+    def reject(self, number: int, candidate: Candidate, cost: Cost, outcome: Outcome) -> None:
+        """Ends a trial before training, a duplicate or one over a limit, with what was proposed.
 
         The reservation that the trial was asked with is one again.
         """
-        if reason not in REJECTIONS:
-            raise ValueError(f"{reason!r} is not a reason to reject")
-        self._end(number, reason, proposed=(candidate, cost))
+        if not outcome.rejected:
+            raise ValueError(f"{outcome.value!r} is no outcome to reject with")
+        self._end(number, outcome, proposed=(candidate, cost))
 
     # What people read
 
@@ -708,7 +708,7 @@ class SqlLedger:
                     reference=r.reference,
                     spec=r.spec,
                     recipe=r.recipe,
-                    reason=r.reason,
+                    outcome=Outcome.read(r.reason),
                     detail=r.detail or "",
                     values=r.values or {},
                     gates=tuple(r.gates or ()),
@@ -734,7 +734,7 @@ class SqlLedger:
                     reference=run.reference,
                     spec=dict(run.spec),
                     recipe=dict(run.recipe),
-                    reason=run.reason,
+                    reason=run.outcome,
                     detail=_storable(run.detail) or None,
                     values={name: float(value) for name, value in run.values.items()} or None,
                     gates=[{name: float(value) for name, value in gate.items()} for gate in run.gates],
@@ -834,7 +834,8 @@ class SqlLedger:
         """Places in the budget that are taken: trained trials, unfinished ones, reservations of live drivers."""
         open_ = sum(
             row.state in (TrialState.COMPLETE, TrialState.PRUNED)
-            or (row.state is TrialState.RUNNING and (row.reason is None or row.reason in TRAINED_REASONS))
+            # One that has a reason was recorded by an older skipnas, which told Optuna in a second step.
+            or (row.state is TrialState.RUNNING and Outcome.read(row.reason).takes_place)
             for row in self._open(connection)
         )
         ended = self._past.counts["complete"] + self._past.counts["pruned"]
@@ -898,7 +899,7 @@ class SqlLedger:
     def _end(
         self,
         number: int,
-        reason: str,
+        outcome: Outcome,
         *,
         detail: str = "",
         values: dict[str, float] | None = None,
@@ -913,12 +914,16 @@ class SqlLedger:
             self._lock(connection)
             record = self._own(connection, number)
             if record.reason is not None:
-                if record.reason == reason and number in self._held:
+                if record.reason == outcome.stored and number in self._held:
                     return  # done by a call whose answer was lost
-                raise ValueError(f"trial {number} has ended already ({record.reason or 'complete'})")
-            if record.started is None and STATES[reason] is not TrialState.FAIL:
+                raise ValueError(f"trial {number} has ended already ({Outcome.read(record.reason)})")
+            if record.started is None and outcome.trained:
                 raise ValueError(f"trial {number} was never started")
-            changes: dict[str, Any] = {"reason": reason, "detail": _storable(detail) or None, "ended": time.time()}
+            changes: dict[str, Any] = {
+                "reason": outcome.stored,
+                "detail": _storable(detail) or None,
+                "ended": time.time(),
+            }
             if proposed is not None:
                 changes |= self._describe(connection, record, number, *proposed)
                 if self._lease is not None and number in self._asked:
@@ -937,23 +942,24 @@ class SqlLedger:
             connection.execute(sql.CHANGE_TRIAL, {"study": self._id, "trial": number} | changes)
             if probe is not None:
                 connection.execute(insert(sql.PROBES), {"study_id": self._id, "number": number} | _probe_columns(probe))
-            if reason:
-                self._set_attributes(connection, sql.USER_ATTRIBUTES, number, {"reason": reason}, True)
+            if outcome.stored:
+                self._set_attributes(connection, sql.USER_ATTRIBUTES, number, {"reason": outcome.stored}, True)
             if strip:  # before Optuna is told: artifacts of a finished trial cannot be added
                 artifact = strip_artifact(self._id, number)
                 self._set_attributes(connection, sql.SYSTEM_ATTRIBUTES, number, artifact, True)
-            self._tell(connection, number, reason, values)
+            self._tell(connection, number, outcome, values)
         self._reserved = reserved
         self._held.discard(number)
         self._asked.discard(number)
         self._ids.pop(number, None)
 
-    def _tell(self, connection: Connection, number: int, reason: str, values: Mapping[str, float] | None) -> None:
+    def _tell(self, connection: Connection, number: int, outcome: Outcome, values: Mapping[str, float] | None) -> None:
         """Ends Optuna's trial as its `tell` does; nothing happens when it has ended."""
         trial_id = self._trial_id(number, connection)
         if connection.execute(sql.STATE_OF_OPTUNAS, {"id": trial_id}).scalar_one() is not TrialState.RUNNING:
             return
-        connection.execute(sql.CHANGE_OPTUNAS, {"id": trial_id, "state": STATES[reason], "datetime_complete": _now()})
+        ended = {"id": trial_id, "state": TrialState[outcome.state], "datetime_complete": _now()}
+        connection.execute(sql.CHANGE_OPTUNAS, ended)
         if values is not None:
             kind = optuna_tables.TrialValueModel.TrialValueType.FINITE
             rows = [

@@ -7,13 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import (
-    Row,
-)
+from sqlalchemy import Row
 
-from studies.store.records import (
-    _outcome,
-)
+from studies.store.records import group_of
 
 
 @dataclass(slots=True)
@@ -36,6 +32,6 @@ class Past:
         self.started.update(row.digest for row in rows if row.started is not None and row.digest is not None)
         ended = next((i for i, row in enumerate(rows) if not row.state.is_finished()), len(rows))
         for row in rows[:ended]:
-            self.counts[_outcome(row.state, row.reason)] += 1
+            self.counts[group_of(row.state, row.reason)] += 1
             self.up_to, self.trials = row.trial_id, row.number + 1
         return rows[ended:]

@@ -24,42 +24,23 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from nas.types import (
-    ProbeCurve,
-)
+from nas.outcome import Outcome
+from nas.types import ProbeCurve
 
-_OUTCOMES = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-    TrialState.WAITING: "waiting",
-}
+_GROUPS_OF_STATES = {TrialState[outcome.state]: outcome.group for outcome in Outcome if not outcome.rejected}
 
 
-def _outcome(state: TrialState, reason: str | None) -> str:
-    """The field of `Counts` that a trial is one of."""
-    return str(reason) if state is TrialState.FAIL and reason in REJECTIONS else _OUTCOMES[state]
+def group_of(state: TrialState, reason: str | None) -> str:
+    """The field of `Counts` that counts a trial of which Optuna has `state` and the records `reason`.
+
+    The state decides, because a trial that plain Optuna ended has no reason.
+    """
+    rejected = state is TrialState.FAIL and Outcome.read(reason).rejected
+    return Outcome.read(reason).group if rejected else _GROUPS_OF_STATES[state]
 
 
 SCHEMA_VERSION = 2
 """Every change of the tables below raises it, with a step in `studies.store.migrations`; higher ones are refused."""
-
-STATES = {
-    "": TrialState.COMPLETE,
-    "diverged": TrialState.PRUNED,
-    "out_of_memory": TrialState.PRUNED,
-    "stopped": TrialState.PRUNED,
-    "exception": TrialState.FAIL,
-    "worker_lost": TrialState.FAIL,
-    "timeout": TrialState.FAIL,
-    "duplicate": TrialState.FAIL,
-    "over_limit": TrialState.FAIL,
-}
-"""The state that Optuna is told for each reason that a trial can end with."""
-
-TRAINED_REASONS = [reason for reason, state in STATES.items() if state is not TrialState.FAIL]
-REJECTIONS = ("duplicate", "over_limit")
 
 
 class Base(DeclarativeBase):
@@ -136,8 +117,8 @@ class TrialRecord(Base):
         digest: identity of the candidate; None until the trial starts or is rejected.
         owner: the driver that asked for it or took it over last; None when nobody did or it gave it back.
         started: when it first began to train; None while it has not.
-        reason: how the trial ended, a key of `STATES`; None while it has not.
-        detail: traceback, or what else there is to say about the reason.
+        reason: `Outcome.stored` of how the trial ended; None while it has not.
+        detail: traceback, or what else there is to say about its end.
         ask_order: place of its ask among the study's events, asks and tells together, from 1; None in
             trials of schema 1.
         tell_order: place of its end among the study's events.
@@ -177,9 +158,9 @@ class TrialRecord(Base):
     gates: Mapped[list[dict[str, float]] | None]
 
     @property
-    def state(self) -> TrialState:
-        """RUNNING until the trial has ended."""
-        return TrialState.RUNNING if self.reason is None else STATES[self.reason]
+    def outcome(self) -> Outcome:
+        """How the trial ended; RUNNING until it has."""
+        return Outcome.read(self.reason)
 
 
 class EpochRecord(Base):

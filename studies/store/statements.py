@@ -14,7 +14,11 @@ from optuna.storages._rdb import models as optuna_tables  # the schema, which Op
 from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.sql.expression import FromClause
 
-from studies.store.records import TRAINED_REASONS, DriverRecord, EpochRecord, ProbeRecord, StudyRecord, TrialRecord
+from nas.outcome import Outcome
+from studies.store.records import DriverRecord, EpochRecord, ProbeRecord, StudyRecord, TrialRecord
+
+TRAINED = [outcome.stored for outcome in Outcome if outcome.trained]
+"""What the records have as the reason of trials that were trained to an end."""
 
 CURVES = ("psnr", "accuracy", "stability")
 """Objectives in the epochs table; costs are in the trial's record."""
@@ -75,7 +79,7 @@ TWIN = (
     .where(TRIALS.c.number != bindparam("trial"))
     .where(
         or_(
-            TRIALS.c.reason.in_(TRAINED_REASONS),
+            TRIALS.c.reason.in_(TRAINED),
             and_(TRIALS.c.reason.is_(None), TRIALS.c.started.is_not(None)),
         )
     )
@@ -116,7 +120,7 @@ def _ended(query: Select[Any]) -> Select[Any]:
     """Of trials that were trained to an end later than the event ``after``, in the order in which that was told."""
     return (
         query.where(TRIALS.c.study_id == bindparam("study"), TRIALS.c.tell_order > bindparam("after"))
-        .where(TRIALS.c.reason.in_(TRAINED_REASONS))
+        .where(TRIALS.c.reason.in_(TRAINED))
         .order_by(TRIALS.c.tell_order)
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 from toy_space import ToySpace
 
 from nas.data.splits import Dataset
-from nas.engine.search import Outcome, Progress, RunOptions, run_search
+from nas.engine.search import Progress, RunOptions, SearchEnd, run_search
 from nas.types import Objective, StudyConfig, Task
 from studies.store.catalog import create_study
 from studies.store.database import open_storage
@@ -47,7 +47,7 @@ class Search:
         self.ledger: SqlLedger = create_study(storage, config, space.distributions(TASK), {}, "test")
         self.when_running: Callable[[], None] | None = None
 
-    def run(self, trials: int, **options: Any) -> Outcome:
+    def run(self, trials: int, **options: Any) -> SearchEnd:
         options = {"concurrency": 1, "cpus_per_trial": 1} | options  # each more starts a process, which takes seconds
         return run_search(
             self.ledger.config,

@@ -12,6 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from nas.engine.report import Report
 from nas.engine.searcher import StudySearcher
+from nas.outcome import Outcome
 from nas.search.objectives import DEFAULT, TrivialQuality, resolve_objectives
 from nas.types import Candidate, Measurement, ProbeCurve, StudyConfig, Task
 from search_spaces.unet.space import UNetSpace
@@ -91,7 +92,7 @@ def test_2000_random_specs_are_each_trained_once(tmp_path: Path) -> None:
                 peak_memory=0.0,
                 seed=0,
             )
-            report = Report(number=job.number, outcome="complete", measurement=measurement)
+            report = Report(number=job.number, outcome=Outcome.COMPLETE, measurement=measurement)
             searcher.on_trial_complete(trial_id, {"report": report})
         counts = ledger.counts()
     ledger.close()

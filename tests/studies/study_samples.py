@@ -23,6 +23,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
+from nas.outcome import Outcome
 from nas.types import (
     Candidate,
     Constraint,
@@ -130,9 +131,9 @@ class Driver:
         assert self.ledger.start(number, candidate, COST, "worker-1")
         return number
 
-    def reject(self, depth: int, reason: str = "duplicate") -> int:
+    def reject(self, depth: int, outcome: Outcome = Outcome.DUPLICATE) -> int:
         number = self.ask()
-        self.ledger.reject(number, make_candidate(depth), COST, reason)
+        self.ledger.reject(number, make_candidate(depth), COST, outcome)
         return number
 
     def complete(self, psnr: float = 20.0, latency: float = 2.0, depth: int | None = None) -> int:
@@ -165,7 +166,7 @@ def driver_until(url: str, trials: int, seed: int, dies_after: int) -> None:
                 record = ledger.trial(number)
                 depth = random.randrange(2 * trials) if record.spec is None else record.spec["depth"]
                 while not ledger.start(number, make_candidate(depth), COST, f"{os.getpid()}"):
-                    ledger.reject(number, make_candidate(depth), COST, "duplicate")
+                    ledger.reject(number, make_candidate(depth), COST, Outcome.DUPLICATE)
                     if claimed is not None:
                         break
                     number, depth = ledger.study.ask(ledger.distributions).number, random.randrange(2 * trials)

@@ -56,7 +56,7 @@ def test_runs_that_diverge_are_kept_and_those_with_a_bug_are_not(make: Any, tmp_
     search = make(ToySpace(faults=("none", "nan", "exception"), scratch=str(tmp_path)))
     found = confirm(search, 2, 4, faults=("none", "nan", "exception"), concurrency=2)
     assert (found.reason, found.done, found.total) == ("failed", 4, 6)
-    assert {(run.number, run.reason) for run in search.ledger.confirmations()} == {(0, "complete"), (1, "diverged")}
+    assert {(run.number, run.outcome) for run in search.ledger.confirmations()} == {(0, "complete"), (1, "diverged")}
     (line,) = [line for line in found.messages if "trial 2, seed 1: exception, RuntimeError: planted" in line]
     kept = Path(line.rpartition(" is in ")[2])
     assert kept.read_text().startswith("Traceback (most recent call last)")

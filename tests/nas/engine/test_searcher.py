@@ -14,6 +14,7 @@ from nas.engine.job import Job
 from nas.engine.report import Report
 from nas.engine.scheduler import RungScheduler
 from nas.engine.searcher import RETRIES, StudySearcher
+from nas.outcome import Outcome
 from nas.types import EpochRow, Measurement, Objective, ProbeCurve, StudyConfig, Task
 from studies.store.catalog import create_study
 from studies.store.database import open_storage
@@ -80,7 +81,7 @@ class Tune:
         report = Report(
             number=number,
             rows=(row,),
-            outcome="complete" if done else None,
+            outcome=Outcome.COMPLETE if done else None,
             measurement=measurement if done else None,
         )
         if done:  # Tune does not ask its scheduler then
@@ -126,7 +127,7 @@ def test_a_failed_candidate_is_not_proposed_again_by_whoever_goes_on(ledger: Sql
             if job is None:
                 break
             seen.append(job.digest)
-            tune.searcher.on_trial_complete("a", {"report": Report(number=job.number, outcome="exception")})
+            tune.searcher.on_trial_complete("a", {"report": Report(number=job.number, outcome=Outcome.EXCEPTION)})
     assert len(seen) == len(set(seen)) == 20  # the budget of proposals
 
 
@@ -202,7 +203,7 @@ def test_latency_is_learned_from_though_no_rung_knows_it(tmp_path: Path) -> None
                     continue
                 values = {"psnr": 20.0, "latency": float(widths[-1])}
                 found = Measurement(values=values, probe=ProbeCurve(), gates=(), seconds=9.0, peak_memory=1.0, seed=1)
-                report = Report(number=trial, outcome="complete", measurement=found)
+                report = Report(number=trial, outcome=Outcome.COMPLETE, measurement=found)
                 searcher.record(name, report)
                 searcher.on_trial_complete(name, {"report": report})
         assert ledger.counts().trained == 40

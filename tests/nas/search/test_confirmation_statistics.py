@@ -13,7 +13,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.engine.confirm import ConfirmOutcome, ConfirmProgress
+from nas.engine.confirm import ConfirmEnd, ConfirmProgress
+from nas.outcome import Outcome
 from nas.search.confirmation import ConfirmedRun, confirmation_seed, interval, pick_members, summarize
 from nas.types import Objective, TrialResult, candidate_seed
 
@@ -38,7 +39,7 @@ def run(digest: str = "a", repeat: int = 0, psnr: float = 20.0, **changes: Any) 
         "reference": None,
         "spec": {"depth": 1},
         "recipe": {},
-        "reason": "complete",
+        "outcome": Outcome.COMPLETE,
         "values": {"psnr": psnr, "test_psnr": psnr - 1},
     }
     return ConfirmedRun(**settings | changes)
@@ -130,7 +131,7 @@ def test_only_what_all_runs_have_is_summed_up() -> None:
 
 
 def test_a_candidate_that_diverged_is_not_sound() -> None:
-    diverged = run("a", 2, reason="diverged", values={})
+    diverged = run("a", 2, outcome=Outcome.DIVERGED, values={})
     (found,) = summarize([run("a", 0), run("a", 1), diverged])
     assert (found.runs, found.failed, found.sound) == (3, 1, False)
     assert found.values["psnr"].n == 2
@@ -159,5 +160,5 @@ def test_progress_expects_the_end_from_the_pace() -> None:
     ],
 )
 def test_the_end_is_told(reason: str, new: int, says: str) -> None:
-    outcome = ConfirmOutcome(reason=reason, total=6, done=6, new=new, seconds=9.0)
+    outcome = ConfirmEnd(reason=reason, total=6, done=6, new=new, seconds=9.0)
     assert says in " ".join(outcome.lines("s", "skipnas confirm s"))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from study_samples import Driver
 
-from nas.engine.confirm import ConfirmOutcome
+from nas.engine.confirm import ConfirmEnd
 from nas.engine.resources import Resources
 from nas.errors import StudyError
 from studies.commands import confirm
@@ -18,7 +18,7 @@ from studies.store.files import files_dir
 from studies.store.finding import has_study
 from studies.store.ledger import SqlLedger
 
-DONE = ConfirmOutcome(reason="complete", total=0, done=0, new=0)
+DONE = ConfirmEnd(reason="complete", total=0, done=0, new=0)
 
 
 def test_a_study_that_is_being_confirmed_is_not_deleted_nor_confirmed_twice(
@@ -27,7 +27,7 @@ def test_a_study_that_is_being_confirmed_is_not_deleted_nor_confirmed_twice(
     Driver(ledger).complete()
     entered = []
 
-    def run(config: Any, space: Any, mine: SqlLedger, data: Any, files: Path, *rest: Any) -> ConfirmOutcome:
+    def run(config: Any, space: Any, mine: SqlLedger, data: Any, files: Path, *rest: Any) -> ConfirmEnd:
         entered.append(files)
         with open_study("first", url) as other:
             with pytest.raises(StudyError, match=r"'first' is being worked on by .*; stop that search or confirmation"):

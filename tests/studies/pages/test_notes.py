@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from study_samples import Driver, make_measurement
 
+from nas.outcome import Outcome
 from nas.training.checkpoint import save_strip
 from studies.pages import dashboard
 from studies.pages.dashboard import Pictures
@@ -27,7 +28,7 @@ from studies.store.ledger import SqlLedger
 def test_every_ended_trial_gets_a_note_once(ledger: SqlLedger, driver: Driver) -> None:
     driver.complete(psnr=21.5)
     failed = driver.start()
-    ledger.fail(failed, "exception", detail="Traceback\nValueError: no such thing")
+    ledger.fail(failed, Outcome.EXCEPTION, detail="Traceback\nValueError: no such thing")
     driver.start()  # goes on
     assert annotate(ledger) == 2
     assert annotate(ledger) == 0

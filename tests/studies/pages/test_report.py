@@ -23,6 +23,7 @@ import studies.pages.plots
 import studies.reading.history
 from benchmarks.report_page import LIMIT_MB, grown
 from nas.errors import ConfigError
+from nas.outcome import Outcome
 from nas.search.confirmation import Confirmed, ConfirmedRun, Interval, summarize
 from nas.types import Objective, ProbeCurve, Task
 from search_spaces.unet.references import REFERENCES, reference_network
@@ -89,13 +90,13 @@ def test_three_trials_of_which_one_is_dominated(three: SqlLedger) -> None:
     for psnr, accuracy in ((20.0, 50.0), (18.0, 90.0), (17.0, 40.0)):
         train(three, psnr, accuracy)
     history = read_history(three)
-    assert [t.outcome for t in history.trials] == ["front", "front", "complete"]
+    assert [t.group for t in history.trials] == ["front", "front", "complete"]
     assert "on the front" in page_of(three)
 
 
 def test_only_failed_trials(three: SqlLedger) -> None:
     number = Driver(three).start()
-    three.fail(number, "exception", detail="Traceback\nValueError: <b>no</b> & such")
+    three.fail(number, Outcome.EXCEPTION, detail="Traceback\nValueError: <b>no</b> & such")
     page = page_of(three)
     assert "No trial is complete" in page
     assert "ValueError: &lt;b&gt;no&lt;/b&gt; &amp; such" in page, "what a trial said is text, not markup"
@@ -117,12 +118,12 @@ def test_outcomes_are_told_apart(three: SqlLedger) -> None:
     driver = Driver(three)
     pruned = driver.start()
     three.epochs(pruned, [row(1, psnr=15.0, accuracy=30.0, stability=0.2)])
-    three.prune(pruned, "stopped", detail="not among the best at epoch 1")
+    three.prune(pruned, Outcome.STOPPED, detail="not among the best at epoch 1")
     number = driver.ask()
-    three.reject(number, make_candidate(1000), COST, "duplicate")
-    driver.reject(5, "over_limit")
+    three.reject(number, make_candidate(1000), COST, Outcome.DUPLICATE)
+    driver.reject(5, Outcome.OVER_LIMIT)
     history = read_history(three)
-    assert [t.outcome for t in history.trials] == ["front", "pruned", "duplicate", "over_limit"]
+    assert [t.group for t in history.trials] == ["front", "pruned", "duplicate", "over_limit"]
     figure = front_pair(history, PSNR, ACCURACY)
     assert figure is not None
     traces = {trace.name.partition(":")[0]: trace for trace in figure.data}
@@ -293,7 +294,7 @@ def test_the_answer_of_a_confirmed_study_is_the_confirmed_knee(three: SqlLedger)
                     reference=None if number is not None else "addunet",
                     spec={},
                     recipe={},
-                    reason="complete",
+                    outcome=Outcome.COMPLETE,
                     values=values | {"test_psnr": psnr - 1 + repeat, "test_accuracy": accuracy},
                 )
             )
@@ -344,7 +345,7 @@ def test_a_notebook_gets_every_figure_of_the_report(three: SqlLedger) -> None:
                 reference=None,
                 spec={},
                 recipe={},
-                reason="complete",
+                outcome=Outcome.COMPLETE,
                 values={"psnr": 20.0, "accuracy": 50.0, "stability": 0.5},
                 gates=({"mean": 1.0},),
             )

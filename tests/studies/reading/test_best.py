@@ -6,6 +6,7 @@ import pytest
 from study_samples import Driver
 
 from nas.errors import StudyError
+from nas.outcome import Outcome
 from nas.search.confirmation import ConfirmedRun
 from studies.commands.confirm import study_members
 from studies.reading.best import choose, seed_count
@@ -28,7 +29,7 @@ def confirm(ledger: SqlLedger, number: int | None, *psnrs: float, latency: float
                 reference=None if number is not None else "unet",
                 spec={"depth": 2},
                 recipe={"epochs": 27},
-                reason="complete" if psnr > 0 else "diverged",
+                outcome=Outcome.COMPLETE if psnr > 0 else Outcome.DIVERGED,
                 detail="\0loss",
                 values=values if psnr > 0 else {},
                 gates=({"mean": 1.0, "min": 0.5, "max": 1.5},),
@@ -49,8 +50,8 @@ def test_runs_are_kept_once_and_come_back(ledger: SqlLedger, front: list[int]) -
     confirm(ledger, front[0], 20.0, 0.0)
     confirm(ledger, front[0], 99.0, 99.0)
     first, second = ledger.confirmations()
-    assert (first.values["psnr"], first.values["test_psnr"], first.reason) == (20.0, 19.0, "complete")
-    assert (second.values, second.reason, second.repeat, second.seed) == ({}, "diverged", 1, 101)
+    assert (first.values["psnr"], first.values["test_psnr"], first.outcome) == (20.0, 19.0, Outcome.COMPLETE)
+    assert (second.values, second.outcome, second.repeat, second.seed) == ({}, Outcome.DIVERGED, 1, 101)
     assert first.gates == ({"mean": 1.0, "min": 0.5, "max": 1.5},)
     assert (first.number, first.spec, first.recipe, first.seconds) == (front[0], {"depth": 2}, {"epochs": 27}, 1.5)
     assert first.detail == "\\0loss"

@@ -26,6 +26,7 @@ from sqlalchemy.exc import OperationalError
 from study_samples import COST, DISTRIBUTIONS, Driver, make_candidate, make_config, make_measurement, row, spawn
 
 from nas.errors import LeaseLostError, StorageError, StudyError
+from nas.outcome import Outcome
 from nas.search.confirmation import ConfirmedRun
 from nas.training.checkpoint import save_checkpoint
 from nas.types import Counts, Objective
@@ -37,7 +38,7 @@ from studies.store.deletion import delete_study
 from studies.store.files import files_dir
 from studies.store.finding import has_study
 from studies.store.ledger import SqlLedger
-from studies.store.records import STATES, DriverRecord, EpochRecord, TrialRecord, insert_missing
+from studies.store.records import DriverRecord, EpochRecord, TrialRecord, insert_missing
 
 
 @contextmanager
@@ -84,11 +85,11 @@ def test_places_are_held_by_all_drivers_together(ledger: SqlLedger, other: SqlLe
 
 def test_a_reservation_becomes_a_trial_and_its_end_counts(ledger: SqlLedger, other: SqlLedger) -> None:
     with ledger.drive(), other.drive():
-        for reason, again in (("exception", True), ("diverged", False)):
+        for outcome, again in ((Outcome.EXCEPTION, True), (Outcome.DIVERGED, False)):
             assert ledger.reserve(1)
             number = Driver(ledger).start()
             assert not other.reserve(1)
-            (ledger.fail if again else ledger.prune)(number, reason)
+            (ledger.fail if again else ledger.prune)(number, outcome)
             assert other.reserve(1) is again
             other.release()
 
@@ -97,10 +98,14 @@ def test_a_rejected_proposal_leaves_its_reservation(ledger: SqlLedger, other: Sq
     Driver(ledger).complete(depth=1)
     with ledger.drive(), other.drive():
         assert ledger.reserve(2)
-        for reason in ("duplicate", "over_limit"):
-            number = Driver(ledger).reject(1, reason)
+        for outcome in (Outcome.DUPLICATE, Outcome.OVER_LIMIT):
+            number = Driver(ledger).reject(1, outcome)
             record = ledger.trial(number)
-            assert (record.reason, record.digest, record.params) == (reason, make_candidate(1).digest, COST.params)
+            assert (record.reason, record.digest, record.params) == (
+                outcome.value,
+                make_candidate(1).digest,
+                COST.params,
+            )
             assert (record.started, state(ledger, number)) == (None, TrialState.FAIL)
             assert not other.reserve(2)
         Driver(ledger).complete()
@@ -109,8 +114,8 @@ def test_a_rejected_proposal_leaves_its_reservation(ledger: SqlLedger, other: Sq
 
 
 def test_only_what_was_proposed_is_rejected(ledger: SqlLedger, driver: Driver) -> None:
-    with pytest.raises(ValueError, match="'exception' is not a reason to reject"):
-        driver.reject(1, "exception")
+    with pytest.raises(ValueError, match="'exception' is no outcome to reject with"):
+        driver.reject(1, Outcome.EXCEPTION)
 
 
 def test_interrupted_trials_keep_their_place(ledger: SqlLedger, other: SqlLedger) -> None:
@@ -121,7 +126,7 @@ def test_interrupted_trials_keep_their_place(ledger: SqlLedger, other: SqlLedger
         assert not other.reserve(1)
         assert other.claim() is not None
         assert not other.reserve(1)
-        other.fail(number, "exception")
+        other.fail(number, Outcome.EXCEPTION)
         assert other.reserve(1)
 
 
@@ -131,7 +136,7 @@ def test_a_claimed_proposal_that_is_rejected_leaves_no_reservation(ledger: SqlLe
         number = Driver(ledger).ask()
     with other.drive():
         assert other.claim() is not None
-        other.reject(number, make_candidate(), COST, "over_limit")
+        other.reject(number, make_candidate(), COST, Outcome.OVER_LIMIT)
         assert [other.reserve(1), other.reserve(1)] == [True, False]
 
 
@@ -219,27 +224,27 @@ def test_what_plain_optuna_left_running_is_claimed(ledger: SqlLedger) -> None:
     assert ledger.events() == [("ask", 0), ("tell", 0)]
 
 
-@pytest.mark.parametrize("reason", ["", "diverged", "exception"])
+@pytest.mark.parametrize("outcome", [Outcome.COMPLETE, Outcome.DIVERGED, Outcome.EXCEPTION])
 def test_an_end_that_was_recorded_but_not_told_is_told_by_the_next(
-    ledger: SqlLedger, other: SqlLedger, monkeypatch: pytest.MonkeyPatch, reason: str
+    ledger: SqlLedger, other: SqlLedger, monkeypatch: pytest.MonkeyPatch, outcome: Outcome
 ) -> None:
-    ends: dict[str, Callable[[int], None]] = {
-        "": lambda number: ledger.complete(number, make_measurement(psnr=22.0)),
-        "diverged": lambda number: ledger.prune(number, "diverged"),
-        "exception": lambda number: ledger.fail(number, "exception"),
+    ends: dict[Outcome, Callable[[int], None]] = {
+        Outcome.COMPLETE: lambda number: ledger.complete(number, make_measurement(psnr=22.0)),
+        Outcome.DIVERGED: lambda number: ledger.prune(number, Outcome.DIVERGED),
+        Outcome.EXCEPTION: lambda number: ledger.fail(number, Outcome.EXCEPTION),
     }
 
     with monkeypatch.context() as patch, ledger.drive():
         number = Driver(ledger).start()
         patch.setattr(ledger, "_tell", lambda *_: None)  # as an older skipnas, killed between the two
-        ends[reason](number)
+        ends[outcome](number)
     assert ledger.counts().running == 1
     assert ledger.unfinished() == []
     with other.drive():
-        assert other.reserve(1) is (reason == "exception")
+        assert other.reserve(1) is (outcome is Outcome.EXCEPTION)
         assert other.claim() is None
-    assert state(ledger, number) is STATES[reason]
-    assert ledger.study.get_trials()[number].values == (None if reason else [22.0, 2.0])
+    assert state(ledger, number).name == outcome.state
+    assert ledger.study.get_trials()[number].values == ([22.0, 2.0] if outcome is Outcome.COMPLETE else None)
 
 
 def test_an_end_is_recorded_and_told_or_neither(
@@ -265,7 +270,7 @@ def test_what_has_ended_is_read_once_whatever_ends_first(ledger: SqlLedger, othe
         first, second, third = (Driver(ledger).start() for _ in range(3))
         ledger.complete(second, make_measurement())
         assert (ledger.ended(), other.under_way()) == ({second}, [first, third])
-        ledger.fail(first, "exception")
+        ledger.fail(first, Outcome.EXCEPTION)
         fourth = Driver(other).reject(depth=7)
         for each in (ledger, other):
             assert each.ended() == {first, second, fourth}
@@ -273,7 +278,7 @@ def test_what_has_ended_is_read_once_whatever_ends_first(ledger: SqlLedger, othe
             assert each.counts() == Counts(complete=1, failed=1, duplicate=1, running=1)
             assert len(each.started_digests()) == 3
         assert ledger._past.trials == third  # what comes before is not read again
-        ledger.prune(third, "stopped")
+        ledger.prune(third, Outcome.STOPPED)
         assert other.ended() == {first, second, third, fourth}
         assert other._past.trials == 4
         last = Driver(other).ask()
@@ -325,9 +330,9 @@ def test_a_driver_that_lost_its_trial_cannot_write_to_it(ledger: SqlLedger, othe
             lambda: ledger.start(number, make_candidate(9), COST, "worker-9"),
             lambda: ledger.epochs(number, [row(1)]),
             lambda: ledger.complete(number, make_measurement()),
-            lambda: ledger.prune(number, "stopped"),
-            lambda: ledger.fail(number, "worker_lost"),
-            lambda: ledger.reject(asked, make_candidate(9), COST, "duplicate"),
+            lambda: ledger.prune(number, Outcome.STOPPED),
+            lambda: ledger.fail(number, Outcome.WORKER_LOST),
+            lambda: ledger.reject(asked, make_candidate(9), COST, Outcome.DUPLICATE),
         ]
         before = other.events()
         for write in writes:
@@ -339,7 +344,7 @@ def test_a_driver_that_lost_its_trial_cannot_write_to_it(ledger: SqlLedger, othe
             with pytest.raises(LeaseLostError):
                 write()
         assert state(ledger, number) is TrialState.COMPLETE
-        other.fail(asked, "exception")
+        other.fail(asked, Outcome.EXCEPTION)
     assert ledger.counts() == Counts(complete=1, failed=1)
 
 
@@ -359,7 +364,7 @@ def test_a_reservation_that_ran_out_is_used_only_if_its_place_is_free(ledger: Sq
         assert ledger.reserve(1)
         lapse(ledger)
         number = Driver(ledger).ask()
-        ledger.reject(number, make_candidate(), COST, "over_limit")
+        ledger.reject(number, make_candidate(), COST, Outcome.OVER_LIMIT)
         lapse(ledger)
         assert other.reserve(1)
         with pytest.raises(LeaseLostError, match="other drivers have the place"):
@@ -434,7 +439,7 @@ def test_a_process_id_that_was_given_again_is_another_process(ledger: SqlLedger,
                 session.execute(update(DriverRecord).where(DriverRecord.driver == ledger._owner).values(**change))
             number = Driver(ledger).start()
             assert (other.claim() is None) is alive
-            (ledger if alive else other).fail(number, "exception")
+            (ledger if alive else other).fail(number, Outcome.EXCEPTION)
 
 
 def test_rows_of_dead_drivers_are_dropped(url: str, ledger: SqlLedger, other: SqlLedger) -> None:
@@ -486,7 +491,7 @@ def test_a_driver_outlives_its_database(
             ledger.complete(number, make_measurement())
         time.sleep(0.3)
         assert other.claim() is None
-        ledger.fail(asked, "exception")
+        ledger.fail(asked, Outcome.EXCEPTION)
     assert [record.getMessage().rpartition("; ")[2] for record in caplog.records][:1] == ["going on, and trying again"]
     assert any("is back" in record.getMessage() for record in caplog.records)
     assert ledger.counts().complete == 1
@@ -494,7 +499,7 @@ def test_a_driver_outlives_its_database(
 
 def test_a_confirmation_outlives_its_database(ledger: SqlLedger) -> None:
     run = ConfirmedRun(
-        digest="d", repeat=0, seed=1, number=None, reference="unet", spec={}, recipe={}, reason="complete"
+        digest="d", repeat=0, seed=1, number=None, reference="unet", spec={}, recipe={}, outcome=Outcome.COMPLETE
     )
     with ledger.drive():
         with away(ledger, 0.3):
@@ -538,7 +543,7 @@ def test_a_call_whose_answer_was_lost_is_not_carried_out_twice(
         assert claimed[0] == orphan
         lost = 1
         assert ledger.start(orphan, make_candidate(5), COST, "")
-        for reason in ("exception", "diverged"):
+        for outcome in (Outcome.EXCEPTION, Outcome.DIVERGED):
             lost = 2
             assert ledger.reserve(2)
             lost = 1
@@ -551,7 +556,7 @@ def test_a_call_whose_answer_was_lost_is_not_carried_out_twice(
             lost = 1
             assert ledger.start(number, make_candidate(), COST, "")
             lost = 1
-            (ledger.fail if reason == "exception" else ledger.prune)(number, reason)
+            (ledger.fail if outcome is Outcome.EXCEPTION else ledger.prune)(number, outcome)
         lost = 1
         ledger.epochs(orphan, [row(1)])
         lost = 1
@@ -572,13 +577,13 @@ def test_no_candidate_is_started_twice(ledger: SqlLedger, other: SqlLedger) -> N
         started = who.start(number, make_candidate(depth), COST, "")
         if not started:
             assert who.trial(number).started is None
-            who.reject(number, make_candidate(depth), COST, "duplicate")
+            who.reject(number, make_candidate(depth), COST, Outcome.DUPLICATE)
         return started
 
     with ledger.drive(), other.drive():
         Driver(ledger).complete(depth=1)
-        ledger.prune(Driver(ledger).start(depth=2), "stopped")
-        ledger.fail(Driver(ledger).start(depth=3), "exception")
+        ledger.prune(Driver(ledger).start(depth=2), Outcome.STOPPED)
+        ledger.fail(Driver(ledger).start(depth=3), Outcome.EXCEPTION)
         Driver(ledger).start(depth=4)
         Driver(ledger).reject(5)
         for who in (ledger, other):
@@ -603,7 +608,7 @@ def test_threads_share_one_budget(url: str, ledger: SqlLedger) -> None:
                 if mine.start(number, make_candidate(done), COST, ""):
                     mine.complete(number, make_measurement())
                 else:
-                    mine.reject(number, make_candidate(done), COST, "duplicate")
+                    mine.reject(number, make_candidate(done), COST, Outcome.DUPLICATE)
                     mine.release()
                 done += 1
         return done
@@ -654,6 +659,7 @@ def test_32_writers_on_sqlite_wait_for_each_other(url: str, ledger: SqlLedger) -
         "import sys\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
         "import optuna\n"
+        "from nas.outcome import Outcome\n"
         "from study_samples import Driver, open_study, row\n"
         "def work(seed):\n"
         "    with open_study('first', sys.argv[1]) as ledger, ledger.drive():\n"
@@ -662,7 +668,7 @@ def test_32_writers_on_sqlite_wait_for_each_other(url: str, ledger: SqlLedger) -
         "            assert ledger.reserve(1000)\n"
         "            number = Driver(ledger).start()\n"
         "            ledger.epochs(number, [row(1)])\n"
-        "            ledger.prune(number, 'stopped')\n"
+        "            ledger.prune(number, Outcome.STOPPED)\n"
         "with ThreadPoolExecutor(8) as pool:\n"
         "    list(pool.map(work, range(8)))\n"
     )
@@ -691,8 +697,8 @@ def test_a_rung_has_every_trial_that_was_validated_there(rungs: SqlLedger) -> No
         rungs.epochs(number, [row(1, psnr=10.0 + number), row(2, psnr=None, accuracy=None, stability=None)])
     rungs.epochs(first, [row(3, stability=0.75)])
     rungs.epochs(fourth, [row(1, stability=None)])
-    rungs.prune(second, "stopped")
-    rungs.fail(third, "exception")
+    rungs.prune(second, Outcome.STOPPED)
+    rungs.fail(third, Outcome.EXCEPTION)
     assert rungs.rung(1) == {number: (10.0 + number, 1e6, 0.5) for number in (first, second, third)}
     assert rungs.rung(2) == {}
     assert rungs.rung(3) == {first: (23.0, 1e6, 0.75)}
@@ -709,7 +715,7 @@ def test_a_rung_that_is_read_again_and_again_lacks_nobody(rungs: SqlLedger) -> N
         number = int(order.choice(under_way[:4]))
         rungs.epochs(number, [row(1, psnr=10.0 + number)])
         if order.random() < 0.5:
-            rungs.prune(number, "stopped")
+            rungs.prune(number, Outcome.STOPPED)
             under_way.remove(number)
         rungs.counts()  # by which it learns who has ended
         with open_study("rungs", rungs.storage) as fresh:
@@ -724,14 +730,14 @@ def test_trained_trials_are_judged_by_their_last_validated_epoch(rungs: SqlLedge
     stopped, diverged, complete, memory, failed, running = (driver.start() for _ in range(6))
     for number in (stopped, diverged, complete, failed, running):
         rungs.epochs(number, [row(1), row(3), row(4, psnr=None, accuracy=None, stability=None)])
-    rungs.prune(stopped, "stopped")
-    rungs.prune(diverged, "diverged")
+    rungs.prune(stopped, Outcome.STOPPED)
+    rungs.prune(diverged, Outcome.DIVERGED)
     assert rungs.judged() == {stopped: (3, (23.0, math.nan, 1e6, 0.5)), diverged: (0, ())}
     with open_study("rungs", rungs.storage) as again:
         again.complete(complete, make_measurement(psnr=30.0, params=1e6, stability=0.25))
-        again.prune(memory, "out_of_memory")
-    rungs.fail(failed, "exception")
-    rungs.prune(running, "stopped")
+        again.prune(memory, Outcome.OUT_OF_MEMORY)
+    rungs.fail(failed, Outcome.EXCEPTION)
+    rungs.prune(running, Outcome.STOPPED)
     expected = {
         stopped: (3, (23.0, math.nan, 1e6, 0.5)),
         diverged: (0, ()),
@@ -787,7 +793,7 @@ def test_asks_and_tells_have_one_order(ledger: SqlLedger, other: SqlLedger) -> N
         first, second = Driver(ledger).start(), Driver(other).start()
         Driver(ledger).reject(first)
         other.complete(second, make_measurement())
-        ledger.fail(first, "exception")
+        ledger.fail(first, Outcome.EXCEPTION)
     assert ledger.events() == [("ask", 0), ("ask", 1), ("ask", 2), ("tell", 2), ("tell", 1), ("tell", 0)]
 
 

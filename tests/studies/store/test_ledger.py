@@ -16,15 +16,15 @@ from optuna.trial import TrialState
 from study_samples import COST, DISTRIBUTIONS, Driver, make_candidate, make_config, make_measurement, row
 
 from nas.errors import StorageError, StudyError
+from nas.outcome import Outcome
 from nas.protocols import Ledger
 from nas.types import Counts, ProbeCurve
 from studies.store.catalog import create_study, open_study
 from studies.store.database import open_storage
 from studies.store.ledger import SqlLedger
-from studies.store.records import STATES
 
-FAILURES = [reason for reason, state in STATES.items() if state is TrialState.FAIL]
-PRUNINGS = [reason for reason, state in STATES.items() if state is TrialState.PRUNED]
+FAILURES = [outcome for outcome in Outcome if outcome.state == "FAIL"]
+PRUNINGS = [outcome for outcome in Outcome if outcome.state == "PRUNED"]
 
 
 def frozen(ledger: SqlLedger, number: int) -> optuna.trial.FrozenTrial:
@@ -69,48 +69,48 @@ def test_a_complete_trial_is_recorded_whole(ledger: SqlLedger, driver: Driver) -
     assert (record.seconds, record.peak_memory, record.seed, record.worker) == (11.5, 300.0, 7, "worker-1")
     assert record.values == {"psnr": 21.5, "latency": 3.0, "accuracy": 97.5}
     assert record.gates == [{"mean": 1.0, "minimum": 0.5, "maximum": 1.5}]
-    assert (record.state, record.reason, record.detail) == (TrialState.COMPLETE, "", None)
+    assert (record.outcome, record.reason, record.detail) == (Outcome.COMPLETE, "", None)
     assert record.started is not None
     assert record.ended is not None
     assert record.started <= record.ended
     assert ledger.probe(number) == make_measurement().probe
 
 
-@pytest.mark.parametrize("reason", PRUNINGS)
-def test_a_pruned_trial_has_a_reason_and_no_values(ledger: SqlLedger, driver: Driver, reason: str) -> None:
+@pytest.mark.parametrize("outcome", PRUNINGS)
+def test_a_pruned_trial_has_a_reason_and_no_values(ledger: SqlLedger, driver: Driver, outcome: Outcome) -> None:
     number = driver.start()
     ledger.epochs(number, [row(1)])
-    ledger.prune(number, reason, detail="step 12", probe=ProbeCurve(steps=(1,), denoise=(0.5,)))
+    ledger.prune(number, outcome, detail="step 12", probe=ProbeCurve(steps=(1,), denoise=(0.5,)))
     trial = frozen(ledger, number)
     assert trial.state is TrialState.PRUNED
     assert trial.values is None
     assert trial.intermediate_values == {}
-    assert trial.user_attrs["reason"] == reason
-    assert (ledger.trial(number).reason, ledger.trial(number).detail) == (reason, "step 12")
+    assert trial.user_attrs["reason"] == outcome.value
+    assert (ledger.trial(number).reason, ledger.trial(number).detail) == (outcome.value, "step 12")
     assert ledger.epochs_table(number) == [row(1)]
     assert ledger.probe(number).denoise == (0.5,)
 
 
-@pytest.mark.parametrize("reason", FAILURES)
-def test_a_failed_trial_has_a_reason_and_no_values(ledger: SqlLedger, driver: Driver, reason: str) -> None:
+@pytest.mark.parametrize("outcome", FAILURES)
+def test_a_failed_trial_has_a_reason_and_no_values(ledger: SqlLedger, driver: Driver, outcome: Outcome) -> None:
     number = driver.start()
-    ledger.fail(number, reason, detail="Traceback\n  line")
+    ledger.fail(number, outcome, detail="Traceback\n  line")
     trial = frozen(ledger, number)
     assert trial.state is TrialState.FAIL
     assert trial.values is None
-    assert (ledger.trial(number).reason, ledger.trial(number).detail) == (reason, "Traceback\n  line")
+    assert (ledger.trial(number).reason, ledger.trial(number).detail) == (outcome.value, "Traceback\n  line")
 
 
 def test_a_trial_can_fail_without_having_started(ledger: SqlLedger, driver: Driver) -> None:
     number = driver.ask()
-    ledger.fail(number, "duplicate")
+    ledger.fail(number, Outcome.DUPLICATE)
     assert frozen(ledger, number).state is TrialState.FAIL
     assert ledger.trial(number).started is None
 
 
 def test_a_traceback_is_kept_whatever_is_in_it(ledger: SqlLedger, driver: Driver) -> None:
     number = driver.start()
-    ledger.fail(number, "exception", detail="bad \0 name \udcff, grün")
+    ledger.fail(number, Outcome.EXCEPTION, detail="bad \0 name \udcff, grün")
     assert ledger.trial(number).detail == "bad \\0 name \\udcff, grün"
 
 
@@ -140,13 +140,13 @@ def test_a_loss_that_blew_up_is_kept(ledger: SqlLedger, driver: Driver) -> None:
 def test_a_probe_curve_reads_back_to_single_precision(driver: Driver, steps: list[int], losses: list[float]) -> None:
     curve = ProbeCurve(steps=tuple(steps), denoise=tuple(losses), classify=tuple(losses[:1]))
     number = driver.start()
-    driver.ledger.prune(number, "diverged", probe=curve)
+    driver.ledger.prune(number, Outcome.DIVERGED, probe=curve)
     assert driver.ledger.probe(number) == curve
 
 
 def test_a_probe_beyond_single_precision_is_infinite(ledger: SqlLedger, driver: Driver) -> None:
     number = driver.start()
-    ledger.prune(number, "diverged", probe=ProbeCurve(steps=(1,), denoise=(1e300,)))
+    ledger.prune(number, Outcome.DIVERGED, probe=ProbeCurve(steps=(1,), denoise=(1e300,)))
     assert ledger.probe(number).denoise == (math.inf,)
 
 
@@ -176,20 +176,20 @@ def test_a_missing_objective_is_refused(new_study: Callable[..., SqlLedger]) -> 
         ledger.complete(number, make_measurement())
 
 
-def test_reasons_keep_to_their_state(ledger: SqlLedger, driver: Driver) -> None:
+def test_outcomes_keep_to_their_state(ledger: SqlLedger, driver: Driver) -> None:
     number = driver.start()
-    for reason in ("", "exception", "nonsense"):
-        with pytest.raises(ValueError, match="not a reason to prune"):
-            ledger.prune(number, reason)
-    for reason in ("", "diverged", "nonsense"):
-        with pytest.raises(ValueError, match="not a reason to fail"):
-            ledger.fail(number, reason)
+    for outcome in set(Outcome) - set(PRUNINGS):
+        with pytest.raises(ValueError, match="no outcome to prune with"):
+            ledger.prune(number, outcome)
+    for outcome in set(Outcome) - set(FAILURES):
+        with pytest.raises(ValueError, match="no outcome to fail with"):
+            ledger.fail(number, outcome)
 
 
 def test_a_trial_ends_once(ledger: SqlLedger, driver: Driver) -> None:
     number = driver.complete()
     for again in (
-        lambda: ledger.fail(number, "worker_lost"),
+        lambda: ledger.fail(number, Outcome.WORKER_LOST),
         lambda: ledger.start(number, make_candidate(), COST, "worker-2"),
     ):
         with pytest.raises(ValueError, match="has ended already"):
@@ -204,7 +204,7 @@ def test_a_trial_that_was_not_started_can_only_fail(ledger: SqlLedger, driver: D
     number = driver.ask()
     for end in (
         lambda: ledger.complete(number, make_measurement()),
-        lambda: ledger.prune(number, "diverged"),
+        lambda: ledger.prune(number, Outcome.DIVERGED),
         lambda: ledger.epochs(number, [row(1)]),
     ):
         with pytest.raises(ValueError, match="never started"):
@@ -218,10 +218,10 @@ def test_counts_tell_outcomes_apart(ledger: SqlLedger, driver: Driver) -> None:
     assert ledger.counts() == Counts()
     driver.complete()
     driver.complete()
-    ledger.prune(driver.start(), "diverged")
-    ledger.fail(driver.start(), "exception")
-    ledger.fail(driver.start(), "duplicate")
-    ledger.fail(driver.ask(), "over_limit")
+    ledger.prune(driver.start(), Outcome.DIVERGED)
+    ledger.fail(driver.start(), Outcome.EXCEPTION)
+    ledger.fail(driver.start(), Outcome.DUPLICATE)
+    ledger.fail(driver.ask(), Outcome.OVER_LIMIT)
     driver.start()
     driver.ask()
     ledger.study.enqueue_trial({"depth": 1})
@@ -241,8 +241,8 @@ def test_counts_are_of_one_study(new_study: Callable[..., SqlLedger]) -> None:
 def test_trained_digests_are_those_of_complete_and_pruned_trials(ledger: SqlLedger, driver: Driver) -> None:
     first = driver.complete(depth=1)
     pruned = driver.start(depth=2)
-    ledger.prune(pruned, "stopped")
-    ledger.fail(driver.start(depth=3), "exception")
+    ledger.prune(pruned, Outcome.STOPPED)
+    ledger.fail(driver.start(depth=3), Outcome.EXCEPTION)
     driver.reject(depth=1)
     driver.start(depth=4)
     assert ledger.trained_digests() == {make_candidate(1).digest: first, make_candidate(2).digest: pruned}
@@ -265,7 +265,7 @@ def test_the_front_follows_each_objectives_direction(ledger: SqlLedger, driver: 
     best_psnr = driver.complete(psnr=25.0, latency=9.0)
     dominated = driver.complete(psnr=20.0, latency=9.0)
     fast = driver.complete(psnr=20.0, latency=1.0)
-    ledger.prune(driver.start(), "stopped")
+    ledger.prune(driver.start(), Outcome.STOPPED)
     assert ledger.front() == [best_psnr, fast]
     assert [result.number for result in ledger.results()] == [best_psnr, dominated, fast]
     assert sorted(ledger.front()) == sorted(trial.number for trial in ledger.study.best_trials)
@@ -306,7 +306,7 @@ def test_a_study_without_limits_has_no_constraints(new_study: Callable[..., SqlL
 
 def test_plain_optuna_reads_names_values_and_states(url: str, ledger: SqlLedger, driver: Driver) -> None:
     driver.complete(psnr=21.0, latency=2.5)
-    ledger.prune(driver.start(), "stopped")
+    ledger.prune(driver.start(), Outcome.STOPPED)
     backend = optuna.storages.RDBStorage(url.replace("postgresql://", "postgresql+psycopg://"))
     study = optuna.load_study(study_name="first", storage=backend)
     assert study.metric_names == ["psnr", "latency"]
@@ -334,8 +334,8 @@ def test_samplers_learn_from_every_outcome(ledger: SqlLedger, driver: Driver, sa
     ledger.study.sampler = getattr(optuna.samplers, sampler)(seed=0)
     for turn in range(12):
         driver.complete(psnr=20.0 + turn, depth=turn)
-    ledger.prune(driver.start(), "stopped")
-    ledger.fail(driver.start(), "duplicate")
+    ledger.prune(driver.start(), Outcome.STOPPED)
+    ledger.fail(driver.start(), Outcome.DUPLICATE)
     assert frozen(ledger, driver.complete()).state is TrialState.COMPLETE
 
 

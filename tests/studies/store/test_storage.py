@@ -19,6 +19,7 @@ from sqlalchemy.pool import NullPool
 from study_samples import DISTRIBUTIONS, POSTGRES, Driver, fresh_postgres, make_config, spawn
 
 from nas.errors import ConfigError, SkipnasError, StorageError, StudyError
+from nas.outcome import Outcome
 from nas.types import Counts, Objective, Task
 from studies.commands.search import difference
 from studies.commands.show import study_facts, study_lines, summary_facts
@@ -387,7 +388,7 @@ def test_a_database_in_memory_keeps_no_folder() -> None:
 def test_deleting_takes_everything_and_only_that(storage: Storage, new_study: Callable[..., SqlLedger]) -> None:
     for name in ("a", "b"):
         driver = Driver(new_study(name))
-        driver.ledger.prune(driver.start(), "stopped")
+        driver.ledger.prune(driver.start(), Outcome.STOPPED)
         driver.complete()
     delete_study(storage, "a")
     assert [s.name for s in list_studies(storage)] == ["b"]
@@ -456,7 +457,7 @@ def test_a_reference_that_moved_is_shown() -> None:
 
 def test_rows_hold_one_trial_each(ledger: SqlLedger, driver: Driver) -> None:
     driver.complete(psnr=21.0, latency=3.0)
-    ledger.prune(driver.start(), "diverged")
+    ledger.prune(driver.start(), Outcome.DIVERGED)
     driver.ask()
     complete, pruned, asked = study_rows(ledger)
     assert list(complete) == [

@@ -1,6 +1,6 @@
-"""What can be built: the search spaces, by the name that ``--space`` takes.
+"""The search spaces, by the name that ``--space`` takes.
 
-Knows nothing of search, Ray, SQL or plots, and imports torch only when a network is built or counted.
+This room knows nothing of search, Ray, SQL or plots. It imports torch only to build or count a network.
 """
 
 from __future__ import annotations
@@ -23,18 +23,20 @@ SPACES: Mapping[str, SearchSpace] = {name: UNetSpace(name=name) for name in REST
 
 
 def get_space(name: str) -> SearchSpace:
-    """The space of that name, or a user's own: ``module:object``, imported from sys.path or the current folder.
+    """Returns the space of that name: one of the project's, or a user's own as ``module:object``.
 
-    Importing runs the module, so a name that is not the user's own is looked up with `known_space`.
+    The module is imported from sys.path or the current folder, which runs its code. Use `known_space` for a name that
+    does not come from the user.
 
     Raises:
-        ConfigError: an unknown name, or one that leads to no space.
+        ConfigError: the name is unknown, or it leads to no space.
     """
     return _own_space(name) if ":" in name else known_space(name)
 
 
 def known_space(name: str) -> SearchSpace:
-    """The project's own space of that name; imports nothing. Raises ConfigError, which lists the known names."""
+    """Returns the project's own space of that name, and imports nothing. Raises ConfigError, which lists the known
+    names."""
     if name not in SPACES:
         raise ConfigError(
             f"search space {name!r} is unknown; choose one of: {', '.join(SPACES)} (or your own: module:object)"
@@ -43,7 +45,7 @@ def known_space(name: str) -> SearchSpace:
 
 
 def _where(error: Exception) -> str:
-    """The line of a module that raised, for its author; empty when it is not of a file."""
+    """Returns file and line of a module's error, for its author, or "" when the error does not come from a file."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     own = last.filename not in (__file__, importlib.__file__) and not last.filename.startswith("<")
     return f", {last.filename} line {last.lineno}" if own else ""
@@ -53,10 +55,10 @@ def _own_space(name: str) -> SearchSpace:
     module_name, _, attribute = name.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.append(here)  # stays, so that Ray's workers find the module too
+        sys.path.append(here)  # it stays there, so that Ray's workers find the module too
     try:
         space = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # whatever the user's module raises
+    except Exception as error:  # the user's module may raise anything
         raise ConfigError(
             f"search space {name!r} cannot be imported ({type(error).__name__}: {error}{_where(error)}); "
             "give module:object with a module on sys.path or in the current folder"

@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from nas.protocols import SearchSpace
 
 DRAWS_PER_SAMPLE = 1000
-"""Draws tried for each sampled architecture before the limits are called too tight."""
+"""The number of draws for each sampled architecture after which the limits are called too tight."""
 
 
 def sampled(
     space: SearchSpace, task: Task, limits: Sequence[Constraint], count: int, seed: int, epochs: int = 1
 ) -> list[Candidate]:
-    """Distinct random candidates within the limits, the same for the same seed; fewer than `count` where the
-    space seems to hold no more."""
+    """Returns distinct random candidates within the limits, the same ones for the same seed.
+
+    The list is shorter than `count` when the draws find no more candidates.
+    """
     import numpy as np
 
     generator = np.random.default_rng(seed)
@@ -53,11 +55,12 @@ def _draw(distribution: Any, generator: Generator) -> Any:
 
 
 def is_discrete(distribution: Any) -> bool:
+    """Tells whether a distribution has finitely many values."""
     return hasattr(distribution, "choices") or distribution.step is not None
 
 
 def choices(distribution: Any) -> list[Any]:
-    """Every value of a discrete distribution of Optuna, in order."""
+    """Returns every value of a discrete distribution of Optuna, in order."""
     if hasattr(distribution, "choices"):
         return list(distribution.choices)
     steps = round((distribution.high - distribution.low) / distribution.step)
@@ -65,8 +68,8 @@ def choices(distribution: Any) -> list[Any]:
 
 
 def allows(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether a distribution holds a value."""
+    """Tells whether a distribution contains a value."""
     try:
         return distribution._contains(distribution.to_internal_repr(value))
-    except ValueError:  # not even of its kind
+    except ValueError:  # the value is of another kind
         return False

@@ -1,7 +1,7 @@
-"""What a stage computes, and how one level leads to the next. Each part has its cost beside it.
+"""The stages of a U-Net, and the layers between its levels. Each part has its cost beside it.
 
-Features are (N, C, H, W). In costs, `pixels` is H * W of what the part writes, for one image. A new block
-is a class here and an entry in `BLOCKS`, and its name in `spec.Block`.
+Features are (N, C, H, W). In costs, `pixels` is H * W of the part's output for one image. A new block is a class here,
+an entry in `BLOCKS`, and its name in `spec.Block`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from search_spaces.unet.spec import Block, Norm, Resampling
 
 
 class _Concatenation(torch.autograd.Function):
-    """`torch.cat` along channels, whose gradients are tensors of their own and not slices of one.
+    """Works as `torch.cat` along channels, but gives each input a gradient tensor of its own instead of a slice.
 
-    What comes next on the way back, a GELU most often, takes slices pixel by pixel: 6 times as long on a CPU.
+    The next step of the backward pass, a GELU most often, walks through slices pixel by pixel, which takes 6 times as
+    long on a CPU.
     """
 
     generate_vmap_rule = True
@@ -42,7 +43,7 @@ class _Concatenation(torch.autograd.Function):
 
 
 def concatenated(*parts: Tensor) -> Tensor:
-    """(N, C_i, H, W) each -> (N, sum of C_i, H, W)."""
+    """Concatenates tensors (N, C_i, H, W) along channels to (N, sum of C_i, H, W)."""
     if len(parts) == 1:
         return parts[0]
     joined: Tensor = _Concatenation.apply(*parts) if torch.is_grad_enabled() else torch.cat(parts, dim=1)
@@ -50,9 +51,9 @@ def concatenated(*parts: Tensor) -> Tensor:
 
 
 class _PixelMean(torch.autograd.Function):
-    """The mean over pixels, whose gradient is channels-last as everything else is.
+    """Computes the mean over pixels with a channels-last gradient, the layout of all other gradients.
 
-    A sum of gradients of two layouts takes up to 3 times as long on a CPU, and a head stands beside most decoders.
+    A sum of gradients of two layouts takes up to 3 times as long on a CPU, and most decoders have a head beside them.
     """
 
     generate_vmap_rule = True
@@ -73,7 +74,7 @@ class _PixelMean(torch.autograd.Function):
 
 
 def pixel_mean(features: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, C, 1, 1)."""
+    """Averages features (N, C, H, W) over pixels, to (N, C, 1, 1)."""
     if not torch.is_grad_enabled():
         return features.mean(dim=(2, 3), keepdim=True)
     mean: Tensor = _PixelMean.apply(features)
@@ -84,7 +85,8 @@ class ImageNorm(nn.GroupNorm):
     """Group normalisation with one group: over all channels and pixels of an image."""
 
     vector = 16
-    """bfloat16 numbers that torch's channels-last group norm takes at once; other widths it takes one by one."""
+    """The number of bfloat16 values that torch's channels-last group norm takes at once; it takes other widths one by
+    one."""
 
     def __init__(self, width: int) -> None:
         super().__init__(1, width)
@@ -94,7 +96,7 @@ class ImageNorm(nn.GroupNorm):
         slow = features.dtype == torch.bfloat16 and features.device.type == "cpu" and width % self.vector
         if not slow:
             return super().forward(features)
-        # The same as layer norm, 2 to 7 times as fast there.
+        # Layer norm computes the same there, 2 to 7 times as fast.
         shape = (*features.shape[2:], width)
         scale, shift = self.weight.expand(shape), self.bias.expand(shape)
         return F.layer_norm(features.permute(0, 2, 3, 1), shape, scale, shift, self.eps).permute(0, 3, 1, 2)
@@ -113,24 +115,24 @@ POOLS: Mapping[Resampling, Callable[[], nn.Module]] = {
 
 
 POOLING_NORMS: frozenset[Norm] = frozenset({"group"})
-"""Those that look at the whole image in evaluation mode too."""
+"""The norms that depend on the whole image in evaluation mode too."""
 
 
 def conv(inputs: int, outputs: int, kernel: int, *, stride: int = 1, bias: bool = True) -> nn.Conv2d:
-    """A square convolution that keeps the image's size, or halves it with stride 2."""
+    """Makes a square convolution that keeps the image's size, or halves it with stride 2."""
     return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=bias)
 
 
 class ConvBlock(nn.Sequential):
-    """(conv, norm, GELU) twice: the stage of U-Net (Ronneberger et al. 2015), padded, with norm and GELU.
+    """(conv, norm, GELU) twice: the stage of U-Net (Ronneberger et al. 2015), with padding, norm and GELU.
 
-    Not the paper's ReLU: of narrow, deep networks without norm and skips one in 300 is then silent, its
-    weights without gradient, from the first steps. Convolutions have a bias only where no norm follows;
-    there the weights are drawn as by He et al. 2015, so that many blocks in a row keep the signal's size.
+    GELU replaces the paper's ReLU, because one in 300 narrow, deep networks without norm and skips would be silent from
+    the first steps, with zero gradients for its weights. A convolution has a bias only where no norm follows. Weights
+    without a norm are drawn as in He et al. 2015, so that the signal keeps its size over many blocks.
     """
 
     pools: ClassVar[bool] = False
-    """Whether a pixel of the result depends on the whole image, but for the norm (see `UNet.reach`)."""
+    """Whether a pixel of the result depends on the whole image for a reason other than the norm (see `UNet.reach`)."""
 
     def __init__(self, inputs: int, width: int, kernel: int, norm: Norm) -> None:
         bias = norm == "none"
@@ -141,13 +143,14 @@ class ConvBlock(nn.Sequential):
             nn.init.kaiming_normal_(second.weight, nonlinearity="relu")
 
     def residual(self, features: Tensor) -> Tensor:
-        """What an update of the state adds or subtracts: all that the stage computes."""
+        """Returns the change that an updating encoder adds to its state or subtracts from it: the whole output of the
+        stage."""
         change: Tensor = self(features)
         return change
 
     @staticmethod
     def cost(inputs: int, width: int, kernel: int, norm: Norm, pixels: int) -> Cost:
-        # A bias, or in its place the scale and shift of a norm.
+        # The vectors are a bias, or the scale and shift of a norm in its place.
         vectors = Cost(params=(1 if norm == "none" else 2) * 2 * width, macs=0)
         first, second = (cost.conv(w, width, kernel, pixels, bias=False) for w in (inputs, width))
         return cost.total(first, second, vectors)
@@ -156,8 +159,8 @@ class ConvBlock(nn.Sequential):
 class ResidualBlock(nn.Module):
     """h + (conv, norm, GELU) twice: the block of Multi-ResNet (Williams et al. 2023, arXiv 2305.19638).
 
-    Where the width changes, a 1x1 convolution stands on the shortcut. Without norm the second convolution
-    starts at zero (Fixup, Zhang et al. 2019), or the signal would double with every block.
+    A 1x1 convolution stands on the shortcut where the width changes. Without a norm the second convolution starts at
+    zero (Fixup, Zhang et al. 2019), because the signal would double with every block otherwise.
     """
 
     pools: ClassVar[bool] = False
@@ -188,13 +191,13 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class NafBlock(nn.Module):
-    """The block of NAFNet (Chen et al. 2022, arXiv 2204.04676), equations 4 to 6: no activation functions.
+    """The block of NAFNet (Chen et al. 2022, arXiv 2204.04676), equations 4 to 6, without activation functions:
 
         y = x + beta * W3 sca(gate(D W1 norm(x))),  x' = y + gamma * W5 gate(W4 norm(y))
 
-    with 1x1 convolutions W, a depthwise one D of the stage's kernel, gate(a, b) = a * b of the halves of
-    the channels, and sca(z) = z * W mean(z). beta and gamma, one for each channel, start at zero. Where
-    the width changes, a 1x1 convolution comes first. Has its own norm, so the stage's is not used.
+    W are 1x1 convolutions, D is a depthwise convolution with the stage's kernel, gate(a, b) = a * b multiplies the
+    halves of the channels, and sca(z) = z * W mean(z). beta and gamma have one value for each channel and start at
+    zero. A 1x1 convolution comes first where the width changes. The block has its own norm and ignores the stage's.
     """
 
     pools: ClassVar[bool] = True
@@ -217,7 +220,7 @@ class NafBlock(nn.Module):
         return state + self.residual(state)
 
     def residual(self, features: Tensor) -> Tensor:
-        """Sum of both branches, (N, width, H, W) like `features`."""
+        """Returns the sum of both branches, (N, width, H, W) like `features`."""
         mixed = _simple_gate(self.depthwise(self.conv1(self.norm1(features))))
         mixed = mixed * self.attention(pixel_mean(mixed))
         first = self.beta * self.conv3(mixed)
@@ -247,13 +250,13 @@ def _simple_gate(features: Tensor) -> Tensor:
 Stage = ConvBlock | ResidualBlock | NafBlock
 BLOCKS: Mapping[Block, type[Stage]] = {"conv": ConvBlock, "residual": ResidualBlock, "naf": NafBlock}
 EXTRA: Mapping[Block, type[Stage]] = {**BLOCKS, "conv": ResidualBlock}
-"""The blocks that `extra_blocks` adds: always residual, as those that Multi-ResNet gives back."""
+"""The blocks that `extra_blocks` adds. They are always residual, as the blocks that Multi-ResNet adds are."""
 
 
 class Down(nn.Sequential):
-    """From one level to the next: the side is halved (or kept, without resampling), then the width changes.
+    """Leads from one level to the next: halves the side (or keeps it, without resampling), then changes the width.
 
-    Pooling is followed by a 1x1 convolution where the width changes; the strided convolution does both.
+    A 1x1 convolution follows the pooling where the width changes; a strided convolution does both.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, resampling: Resampling) -> None:
@@ -270,10 +273,10 @@ class Down(nn.Sequential):
 
 
 class HaarDown(nn.Module):
-    """From one level to the next without parameters: Multi-ResNet's encoder (arXiv 2305.19638).
+    """Leads from one level to the next without parameters: Multi-ResNet's encoder (arXiv 2305.19638).
 
-    The low-pass band of one 2-D Haar step, ``(a + b + c + d) / 2`` of each 2x2 pixels, halved to keep the
-    image's range: exactly average pooling. Channels are repeated to the width of the level.
+    The low-pass band of a 2-D Haar step is ``(a + b + c + d) / 2`` of each 2x2 pixels. Halved to keep the image's
+    range, it is exactly average pooling. Channels are repeated to the width of the level.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -285,7 +288,7 @@ class HaarDown(nn.Module):
 
 
 class Up(nn.Sequential):
-    """Back to the level above: a convolution where the width changes, then each pixel becomes 2x2 (Multi-ResNet)."""
+    """Leads back to the level above: a convolution where the width changes, then each pixel becomes 2x2 (Multi-ResNet)."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, resampling: Resampling) -> None:
         super().__init__(
@@ -295,5 +298,5 @@ class Up(nn.Sequential):
 
     @staticmethod
     def cost(inputs: int, outputs: int, kernel: int, pixels: int) -> Cost:
-        """`pixels` counts those of the level below, where the convolution works."""
+        """Costs the convolution, which works on the `pixels` of the level below."""
         return cost.NOTHING if inputs == outputs else cost.conv(inputs, outputs, kernel, pixels)

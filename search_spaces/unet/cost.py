@@ -1,8 +1,8 @@
-"""Learned parameters and multiply-accumulates (MACs) from shapes alone. No torch.
+"""Learned parameters and multiply-accumulates (MACs) from shapes alone, without torch.
 
-The parts of the network have their cost beside them, as in pycls ``models/blocks.py``, made of these
-primitives. MACs are those of convolutions and linear layers for one image, half of what
-``torch.utils.flop_counter.FlopCounterMode`` counts: no biases, normalisation, pooling or element-wise work.
+The parts of the network compose their cost from these primitives, as in pycls ``models/blocks.py``. MACs count
+convolutions and linear layers for one image, but no biases, normalisation, pooling or element-wise operations. They are
+half of the count of ``torch.utils.flop_counter.FlopCounterMode``.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ NOTHING = Cost(params=0, macs=0)
 
 
 def total(*costs: Cost) -> Cost:
-    """Sum of both quantities."""
+    """Adds up parameters and MACs."""
     return Cost(params=sum(cost.params for cost in costs), macs=sum(cost.macs for cost in costs))
 
 
 def conv(inputs: int, outputs: int, kernel: int, pixels: int, *, bias: bool = True) -> Cost:
-    """A square convolution that writes `pixels` pixels of each of `outputs` channels."""
+    """Returns the cost of a square convolution that writes `pixels` pixels in each of `outputs` channels."""
     weights = inputs * outputs * kernel**2
     return Cost(params=weights + bias * outputs, macs=weights * pixels)
 
 
 def linear(inputs: int, outputs: int) -> Cost:
-    """A linear layer with bias on one vector."""
+    """Returns the cost of a linear layer with bias on one vector."""
     return Cost(params=(inputs + 1) * outputs, macs=inputs * outputs)

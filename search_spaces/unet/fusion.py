@@ -1,7 +1,7 @@
-"""How a decoder state u takes in a skip s of its level, both (N, C, H, W): a gate on s, then a fusion.
+"""A decoder state u joined with the skip s of its level, both (N, C, H, W): first a gate on s, then a fusion.
 
-A new fusion is a class here and an entry in `FUSIONS`, and its name in `spec.Fusion`; so is a new gate.
-add < scalar gate < channel gate < concat + 1x1 nest: each can be set to compute what the one before does.
+A new fusion is a class here, an entry in `FUSIONS`, and its name in `spec.Fusion`; a new gate likewise. Add, scalar
+gate, channel gate and concat + 1x1 nest in this order: each of them can compute the same as the one before.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from search_spaces.unet.blocks import concatenated, pixel_mean
 
 
 class Gate(nn.Module):
-    """Multiplies a skip by weights. The base class has none: s."""
+    """Multiplies a skip by weights. The base class returns the skip as it is."""
 
     pools: ClassVar[bool] = False
-    """Whether a pixel of the result depends on the whole image: tiles of it then differ (see `UNet.reach`)."""
+    """Whether a pixel of the result depends on the whole image, so that tiles of the image differ from it (see
+    `UNet.reach`)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
 
     def value(self) -> Tensor | None:
-        """What every skip is multiplied by, () or (C,); None when that depends on the skip, or is nothing."""
+        """Returns the factor of every skip, () or (C,); None when it depends on the skip, or there is no gate."""
         return None
 
     def forward(self, skip: Tensor, state: Tensor) -> Tensor:
@@ -41,7 +42,7 @@ class Gate(nn.Module):
 
 
 class ScalarGate(Gate):
-    """softplus(b) * s with one b, the gate of AddUNet (arXiv 2601.13208). Starts at 1, as b = ln(e - 1).
+    """softplus(b) * s with one b: the gate of AddUNet (arXiv 2601.13208). It starts at 1, with b = ln(e - 1).
 
     The paper does not give its initial value.
     """
@@ -62,7 +63,7 @@ class ScalarGate(Gate):
 
 
 class ChannelGate(Gate):
-    """g_c * s with one g for each channel, of either sign. Starts at 1."""
+    """g_c * s with one g for each channel, of either sign. It starts at 1."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
@@ -80,9 +81,9 @@ class ChannelGate(Gate):
 
 
 class SqueezeExcitation(Gate):
-    """s * sigmoid(W2 relu(W1 mean(s))), one weight for each image and channel (Hu et al. 2018, eq. 3 and 4).
+    """s * sigmoid(W2 relu(W1 mean(s))), with one weight for each image and channel (Hu et al. 2018, eq. 3 and 4).
 
-    Without biases; the inner width is `inner_width`, as in the selective kernel.
+    The layers have no biases. Their inner width is `inner_width`, as in the selective kernel.
     """
 
     pools = True
@@ -106,8 +107,8 @@ class SqueezeExcitation(Gate):
 class AttentionGate(Gate):
     """BN(W(A * s)) with A = sigmoid(psi relu(theta(s) + phi(u))), one weight for each pixel.
 
-    The additive gate of Attention U-Net (Oktay et al. 2018, arXiv 1804.03999, eq. 1 and 2), with 1x1
-    convolutions and the inner width C / 2. Here u has the size of s already, so nothing is resampled.
+    This is the additive gate of Attention U-Net (Oktay et al. 2018, arXiv 1804.03999, eq. 1 and 2), with 1x1
+    convolutions and the inner width C / 2. The state u has the size of s already, so nothing is resampled.
     """
 
     def __init__(self, width: int) -> None:
@@ -145,9 +146,9 @@ GATES: Mapping[spec.Gate, type[Gate]] = {
 
 
 class Fusion(nn.Module):
-    """Joins the state and the gated skip. The base class ignores the skip: u.
+    """Joins the state and the gated skip. The base class ignores the skip and returns u.
 
-    With `dense` the skip is that of the encoder and every earlier node of the level, concatenated.
+    With `dense` the skip is the concatenation of the encoder's skip and every earlier node of the level.
     """
 
     pools: ClassVar[bool] = False
@@ -161,7 +162,7 @@ class Fusion(nn.Module):
 
     @staticmethod
     def channels(width: int, skips: int) -> int:
-        """Channels of the result, from a state and a number of skips of `width` channels each."""
+        """Returns the channels of the result, from a state and `skips` skips of `width` channels each."""
         return width
 
     @staticmethod
@@ -190,8 +191,8 @@ class Add(Fusion):
 class Nddr(Fusion):
     """W [u, s] with a 1x1 convolution W, C x 2C, without bias: discriminative dimensionality reduction.
 
-    NDDR-CNN (Gao et al. 2019) joins tasks so, with diagonal initial weights; between state and skip no
-    paper says which. Here both blocks of W start as the identity, so that this starts as `Add`.
+    NDDR-CNN (Gao et al. 2019) joins tasks in this way, with diagonal initial weights. No paper gives initial weights
+    for a state and a skip. Here both blocks of W start as the identity, so that the fusion starts as `Add`.
     """
 
     def __init__(self, width: int) -> None:
@@ -212,8 +213,8 @@ class Nddr(Fusion):
 class SelectiveKernel(Fusion):
     """a * u + (1 - a) * s, with weights for each image and channel: softmax(W2 relu(W1 mean(u + s))).
 
-    Selective kernel fusion (Li et al. 2019, arXiv 1903.06586, eq. 1 to 6) of two branches; without biases
-    and norm, and with the inner width `inner_width`, as MIRNet (Zamir et al. 2020) has it.
+    This is the selective kernel fusion (Li et al. 2019, arXiv 1903.06586, eq. 1 to 6) of two branches, without biases
+    and norm, and with the inner width `inner_width` of MIRNet (Zamir et al. 2020).
     """
 
     pools = True
@@ -248,20 +249,20 @@ FUSIONS: Mapping[spec.Fusion, type[Fusion]] = {
 
 
 def inner_width(width: int) -> int:
-    """max(C / 8, 4), the inner width of MIRNet's selective kernel fusion."""
+    """Returns max(C / 8, 4), the inner width of MIRNet's selective kernel fusion."""
     return max(width // 8, 4)
 
 
 def conv1x1(inputs: int, outputs: int, *, bias: bool = True) -> nn.Conv2d:
-    """A linear layer on the channels of each pixel."""
+    """Makes a linear layer on the channels of each pixel."""
     return nn.Conv2d(inputs, outputs, 1, bias=bias)
 
 
 def mirror_(layer: nn.Conv2d) -> None:
-    """Makes the second half of a layer's outputs start as the negative of the first.
+    """Makes the second half of a layer's outputs start as the negative of the first half.
 
-    A ReLU follows, and of the few that narrow gates have, all can be silent for every image from the
-    start; of a mirrored pair one never is.
+    A ReLU follows, and narrow gates have few of them, so that all could be silent for every image from the start. In a
+    mirrored pair one is always active.
     """
     half = layer.out_channels // 2
     with torch.no_grad():

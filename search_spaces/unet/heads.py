@@ -1,4 +1,4 @@
-"""What reads class logits from features. AddUNet does not give its classifier; these choices are searched."""
+"""Heads that turn features into class logits. AddUNet does not specify its classifier, so these choices are searched."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from search_spaces.unet.blocks import pixel_mean
 
 
 class Head(nn.Module):
-    """Means over all pixels, then linear layers: features, each (N, C_i, H_i, W_i) -> logits (N, K).
+    """Averages features (N, C_i, H_i, W_i) over all pixels and applies linear layers, to logits (N, K).
 
-    Dropout stands in front of each linear layer, GELU behind each hidden one. Not ReLU: pooled features
-    differ little between images, and about one in 250 hidden layers of 8 ReLUs is silent for all of them.
+    Dropout stands in front of each linear layer, and GELU behind each hidden one. GELU replaces ReLU because pooled
+    features differ little between images: about one in 250 hidden layers of 8 ReLUs is silent for all of them.
     """
 
     def __init__(self, inputs: int, classes: int, hidden: int, width: int, dropout: float) -> None:
@@ -38,7 +38,7 @@ class Head(nn.Module):
 
 
 class NoHead(nn.Module):
-    """Nothing is learned of the classes: logits are zeros (N, K)."""
+    """Returns zeros as logits (N, K), for networks that do not learn to classify."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()

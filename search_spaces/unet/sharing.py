@@ -1,7 +1,7 @@
-"""How the columns of two tasks exchange features: after each stage that both have, and once over all of them.
+"""The exchange of features between the columns of two tasks: after each common stage, and once over all stages.
 
-States are a list of one (N, C, H, W) for each task. A new sharing is an `Exchange` here and an entry in
-`SHARINGS`, and its name in `spec.Sharing`; its `gather` is what it does with all stages at the last one.
+States are a list with one (N, C, H, W) for each task. A new sharing is an `Exchange` here, an entry in `SHARINGS`, and
+its name in `spec.Sharing`. Its `gather` combines the states of all stages at the last one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ TASKS = 2
 
 
 class Gather(nn.Module):
-    """One task's states after every exchange, in order, to that of the last stage. The base class keeps it.
+    """Combines one task's states after every exchange, in order, to the state of the last stage.
+
+    The base class returns the last state.
 
     Args:
         widths: channels of each state.
@@ -40,8 +42,8 @@ class Gather(nn.Module):
 class LayerMix(Gather):
     """sum_l b_l y_l with b_l = 1 / L at the start: the layer mix of sluice networks (Ruder et al. 2019).
 
-    The paper's layers are of one shape. Here earlier ones are resized bilinearly to the last, and their
-    channels repeated or, where there are more, averaged in groups.
+    The layers of the paper have one shape. Here earlier states are resized bilinearly to the last one, and their
+    channels are repeated or, where there are more of them, averaged in groups.
     """
 
     def __init__(self, widths: Sequence[int]) -> None:
@@ -61,7 +63,8 @@ class LayerMix(Gather):
 class Shortcut(Gather):
     """W [y_1, ..., y_L] with a 1x1 convolution W to the last stage's width: NDDR-CNN's shortcut (Gao et al. 2019).
 
-    Earlier stages are resized bilinearly to the last. The paper's initial weights are not public; here PyTorch's.
+    Earlier stages are resized bilinearly to the last one. The paper's initial weights are not public; here they are
+    PyTorch's.
     """
 
     def __init__(self, widths: Sequence[int]) -> None:
@@ -79,11 +82,11 @@ class Shortcut(Gather):
 
 
 class Exchange(nn.Module):
-    """The tasks' states of one stage to as many of the same shapes. The base class exchanges nothing.
+    """Maps the tasks' states of one stage to as many states of the same shapes. The base class exchanges nothing.
 
     Args:
         width: channels of each state.
-        own: initial weight of a task's own features; of its use see the subclass.
+        own: initial weight of a task's own features, where the subclass uses it.
     """
 
     gather: type[Gather] = Gather
@@ -95,7 +98,8 @@ class Exchange(nn.Module):
         return list(states)
 
     def penalty(self, weights: Sequence[Tensor]) -> Tensor | None:
-        """What the loss adds, from the weights (C, ...) that write each task's features; None for nothing."""
+        """Returns a term () for the loss, from the weights (C, ...) that write each task's features; None for no
+        penalty."""
         return None
 
     @staticmethod
@@ -104,7 +108,10 @@ class Exchange(nn.Module):
 
 
 class CrossStitch(Exchange):
-    """y_i = sum_j a_ij x_j with scalars a: cross-stitch units (Misra et al. 2016, eq. 1). 0.9 own, 0.1 others."""
+    """y_i = sum_j a_ij x_j with scalars a: cross-stitch units (Misra et al. 2016, eq. 1).
+
+    At the start a is 0.9 for a task's own features and 0.1 for the other's.
+    """
 
     groups = 1
     initial = 0.9, 0.1
@@ -125,7 +132,10 @@ class CrossStitch(Exchange):
 
 
 class ChannelCrossStitch(Exchange):
-    """y_i = sum_j a_ij x_j with one a_ij for each channel (Misra et al. 2016, section 3.2). 0.9 own, 0.1 others."""
+    """y_i = sum_j a_ij x_j with one a_ij for each channel (Misra et al. 2016, section 3.2).
+
+    At the start a is 0.9 for a task's own features and 0.1 for the other's.
+    """
 
     def __init__(self, width: int, own: float) -> None:
         super().__init__(width, own)
@@ -140,17 +150,18 @@ class ChannelCrossStitch(Exchange):
 
 
 class Sluice(CrossStitch):
-    """Sluice network (Ruder et al. 2019, AAAI): cross-stitch, with all layers mixed at the last."""
+    """Sluice network (Ruder et al. 2019, AAAI): cross-stitch units, and all layers mixed at the last one."""
 
     gather = LayerMix
 
 
 class SplitSluice(Sluice):
-    """Sluice network with G = 2 subspaces of each task's channels: a is 4 x 4, 0.95 own and 0.05 others.
+    """Sluice network with G = 2 subspaces of each task's channels: a is 4 x 4, at the start 0.95 on the diagonal and
+    0.05 off it.
 
-    Penalty: 0.1 * ||G1' G2||_F^2 of each task and stage. The columns of G_g are the weights of the units
-    that write subspace g, here those of a stage's last convolution, so that it vanishes when the subspaces
-    are orthogonal.
+    The penalty is 0.1 * ||G1' G2||_F^2 for each task and stage. It vanishes when the subspaces are orthogonal. The
+    columns of G_g are the weights of the units that write subspace g; here these are the units of a stage's last
+    convolution.
     """
 
     groups = 2
@@ -163,9 +174,9 @@ class SplitSluice(Sluice):
 
 
 class Nddr(Exchange):
-    """y_i = ReLU(BN_i(W_i [x_1, x_2])), 1x1 convolutions W_i without bias: NDDR-CNN (Gao et al. 2019, eq. 4).
+    """y_i = ReLU(BN_i(W_i [x_1, x_2])), with 1x1 convolutions W_i without bias: NDDR-CNN (Gao et al. 2019, eq. 4).
 
-    W_i starts as `own` * I on the task's own features and (1 - `own`) * I on the other's; BN with momentum 0.05.
+    W_i starts as `own` * I on the task's own features and (1 - `own`) * I on the other's. BN has the momentum 0.05.
     """
 
     gather = Shortcut
@@ -199,7 +210,7 @@ SHARINGS: Mapping[spec.Sharing, type[Exchange]] = {
 
 
 def resized(features: Tensor, like: Tensor) -> Tensor:
-    """(N, C, H, W) at the height and width of `like`, bilinear."""
+    """Resizes features (N, C, H, W) bilinearly to the height and width of `like`."""
     return F.interpolate(features, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
@@ -211,7 +222,7 @@ def _as_wide(features: Tensor, width: int) -> Tensor:
 
 
 def _diagonal(weights: Tensor, width: int) -> nn.Conv2d:
-    """A 1x1 convolution of concatenated states that starts as their weighted sum."""
+    """Makes a 1x1 convolution of concatenated states that starts as their weighted sum."""
     layer = nn.Conv2d(len(weights) * width, width, 1, bias=False)
     with torch.no_grad():
         layer.weight.copy_(torch.kron(weights[None], torch.eye(width))[:, :, None, None])

@@ -288,7 +288,8 @@ class HaarDown(nn.Module):
 
 
 class Up(nn.Sequential):
-    """Leads back to the level above: a convolution where the width changes, then each pixel becomes 2x2 (Multi-ResNet)."""
+    """Leads back to the level above: a convolution where the width changes, then each pixel becomes 2x2
+    (Multi-ResNet)."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, resampling: Resampling) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""Heads that turn features into class logits. AddUNet does not specify its classifier, so these choices are searched."""
+"""Heads that turn features into class logits. AddUNet does not specify its classifier, so the search chooses it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A search space of the user's own: what it leaves out has its default, and what it hands over is looked at."""
+"""A search space of the user's own, whose return values are checked and whose missing parts have defaults."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from torch import nn
 
 REQUIRED = ("name", "version", "distributions", "decode", "encode", "spec", "limits", "cost", "build")
-"""What a space of `nas.protocols.SearchSpace` cannot leave out."""
+"""The attributes of `nas.protocols.SearchSpace` that a space must have."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnSpace:
     """A `SearchSpace` around an object that somebody else wrote.
 
-    Every method raises ConfigError, in one line, for a return value that is not as the protocol has it, so that the
-    space's author is told so where it was handed over, and not by whatever it would break later.
+    Every method raises ConfigError, in one line, for a return value that does not fit the protocol. So the space's
+    author reads about the mistake where it was made, and not where it would break something later.
 
     Attributes:
         space: the object; it is pickled by the name of its module.
-        name: as given to ``--space``.
+        name: the text that ``--space`` takes.
     """
 
     space: Any
@@ -35,7 +35,7 @@ class OwnSpace:
 
     @classmethod
     def of(cls, space: Any, name: str) -> OwnSpace:
-        """Raises ConfigError when the object lacks what a space must have, or has another name."""
+        """Wraps an object. Raises ConfigError when the object lacks a required attribute or has another name."""
         if missing := [part for part in REQUIRED if not hasattr(space, part)]:
             raise ConfigError(f"search space {name!r} lacks {missing[0]!r}; give an object with {', '.join(REQUIRED)}")
         if space.name != name:

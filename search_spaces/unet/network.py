@@ -22,34 +22,35 @@ Outputs = tuple[Tensor, Tensor]
 
 
 def build(spec: UNetSpec, task: Task) -> UNet | Columns:
-    """A freshly initialised network: noisy (N, C, H, W) -> denoised (N, C, H, W), not clipped, and logits (N, K)."""
+    """Builds a network with fresh weights: noisy (N, C, H, W) -> denoised (N, C, H, W), not clipped, and logits (N,
+    K)."""
     return UNet(spec, task) if spec.columns == 1 else Columns(spec, task)
 
 
 def cost_of(spec: UNetSpec, task: Task) -> Cost:
-    """Parameters and MACs of what `build` makes, for one image of the task."""
+    """Returns parameters and MACs of the network that `build` makes, for one image of the task."""
     return UNet.cost(spec, task) if spec.columns == 1 else Columns.cost(spec, task)
 
 
 class UNet(nn.Module):
-    """One trunk for one task or both.
+    """One trunk for one task or for both.
 
         x_1 = stem(noisy)
         s_l = Enc_l(x_l),  x_{l+1} = Down_l(s_l)                    l = 1..L
         u_L = s_L,  u_l = Dec_l(fuse(Up_l(u_{l+1}), gate_l(s_l)))   l = L-1..1
         denoised = output(u_1),  logits = head(u_L, u_1 or all of them)
 
-    This is U-Net (Ronneberger et al. 2015) with the decoder level of Multi-ResNet (arXiv 2305.19638). An
-    explicit update makes s_l = x_l + r_l, with r_l the residual of Enc_l; or, as in AddUNet (arXiv
-    2601.13208), passes on x_l - r_l and has r_l for the skip, on all levels: u_{L+1} = x_L - r_L. With
-    ``dense`` fusion the levels hold the nodes of U-Net++ (arXiv 1807.10165) between s_l and u_l.
+    This is U-Net (Ronneberger et al. 2015) with the decoder level of Multi-ResNet (arXiv 2305.19638). With a residual
+    update s_l = x_l + r_l, where r_l is the residual of Enc_l. With a subtractive update, as in AddUNet (arXiv
+    2601.13208), x_l - r_l is passed on and r_l is the skip, on all levels: u_{L+1} = x_L - r_L. With ``dense`` fusion
+    the levels also contain the nodes of U-Net++ (arXiv 1807.10165) between s_l and u_l.
 
-    Images of any size are padded on the right and at the bottom, by repeating the edge, to a multiple of
-    the deepest level's reduction; the result is cropped back. The head sees the padded features. Programs
-    of torch.export need sides longer than the reduction.
+    Images of any size are padded on the right and at the bottom, by repeating the edge, to a multiple of the deepest
+    level's reduction, and the result is cropped back. The head sees the padded features. Programs of torch.export need
+    sides longer than the reduction.
 
     Attributes:
-        tasks: of ``denoise`` and ``classify``, those that it learns. The other output is constant: the
+        tasks: the tasks that it learns, of ``denoise`` and ``classify``. The output of the other one is constant: the
             noisy image itself, or logits of zero.
     """
 
@@ -86,13 +87,14 @@ class UNet(nn.Module):
         return _to_the_end(run, next(run))
 
     def run(self, noisy: Tensor) -> Generator[Tensor, Tensor, Outputs]:
-        """The forward pass, which hands out its state after every stage and goes on with what it is sent."""
+        """Runs the forward pass as a generator: it yields its state after every stage, and goes on with the state that
+        it is sent."""
         spec = self.spec
         height, width = noisy.shape[-2:]
         bottom, right = -height % spec.reduction, -width % spec.reduction
         state = self.stem(F.pad(noisy, (0, right, 0, bottom), mode="replicate"))
 
-        rows: list[list[Tensor]] = []  # of each level the skip, and the decoder's nodes as they come
+        rows: list[list[Tensor]] = []  # for each level: the skip, then the decoder's nodes in order
         for level in range(spec.levels):
             if level > 0:
                 state = self.downs[level - 1](state)
@@ -116,12 +118,13 @@ class UNet(nn.Module):
         logits = self.head([row[-1] for row in features])
         if "denoise" not in self.tasks:
             return noisy.clone(), logits
-        # Negative padding, not slicing: a program of torch.export that slices here refuses other sizes.
+        # Padding is negative instead of a slice, because a program of torch.export that slices here refuses other
+        # sizes.
         output = F.pad(self.output(state), (0, -right, 0, -bottom))
         return noisy - output if spec.prediction == "noise" else output, logits
 
     def _update(self, stage: Stage, state: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The state after an encoder stage, and its residual where that is the skip."""
+        """Returns the state after an encoder stage, and the residual where it is the skip."""
         if self.spec.update == "plain":
             return stage(state), None
         residual = stage.residual(state)
@@ -129,22 +132,23 @@ class UNet(nn.Module):
 
     @property
     def reach(self) -> int | None:
-        """Pixels to any side that an output pixel depends on, at most; None when it is the whole image."""
+        """The largest distance in pixels over which an output pixel depends on the input; None for the whole image."""
         return reach(self.spec)
 
     def gates(self) -> list[Tensor]:
-        """Learned skip gates, shallow first, each () or (C,); empty when skips are not gated or by content."""
+        """Returns the learned skip gates, shallow first, each () or (C,); empty when gates are absent or depend on
+        content."""
         values = (gate.value() for gate in self.skip_gates.values() if isinstance(gate, Gate))
         return [value.detach() for value in values if value is not None]
 
     def writers(self) -> list[Tensor]:
-        """Of each stage, in order, the weights (C, ...) of the convolution that writes its features."""
+        """Returns, for each stage in order, the weights (C, ...) of the convolution that writes its features."""
         stages = [*self.encoders, *(self.decoders[node.name] for node in self.nodes)]
         return [[m.weight for m in stage.modules() if isinstance(m, nn.Conv2d)][-1] for stage in stages]
 
     @staticmethod
     def cost(spec: UNetSpec, task: Task) -> Cost:
-        """Parameters, and MACs of one image of the task with its padding, part by part as they are built."""
+        """Returns parameters, and MACs for one padded image of the task, added up part by part as they are built."""
         widths, kernels, pixels = spec.widths, spec.kernels, _pixels(spec, task)
         gate, fusion = GATES[spec.gate], FUSIONS[spec.fusion]
         return cost.total(
@@ -176,10 +180,10 @@ class UNet(nn.Module):
 
 
 class Columns(nn.Module):
-    """Two U-Nets side by side, one for each task, that exchange features after each stage both have.
+    """Two U-Nets side by side, one for each task, which exchange features after each stage that both have.
 
-    With a head at the bottleneck the classifying column is an encoder. Without sharing these are two
-    single-task networks.
+    With a head at the bottleneck the classifying column is an encoder. Without sharing these are two single-task
+    networks.
     """
 
     tasks = ("denoise", "classify")
@@ -209,21 +213,21 @@ class Columns(nn.Module):
 
     @property
     def reach(self) -> int | None:
-        """As in `UNet`; the columns have the same stages, and a shortcut looks further."""
+        """As in `UNet`, because the columns have the same stages; None with a shortcut, which looks further."""
         return None if isinstance(self.gathers[0], Shortcut) else reach(self.denoising.spec)
 
     def gates(self) -> list[Tensor]:
-        """Learned skip gates of the denoising column, then those of the classifying one, each shallow first."""
+        """Returns the learned skip gates of the denoising column, then of the classifying one, each shallow first."""
         return [gate for column in self.columns() for gate in column.gates()]
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """``sharing``: the layers between the columns; ``base``: all others."""
+        """Returns ``sharing``, the parameters of the layers between the columns, and ``base``, all others."""
         sharing = list(self.exchanges.parameters())
         base = (*self.columns(), self.gathers)
         return {"base": [p for module in base for p in module.parameters()], "sharing": sharing}
 
     def penalty(self) -> Tensor | None:
-        """What the loss adds for the exchanges; None for nothing."""
+        """Returns the penalty that the exchanges add to the loss; None for none."""
         stages = zip(self.exchanges, *(column.writers() for column in self.columns()), strict=False)
         penalties = [each.penalty(weights) for each, *weights in stages if isinstance(each, Exchange)]
         found = [penalty for penalty in penalties if penalty is not None]
@@ -231,7 +235,7 @@ class Columns(nn.Module):
 
     @staticmethod
     def cost(spec: UNetSpec, task: Task) -> Cost:
-        """Both columns, and what lies between them (see `UNet.cost`)."""
+        """Returns the cost of both columns and of the layers between them (see `UNet.cost`)."""
         exchange, pixels = SHARINGS[spec.sharing], _pixels(spec, task)
         stages = [(spec.rows[level], pixels[level]) for level in spec.exchanges]
         widths = [width for width, _ in stages]
@@ -243,7 +247,8 @@ class Columns(nn.Module):
 
 
 def reach(spec: UNetSpec) -> int | None:
-    """See `UNet.reach`. Norms over an image, pooled gates and fusions, and NAF's channel attention see all of it."""
+    """Computes `UNet.reach`. Norms over an image, pooled gates and fusions, and NAF's channel attention have no
+    reach."""
     if GATES[spec.gate].pools or FUSIONS[spec.fusion].pools:
         return None
     if BLOCKS[spec.block].pools or EXTRA[spec.block].pools or spec.norm in POOLING_NORMS:
@@ -263,7 +268,7 @@ def _columns(spec: UNetSpec) -> tuple[UNetSpec, UNetSpec]:
 
 
 def _to_the_end(run: Generator[Tensor, Tensor, Outputs], state: Tensor) -> Outputs:
-    """Goes on with `state` and lets every later stage keep what it computed."""
+    """Sends `state` into a run and lets every later stage keep its own output."""
     while True:
         try:
             state = run.send(state)
@@ -289,17 +294,17 @@ def _head(spec: UNetSpec, task: Task) -> Head:
 
 
 def _attached(spec: UNetSpec) -> int:
-    """Channels that the head reads."""
+    """Returns the number of channels that the head reads."""
     return {"bottleneck": spec.rows[-1], "decoder": spec.rows[0], "all": sum(spec.rows)}[spec.head_attach]
 
 
 def _gather(spec: UNetSpec) -> type[Gather]:
-    """What joins all stages; nothing where there is one, or where a shortcut is not wanted."""
+    """Returns the layer that joins all stages; the base class where there is one stage, or no shortcut is wanted."""
     return SHARINGS[spec.sharing].gather if spec.nddr_shortcut and len(spec.exchanges) > 1 else Gather
 
 
 def _pixels(spec: UNetSpec, task: Task) -> list[int]:
-    """Of each level, for one padded image."""
+    """Returns the pixels of each level, for one padded image."""
     height, width = (side + -side % spec.reduction for side in (task.height, task.width))
     shrink = 1 if spec.resampling == "none" else 4
     return [height * width // shrink**level for level in range(spec.levels)]

@@ -1,11 +1,11 @@
-"""The networks of the papers by name: each a candidate, to compare with or to begin a search with.
+"""The networks of the papers by name. Each is a candidate, to compare with or to begin a search with.
 
-`reference_network` gives one for a task. Depth is `LEVELS`, or what the image allows; width `WIDTH`, or the widest
-of the grid within a budget. What a paper leaves open is as in U-Net here: 3x3 convolutions, batch norm,
-a head without hidden layers at the bottleneck. Nothing is fitted to any data.
+Their depth is `LEVELS`, or as many levels as the image allows. Their width is `WIDTH`, or the widest of the grid within
+a budget. A detail that a paper leaves open is as in U-Net: 3x3 convolutions, batch norm, and a head without hidden
+layers at the bottleneck. Nothing is fitted to any data.
 
-The networks of NDDR-CNN's comparison all have their head at the decoder's end, so that both tasks' columns
-have the same stages; single-task networks are one such column.
+The networks of NDDR-CNN's comparison all have their head at the decoder's end, so that both tasks' columns have the
+same stages; single-task networks are one such column.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ SHARING_RECIPE: Mapping[str, Any] = {
     "weight_decay": 0.00025,
     "sharing_rate": 100.0,
 }
-"""With layers between columns: SGD with momentum 0.9 and those layers at 100 times the rate, which Adam does
-not bear. On digits a base rate of 0.01 diverges and 0.001 is slow; cross-stitch is brittle near 0.003 too."""
+"""The recipe for networks with layers between columns: SGD with momentum 0.9, and 100 times the rate for those layers,
+which Adam does not tolerate. On digits a base rate of 0.01 diverges and 0.001 is slow; cross-stitch is brittle near
+0.003 too."""
 
 UNET: Mapping[str, Any] = {
     "growth": "doubling",
@@ -88,17 +89,18 @@ def reference_network(
     max_macs: int | None = None,
     widths: Sequence[int] = WIDTHS,
 ) -> Candidate:
-    """A network of the papers, with the recipe that its method needs.
+    """Returns a network of the papers, with the recipe that its method needs.
 
     Args:
         name: a key of `REFERENCES`.
-        task: what it is for; without classes those that classify are refused.
-        epochs: of the recipe.
-        max_params, max_macs: budget; the widest network of `widths` within it. Without one, `WIDTH`.
+        task: the task that it is for; without classes, networks that need them are refused.
+        epochs: epochs of the recipe.
+        max_params, max_macs: budget, within which the widest network of `widths` is taken. Without a budget its width
+            is `WIDTH`.
         widths: channels of the first level to choose from.
 
     Raises:
-        ConfigError: an unknown name, or no width is within the budget.
+        ConfigError: the name is unknown, or no width is within the budget.
         SpecError: the task has no classes, and the network needs them.
     """
     if name not in REFERENCES:
@@ -118,14 +120,15 @@ def reference_network(
 
 
 def widest(spec: UNetSpec, task: Task, limits: Sequence[Constraint], widths: Sequence[int] = WIDTHS) -> UNetSpec:
-    """`spec` at the largest of `widths` that it allows and the limits too. Raises ConfigError when none is."""
+    """Returns `spec` at the largest of `widths` that the spec and the limits allow. Raises ConfigError when there is
+    none."""
     from search_spaces.unet.network import cost_of
 
     for width in sorted(widths, reverse=True):
         try:
             wide = replace(spec, width=width)
         except SpecError:
-            continue  # an odd width that has to be split
+            continue  # an odd width cannot be split
         if all(limit.violation(cost_of(wide, task)) <= 0 for limit in limits):
             return wide
     said = ", ".join(f"{limit.upper:,} {limit.name}" for limit in limits)
@@ -133,16 +136,16 @@ def widest(spec: UNetSpec, task: Task, limits: Sequence[Constraint], widths: Seq
 
 
 def baselines(task: Task, epochs: int, limits: Sequence[Constraint]) -> dict[str, Candidate]:
-    """Every reference that the task has a use for: `WIDTH` wide, or less where the limits ask for it.
+    """Returns every reference network that suits the task, `WIDTH` wide, or narrower where the limits require it.
 
-    One over the limits at every width is given at its narrowest, for the caller to see.
+    A network that is over the limits at every width is returned at its narrowest, so that the caller sees it.
     """
     found = {}
     for name in REFERENCES:
         try:
             candidate = reference_network(name, task, epochs=epochs)
         except SpecError:
-            continue  # classifies, and there are no classes
+            continue  # it classifies, and there are no classes
         assert isinstance(candidate.spec, UNetSpec)
         widths = [width for width in WIDTHS if width <= WIDTH]
         try:

@@ -1,6 +1,6 @@
 """The space ``unet`` and its restrictions: hyperparameters to candidates and back.
 
-No torch until a network is built or counted.
+Torch is not imported until a network is built or counted.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TRAINING: Mapping[str, Sequence[Any]] = {
     "optimizer": get_args(Optimizer),
 }
 
-# Only with classes. The denoising loss starts near 1 and cross-entropy near ln(classes).
+# These exist only with classes. The denoising loss starts near 1, and cross-entropy near ln(classes).
 CLASSIFICATION: Mapping[str, Sequence[Any]] = {
     "head_attach": CHOICES["head_attach"],
     "head_hidden": range(RANGES["head_hidden"][0], RANGES["head_hidden"][1] + 1),
@@ -84,7 +84,7 @@ RESTRICTIONS: Mapping[str, Mapping[str, Sequence[Any]]] = {
         "extra_blocks": (0,),
         "prediction": ("image",),
     },
-    # Constant width and resolution; the update, the skips and the gates are what is asked about.
+    # Width and resolution are constant; the update, the skips and the gates are searched.
     "addunet": {
         **ONE_TRUNK,
         "growth": ("constant",),
@@ -107,7 +107,7 @@ RESTRICTIONS: Mapping[str, Mapping[str, Sequence[Any]]] = {
         "kernel_schedule": ("constant",),
         "prediction": ("image",),
     },
-    # Plain U-Nets: what lies between the tasks is what is asked about.
+    # Plain U-Nets, in which the layers between the tasks are searched.
     "nddr": {
         "fusion": ("concat",),
         "gate": ("none",),
@@ -120,7 +120,8 @@ RESTRICTIONS: Mapping[str, Mapping[str, Sequence[Any]]] = {
         "prediction": ("image",),
         "balancing": ("fixed",),
     },
-    # The choices that matter most, under one recipe: small enough to be trained whole (benchmarks/table.py).
+    # The choices that matter most, under one recipe. The space is small enough to be trained whole
+    # (benchmarks/table.py).
     "table": {
         **FIXED_BALANCE,
         "levels": (2, 3),
@@ -148,15 +149,15 @@ RESTRICTIONS: Mapping[str, Mapping[str, Sequence[Any]]] = {
         "classification_weight": (0.3,),
     },
 }
-"""Names of spaces, and the choices that they leave of the one space; all others stay."""
+"""The choices that each named space keeps of the one space; hyperparameters that are not listed keep all choices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UNetSpace:
     """U-Nets that `UNetSpec` describes, with their recipes (see `nas.protocols.SearchSpace`).
 
-    Version 2 has every hyperparameter of version 1 with at least its choices, and what version 1 implied
-    is the default of those that it lacked. So its studies go on with their own distributions.
+    Version 2 has every hyperparameter of version 1 with at least its choices. For the others the default is the value
+    that version 1 implied, so studies of version 1 continue with their own distributions.
 
     Attributes:
         name: a key of `RESTRICTIONS`.
@@ -167,17 +168,20 @@ class UNetSpace:
 
     @property
     def restriction(self) -> Mapping[str, Sequence[Any]]:
-        """Hyperparameters that have fewer choices here than in ``unet``."""
+        """The hyperparameters that have fewer choices here than in ``unet``."""
         return RESTRICTIONS[self.name]
 
     def distributions(self, task: Task) -> dict[str, BaseDistribution]:
-        """Hyperparameters by name, but for those that leave no choice."""
+        """Returns the distributions of all hyperparameters that leave a choice, by name."""
         found = self.choices(task).items()
         return {name: _distribution(choices) for name, choices in found if name == "levels" or len(choices) > 1}
 
     def choices(self, task: Task) -> dict[str, Sequence[Any]]:
-        """Every hyperparameter that the task has a use for: those of classes only with classes, and depths
-        that fit the image, where any level is smaller than it."""
+        """Returns the choices of every hyperparameter that the task uses.
+
+        The hyperparameters of classification need classes. The depths must fit the image, wherever levels are smaller
+        than it.
+        """
         options = {**NETWORK, **TRAINING, **({**CLASSIFICATION, **BALANCE} if task.classifies else {})}
         options |= {name: choices for name, choices in self.restriction.items() if name in options}
         if options["resampling"] != ("none",):
@@ -185,11 +189,11 @@ class UNetSpace:
         return options
 
     def decode(self, params: Mapping[str, Any], task: Task, epochs: int) -> Candidate:
-        """Hyperparameters to a canonical candidate; what the task has no use for is ignored.
+        """Turns hyperparameters into a canonical candidate, and ignores hyperparameters that the task does not use.
 
         Raises:
-            SpecError: a value is outside its rule or the image is too small for the depth; never for a
-                point of ``distributions(task)``.
+            SpecError: a value is outside its rule or the image is too small for the depth; never for a point of
+                ``distributions(task)``.
         """
         given = {n: choices[0] for n, choices in self.restriction.items() if len(choices) == 1} | dict(params)
         if not task.classifies:
@@ -206,8 +210,10 @@ class UNetSpace:
         return Candidate(spec=spec, recipe=Recipe.from_dict({**recipe, "epochs": epochs}))
 
     def encode(self, candidate: Candidate) -> dict[str, Any]:
-        """All hyperparameters of a candidate; those that are switched off at their canonical value, or at
-        one that this space has."""
+        """Turns a candidate into all its hyperparameters.
+
+        A hyperparameter that is switched off gets its canonical value, or an equivalent one that this space has.
+        """
         spec = _unet(candidate.spec)
         params = {name: getattr(spec, name) for name in SPEC_FIELDS}
         params |= {name: getattr(candidate.recipe, name) for name in RECIPE_FIELDS}
@@ -218,24 +224,24 @@ class UNetSpace:
         return params
 
     def spec(self, value: Mapping[str, Any]) -> UNetSpec:
-        """Raises SpecError."""
+        """Reads a spec from its dictionary. Raises SpecError."""
         return UNetSpec.from_dict(value)
 
     def limits(self, task: Task) -> tuple[Constraint, ...]:
-        """At most 2 million parameters, and 100,000 MACs for each pixel of the task's image."""
+        """Returns the limits: 2 million parameters, and 100,000 MACs for each pixel of the task's image."""
         return (
             Constraint(name="params", upper=MAX_PARAMS),
             Constraint(name="macs", upper=MAX_MACS_PER_PIXEL * task.height * task.width),
         )
 
     def cost(self, spec: Spec, task: Task) -> Cost:
-        """Parameters and MACs of one image, from the spec alone."""
+        """Returns parameters and MACs of one image, from the spec alone."""
         from search_spaces.unet.network import cost_of
 
         return cost_of(_unet(spec), task)
 
     def build(self, spec: Spec, task: Task) -> nn.Module:
-        """A freshly initialised network. Raises SpecError when it is not valid for the task."""
+        """Builds a network with fresh weights. Raises SpecError when the spec is not valid for the task."""
         from search_spaces.unet.network import build
 
         unet = _unet(spec)
@@ -243,14 +249,14 @@ class UNetSpace:
         return build(unet, task)
 
     def baselines(self, task: Task, epochs: int, limits: Sequence[Constraint]) -> dict[str, Candidate]:
-        """The reference networks that the task has a use for, each as wide as the limits allow."""
+        """Returns the reference networks that suit the task, each as wide as the limits allow."""
         from search_spaces.unet.references import baselines
 
         return baselines(task, epochs, limits)
 
 
 def _fitting(levels: Sequence[int], deepest: int) -> range:
-    """Those of adjoining depths that an image bears; the deepest that it does if it bears none of them."""
+    """Returns the depths of a range that the image allows, or the deepest possible one when there are none."""
     return range(min(levels[0], deepest), min(levels[-1], deepest) + 1)
 
 

@@ -1,4 +1,4 @@
-"""A U-Net as data: every choice that makes the network, none of its weights. No torch."""
+"""A U-Net as data: every choice that makes the network, but none of its weights. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -61,15 +61,17 @@ LARGEST_KERNEL = 7
 
 
 class Node(NamedTuple):
-    """A decoder stage: takes in the latest state of the level below and what its own level holds.
+    """A decoder stage. It joins the latest state of the level below with the features of its own level.
 
     Attributes:
-        name: unique in the network; the level where that is enough.
+        name: unique in the network; the number of the level where that suffices.
         level: 0 is the shallowest.
-        width: channels of the level; below: of the level below.
+        width: channels of the level.
+        below: channels of the level below.
         kernel: side of its convolutions.
-        resampling: that leads to the level below.
-        skips: features of its own level that join: the encoder's, and with ``dense`` all earlier nodes'.
+        resampling: the resampling that leads to the level below.
+        skips: number of features of its own level that it joins: the encoder's, and with ``dense`` those of all earlier
+            nodes.
     """
 
     name: str
@@ -83,39 +85,38 @@ class Node(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UNetSpec:
-    """One architecture. Canonical: choices that are switched off collapse to one value (see `_canonical`).
+    """One architecture in canonical form: choices that are switched off collapse to one value (see `_canonical`).
 
-    So equal networks are equal values with one digest. Fields at their default are left out of `to_dict`.
-    A field that is added later gets a default that gives the networks from before it, so that no digest
-    ever changes.
+    Equal networks are therefore equal values with one digest. `to_dict` leaves out fields at their default. A new field
+    gets the default that gives the older networks, so that no digest ever changes.
 
     Attributes:
         levels: encoder stages, 1..5.
         width: channels of the first level, 4..64.
         growth: channels of the other levels: the same (``constant``) or twice the level above (``doubling``).
-        fusion: how a decoder stage takes in its skip; ``dense`` adds the nested nodes of U-Net++, all joined.
-        gate: what a skip is multiplied by before it is fused.
-        resampling: how a level is halved from the one above; ``none`` keeps full resolution everywhere.
+        fusion: the way in which a decoder stage joins its skip; ``dense`` adds the nested nodes of U-Net++, all joined.
+        gate: the factor of a skip before it is fused.
+        resampling: the way in which a level is halved from the one above; ``none`` keeps full resolution everywhere.
             ``haar`` is another name of ``average``, which is the low-pass band of the Haar wavelet.
-        block: what a stage computes.
-        norm: normalisation inside blocks; ``group`` is one group, all channels and pixels of an image.
+        block: the kind of each stage.
+        norm: normalisation inside blocks; ``group`` is one group of all channels and pixels of an image.
         kernel: side of the smallest convolutions in pixels, 3 or 5.
-        head_attach: features that the classification head reads: the bottleneck's, those of the decoder's
-            end, or of the bottleneck and every decoder level.
+        head_attach: features that the classification head reads: the bottleneck's, those at the decoder's end, or those
+            of the bottleneck and every decoder level.
         head_hidden: hidden layers of the head, 0..2.
         head_width: units of each hidden layer, 8..512.
         head_dropout: dropout probability in front of each linear layer of the head, in [0, 1).
         encoder: whether the levels below the first are learned, or halved by Haar without parameters.
-        update: what an encoder stage makes of its input x: Enc(x), x + r or x - r, with r the stage's
+        update: the state that an encoder stage makes of its input x: Enc(x), x + r or x - r, with r the stage's
             residual. ``subtractive`` (AddUNet) passes r on as the skip, on every level.
-        kernel_schedule: kernels over depth: the same, 2 pixels smaller or larger each level; at most 7.
-        extra_blocks: residual blocks after each decoder stage, 0..3: Multi-ResNet's returned parameters.
+        kernel_schedule: kernels over depth: the same on each level, or 2 pixels smaller or larger on each; at most 7.
+        extra_blocks: residual blocks after each decoder stage, 0..3, with which Multi-ResNet gives parameters back.
         prediction: whether the network's output is the image or the noise to subtract.
-        columns: one trunk for both tasks, or a column for each.
-        sharing: how the columns exchange features after each stage that both have.
-        nddr_alpha: initial weight of a task's own features, 1 minus that of the other's.
+        columns: 1 for one trunk for both tasks, 2 for a column for each.
+        sharing: the way in which the columns exchange features after each stage that both have.
+        nddr_alpha: initial weight of a task's own features; the other's is 1 minus this.
         nddr_shortcut: whether all NDDR layers feed the last one.
-        tasks: what the network does; without denoising it returns its input, without classifying zeros.
+        tasks: the tasks of the network. Without denoising it returns its input, without classification zeros.
 
     Raises:
         SpecError: a field is outside its rule.
@@ -149,7 +150,7 @@ class UNetSpec:
         for name, choices in CHOICES.items():
             if (value := getattr(self, name)) not in choices:
                 raise SpecError(f"unet: {name} is {value!r}; choose one of {', '.join(map(str, choices))}")
-            self._set(**{name: choices[choices.index(value)]})  # 3.0 is 3: the digest must not tell them apart
+            self._set(**{name: choices[choices.index(value)]})  # 3.0 is 3: digests must be equal
         for name, (low, high) in RANGES.items():
             if type(value := getattr(self, name)) is not int or not low <= value <= high:
                 raise SpecError(f"unet: {name} is {value!r}; give an integer from {low} to {high}")
@@ -161,16 +162,17 @@ class UNetSpec:
             raise SpecError(f"unet: width is {self.width}, which sluice_2 cannot split in two; give an even one")
 
     def _canonical(self) -> None:
-        """Gives choices that are switched off, or that others imply, one value. Trunk first, then tasks."""
-        if self.levels == 1:  # nothing to grow and nothing to resample
+        """Gives one value to choices that are switched off or that other choices imply. The trunk comes first, then the
+        tasks."""
+        if self.levels == 1:  # there is nothing to grow or to resample
             self._set(growth="constant", resampling="none", encoder="learned", kernel_schedule="constant")
-        if self.encoder == "haar":  # pooling, and no stage whose state could be updated
+        if self.encoder == "haar":  # it pools, and no stage has a state to update
             self._set(resampling="average", update="plain")
         if self.resampling == "haar":
             self._set(resampling="average")
-        if self.block == "naf":  # has layer normalisation of its own
+        if self.block == "naf":  # it has layer normalisation of its own
             self._set(norm="none")
-        if self.block != "conv" and self.update == "residual":  # the blocks do that themselves
+        if self.block != "conv" and self.update == "residual":  # the blocks add the residual themselves
             self._set(update="plain")
 
         if self.tasks == "denoise":
@@ -183,21 +185,21 @@ class UNetSpec:
         if self.depth == 0:  # no decoder
             self._set(head_attach="bottleneck", fusion="none", extra_blocks=0)
         if self.fusion == "dense" and (self.depth == 1 or self.update == "subtractive"):
-            self._set(fusion="concat")  # no nodes between; and nested nodes refine states, not residuals
-        if self.fusion in ("none", "selective_kernel"):  # without skip; weighs the skip's channels itself
+            self._set(fusion="concat")  # there are no nodes between; nested nodes refine states, not residuals
+        if self.fusion in ("none", "selective_kernel"):  # there is no skip, or its channels are weighed already
             self._set(gate="none")
-        if self.fusion == "nddr" and self.gate in ("scalar", "channel"):  # part of the 1x1 convolution
+        if self.fusion == "nddr" and self.gate in ("scalar", "channel"):  # the 1x1 convolution contains it
             self._set(gate="none")
 
         if self.tasks != "joint":
             self._set(columns=1)
         if self.columns == 1:
             self._set(sharing="none")
-        if self.sharing == "sluice" and len(self.exchanges) == 1:  # no layers to mix
+        if self.sharing == "sluice" and len(self.exchanges) == 1:  # there are no layers to mix
             self._set(sharing="cross_stitch")
         if self.sharing != "nddr":
             self._set(nddr_alpha=0.9)
-        if self.sharing != "nddr" or len(self.exchanges) == 1:  # no earlier layers to feed the last one
+        if self.sharing != "nddr" or len(self.exchanges) == 1:  # no earlier layers feed the last one
             self._set(nddr_shortcut=True)
 
     def _set(self, **values: Any) -> None:
@@ -206,37 +208,38 @@ class UNetSpec:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of each level, shallow first."""
+        """The channels of each level, shallow first."""
         factor = 2 if self.growth == "doubling" else 1
         return tuple(self.width * factor**level for level in range(self.levels))
 
     @property
     def rows(self) -> tuple[int, ...]:
-        """Channels of each skip, shallow first, and of the state that the decoder starts from."""
+        """The channels of each skip, shallow first, and of the state that the decoder starts from."""
         return (*self.widths, self.widths[-1]) if self.update == "subtractive" else self.widths
 
     @property
     def learned(self) -> int:
-        """Encoder levels that are stages; the others only pool."""
+        """The number of encoder levels that are stages; the other levels only pool."""
         return 1 if self.encoder == "haar" else self.levels
 
     @property
     def kernels(self) -> tuple[int, ...]:
-        """Side of each level's convolutions, shallow first."""
+        """The side of each level's convolutions, shallow first."""
         levels = range(self.levels)
         steps = {"constant": [0] * self.levels, "growing": levels, "shrinking": levels[::-1]}
         return tuple(min(self.kernel + 2 * step, LARGEST_KERNEL) for step in steps[self.kernel_schedule])
 
     @property
     def depth(self) -> int:
-        """Levels of the decoder: all but the deepest, and that too where residuals are the skips (AddUNet)."""
+        """The number of decoder levels: all levels but the deepest, or all of them where residuals are the skips
+        (AddUNet)."""
         if self.tasks == "classify" and self.head_attach == "bottleneck":
             return 0
         return self.levels if self.update == "subtractive" else self.levels - 1
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """Decoder stages in order: the diagonal of a plain decoder, or all of U-Net++'s grid, column by column."""
+        """The decoder stages in order: the diagonal of a plain decoder, or U-Net++'s whole grid, column by column."""
         dense, rows, kernels = self.fusion == "dense", self.rows, self.kernels
         return tuple(
             Node(
@@ -255,21 +258,22 @@ class UNetSpec:
 
     @property
     def exchanges(self) -> tuple[int, ...]:
-        """Levels of the stages after which two columns exchange features: those that both columns have."""
+        """The levels of the stages after which two columns exchange features, which are the stages that both columns
+        have."""
         decoder = (node.level for node in self.nodes) if self.head_attach != "bottleneck" else ()
         return (*range(self.learned), *decoder)
 
     def column(self, tasks: Tasks) -> UNetSpec:
-        """The network of one task, as it stands in a column of its own."""
+        """Returns the network of one task, as it stands in a column of its own."""
         return replace(self, tasks=tasks)
 
     @property
     def reduction(self) -> int:
-        """Image side over the deepest level's side; images are padded to a multiple of it."""
+        """The image's side over the deepest level's side; images are padded to a multiple of it."""
         return 1 if self.resampling == "none" else 2 ** (self.levels - 1)
 
     def validate_for(self, task: Task) -> None:
-        """Raises SpecError when the image leaves the deepest level under 2 pixels on a side, or classes lack."""
+        """Raises SpecError when the image leaves the deepest level under 2 pixels on a side, or classes are missing."""
         if not task.classifies and (self.columns == 2 or self.tasks == "classify"):
             what = "two columns" if self.columns == 2 else "a network that only classifies"
             raise SpecError(f"unet: {what} for data without classes; use 1 column and tasks joint or denoise")
@@ -286,11 +290,11 @@ class UNetSpec:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> UNetSpec:
-        """Raises SpecError for a missing or unknown field and for a value outside its rule."""
+        """Reads a spec. Raises SpecError for a missing or unknown field and for a value outside its rule."""
         return from_fields(cls, value, "unet")
 
     def to_json(self) -> str:
-        """Canonical JSON: equal networks give equal text."""
+        """Returns canonical JSON: equal networks give equal text."""
         return canonical_json(self.to_dict())
 
     @classmethod
@@ -306,17 +310,18 @@ class UNetSpec:
 
     @property
     def digest(self) -> str:
-        """Identity of the architecture, 16 hexadecimal digits."""
+        """The identity of the architecture, 16 hexadecimal digits."""
         return digest_of(self.to_json())
 
 
 def deepest(task: Task) -> int:
-    """Most levels that leave the deepest at 2 pixels or more of the task's image, at least 1."""
+    """Returns the largest number of levels, at least 1, that leaves the deepest one 2 pixels or more of the task's
+    image."""
     fitting = min(task.height, task.width).bit_length() - 1
     return max(1, min(fitting, RANGES["levels"][1]))
 
 
-# Hyperparameters carry the names of the fields they set, of UNetSpec and Recipe. Everything lies on a
-# grid, so that candidates repeat exactly. A network for one task alone is a reference, not a choice: a
-# search for both would have no use for it.
+# Hyperparameters have the names of the fields that they set, of UNetSpec and Recipe. Every one lies on a grid, so that
+# candidates repeat exactly. A network for one task alone is a reference network and not a choice, because a search for
+# both tasks would have no use for it.
 WIDTHS = (4, 8, 12, 16, 24, 32, 48, 64)

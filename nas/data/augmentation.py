@@ -1,4 +1,4 @@
-"""Flips and turns that leave what an image shows the same, decided by the source of the data."""
+"""Flips and turns that do not change the meaning of an image, decided by the source of the data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from nas.errors import ConfigError
 
 TURNABLE = {"images", "photos", "dtd", "eurosat"}
-"""Seen from any side: photographs without classes, textures, images from above."""
+"""Sources whose images may be seen from any side: photographs without classes, textures, images from above."""
 
 MIRRORED = {
     "caltech101",
@@ -29,7 +29,7 @@ MIRRORED = {
     "stl10",
     "sun397",
 }
-"""Photographed objects: as likely seen from the other side."""
+"""Sources of photographed objects, which may as well be seen from the other side."""
 
 FIXED = {
     "digits",
@@ -43,17 +43,17 @@ FIXED = {
     "svhn",
     "usps",
 }
-"""Digits, letters and signs: the mirror image of one is no example of its class."""
+"""Sources of digits, letters and signs, whose mirror images are no examples of their class."""
 
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """Which of an image's symmetries are drawn from.
+    """The symmetries of an image that are drawn from.
 
     Attributes:
-        name: as said to people.
-        mirrors: left and right may be exchanged.
-        turns: top and bottom too, and rows with columns: all 8 symmetries of a square.
+        name: the text that people read.
+        mirrors: whether left and right may be exchanged.
+        turns: whether top and bottom, and rows and columns, may be exchanged too: all 8 symmetries of a square.
     """
 
     name: str
@@ -61,7 +61,8 @@ class Augmentation:
     turns: bool = False
 
     def apply(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Images (N, C, H, W), each under a symmetry of its own; not square ones are not turned, only flipped."""
+        """Puts each of the images (N, C, H, W) under a symmetry of its own. Images that are not square are flipped
+        only."""
         if self.mirrors:
             images = torch.where(_coin(images, generator), images.flip(3), images)
         if self.turns:
@@ -77,15 +78,18 @@ TURNS = Augmentation("flips and quarter turns", mirrors=True, turns=True)
 
 
 def augmentation_for(source: str, wanted: bool | None = None) -> Augmentation:
-    """What suits a data source, as `nas.data.splits.parse_source` names it.
+    """Chooses the augmentation that suits a data source.
+
+    Photographs and textures are flipped and turned, and photographed objects are flipped. Digits, letters and signs
+    stay as they are. So do class folders and all other sources, because nothing is known of their images.
 
     Args:
-        source: photographs and textures are flipped and turned, photographed objects flipped; digits, letters and
-            signs stay as they are, and so do class folders and all others, of which nothing is known.
-        wanted: False for none; True to be refused one that would break the data, and to flip what nothing is known of.
+        source: name of the source, as `nas.data.splits.parse_source` returns it.
+        wanted: False for no augmentation. True to flip images of which nothing is known, and to be refused an
+            augmentation that would break the data.
 
     Raises:
-        ConfigError: augmentation is wanted and the data has none.
+        ConfigError: augmentation is wanted and the data allows none.
     """
     kind = source.partition(":")[0]
     if wanted is False:
@@ -100,5 +104,5 @@ def augmentation_for(source: str, wanted: bool | None = None) -> Augmentation:
 
 
 def _coin(images: Tensor, generator: torch.Generator) -> Tensor:
-    """A throw for each image, (N, 1, 1, 1)."""
+    """Throws a coin for each image, (N, 1, 1, 1)."""
     return torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < 0.5

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PATCHES_PER_IMAGE = 64
-"""Limit for one photograph of `images:`, so that a folder of large ones fits in memory."""
+"""The largest number of patches from one photograph of `images:`, so that a folder of large ones fits in memory."""
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 
@@ -34,13 +34,13 @@ _PART_FOLDERS = {
 
 
 def read_folder(argument: str, _root: Path) -> RawData:
-    """``folder:DIR``: one folder per class, with or without train, validation and test folders on top.
+    """Reads ``folder:DIR``: one folder per class, with or without train, validation and test folders on top.
 
-    Images of one size with sides up to 128 stay as they are. Others are shrunk by area and cut at the
-    centre to squares: of the smallest short side, at most 64.
+    Images of one size with sides up to 128 stay as they are. Others are shrunk by area and cut at the centre to squares
+    whose side is the smallest short side, at most 64.
 
     Raises:
-        DataError: for a folder that cannot be read or is empty, a damaged image, fewer than two classes.
+        DataError: the folder cannot be read or is empty, an image is damaged, or there are fewer than two classes.
     """
     source = f"folder:{argument}"
     found: dict[int, dict[str, list[Path]]] = {
@@ -69,13 +69,13 @@ def read_folder(argument: str, _root: Path) -> RawData:
 
 
 def read_images(argument: str, _root: Path) -> RawData:
-    """``images:DIR``: unlabelled photographs, with or without train, validation and test folders on top.
+    """Reads ``images:DIR``: unlabelled photographs, with or without train, validation and test folders on top.
 
-    Each is cut into non-overlapping square patches of 64 pixels, or of the smallest short side if that
-    is less; patches of a photograph stay together in one split.
+    Each photograph is cut into square patches that do not overlap, of 64 pixels, or of the smallest short side if that
+    is less. All patches of a photograph are in one split.
 
     Raises:
-        DataError: for a folder that cannot be read or is empty, or a damaged image.
+        DataError: the folder cannot be read or is empty, or an image is damaged.
     """
     return cut_photographs(Path(argument), tell=log.info)
 
@@ -83,12 +83,12 @@ def read_images(argument: str, _root: Path) -> RawData:
 def cut_photographs(
     folder: Path, *, tell: Callable[..., None], see: Callable[[Path, Image], object] = lambda path, image: None
 ) -> RawData:
-    """The patches of `read_images`.
+    """Cuts the photographs of a folder into the patches of `read_images`.
 
     Args:
-        folder: of photographs.
-        tell: a logger's method that hears what was cut.
-        see: given each photograph as it is decoded, in the order of the groups.
+        folder: the folder of photographs.
+        tell: a logger's method, which reports the numbers of images and patches.
+        see: called with each photograph as it is decoded, in the order of the groups.
     """
     source = f"images:{folder}"
     rows = list_photographs(folder)
@@ -116,12 +116,12 @@ def cut_photographs(
 
 
 def has_splits(folder: Path) -> bool:
-    """Whether a folder of images has train, validation or test folders on top. Raises DataError."""
+    """Tells whether a folder of images has train, validation or test folders on top. Raises DataError."""
     return _parts(folder, f"folder:{folder}") != [(TRAIN, folder)]
 
 
 def list_photographs(folder: Path) -> list[tuple[Path, int]]:
-    """The images of ``images:DIR`` and the split that each lies in, in the order of `read_images`' groups.
+    """Returns the images of ``images:DIR`` and the split of each, in the order of `read_images`' groups.
 
     Raises:
         DataError: the folder cannot be read or is empty.
@@ -134,17 +134,17 @@ def list_photographs(folder: Path) -> list[tuple[Path, int]]:
 
 
 def read_photograph(path: Path) -> Images:
-    """An image at its full size, (C, H, W), uint8, or float32 in [0, 1] when it has more than 8 bits.
+    """Reads an image at its full size: (C, H, W), uint8, or float32 in [0, 1] when it has more than 8 bits.
 
     Raises:
-        DataError: it cannot be read, or has a side under `SMALLEST_SIDE` pixels.
+        DataError: the image cannot be read, or has a side under `SMALLEST_SIDE` pixels.
     """
     image: Images = stacked([open_image(path)])[0]
     return image
 
 
 def _parts(folder: Path, source: str) -> list[tuple[int, Path]]:
-    """The split folders inside `folder`; when there are none, all of it is for training."""
+    """Returns the split folders inside `folder`; without any, the whole folder is for training."""
     subfolders = _subfolders(folder, source)
     named = [(_PART_FOLDERS[f.name.lower()], f) for f in subfolders if f.name.lower() in _PART_FOLDERS]
     codes = [code for code, _ in named]
@@ -163,7 +163,7 @@ def _subfolders(folder: Path, source: str) -> list[Path]:
 
 
 def _image_paths(folder: Path, source: str) -> list[Path]:
-    """Images at any depth, in an order that is the same on every machine."""
+    """Returns the images at any depth, in an order that is the same on every machine."""
 
     def fail(error: OSError) -> None:
         raise _unreadable(source, error) from error

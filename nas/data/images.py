@@ -17,17 +17,21 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SIDE = 64
-"""Side in pixels that larger images are brought to."""
+"""The side in pixels to which larger images are brought."""
 
 KEPT_SIDE = 128
-"""Images that all have the same size stay as they are up to this side."""
+"""The largest side with which images of one size stay as they are."""
 
 SMALLEST_SIDE = 8
 log = logging.getLogger(__name__)
 
 
 def open_image(path: Path, *, decode: bool = True) -> Image:
-    """An image in mode L or RGB (8 bits) or F (gray, [0, 1], from 16 bits or floats); unchanged if not decoded."""
+    """Opens an image in mode L or RGB (8 bits) or F (gray, [0, 1], from 16 bits or floats); as it is when not decoded.
+
+    Raises:
+        DataError: the image cannot be read, has a side under `SMALLEST_SIDE`, or has values outside its mode's range.
+    """
     import PIL.Image
 
     try:
@@ -53,12 +57,12 @@ def _plain_mode(image: Image, path: Path) -> Image:
 
 
 def one_size(images: Iterable[Image], source: str) -> list[Image]:
-    """Small images of one size as they are; others as squares of the smallest short side, at most 64."""
+    """Returns small images of one size as they are, and others as squares of the smallest short side, at most 64."""
     sizes: set[tuple[int, int]] = set()
     small: list[Image] = []
     for image in images:
         sizes.add(image.size)
-        # Large images shrink as they come, so that a set of them fits in memory.
+        # Large images are shrunk one by one, so that a set of them fits in memory.
         small.append(image if max(image.size) <= KEPT_SIDE else _square(image, min(SIDE, *image.size)))
     if len(sizes) == 1 and max(map(max, sizes)) <= KEPT_SIDE:
         return small
@@ -68,7 +72,7 @@ def one_size(images: Iterable[Image], source: str) -> list[Image]:
 
 
 def _square(image: Image, side: int) -> Image:
-    """The central square, averaged by area."""
+    """Cuts out the central square and averages it by area."""
     import PIL.Image
 
     short = min(image.size)
@@ -77,12 +81,12 @@ def _square(image: Image, side: int) -> Image:
 
 
 def stacked(images: Sequence[Image]) -> Images:
-    """(N, C, H, W): gray when all images are gray, float32 when one has more than 8 bits."""
+    """Stacks images to (N, C, H, W): gray when all of them are gray, float32 when one has more than 8 bits."""
     channels = max(len(image.getbands()) for image in images)
     dtype: type[np.generic] = np.float32 if any(image.mode == "F" for image in images) else np.uint8
     stack = np.empty((len(images), channels, images[0].height, images[0].width), dtype)
     for row, image in zip(stack, images, strict=True):
         values = np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
-        # Eight bits among deeper images are brought to their scale.
+        # Images of 8 bits among deeper ones are brought to their scale.
         row[:] = values / np.float32(255) if dtype is np.float32 and image.mode != "F" else values
     return stack

@@ -1,6 +1,6 @@
 """Noise by name: ``gaussian:50``, ``gaussian:10-50``, ``poisson:30``, ``saltpepper:0.1``, ``none``.
 
-Names are read without torch; only `Noise.add` needs it.
+Only `Noise.add` needs torch; names are read without it.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ class Noise(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """Canonical name; ``parse_noise(noise.name) == noise``."""
+        """The canonical name; ``parse_noise(noise.name) == noise``."""
 
     @abstractmethod
     def add(self, images: Tensor, generator: Generator) -> Tensor:
-        """Noisy images, not clipped.
+        """Adds noise to images. The result is not clipped.
 
         Args:
             images: floating point (N, C, H, W) in [0, 1].
-            generator: on the images' device; the only source of randomness.
+            generator: a generator on the images' device, which is the only source of randomness.
 
         Returns:
-            Tensor of the same shape, dtype and device.
+            A tensor of the same shape, dtype and device.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Gaussian(Noise):
-    """White noise with one sigma per image, uniform in [low, high] on the 0..255 scale (blind if low < high)."""
+    """White noise with one sigma for each image, uniform in [low, high] on the 0..255 scale (blind if low < high)."""
 
     low: float
     high: float
@@ -80,7 +80,7 @@ class Poisson(Noise):
 
 @dataclass(frozen=True, slots=True)
 class SaltPepper(Noise):
-    """Each value is lost with probability `share`: half of the lost ones become 0, half become 1."""
+    """Loses each value with probability `share`: half of the lost ones become 0, half become 1."""
 
     share: float
 
@@ -95,7 +95,7 @@ class SaltPepper(Noise):
 
 @dataclass(frozen=True, slots=True)
 class Clean(Noise):
-    """No noise: the images themselves."""
+    """Leaves the images as they are."""
 
     @property
     def name(self) -> str:
@@ -106,10 +106,10 @@ class Clean(Noise):
 
 
 def parse_noise(text: str) -> Noise:
-    """Noise from its name, in any case and spelling of the numbers (``Gaussian:50.0``).
+    """Reads noise from its name, in any case and spelling of the numbers (``Gaussian:50.0``).
 
     Raises:
-        ConfigError: for an unknown kind, or a strength outside the kind's rule.
+        ConfigError: the kind is unknown, or the strength is outside the kind's rule.
     """
     kind, colon, strength = text.strip().lower().partition(":")
     if kind not in _KINDS:
@@ -123,7 +123,7 @@ def parse_noise(text: str) -> Noise:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """How one kind is checked, built and explained."""
+    """The check, constructor and explanation of one kind of noise."""
 
     allows: Callable[[Sequence[float]], bool]
     build: Callable[[Sequence[float]], Noise]
@@ -155,7 +155,7 @@ _KINDS = {
 
 
 def _numbers(strength: str) -> tuple[float, ...] | None:
-    """``"10-50"`` to (10.0, 50.0). None for anything but plain finite decimals joined by ``-``."""
+    """Reads ``"10-50"`` as (10.0, 50.0). Returns None for anything but plain finite decimals joined by ``-``."""
     words = strength.split("-")
     if not all(re.fullmatch(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", word) for word in words):
         return None
@@ -164,5 +164,5 @@ def _numbers(strength: str) -> tuple[float, ...] | None:
 
 
 def _plain(value: float) -> str:
-    """The shortest decimal that reads back as `value`, without an exponent: 50.0 -> ``50``."""
+    """Returns the shortest decimal that reads back as `value`, without an exponent: 50.0 -> ``50``."""
     return format(Decimal(repr(value)).normalize(), "f")

@@ -1,6 +1,7 @@
-"""Photographs at full size, for training on random patches: decoded once into a file that is mapped into memory.
+"""Photographs at full size for training on random patches. They are decoded once into a file that is mapped into
+memory.
 
-What is in use stays in the system's cache, the rest on disk, so that a folder of any size is trained on.
+The pixels in use stay in the system's cache and the rest on disk, so that a training can use a folder of any size.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Photographs:
-    """A folder of photographs in three splits, none of which shares a photograph with another.
+    """A folder of photographs in three splits, which share no photograph.
 
     Attributes:
         name: canonical source, ``images:DIR``.
-        paths: of the files.
-        channels: 1 when all are gray, else 3.
-        shapes: (height, width, channels) of each photograph as it is stored: gray ones have one channel also
-            where `channels` is 3.
+        paths: paths of the files.
+        channels: 1 when all photographs are gray, else 3.
+        shapes: (height, width, channels) of each photograph as it is stored; a gray one has one channel even where
+            `channels` is 3.
         part: (N,) the split of each: TRAIN, VALIDATION or TEST, as in a search.
-        fingerprint: of the folder, as in a search.
+        fingerprint: the folder's fingerprint, as in a search.
     """
 
     name: str
@@ -48,12 +49,12 @@ class Photographs:
 
     @classmethod
     def read(cls, source: str, scratch: Path) -> Photographs:
-        """Decodes every photograph of ``images:DIR``, those with more than 8 bits rounded to 8.
+        """Decodes every photograph of ``images:DIR``, and rounds those with more than 8 bits to 8.
 
         Args:
-            source: as `nas.data.splits.parse_source` takes it.
-            scratch: folder on a disk with room for the decoded photographs; the file there has no name and
-                is gone with the process.
+            source: name of the source, as `nas.data.splits.parse_source` takes it.
+            scratch: folder on a disk with room for the decoded photographs. The file there has no name and disappears
+                with the process.
 
         Raises:
             DataError: the folder cannot be read, an image is damaged, or a split would be empty.
@@ -75,11 +76,11 @@ class Photographs:
         return cls(name, tuple(paths), channels, tuple(shapes), part, fingerprint, pixels, tuple(starts))
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """A photograph (H, W, C), mapped, not read."""
+        """Returns a photograph (H, W, C), mapped into memory but not read."""
         start, end = self._starts[index], self._starts[index + 1]
         stored = self._pixels[start:end].reshape(self.shapes[index])
         return np.broadcast_to(stored, (*stored.shape[:2], self.channels), subok=True)
 
     def of(self, part: int) -> list[int]:
-        """The photographs of a split."""
+        """Returns the indices of the photographs in a split."""
         return np.flatnonzero(self.part == part).tolist()

@@ -1,4 +1,4 @@
-"""Images and labels as a reader hands them over, before they are split."""
+"""Images and labels as a reader returns them, before they are split."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ TRAIN, VALIDATION, TEST = range(3)
 
 @dataclass(frozen=True, slots=True)
 class RawData:
-    """Everything that a source holds, before the splits that it lacks are cut from its training images.
+    """Everything that a source contains, before missing splits are cut from its training images.
 
     Attributes:
         images: (N, C, H, W), uint8 in 0..255 or float32 in [0, 1].
         labels: (N,) class indices; None without classes.
         classes: class names; empty without classes.
         part: (N,) the source's own split of each image: TRAIN, VALIDATION or TEST.
-        groups: (N,) images of one group never part; of equal label and part.
+        groups: (N,) the group of each image. Images of one group stay in one split; they have equal labels and parts.
     """
 
     images: Images
@@ -43,7 +43,7 @@ def raw_data(
     part: Sequence[int] | None = None,
     groups: Sequence[int] | None = None,
 ) -> RawData:
-    """What a reader hands over; by default every image is for training and a group of its own."""
+    """Makes a reader's return value. By default every image is for training and is a group of its own."""
     return RawData(
         images=images,
         labels=None if labels is None else np.asarray(labels, np.int64),
@@ -54,5 +54,5 @@ def raw_data(
 
 
 def evenly(items: Sequence[T], count: int) -> list[T]:
-    """At most `count` of the items, spread evenly."""
+    """Returns at most `count` of the items, spread evenly."""
     return [items[i] for i in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]

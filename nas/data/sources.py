@@ -1,6 +1,6 @@
-"""Readers of data sources. A new source is one function that returns a `RawData`, and one line in a table below.
+"""Readers of data sources. A new source is one function that returns `RawData`, and one line in a table below.
 
-Libraries that hold or open images are imported where they are used: names are known without them.
+Libraries that contain or open images are imported only by the readers, so that names are known without them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Reader = Callable[[str, Path], "RawData"]
 
 # --- scikit-learn and scikit-image: shipped inside the packages ---
 def read_digits() -> RawData:
-    """The 1,797 8x8 handwritten digits of scikit-learn (UCI, 1998), 17 gray levels."""
+    """Reads the 1,797 handwritten 8x8 digits of scikit-learn (UCI, 1998), with 17 gray levels."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -29,7 +29,7 @@ def read_digits() -> RawData:
     return raw_data(images, digits.target, [str(name) for name in digits.target_names])
 
 
-# PNG only: what a JPEG decodes to, and with it the fingerprint, depends on the decoder's version.
+# All are PNG, because the decoder's version decides the pixels of a JPEG, and with them the fingerprint.
 PHOTOGRAPHS = (
     "astronaut.png",
     "brick.png",
@@ -47,7 +47,7 @@ PHOTO_CELL, PHOTO_PATCH, PHOTO_STRIDE = 64, 32, 16
 
 
 def photo_cells(height: int, width: int) -> list[list[tuple[int, int]]]:
-    """Disjoint square cells of a photograph, each a list of the (top, left) corners of its patches.
+    """Returns disjoint square cells of a photograph, each a list of the (top, left) corners of its patches.
 
     Patches overlap within their cell and never leave it, so splits made of whole cells share no pixel.
     """
@@ -60,14 +60,15 @@ def photo_cells(height: int, width: int) -> list[list[tuple[int, int]]]:
 
 
 def read_photographs() -> list[NDArray[np.uint8]]:
-    """The photographs that scikit-image installs, gray, each (H, W)."""
+    """Returns the photographs that scikit-image installs, gray, each (H, W)."""
     from skimage.data import data_dir
 
     return [np.asarray(open_image(Path(data_dir, name)).convert("L")) for name in PHOTOGRAPHS]
 
 
 def read_photos() -> RawData:
-    """Gray 32x32 patches; the class is the photograph, and all have as many cells as the smallest."""
+    """Reads gray 32x32 patches. The class is the photograph, and every photograph has as many cells as the smallest
+    one."""
     photographs = read_photographs()
     cells = [photo_cells(*photograph.shape) for photograph in photographs]
     kept = min(map(len, cells))
@@ -86,7 +87,7 @@ NAMED: dict[str, Reader] = {
     "photos": lambda _name, _root: read_photos(),
     **dict.fromkeys(TORCHVISION, read_torchvision),
 }
-"""Sources by name; the reader is given the name and the data root."""
+"""The sources by name; a reader receives the name and the data root."""
 
 IN_FOLDER: dict[str, Reader] = {"folder": read_folder, "images": read_images}
-"""Sources in a folder of the user's, ``KIND:DIR``; the reader is given the folder and the data root."""
+"""The sources in a folder of the user's, ``KIND:DIR``; a reader receives the folder and the data root."""

@@ -1,7 +1,7 @@
-"""Data sets by name, in three honest splits that depend on the data alone.
+"""Data sets by name, in three splits that depend on the data alone.
 
-A split never depends on a seed: the test split is the data's own when it has one, else 20 % of it;
-validation comes out of the training data. See `nas.data.sources` for what each name reads.
+A split never depends on a seed. The test split is the data's own when there is one, else 20 % of it, and validation
+comes out of the training data. `nas.data.sources` has the readers of the names.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 DEFAULT_ROOT = Path("~/.cache/skipnas/data")
 HELD_OUT = 0.2
-"""Share of each split that is cut out of the training data."""
+"""The share of the training data that each missing split takes."""
 
 MOST_VALIDATION = 2000
-"""Limit in images for a validation split beside the data's own test split."""
+"""The largest number of images in a validation split beside the data's own test split."""
 
 JUDGED_IMAGES, MOST_DRAWS = 2000, 8
 
@@ -56,10 +56,10 @@ class Dataset:
     """A data source in three splits.
 
     Attributes:
-        name: canonical source, as `parse_source` gives it.
+        name: canonical source, as `parse_source` returns it.
         classes: class names by index; empty without labels.
-        fingerprint: 16 hexadecimal digits of the SHA-256 over all images, labels and own splits of the
-            source, whatever the subset.
+        fingerprint: 16 hexadecimal digits of the SHA-256 over all images, labels and own splits of the source. It does
+            not depend on the subset.
     """
 
     name: str
@@ -71,15 +71,17 @@ class Dataset:
 
 
 def list_sources() -> tuple[str, ...]:
-    """The names that `load` knows, folders as ``KIND:DIR``."""
+    """Returns the names that `load` knows; folders are ``KIND:DIR``."""
     return (*NAMED, *(f"{kind}:DIR" for kind in IN_FOLDER))
 
 
 def parse_source(source: str) -> str:
-    """The canonical name of a source: ``FashionMNIST`` -> ``fashion-mnist``, folders as absolute paths.
+    """Returns the canonical name of a source: ``FashionMNIST`` -> ``fashion-mnist``, folders as absolute paths.
+
+    Nothing is read.
 
     Raises:
-        ConfigError: for an unknown name, or a folder that is not given. Nothing is read.
+        ConfigError: the name is unknown, or the folder is missing from it.
     """
     kind, colon, folder = source.strip().partition(":")
     if colon and kind.lower() in IN_FOLDER:
@@ -100,12 +102,12 @@ def load(source: str, *, root: Path | None = None, subset: int | None = None) ->
 
     Args:
         source: a name of `list_sources`.
-        root: where torchvision's files are, or are downloaded to; by default ``~/.cache/skipnas/data``.
-        subset: number of training images kept, stratified; all by default.
+        root: folder for torchvision's files and downloads; by default ``~/.cache/skipnas/data``.
+        subset: number of training images to keep, stratified; by default all.
 
     Raises:
-        ConfigError: for an unknown source, or a subset outside [classes, training images].
-        DataError: for data that cannot be read, or has too little for three splits.
+        ConfigError: the source is unknown, or the subset is outside [classes, training images].
+        DataError: the data cannot be read, or is too small for three splits.
     """
     name = parse_source(source)
     kind, _, folder = name.partition(":")
@@ -124,13 +126,13 @@ def load(source: str, *, root: Path | None = None, subset: int | None = None) ->
 
 
 def photographs(source: str, part: str | None, *, seen: str | None) -> tuple[list[Path], str]:
-    """The photographs of ``images:DIR`` to judge a network on, whole, and the split they are of.
+    """Returns the photographs of ``images:DIR`` on which a network is judged, whole, and the name of their split.
 
     Args:
-        source: canonical, of the kind ``images``.
-        part: ``validation`` or ``test``; None for all, where the folder has no splits of its own and is not
-            what the network has seen, else for ``test``.
-        seen: fingerprint of the data that the network comes from; None when it is not known.
+        source: canonical source of the kind ``images``.
+        part: ``validation`` or ``test``. None for all photographs if the folder has no splits of its own and the
+            network has not seen them, and otherwise for ``test``.
+        seen: fingerprint of the data that the network was trained on; None when it is not known.
 
     Returns:
         Paths, and ``validation``, ``test`` or ``all``.
@@ -152,14 +154,14 @@ def photographs(source: str, part: str | None, *, seen: str | None) -> tuple[lis
 def split_photographs(
     source: str, see: Callable[[Path, Image], object] = lambda path, image: None
 ) -> tuple[list[Path], NDArray[np.int64], str]:
-    """The photographs of ``images:DIR``, the split of each (TRAIN, VALIDATION or TEST), and the fingerprint.
+    """Returns the photographs of ``images:DIR``, the split of each (TRAIN, VALIDATION or TEST), and the fingerprint.
 
-    They are those of `load`, which cuts the photographs to patches: what a search has not seen no training of
-    whole photographs sees either.
+    The splits are those of `load`, which cuts the photographs into patches. So a training on whole photographs sees no
+    photograph that a search holds out.
 
     Args:
-        source: canonical, of the kind ``images``.
-        see: given each photograph as it is decoded, which they are once.
+        source: canonical source of the kind ``images``.
+        see: called with each photograph as it is decoded; each is decoded once.
 
     Raises:
         DataError: the folder cannot be read, or a split would be empty.
@@ -182,10 +184,10 @@ def _split_of_groups(raw: RawData, source: str, fingerprint: str) -> NDArray[np.
 
 
 def assign(raw: RawData, name: str, fingerprint: str) -> NDArray[np.int64]:
-    """(N,) the split of each image: TRAIN, VALIDATION or TEST, stratified by label, groups kept together.
+    """Returns the split of each image (N,): TRAIN, VALIDATION or TEST, stratified by label, with groups kept together.
 
     Raises:
-        DataError: when a class, or data without classes, has too little for every split.
+        DataError: a class, or data without classes, is too small for every split.
     """
     part = raw.part.copy()
     lacking = [code for code in (TEST, VALIDATION) if code not in part]
@@ -205,7 +207,7 @@ def assign(raw: RawData, name: str, fingerprint: str) -> NDArray[np.int64]:
 
 
 def _check_enough(raw: RawData, name: str, needed: int) -> None:
-    """Every class must reach every split; groups (whole photographs, say) are not divided."""
+    """Checks that every class reaches every split, when groups (whole photographs, for example) are not divided."""
     what = "image" if len(np.unique(raw.groups)) == len(raw.groups) else "photograph"
     strata = _strata(raw)
     for code in np.unique(raw.part):
@@ -235,17 +237,17 @@ def _strata(raw: RawData) -> Labels:
 
 
 def _draw(strata: Labels, size: int, fingerprint: str, *, reserve: int = 0) -> NDArray[np.intp]:
-    """Sorted indices of about `size` units, in proportion to the strata; `reserve` units of each remain."""
+    """Returns sorted indices of about `size` units, in proportion to the strata; `reserve` units of each remain."""
     labels, counts = np.unique(strata, return_counts=True)
     quotas = _quotas(counts, size, counts - reserve)
-    # The stream of a bit generator never changes between versions of NumPy; that of Generator's methods may.
+    # A bit generator's stream is the same in every version of NumPy; the streams of Generator's methods may change.
     order = np.argsort(np.random.PCG64(int(fingerprint, 16)).random_raw(len(strata)))
     chosen = [order[strata[order] == label][:quota] for label, quota in zip(labels, quotas, strict=True)]
     return np.sort(np.concatenate(chosen))
 
 
 def _quotas(counts: NDArray[np.intp], size: int, most: NDArray[np.intp]) -> NDArray[np.intp]:
-    """`size` divided in proportion to `counts` by largest remainder, at least 1 and at most `most` each."""
+    """Divides `size` in proportion to `counts` by largest remainder, at least 1 and at most `most` each."""
     size = min(max(size, len(counts)), int(most.sum()))
     exact = counts * (size / counts.sum())
     quotas: NDArray[np.intp] = np.clip(np.floor(exact).astype(np.intp), 1, most)
@@ -264,20 +266,21 @@ def _fingerprint(raw: RawData) -> str:
 
 
 def noise_seed(fingerprint: str) -> int:
-    """The seed of whatever noise depends on the data alone."""
+    """Returns the seed of all noise that depends on the data alone."""
     return int(fingerprint, 16) % 2**63
 
 
 def to_float(batch: Tensor) -> Tensor:
-    """Images as float32 in [0, 1], from uint8 in 0..255 or from floats in [0, 1]."""
+    """Returns images as float32 in [0, 1], from uint8 in 0..255 or from floats in [0, 1]."""
     return batch.float() if batch.is_floating_point() else batch.float() / 255
 
 
 def validation_draws(images: int) -> int:
-    """Fixed noise draws for a validation split: enough for about 2,000 judged images, at most 8."""
+    """Returns the number of fixed noise draws for a validation split: enough for about 2,000 judged images, at most
+    8."""
     return min(MOST_DRAWS, math.ceil(JUDGED_IMAGES / images))
 
 
 def majority_accuracy(labels: Sequence[int] | Labels, classes: int) -> float:
-    """Accuracy in percent of always answering the largest class of `labels` (N,)."""
+    """Returns the accuracy in percent of always answering the largest class of `labels` (N,)."""
     return 100 * float(np.bincount(labels, minlength=classes).max()) / len(labels)

@@ -1,4 +1,4 @@
-"""The classification sets of torchvision, by name, read from disk or downloaded."""
+"""The classification sets of torchvision by name, read from disk or downloaded."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ TORCHVISION: dict[str, tuple[str, Mapping[int, Mapping[str, Any]]]] = {
     "svhn": ("SVHN", _BY_NAME),
     "usps": ("USPS", _BY_FLAG),
 }
-"""Name -> class in `torchvision.datasets`, and the arguments that open each of its own splits."""
+"""The class in `torchvision.datasets` of each name, and the arguments that open each of its own splits."""
 
 _ARCHIVES = {".bz2", ".gz", ".mat", ".tar", ".tgz", ".zip"}
 
@@ -79,13 +79,13 @@ _FAILURES = (
 
 
 def read_torchvision(name: str, root: Path) -> RawData:
-    """A classification set of torchvision from the files under `root`, its archives there, or the network.
+    """Reads a classification set of torchvision from the files under `root`, from archives there, or from the network.
 
-    Archives are unpacked in a temporary directory, so `root` may be read-only and is never written to.
-    A download appears under `root` only when it is complete.
+    Archives are unpacked in a temporary folder, so `root` may be read-only. A download appears under `root` only when
+    it is complete.
 
     Raises:
-        DataError: when there are neither files nor a network.
+        DataError: there are neither files nor a network.
     """
     try:
         return _open_torchvision(name, root, download=False)
@@ -104,7 +104,8 @@ def read_torchvision(name: str, root: Path) -> RawData:
 
 
 def _belongs(path: Path, name: str) -> bool:
-    """Whether a part of the path starts with the set's name; ``cifar-100-python.tar.gz`` is not of ``cifar10``."""
+    """Tells whether a part of the path starts with the set's name; ``cifar-100-python.tar.gz`` does not belong to
+    ``cifar10``."""
     return any(re.match(plain(name) + r"(?!(?<=[0-9])[0-9])", plain(part)) for part in path.parts)
 
 
@@ -113,7 +114,7 @@ def _unpack(name: str, root: Path, archives: Iterable[Path]) -> RawData:
         for archive in archives:
             copy = Path(folder, archive.relative_to(root))
             copy.parent.mkdir(parents=True, exist_ok=True)
-            # Copied, not linked: torchvision writes over an archive whose checksum is wrong.
+            # The archive is copied, not linked, because torchvision writes over an archive with a wrong checksum.
             shutil.copyfile(archive, copy)
         return _open_torchvision(name, Path(folder), download=True)
 
@@ -124,7 +125,8 @@ def _download(name: str, root: Path) -> RawData:
     try:
         with tempfile.TemporaryDirectory(prefix=".skipnas-", dir=root) as folder:
             raw = _open_torchvision(name, Path(folder), download=True)
-            # One by one: copytree would give `root` the mode of the temporary folder, which nobody else may enter.
+            # Files are moved one by one, because copytree would give `root` the mode of the temporary folder, which is
+            # private.
             for file in [f for f in Path(folder).rglob("*") if f.is_file()]:
                 target = root / file.relative_to(folder)
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +134,7 @@ def _download(name: str, root: Path) -> RawData:
             return raw
     finally:
         if made:
-            with contextlib.suppress(OSError):  # it stays when it holds the download
+            with contextlib.suppress(OSError):  # a folder that holds the download stays
                 root.rmdir()
 
 
@@ -155,7 +157,7 @@ def _open_torchvision(name: str, root: Path, *, download: bool) -> RawData:
         cls = getattr(torchvision.datasets, set_name)
         sets = {code: cls(str(root), download=download, **arguments) for code, arguments in parts.items()}
         stack = stacked(one_size(images(), name))
-    # Some sets skip numbers, or have no names: classes are the labels that occur.
+    # Some sets skip numbers or have no names, so the classes are the labels that occur.
     numbers, compact = np.unique(labels, return_inverse=True)
     names = getattr(sets[TRAIN], "classes", None) or range(int(numbers.max()) + 1)
     classes = [names[n][0] if isinstance(names[n], tuple) else str(names[n]) for n in numbers]
@@ -164,7 +166,7 @@ def _open_torchvision(name: str, root: Path, *, download: bool) -> RawData:
 
 @contextlib.contextmanager
 def _network_timeout(seconds: float) -> Iterator[None]:
-    """torchvision opens its addresses without a limit; a silent firewall would hold it for minutes."""
+    """Limits the time for opening an address, because torchvision would wait for minutes behind a silent firewall."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -174,5 +176,5 @@ def _network_timeout(seconds: float) -> Iterator[None]:
 
 
 def plain(name: str) -> str:
-    """Letters and digits only, so that ``FashionMNIST`` and ``fashion-mnist`` are one name."""
+    """Keeps letters and digits only, so that ``FashionMNIST`` and ``fashion-mnist`` are one name."""
     return "".join(filter(str.isalnum, name.lower()))

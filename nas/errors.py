@@ -1,12 +1,12 @@
-"""The exception tree. Everything a user can cause is a `SkipnasError`: one line, exit code 2.
+"""The exception tree. Every error that a user can cause is a `SkipnasError`: one line, exit code 2.
 
-A message names the value, the rule it breaks and the fix, in one line and without a final full stop
-where a command or path would swallow it. Anything else that escapes is a bug and shows its traceback.
+A message names the value, the rule that it breaks and the fix. It has no final full stop where a command or path would
+swallow it. Any other exception that escapes is a bug and shows its traceback.
 """
 
 
 class SkipnasError(Exception):
-    """Base of every error that a user or an environment can cause; the command line exits with 2."""
+    """Base of every error that a user or an environment can cause. The command line exits with 2."""
 
 
 class ConfigError(SkipnasError):
@@ -18,7 +18,7 @@ class SpecError(SkipnasError):
 
 
 class DataError(SkipnasError):
-    """A data source cannot be read or does not hold what the task needs."""
+    """A data source cannot be read, or lacks something that the task needs."""
 
 
 class StorageError(SkipnasError):
@@ -26,11 +26,11 @@ class StorageError(SkipnasError):
 
 
 class LeaseLostError(SkipnasError):
-    """A trial belongs to another driver now, or a place in the budget is gone; nothing was written."""
+    """A trial belongs to another driver now, or its place in the budget is gone. Nothing was written."""
 
 
 class StudyError(SkipnasError):
-    """A study does not exist, or does not match what was asked of it."""
+    """A study does not exist, or does not match the request."""
 
 
 class BundleError(SkipnasError):
@@ -38,21 +38,21 @@ class BundleError(SkipnasError):
 
 
 class NoStudiesError(StorageError):
-    """The storage is not there yet, or no study has been kept in it."""
+    """The storage does not exist yet, or contains no study."""
 
 
 class ClusterError(SkipnasError):
-    """Ray or its resources are not what the search needs."""
+    """Ray or its resources do not fit the search."""
 
 
 def in_short(what: object) -> str:
-    """What an error or a value says in one line of at most 160 printable characters; its type when it says nothing."""
+    """Shortens an error or a value to one line of at most 160 printable characters; an empty text becomes its type."""
     text = " ".join(str(what).split())
     return "".join(letter if letter.isprintable() else "?" for letter in text)[:160] or type(what).__name__
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, the host's or a device's."""
+    """Tells whether memory ran out, the host's or a device's."""
     import torch
 
     # torch raises a plain RuntimeError when the host's allocator fails.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_whole(target: Path, write: Callable[[Path], object]) -> None:
-    """Has `write` make a file beside `target` and then puts it in its place."""
+    """Lets `write` make a file beside `target`, and then moves it into its place."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:

@@ -1,7 +1,7 @@
-"""Pareto work on arrays: dominance, ranks, hypervolume, contributions and the knee. Pure functions.
+"""Pareto computations on arrays: dominance, ranks, hypervolume, contributions and the knee. All functions are pure.
 
-Every function takes `values` of shape (n, d), one row a point, finite, and `maximize` of length d.
-Inside, objectives become losses (all minimised), so that each formula is written once.
+Every function takes `values` of shape (n, d), finite, with one row for each point, and `maximize` of length d. Inside,
+objectives become losses (all minimised), so that each formula is written once.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def _losses(values: Array, maximize: Sequence[bool]) -> Array:
 
 
 def _non_dominated(losses: Array) -> Mask:
-    # Sorted lexicographically, a point can only be dominated by one before it. So the first of those left is on
-    # the front, and what it dominates is dropped: |front| passes over fewer and fewer points.
+    # In lexicographic order only an earlier point can dominate a point. So the first of the remaining points is on the
+    # front, and the points that it dominates are dropped: |front| passes over fewer and fewer points.
     left = np.lexsort(losses.T[::-1])
     columns = losses[left].T
     mask = np.zeros(len(losses), dtype=bool)
@@ -40,21 +40,21 @@ def _non_dominated(losses: Array) -> Mask:
 
 
 def non_dominated(values: Array, maximize: Sequence[bool]) -> Mask:
-    """Which points no other point dominates; equal points stand or fall together. Shape (n,)."""
+    """Tells for each point whether no other point dominates it, shape (n,). Equal points are treated alike."""
     return _non_dominated(_losses(values, maximize))
 
 
 def dominators(values: Array, row: int, maximize: Sequence[bool]) -> int:
-    """How many points dominate the one in `row`. All of them are of a better non-domination rank."""
+    """Counts the points that dominate the point in `row`. All of them have a better non-domination rank."""
     losses = _losses(values, maximize)
     no_worse = (losses <= losses[row]).all(axis=1)
     return int(np.count_nonzero(no_worse & (losses < losses[row]).any(axis=1)))
 
 
 def fronts(values: Array, maximize: Sequence[bool]) -> Iterator[NDArray[np.int64]]:
-    """Rows of the points of each non-domination rank: the front, the front of the rest, and so on (Deb 2002).
+    """Yields the rows of each non-domination rank: the front, the front of the remaining points, and so on (Deb 2002).
 
-    Each is computed when it is asked for.
+    A front is computed only when it is asked for.
     """
     losses = _losses(values, maximize)
     left = np.arange(len(losses))
@@ -65,9 +65,9 @@ def fronts(values: Array, maximize: Sequence[bool]) -> Iterator[NDArray[np.int64
 
 
 def hypervolume(values: Array, reference_point: Sequence[float], maximize: Sequence[bool]) -> float:
-    """Volume that the points dominate, bounded by `reference_point`, in the product of the objectives' units.
+    """Computes the volume that the points dominate up to `reference`, in the product of the objectives' units.
 
-    Points that do not better the reference point in every objective add nothing. 0 for no points.
+    Points that are not better than the reference in every objective add nothing. Without points the volume is 0.
     """
     ref = _losses(np.asarray(reference_point, dtype=np.float64), maximize)[0]
     return _hypervolume(_losses(values, maximize), ref)
@@ -79,22 +79,22 @@ def _hypervolume(losses: Array, ref: Array) -> float:
         return 0.0
     if losses.shape[1] == 1:
         return float(ref[0] - losses.min())
-    if losses.shape[1] == 2:  # a prism of height 1
+    if losses.shape[1] == 2:  # as a prism of height 1
         return _sweep(np.column_stack([losses, np.zeros(len(losses))]), np.append(ref, 1.0))
     losses = losses[np.argsort(losses[:, -1], kind="stable")]
     if losses.shape[1] == 3:
         return _sweep(losses, ref)
-    # Slices between consecutive values of the last objective, each one dimension lower.
+    # The volume is cut into slices between consecutive values of the last objective, each one dimension lower.
     losses = losses[_non_dominated(losses)]
     heights = np.diff(np.append(losses[:, -1], ref[-1]))
     return float(sum(h * _hypervolume(losses[: k + 1, :-1], ref[:-1]) for k, h in enumerate(heights) if h > 0))
 
 
 def _sweep(losses: Array, ref: Array) -> float:
-    """3-D hypervolume: a plane moves along the third objective over a staircase of the first two.
+    """Computes a 3-D hypervolume: a plane moves along the third objective over a staircase of the first two.
 
-    `losses` sorted by the third. The staircase is kept sorted by x, so y falls along it; each step costs
-    one bisection and the points it removes, O(n log n) in all.
+    `losses` are sorted by the third objective. The staircase is sorted by x, so y falls along it. Each step costs one
+    bisection and the points that it removes, O(n log n) in all.
     """
     rx, ry, rz = ref
     xs: list[float] = [-np.inf, rx]
@@ -107,7 +107,7 @@ def _sweep(losses: Array, ref: Array) -> float:
         right = bisect_left(xs, x)
         if ys[right - 1] <= y or (xs[right] == x and ys[right] <= y):
             continue
-        # Points from `right` on whose y is not lower are dominated now: take their steps away.
+        # The points from `right` on whose y is not lower are dominated now, so their steps are removed.
         end, left_y, at = right, ys[right - 1], x
         while ys[end] >= y:
             area += (xs[end] - at) * (left_y - y)
@@ -119,24 +119,24 @@ def _sweep(losses: Array, ref: Array) -> float:
 
 
 def contributions(values: Array, reference_point: Sequence[float], maximize: Sequence[bool]) -> Array:
-    """Hypervolume that would be lost without each point, shape (n,); 0 for dominated and repeated points."""
+    """Computes the hypervolume that would be lost without each point, shape (n,); 0 for dominated and repeated
+    points."""
     losses = _losses(values, maximize)
     ref = _losses(np.asarray(reference_point, dtype=np.float64), maximize)[0]
     result = np.zeros(len(losses))
     total = _hypervolume(losses, ref)
     for index in np.flatnonzero(_non_dominated(losses)):
-        # What the point hides counts too: a dominated point may take over a part.
+        # Without the point, points that it dominates may take over a part of its volume.
         result[index] = total - _hypervolume(np.delete(losses, index, axis=0), ref)
     return np.maximum(result, 0.0)
 
 
 def net_gaps(values: Array, maximize: Sequence[bool]) -> Array:
-    """How far each point lies from those that an epsilon-net takes before it, shape (n,).
+    """Computes the distance of each point to the points that an epsilon-net takes before it, shape (n,).
 
-    The net begins with the best point in the first objective, whose gap is infinite, and goes on with
-    the point that is farthest from all taken so far (Salinas et al. 2021, arXiv 2106.05680; within ranks:
-    Schmucker et al. 2021, arXiv 2106.12639): the largest gaps
-    are a choice that covers the front evenly. Distances are Euclidean, in units of each objective's
+    The net begins with the best point in the first objective, whose gap is infinite, and goes on with the point that is
+    farthest from all taken so far (Salinas et al. 2021, arXiv 2106.05680; within ranks: Schmucker et al. 2021, arXiv
+    2106.12639). So the largest gaps cover the front evenly. Distances are Euclidean, in units of each objective's
     range. Equal points have one gap.
     """
     points, rows = np.unique(_losses(values, maximize), axis=0, return_inverse=True)
@@ -145,7 +145,7 @@ def net_gaps(values: Array, maximize: Sequence[bool]) -> Array:
         span = points.max(axis=0) - points.min(axis=0)
         points = points / np.where(span > 0, span, 1.0)
         nearest = np.full(len(points), np.inf)
-        taken = 0  # sorted by the first objective
+        taken = 0  # points are sorted by the first objective
         for _ in range(len(points)):
             gaps[taken] = nearest[taken]
             nearest = np.minimum(nearest, np.linalg.norm(points - points[taken], axis=1))
@@ -157,15 +157,15 @@ WITHIN_RANK: Mapping[str, Callable[[Array, Sequence[float], Sequence[bool]], Arr
     "hypervolume": contributions,
     "epsilon-net": lambda values, reference_point, maximize: net_gaps(values, maximize),
 }
-"""Merits that order points of one non-domination rank, the largest first."""
+"""Merits that order the points of one non-domination rank, the largest first."""
 
 
 def best_subset(values: Array, count: int, maximize: Sequence[bool]) -> NDArray[np.int64]:
-    """Rows of `count` points that together stand for the best: whole fronts, and of the last a spread choice.
+    """Returns the rows of the `count` best points: whole fronts, and a spread choice from the last one.
 
-    From a front that does not fit, points are taken greedily by the hypervolume that they add to those
-    taken before (at least 63 % of the best possible, Nemhauser 1978), from a reference point a tenth of the
-    front's range beyond its worst values. Contributions alone would favour the ends of a front.
+    From a front that does not fit, points are taken greedily by the hypervolume that they add to the points taken
+    before (at least 63 % of the best possible, Nemhauser 1978). The reference lies a tenth of the front's range beyond
+    its worst values. Contributions alone would favour the ends of a front.
     """
     losses = _losses(values, maximize)
     chosen: list[int] = []
@@ -182,7 +182,7 @@ def _spread(losses: Array, count: int) -> list[int]:
     ref = worst + 0.1 * np.where(worst > losses.min(axis=0), worst - losses.min(axis=0), 1.0)
     chosen: list[int] = []
     volume = 0.0
-    # Gains only shrink as the choice grows, so an old gain is a bound: most are never computed again.
+    # Gains only shrink as the choice grows, so an old gain is an upper bound, and most gains are computed once.
     queue = [(-float(np.prod(ref - point)), index, 0) for index, point in enumerate(losses)]
     heapq.heapify(queue)
     while queue and len(chosen) < count:
@@ -202,8 +202,8 @@ class Knee:
 
     Attributes:
         index: row of the chosen point.
-        distance: weighted Euclidean distance to the ideal point, objectives scaled to 0 (ideal) .. 1 (nadir).
-        losses: how far each objective stands from the front's ideal, on the same scale.
+        distance: weighted Euclidean distance to the ideal point, with objectives scaled to 0 (ideal) .. 1 (nadir).
+        losses: distance of each objective from the front's ideal, on the same scale.
     """
 
     index: int
@@ -212,14 +212,14 @@ class Knee:
 
 
 def knee(front: Array, maximize: Sequence[bool], weights: Sequence[float] | None = None) -> Knee:
-    """The member of `front` nearest to its ideal point (Das 1999 in its simplest, scale-free form).
+    """Returns the member of `front` nearest to its ideal point (Das 1999 in its simplest, scale-free form).
 
-    Objectives are scaled by the front's own ideal (best) and nadir (worst); an objective in which all
-    members are equal counts for nothing. Weights default to 1. Ties go to the first member. A front of
-    one member is its own knee.
+    Objectives are scaled by the front's own ideal (best) and nadir (worst). An objective in which all members are equal
+    does not count. Weights are 1 by default. The first of equally near members is taken, and the only member of a front
+    is its knee.
 
     Raises:
-        ValueError: when the front is empty.
+        ValueError: the front is empty.
     """
     losses = _losses(front, maximize)
     if not len(losses):

@@ -1,4 +1,4 @@
-"""Where a candidate is validated and may be stopped, and who goes on there."""
+"""The epochs at which candidates are validated and may be stopped, and the candidates that go on there."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from nas.search.pareto import WITHIN_RANK, dominators, fronts
 from nas.types import Objective
 
 FIRST_RUNG = 0.1
-"""Share of a run before which nobody is stopped. Of 27 epochs on digits, ranks after the first say little about ranks
-at the end, and after the third much: correlations up to 0.4, and of 0.8 to 0.9 (benchmarks/RESULTS.md)."""
+"""The share of a run before which no candidate is stopped. Of 27 epochs on digits, ranks after the first correlate with
+the final ranks by up to 0.4, and ranks after the third by 0.8 to 0.9 (benchmarks/RESULTS.md)."""
 
 
 def has_rung(epoch: int, epochs: int) -> bool:
-    """Whether a validated epoch of a run of `epochs` is late enough for a rung."""
+    """Tells whether a validated epoch of a run of `epochs` is late enough for a rung."""
     return epoch >= FIRST_RUNG * epochs
 
 
 def goes_on(
     number: int, reached: Mapping[int, Sequence[float]], objectives: Sequence[Objective], within: str = "hypervolume"
 ) -> bool:
-    """Whether a candidate passes its rung.
+    """Tells whether a candidate passes its rung.
 
     Args:
-        number: of the candidate, a key of `reached`.
+        number: the candidate's number, a key of `reached`.
         reached: values at this rung, in the order of `objectives`, of every candidate that reached it.
-        objectives: directions, and the reference point that contributions are counted from.
-        within: what decides within a rank, a key of `nas.search.pareto.WITHIN_RANK`.
+        objectives: directions, and the reference from which contributions are counted.
+        within: the merit that decides within a rank, a key of `nas.search.pareto.WITHIN_RANK`.
     """
     numbers = list(reached)
     own = numbers.index(number)
     values = np.array([reached[n] for n in numbers], dtype=np.float64)
     maximize = [o.direction == "maximize" for o in objectives]
     places = math.ceil(len(numbers) / REDUCTION)
-    if dominators(values, own, maximize) >= places:  # most end here, and no front of thousands need be found
+    if dominators(values, own, maximize) >= places:  # most calls end here, without finding fronts of thousands
         return False
     for front in fronts(values, maximize):
         if own in front:
@@ -51,11 +51,12 @@ def goes_on(
 
 
 REDUCTION = 3
-"""Validation happens after epochs 1, 3, 9, 27, ... and after the last. Rungs of early stopping stand there."""
+"""The ratio of consecutive milestones. Validation follows epochs 1, 3, 9, 27, ... and the last one, and rungs stand
+there."""
 
 
 def is_milestone(epoch: int, epochs: int) -> bool:
-    """Whether validation follows this epoch: powers of `REDUCTION`, and the last one."""
+    """Tells whether validation follows this epoch: a power of `REDUCTION`, or the last one."""
     while epoch % REDUCTION == 0 and epoch != epochs:
         epoch //= REDUCTION
     return epoch in (1, epochs)

@@ -17,27 +17,28 @@ from nas.search.pareto import Array, best_subset
 from nas.types import Objective
 
 KNOWN = 250
-"""Trials that TPE looks at at most: the 25 best and a random choice of the others, so that it stays cheap."""
+"""The largest number of trials that TPE looks at: the 25 best and a random choice of the others. It bounds the cost."""
 
 STARTUP_TRIALS = 10
-"""Trained trials before TPE takes over from random draws."""
+"""The number of trained trials from which TPE takes over from random draws."""
 
 CANDIDATES = 256
-"""Proposals that TPE draws from the good trials' densities; of those that are acceptable the best is taken."""
+"""The number of candidates that TPE draws from the good trials' density; it proposes the best acceptable one of
+them."""
 
 CELLS = 1000
-"""A hyperparameter without a step is cut into so many cells."""
+"""The number of cells into which a hyperparameter without a step is cut."""
 
 Judged = Mapping[int, tuple[int, tuple[float, ...]]]
-"""Trial number -> (epoch up to which it was judged, values of the objectives there); NaN for an objective that is
-known at the end alone, () for a trial that diverged."""
+"""Trial number -> (epoch up to which it was judged, values of the objectives there). A value is NaN for an objective
+that is known only at the end, and the values are () for a trial that diverged."""
 
 Acceptable = Callable[[Mapping[str, Any]], bool]
-"""Whether a proposal may be trained: it is new, and within its limits."""
+"""Tells whether a proposal may be trained: it is new, and within its limits."""
 
 
 class Past(Protocol):
-    """What a sampler may ask of a study; a part of `nas.protocols.Ledger`."""
+    """The questions that a sampler may ask of a study; a part of `nas.protocols.Ledger`."""
 
     def judged(self) -> Judged: ...
 
@@ -49,21 +50,21 @@ class Past(Protocol):
 class RankedTPE(BaseSampler):
     """Tree-structured Parzen estimator over trials that are ranked by rung, then by non-domination.
 
-    Optuna's own treatment of several objectives puts stopped trials into the good set when few are
-    complete, and needs their values where a study must not have any. Here the good set is the best tenth
-    of all trained trials: those judged at the highest epoch first, within an epoch by `best_subset`.
-    Trials under way count as bad, which keeps parallel proposals apart.
+    With several objectives Optuna's own TPE puts stopped trials into the good set when few are complete, and it needs
+    their values where a study must not have any. Here the good set is the best tenth of all trained trials: trials that
+    were judged at the highest epoch come first, and `best_subset` orders trials within an epoch. Trials under way count
+    as bad, which keeps parallel proposals apart.
 
-    The estimator of one hyperparameter is that of Optuna's univariate TPE (Bergstra 2011, Watanabe 2023): a kernel
-    at each observation and a prior, later observations weighing more. But hyperparameters lie on grids, so its
-    two densities are computed once for every value, and all draws of a proposal are read from these tables. Optuna
-    takes for each hyperparameter the best of 24 draws, which proposes the same few candidates again and again; here
-    whole candidates are drawn, and the one with the highest ratio of the densities that may be trained is proposed.
+    The estimator of one hyperparameter is that of Optuna's univariate TPE (Bergstra 2011, Watanabe 2023): a kernel at
+    each observation and a prior, with more weight for later observations. Hyperparameters lie on grids, so both
+    densities are tabulated for every value once for each proposal. Optuna takes the best of 24 draws for each
+    hyperparameter, which proposes the same few candidates again and again. Here whole candidates are drawn, and the
+    acceptable one with the highest ratio of the densities is proposed.
 
     Args:
-        seed: of this sampler.
+        seed: seed of this sampler.
         past: the study.
-        objectives: of the judged values.
+        objectives: objectives of the judged values.
         space: every hyperparameter, in the order of `Past.drawn`.
         acceptable: see `NovelSampler`.
     """
@@ -86,7 +87,8 @@ class RankedTPE(BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The best acceptable one of some draws; nothing when none is, and while too few trials are trained."""
+        """Returns the best acceptable candidate of some draws; nothing when there is none, or too few trials are
+        trained."""
         tables = self._look(trial.number)
         if not tables:
             return {}
@@ -109,19 +111,19 @@ class RankedTPE(BaseSampler):
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
     def _look(self, number: int) -> dict[str, Table]:
-        """The tables for a proposal; none while too few trials are trained."""
+        """Returns the tables for a proposal; none while too few trials are trained."""
         judged = self._past.judged()
         if len(judged) < STARTUP_TRIALS:
             return {}
         trials = sorted({*judged, *self._past.under_way()} - {number})
-        # Optuna's default takes this share of a study of one objective for its good set.
+        # Optuna's default for one objective takes the same share as its good set.
         good = sorted(best_judged(judged, math.ceil(0.1 * min(len(trials), KNOWN)), self._objectives))
-        if not good:  # every trial diverged, or what is optimised is known at the end alone and no trial is there yet
+        if not good:  # all diverged, or the objectives are known only at an end that none reached
             return {}
         others = sorted(set(trials) - set(good))
         if len(others) > KNOWN - len(good):
             others = sorted(self._rng.choice(others, KNOWN - len(good), replace=False).tolist())
-        # In order of their numbers: the estimator weighs later observations more.
+        # The order is that of the numbers, because the estimator gives later observations more weight.
         observed = self._past.drawn(good), self._past.drawn(others)
         return {
             name: Table(distribution, *(rows[:, column] for rows in observed))
@@ -130,11 +132,11 @@ class RankedTPE(BaseSampler):
 
 
 class Table:
-    """Where the values of one hyperparameter lie among good trials and among others.
+    """The densities of one hyperparameter among good trials and among others.
 
     Args:
         distribution: its values.
-        good, others: observed ones as Optuna stores them, oldest first; NaN for none.
+        good, others: observed values as Optuna stores them, oldest first; NaN for none.
 
     Attributes:
         merit: logarithm of the ratio of the two densities in each cell.
@@ -153,19 +155,24 @@ class Table:
         self.merit = np.log(densities[0]) - np.log(densities[1])
 
     def cells(self, uniform: Array) -> NDArray[np.int64]:
-        """Cells as the good trials' density has them, from uniform numbers in [0, 1). Shape of `uniform`."""
+        """Draws cells from the good trials' density, by uniform numbers in [0, 1). The result has the shape of
+        `uniform`."""
         found = np.searchsorted(self._cumulative, uniform * self._cumulative[-1], side="right")
         return np.asarray(np.minimum(found, len(self._cumulative) - 1))
 
     def value(self, cell: int, generator: np.random.Generator) -> float:
-        """A value of a cell, as Optuna stores it."""
+        """Returns a value of a cell, as Optuna stores it."""
         if self._step:
             return float(self._low + cell * self._step)
         value = self._low + (cell + generator.random()) * self._width
         return float(np.clip(np.exp(value) if self._log else value, *self._range))
 
     def _grid(self, distribution: IntDistribution | FloatDistribution) -> Array:
-        """Sets what values are made of; returns the edges of their cells, as logarithms if it is on that scale."""
+        """Sets the attributes that turn cells into values.
+
+        Returns:
+            The edges of the cells, as logarithms if the distribution is logarithmic.
+        """
         low, high, step = distribution.low, distribution.high, distribution.step
         self._log, self._range = distribution.log, (low, high)
         if step:
@@ -178,7 +185,8 @@ class Table:
 
 
 def _categorical(values: Array, count: int) -> Array:
-    """Probability of each choice: every observation says its choice, or with a small weight any."""
+    """Returns the probability of each choice: an observation counts for its own choice, and with a small weight for
+    any."""
     values = values[~np.isnan(values)]
     weights, prior = _weights(len(values))
     smooth = 1.0 / (len(values) + 1)
@@ -187,8 +195,11 @@ def _categorical(values: Array, count: int) -> Array:
 
 
 def _numerical(values: Array, edges: Array) -> Array:
-    """Probability of each cell: a normal density at every observation, as wide as the way to its neighbours, and
-    one over the whole range, each cut off at its ends."""
+    """Returns the probability of each cell.
+
+    Each observation has a normal density, as wide as the distance to its neighbours, and a prior covers the whole
+    range. Every density is cut off at the range's ends.
+    """
     from scipy.special import ndtr
 
     values = values[~np.isnan(values)]
@@ -208,17 +219,17 @@ def _numerical(values: Array, edges: Array) -> Array:
 
 
 def _weights(count: int) -> tuple[Array, float]:
-    """Of observations, oldest first, and of the prior: the latest 25 count in full. They sum to 1."""
+    """Returns the weights of observations, oldest first, and of the prior; the latest 25 count in full. They sum to
+    1."""
     weights = np.concatenate([np.linspace(1.0 / max(1, count), 1.0, max(0, count - 25)), np.ones(min(count, 25))])
     total = float(weights.sum()) + 1.0
     return weights / total, 1.0 / total
 
 
 def best_judged(judged: Judged, count: int, objectives: Sequence[Objective]) -> list[int]:
-    """Numbers of the `count` best trials: by epoch, and within an epoch by `nas.search.pareto.best_subset`, over the
-    objectives that all have there.
+    """Returns the numbers of the `count` best trials, by epoch and within an epoch by `nas.search.pareto.best_subset`.
 
-    Trials without values come last and are never among them.
+    It compares trials by the objectives that all trials of an epoch have. Trials without values are never chosen.
     """
     epochs = sorted({epoch for epoch, values in judged.values() if values}, reverse=True)
     chosen: list[int] = []

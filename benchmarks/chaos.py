@@ -23,23 +23,27 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from benchmarks.lib import ROOT
 from nas.outcome import Outcome
 from nas.types import EpochRow
 from studies.store.catalog import open_study
 from studies.store.files import files_dir
 from studies.store.ledger import SqlLedger
 
-ROOT = Path(__file__).resolve().parent.parent
 LOSSES = 2
 """Workers and nodes that are killed in one driver's life; more may exhaust `nas.engine.searcher.RETRIES`."""
 STARTUP = 240.0
 PATIENCE = 300.0
 """Seconds within which a search must have begun to train, and within which one that is left alone must end."""
 EPOCHS = 27
+MEMORY = 100 * 2**20
+"""Bytes of the object store of each node of a cluster."""
 
 
 @dataclass
@@ -114,6 +118,14 @@ class Search:
             except sqlite3.OperationalError:
                 return 0
 
+    def has_more_rows(self, before: int) -> bool:
+        """Whether more than `before` rows are written, or the search has ended."""
+        return self.rows_written() > before or self.ended() is not None
+
+    def has_workers(self, top: int) -> bool:
+        """Whether a worker descends from the process `top`, or the search has ended."""
+        return bool(workers_below(top)) or self.ended() is not None
+
 
 class Cluster:
     """A Ray cluster on this machine: a head that trains nothing, and two nodes of one CPU each."""
@@ -121,11 +133,13 @@ class Cluster:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster as RayCluster
 
-        memory = {"object_store_memory": 100 * 2**20}
-        self._cluster = RayCluster(initialize_head=True, head_node_args={"num_cpus": 0} | memory)
-        self._add = lambda: self._cluster.add_node(num_cpus=1, **memory)
-        self._nodes = [self._add(), self._add()]
+        head = {"num_cpus": 0, "object_store_memory": MEMORY}
+        self._cluster: Any = RayCluster(initialize_head=True, head_node_args=head)
+        self._nodes = [self._added(), self._added()]
         self.address: str = self._cluster.address
+
+    def _added(self) -> Any:
+        return self._cluster.add_node(num_cpus=1, object_store_memory=MEMORY)
 
     def kill_node(self, chance: random.Random) -> None:
         """Kills a node's raylet, and puts another node in its place."""
@@ -133,9 +147,10 @@ class Cluster:
         (raylet,) = self._nodes[index].all_processes["raylet"]
         kill(raylet.process.pid)
         self._cluster.remove_node(self._nodes[index], allow_graceful=False)
-        self._nodes[index] = self._add()
+        self._nodes[index] = self._added()
 
     def close(self) -> None:
+        """Ends every node."""
         self._cluster.shutdown()
 
 
@@ -192,9 +207,7 @@ def torment(search: Search, kills: int, chance: random.Random, cluster: Cluster 
     spared = 0  # workers and nodes killed since the driver was started
     while sum(search.kills.values()) < kills and search.ended() is None:
         before = search.rows_written()
-        if chance.random() < 0.8 and not wait(
-            lambda before=before: search.rows_written() > before or search.ended() is not None, STARTUP
-        ):
+        if chance.random() < 0.8 and not wait(partial(search.has_more_rows, before), STARTUP):
             search.faults.append(f"nothing was trained for {STARTUP:g} s")
             break
         time.sleep(chance.uniform(0.0, 1.5))
@@ -211,7 +224,7 @@ def torment(search: Search, kills: int, chance: random.Random, cluster: Cluster 
         below = descendants(top)
         if victim == "worker":
             # Between two trials of a fresh cluster there may be none for a moment.
-            wait(lambda top=top: bool(workers_below(top)) or search.ended() is not None, STARTUP)
+            wait(partial(search.has_workers, top), STARTUP)
             workers = workers_below(top)
             if not workers:
                 continue

@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import runs
-from benchmarks.runs import Job, Record, Setting
+from benchmarks.lib import runs
+from benchmarks.lib.records import Record, read
+from benchmarks.lib.runs import Job, Setting
 from nas.errors import SkipnasError
 from nas.types import Candidate, Task
 from search_spaces.unet.references import REFERENCES, reference_network
@@ -301,10 +302,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = jobs(setting, candidates, [change for rows in asked.values() for change in rows], options.seeds)
     if not options.no_training:
         todo = runs.missing(plan, options.results)
-        if not runs.perform_all(todo, options.results, workers=options.workers):
+        if not runs.perform_all(todo, options.results, runs.perform, workers=options.workers):
             print(f"stopped; {options.results} has what is finished, and the same command goes on", file=sys.stderr)
             return 130
-    records = runs.read(options.results)
+    records = read(options.results)
     done: dict[Candidate, list[Record]] = {}
     for key, job in {job.key: job for job in plan}.items():
         if key in records:

@@ -1,6 +1,6 @@
 """What the engine costs: ``python -m benchmarks.engine``.
 
-Three questions, answered with trials that do no training (`benchmarks.made_up`) and go the whole way
+Three questions, answered with trials that do no training (`benchmarks.lib.made_up`) and go the whole way
 otherwise: the sampler proposes, Ray Tune hands out, a worker reports one epoch, a measurement and a probe curve
 of 200 points, records and Optuna's tables are written to SQLite.
 
@@ -15,30 +15,20 @@ of 200 points, records and Optuna's tables are written to SQLite.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from unittest import mock
 
 import optuna
 
-from benchmarks.made_up import TASK, MadeUpTrainable, WorkingSpace, study_config
+from benchmarks.lib.made_up import TASK, WorkingSpace, study_config
+from benchmarks.lib.made_up_searches import WORKERS, Watch, busy_share, made_up_workers, search
 from nas.data.splits import Dataset, load
-from nas.engine import executor
 from nas.engine.executor import ray_session, run_jobs, worker_pool
 from nas.engine.job import Job
 from nas.engine.resources import Resources
-from nas.engine.search import Progress, RunOptions, run_search
-from studies.store.catalog import create_study
-from studies.store.database import open_storage
-from studies.store.ledger import SqlLedger
 
-WORKERS = 2
 SPEED_TRIALS = 400
 SPEED_GOALS = {"auto": 15.0, "random": 40.0}
 BUSY_TRIALS = {0.1: 200, 1.0: 60, 10.0: 10}
@@ -46,73 +36,8 @@ BUSY_TRIALS = {0.1: 200, 1.0: 60, 10.0: 10}
 BUSY_GOALS = {1.0: 0.85, 10.0: 0.97}
 MEMORY_TRIALS = 5000
 MEMORY_GOAL = 50.0
-NOTHING = WorkingSpace()
-"""Trials that take no time."""
 WARM_TRIALS = 400
 """Trials before memory is first looked at: every module is loaded and every cache of fixed size full."""
-
-
-@dataclass(slots=True)
-class Watch:
-    """When the driver knew that trials had ended, its memory in MiB then; worker, begin and end of them."""
-
-    ends: list[float] = field(default_factory=list)
-    memory: list[float] = field(default_factory=list)
-    spans: list[tuple[float, float, float]] = field(default_factory=list)
-
-    def note(self) -> None:
-        self.ends.append(time.perf_counter())
-        self.memory.append(resident())
-
-    def per_second(self) -> float:
-        """Trials a second from the first end to the last."""
-        return (len(self.ends) - 1) / (self.ends[-1] - self.ends[0])
-
-
-def resident() -> float:
-    """MiB of memory that this process has in RAM."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-@contextmanager
-def made_up_workers() -> Iterator[None]:
-    """Workers that train nothing, while the block runs."""
-    with mock.patch.object(executor, "CandidateTrainable", MadeUpTrainable):
-        yield
-
-
-@contextmanager
-def empty_study(sampler: str, space: WorkingSpace) -> Iterator[tuple[SqlLedger, Path]]:
-    """A new study on SQLite in a folder of its own, and its folder for weights."""
-    with tempfile.TemporaryDirectory() as folder, open_storage(f"sqlite:///{folder}/studies.db") as storage:
-        config = study_config("made-up", sampler)
-        yield create_study(storage, config, space.distributions(TASK), {}, ""), Path(folder) / "made-up"
-
-
-def search(
-    data: Dataset,
-    sampler: str,
-    trials: int,
-    *,
-    space: WorkingSpace = NOTHING,
-    workers: int = WORKERS,
-    time_limit: float | None = None,
-) -> Watch:
-    """Runs a search of made-up trials from an empty study, as `skipnas search` would."""
-    watch = Watch()
-
-    def observe(progress: Progress) -> None:
-        if progress.counts.trained > len(watch.ends):
-            watch.note()
-
-    with empty_study(sampler, space) as (ledger, files), made_up_workers():
-        options = RunOptions(trials=trials, concurrency=workers, time_limit=time_limit)
-        run_search(ledger.config, space, ledger, data, files, options, observe)
-        watch.spans = [
-            (result.values["worker"], result.values["began"], result.values["ended"]) for result in ledger.results()
-        ]
-    return watch
 
 
 def tune_alone(data: Dataset, trials: int) -> Watch:
@@ -131,21 +56,6 @@ def tune_alone(data: Dataset, trials: int) -> Watch:
     ):
         run_jobs(jobs, pool, on_end=lambda report: watch.note(), on_report=lambda report: None)
     return watch
-
-
-def busy_share(spans: Sequence[tuple[float, float, float]], work: float) -> float:
-    """Share of the workers' time that trials' work took, while all of them had something to do.
-
-    Args:
-        spans: worker, begin and end of every trial, in seconds of one clock. The share is taken from the moment at
-            which the last worker began its first trial, to the one at which the first ended its last.
-        work: seconds of CPU time of a trial; it is spread evenly over the trial's span.
-    """
-    workers = {worker for worker, _, _ in spans}
-    first = max(min(begin for worker, begin, _ in spans if worker == each) for each in workers)
-    last = min(max(end for worker, _, end in spans if worker == each) for each in workers)
-    inside = sum(work * max(0.0, min(end, last) - max(begin, first)) / (end - begin) for _, begin, end in spans)
-    return inside / (len(workers) * (last - first))
 
 
 def speed_table(data: Dataset, trials: int, samplers: Sequence[str], rounds: int) -> str:

@@ -1,6 +1,6 @@
 """What a proposal costs in a large study, and whether a cheap one is as good: ``python -m benchmarks.sampling``.
 
-Trials are made up (`benchmarks.made_up`): the space ``unet``, three objectives, nothing is trained.
+Trials are made up (`benchmarks.lib.made_up`): the space ``unet``, three objectives, nothing is trained.
 
 - ``cost``: a study of many finished trials on SQLite. Milliseconds of a proposal and of what the search writes for
   it, through the project's searcher; beside it, in the same run, Optuna's TPE over as many trials in memory, where
@@ -28,12 +28,13 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.storages._rdb import models as optuna_tables  # the schema, which Optuna versions; it has no public name
 from optuna.trial import TrialState
 from sqlalchemy import insert
 
-from benchmarks.made_up import OBJECTIVES, TASK, WorkingSpace, epoch_row, measurement, study_config, values
-from benchmarks.startup import ROOT
-from benchmarks.stats import mean_interval
+from benchmarks.lib import ROOT
+from benchmarks.lib.made_up import OBJECTIVES, TASK, WorkingSpace, epoch_row, measurement, study_config, values
+from benchmarks.lib.stats import mean_interval
 from nas.engine.report import Report
 from nas.engine.searcher import PROPOSALS_PER_TRIAL, StudySearcher
 from nas.outcome import Outcome
@@ -41,7 +42,7 @@ from nas.search.pareto import hypervolume
 from studies.reading.best import choose
 from studies.store.catalog import create_study, open_study
 from studies.store.database import open_storage
-from studies.store.ledger import SqlLedger, optuna_tables
+from studies.store.ledger import SqlLedger
 from studies.store.records import EpochRecord, ProbeRecord, StudyRecord, TrialRecord
 
 TRIALS = 5000

@@ -1,9 +1,10 @@
 """Does the driver keep up with a large cluster? ``python -m benchmarks.scale [virtual] [clusters]``.
 
-- ``virtual``: the real searcher, scheduler and records on SQLite, with a thousand workers on a virtual clock
-  (`benchmarks.virtual`) whose trials take ten virtual minutes and have made-up values (`benchmarks.made_up`). The clock
-  goes on by the real time that every decision takes, so workers that wait for the driver are seen. Printed as the
-  study grows: seconds of a decision, the share of the workers' time that is lost to waiting, memory, database.
+- ``virtual``: the real searcher, scheduler and records on SQLite drive a thousand workers on a virtual clock
+  (`benchmarks.lib.virtual`), whose trials take ten virtual minutes and have made-up values (`benchmarks.lib.made_up`).
+  The clock goes on by the real time that every decision takes, so that workers who wait for the driver are seen. As the
+  study grows the table shows the time of a decision, the share of the workers' time that is lost to waiting, the
+  driver's memory and the size of the database.
 - ``clusters``: real Ray clusters of one, two and four nodes on this machine, two workers a node, whose trials sleep:
   trials a second, and the share of the workers' time that trials get.
 """
@@ -19,14 +20,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import optuna
 
-from benchmarks.engine import busy_share, resident, search
-from benchmarks.made_up import TASK, WorkingSpace, study_config, values
-from benchmarks.startup import ROOT
-from benchmarks.virtual import Skipnas, Trace, Values, run
+from benchmarks.lib import ROOT
+from benchmarks.lib.made_up import TASK, WorkingSpace, study_config, values
+from benchmarks.lib.made_up_searches import busy_share, resident, search
+from benchmarks.lib.virtual import Skipnas, Trace, Values, run
 from nas.data.splits import load
 from nas.engine.executor import ray_session
 from nas.types import Candidate
@@ -46,7 +48,7 @@ TRIALS_OF_A_WORKER = 12
 
 @dataclass(frozen=True, slots=True)
 class MadeUp:
-    """Answers that approach a candidate's made-up values over the epochs (see `benchmarks.virtual.Answers`)."""
+    """Answers that approach a candidate's made-up values over the epochs (see `benchmarks.lib.virtual.Answers`)."""
 
     def values(self, candidate: Candidate, epoch: int) -> Values | None:
         final = values(candidate.spec.to_dict(), candidate.recipe.to_dict())
@@ -134,12 +136,12 @@ def cluster(nodes: int) -> Iterator[str]:
     """A Ray cluster of a head without workers, and `nodes` nodes beside it; its address."""
     from ray.cluster_utils import Cluster
 
-    memory = {"object_store_memory": 100 * 2**20}
+    memory = 100 * 2**20  # bytes of each node's object store
     with mock.patch.dict(os.environ, PYTHONPATH=str(ROOT)):  # where workers find the made-up trials
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **memory})
+        made: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": memory})
         try:
             for _ in range(nodes):
-                made.add_node(num_cpus=WORKERS_OF_A_NODE, **memory)
+                made.add_node(num_cpus=WORKERS_OF_A_NODE, object_store_memory=memory)
             yield made.address
         finally:
             made.shutdown()

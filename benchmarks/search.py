@@ -1,7 +1,7 @@
 """Which search finds good networks soonest? ``python -m benchmarks.search [--workers 1 4 16 64] [--seeds 20]``.
 
-Searches of the space ``table`` are replayed on its trained answers (`benchmarks.tabular`) with a virtual clock
-(`benchmarks.virtual`). A method sees the values of the first training seed alone. Its result at any moment is the
+Searches of the space ``table`` are replayed on its trained answers (`benchmarks.lib.tabular`) with a virtual clock
+(`benchmarks.lib.virtual`). A method sees the values of the first training seed alone. Its result at any moment is the
 front, by these values, of what it has trained to the end; that front's hypervolume is taken over the values of the
 second seed, as a share of that of all architectures, so that luck does not pay. The table gives this share over the
 epochs spent.
@@ -26,13 +26,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import logging
-import multiprocessing
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -42,11 +41,12 @@ import optuna
 from numpy.typing import NDArray
 from optuna.distributions import IntDistribution
 
-from benchmarks import runs, tabular
-from benchmarks.made_up import OBJECTIVES, study_config
-from benchmarks.stats import mean_interval
-from benchmarks.tabular import EPOCHS, SPACE, TASK, Table
-from benchmarks.virtual import Method, Skipnas, Trace, Values, run
+from benchmarks.lib import runs, tabular
+from benchmarks.lib.made_up import OBJECTIVES, study_config
+from benchmarks.lib.records import Record, read
+from benchmarks.lib.stats import mean_interval
+from benchmarks.lib.tabular import EPOCHS, SPACE, TASK, Table
+from benchmarks.lib.virtual import Method, Skipnas, Trace, Values, run
 from nas.search.pareto import hypervolume, non_dominated
 from nas.types import Candidate
 from search_spaces.unet.spec import UNetSpec
@@ -83,7 +83,7 @@ REFERENCES: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class FirstSeed:
-    """Answers of the table's first seed (see `benchmarks.virtual.Answers`)."""
+    """Answers of the table's first seed (see `benchmarks.lib.virtual.Answers`)."""
 
     table: Table
 
@@ -113,7 +113,7 @@ def draw_new(known: Collection[str], generator: np.random.Generator) -> tuple[di
 
 
 class Samples:
-    """An Optuna sampler as it is; every trial is trained to the end (see `benchmarks.virtual.Method`)."""
+    """An Optuna sampler as it is; every trial is trained to the end (see `benchmarks.lib.virtual.Method`)."""
 
     looks = (EPOCHS,)
 
@@ -149,7 +149,7 @@ class Samples:
 
 
 class RaysOwn:
-    """Ray's OptunaSearch and Ray's ASHA (see `benchmarks.virtual.Method`)."""
+    """Ray's OptunaSearch and Ray's ASHA (see `benchmarks.lib.virtual.Method`)."""
 
     def __init__(self, seed: int) -> None:
         from ray.tune.schedulers import AsyncHyperBandScheduler
@@ -165,12 +165,14 @@ class RaysOwn:
                     trial.suggest_categorical(name, tabular.choices_of(distribution))
 
         self._search = OptunaSearch(space, metric=list(tabular.OBJECTIVES), mode=["max"] * 3, seed=seed + 1)
-        self._asha = AsyncHyperBandScheduler(metric="psnr", mode="max", max_t=EPOCHS)
-        self.looks = sorted(rung for bracket in self._asha._brackets for rung, _ in bracket._rungs)
+        self._asha: Any = AsyncHyperBandScheduler(metric="psnr", mode="max", max_t=EPOCHS)
+        self.looks = sorted(int(rung) for bracket in self._asha._brackets for rung, _ in bracket._rungs)
         self._candidates: dict[str, Candidate] = {}
 
     def ask(self, name: str) -> Candidate | None:
-        candidate = SPACE.decode(self._search.suggest(name), TASK, EPOCHS)
+        params = self._search.suggest(name)
+        assert params is not None, "OptunaSearch has no limit of its own"
+        candidate = SPACE.decode(params, TASK, EPOCHS)
         self._candidates[name] = candidate
         self._asha.on_trial_add(None, self._trial(name))
         return candidate
@@ -189,7 +191,7 @@ class RaysOwn:
 
 
 class SyneTunes:
-    """Syne Tune's MOASHA, which draws at random (see `benchmarks.virtual.Method`)."""
+    """Syne Tune's MOASHA, which draws at random (see `benchmarks.lib.virtual.Method`)."""
 
     def __init__(self, seed: int) -> None:
         from syne_tune.config_space import choice
@@ -199,7 +201,7 @@ class SyneTunes:
         distributions = SPACE.distributions(TASK)
         space = {name: choice(list(tabular.choices_of(each))) for name, each in distributions.items()}
         self._scheduler = MOASHA(space, list(tabular.OBJECTIVES), do_minimize=False, max_t=EPOCHS, random_seed=seed)
-        self.looks = sorted(rung for bracket in self._scheduler.brackets for rung, _ in bracket.rungs)
+        self.looks = sorted(int(rung) for bracket in self._scheduler.brackets for rung, _ in bracket.rungs)
         self._candidates: dict[str, Candidate] = {}
 
     def ask(self, name: str) -> Candidate | None:
@@ -226,7 +228,7 @@ class SyneTunes:
 
 
 class Oracle:
-    """Knows the answers; every trial is trained to the end (see `benchmarks.virtual.Method`)."""
+    """Knows the answers; every trial is trained to the end (see `benchmarks.lib.virtual.Method`)."""
 
     looks = (EPOCHS,)
 
@@ -320,18 +322,43 @@ def grid() -> list[float]:
     return sorted({*np.geomspace(EPOCHS, EPOCHS * TRAININGS, 60).round(1).tolist(), *map(float, POINTS)})
 
 
-def replay(method: str, workers: int, seed: int, path: Path, trainings: int) -> dict[str, Any]:
-    """One search, as a record: the curve over `grid`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """One search on the table.
+
+    Attributes:
+        method: a key of `METHODS`.
+        workers: how many train at a time.
+        seed: of the method.
+    """
+
+    method: str
+    workers: int
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Under which its record is kept."""
+        return f"{self.method}/{self.workers}/{self.seed}"
+
+
+def perform(replay: Replay, path: Path, trainings: int = TRAININGS) -> Record:
+    """Makes one search; its record holds the curve over `grid`.
+
+    Args:
+        path: file of the table.
+        trainings: the search ends when so many full trainings' epochs are given out.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
     logging.getLogger("ray").setLevel(logging.ERROR)
     table = Table.read(path)
     answers = FirstSeed(table)
-    budget = EPOCHS * min(trainings, MOST_TRAININGS.get(method, trainings))
-    with METHODS[method](seed, answers) as made:
-        trace = run(made, answers, workers=workers, epochs=EPOCHS, budget=budget, trials=MOST)
+    budget = EPOCHS * min(trainings, MOST_TRAININGS.get(replay.method, trainings))
+    with METHODS[replay.method](replay.seed, answers) as made:
+        trace = run(made, answers, workers=replay.workers, epochs=EPOCHS, budget=budget, trials=MOST)
     return {
-        "key": f"{method}/{workers}/{seed}",
+        "key": replay.key,
         "curve": [round(value, 5) for value in volumes(table, trace, grid())],
         "begun": trace.asked,
         "finished": len(trace.finished),
@@ -352,18 +379,18 @@ def all_known(table: Table) -> float:
 
 
 def table_of(
-    found: Mapping[str, Mapping[str, Any]], methods: Sequence[str], workers: int, seeds: Sequence[int], most: float
+    found: Mapping[str, Record], methods: Sequence[str], workers: int, seeds: Sequence[int], most: float
 ) -> str:
     """Share of the hypervolume by epochs spent, area, and the epochs to what the best other one ends with.
 
     Args:
         most: see `all_known`; what the others have beyond it need not be reached.
     """
-    curves = {
-        method: np.array([found[f"{method}/{workers}/{seed}"]["curve"] for seed in seeds])
-        for method in methods
-        if all(f"{method}/{workers}/{seed}" in found for seed in seeds)
-    }
+    curves = {}
+    for method in methods:
+        keys = [Replay(method=method, workers=workers, seed=seed).key for seed in seeds]
+        if all(key in found for key in keys):
+            curves[method] = np.array([found[key]["curve"] for key in keys])
     others = {method: curve for method, curve in curves.items() if not method.startswith(("skipnas", "oracle"))}
     points = [grid().index(float(point)) for point in POINTS]
     best_end, best = max((float(curve[:, -1].mean()), method) for method, curve in others.items())
@@ -399,24 +426,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--table", type=Path, default=tabular.FILE, help="made by benchmarks.table")
     parser.add_argument("--results", type=Path, default=FOLDER / "replays.jsonl")
     options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     if not options.table.exists():
         parser.error(f"no table at {options.table}; make it with python -m benchmarks.table")
     methods = [name for name in options.methods if name != "moasha" or _has_syne_tune()]
     seeds = range(options.from_seed, options.from_seed + options.seeds)
-    done = runs.read(options.results)
-    todo = [each for each in itertools.product(methods, options.workers, seeds) if "/".join(map(str, each)) not in done]
-    with ProcessPoolExecutor(runs.WORKERS, multiprocessing.get_context("spawn"), initializer=runs.start_worker) as pool:
-        futures = [pool.submit(replay, *each, options.table, TRAININGS) for each in todo]
-        try:
-            for count, future in enumerate(as_completed(futures), start=1):
-                runs.append(options.results, future.result())
-                if count % 20 == 0:
-                    print(f"{count} of {len(todo)} replays", file=sys.stderr)
-        except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)
-            print(f"stopped; {options.results} has what is finished, and the same command goes on", file=sys.stderr)
-            return 130
-    found = runs.read(options.results)
+    plan = [
+        Replay(method=method, workers=workers, seed=seed)
+        for method, workers, seed in itertools.product(methods, options.workers, seeds)
+    ]
+    done = read(options.results)
+    todo = [replay for replay in plan if replay.key not in done]
+    if not runs.perform_all(todo, options.results, partial(perform, path=options.table)):
+        print(f"stopped; {options.results} has what is finished, and the same command goes on", file=sys.stderr)
+        return 130
+    found = read(options.results)
     most = all_known(Table.read(options.table))
     for workers in options.workers:
         print(table_of(found, methods, workers, seeds, most), end="\n\n")

@@ -10,7 +10,7 @@ under 2 seeds at a quarter, twice, four and eight times that rate. The score of 
 rates (Wortsman et al. 2023, with a run that diverged counted as trivial),
 
 both in nats, ``ln(loss / trivial loss)``, and averaged over the two tasks; spread also in units of the nats gained,
-because a network that learns nothing cannot spread. Statistics: `benchmarks.agreement`.
+because a network that learns nothing cannot spread. Statistics: `benchmarks.lib.agreement`.
 
 Controls that must not score high: learning rate zero; all weights frozen (no gradient reaches
 them); initial weights ten times too large; gradients cut to a hundredth of AdamW's epsilon.
@@ -28,8 +28,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import agreement, runs
-from benchmarks.runs import Job, Record, Setting
+from benchmarks.lib import agreement, runs
+from benchmarks.lib.records import Record, read
+from benchmarks.lib.runs import Job, Setting
 from nas.types import Candidate, Recipe, Task, canonical_json, digest_of
 from search_spaces.unet.references import ADDUNET, RECIPE, RESIDUAL, UNET
 from search_spaces.unet.spec import CHOICES, UNetSpec
@@ -211,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not runs.perform_all(todo, path, perform):
             print(f"stopped; {path} has what is finished, and the same command goes on", file=sys.stderr)
             return 130
-    found = runs.read(path)
+    found = read(path)
     print(agreement.tables(observed(found, plan), controls(found, plan)))
     return 0
 

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from benchmarks.runs import Record
-from benchmarks.training import NOISE, candidate, enlarged, in_turns, missing
+from benchmarks.lib.loops import NOISE, candidate, enlarged, in_turns
+from benchmarks.lib.records import Record, measured
 from nas.data.noise import parse_noise
 from nas.data.splits import load, to_float
 from nas.training.loop import OPTIMIZERS
@@ -98,14 +98,14 @@ def _side_by_side(first: nn.Module, parts: Sequence[nn.Module]) -> nn.Module | N
     if isinstance(first, Concat):
         return StackedConcat(count)
     if isinstance(first, nn.Linear):
-        return StackedLinear(parts)  # type: ignore[arg-type]
+        return StackedLinear([part for part in parts if isinstance(part, nn.Linear)])
     if isinstance(first, nn.Conv2d):
         wide = nn.Conv2d(
             count * first.in_channels,
             count * first.out_channels,
-            first.kernel_size,
-            first.stride,
-            first.padding,
+            _pair(first.kernel_size),
+            _pair(first.stride),
+            _pair(first.padding),
             groups=count * first.groups,
             bias=first.bias is not None,
         )
@@ -122,6 +122,12 @@ def _side_by_side(first: nn.Module, parts: Sequence[nn.Module]) -> nn.Module | N
     return wide
 
 
+def _pair(sizes: tuple[int, ...] | str) -> tuple[int, int]:
+    """(height, width) of what torch types as any number of sizes."""
+    height, width = (int(size) for size in sizes)
+    return height, width
+
+
 def separate_steps(networks: Sequence[nn.Module], *, bf16: bool) -> Step:
     """One network after the other."""
     networks = [copy.deepcopy(each).to(memory_format=torch.channels_last) for each in networks]
@@ -131,8 +137,8 @@ def separate_steps(networks: Sequence[nn.Module], *, bf16: bool) -> Step:
         losses = []
         for network, optimizer, noisy, clean, labels in zip(networks, optimizers, *batch, strict=True):
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-                outputs = network(noisy.contiguous(memory_format=torch.channels_last))
-            losses.append(_loss(*outputs, clean, labels))
+                denoised, logits = network(noisy.contiguous(memory_format=torch.channels_last))
+            losses.append(_loss(denoised, logits, clean, labels))
             _update(optimizer, losses[-1])
         return torch.stack(losses).detach()
 
@@ -166,8 +172,8 @@ def vmap_steps(networks: Sequence[nn.Module], *, bf16: bool) -> Step:
     def loss(weights: dict[str, Tensor], buffers: dict[str, Tensor], *each: Tensor) -> Tensor:
         noisy, clean, labels = each
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            outputs = functional_call(skeleton, (weights, buffers), (noisy,))
-        return _loss(*outputs, clean, labels)
+            denoised, logits = functional_call(skeleton, (weights, buffers), (noisy,))
+        return _loss(denoised, logits, clean, labels)
 
     def step(batch: Batch) -> Tensor:
         losses: Tensor = vmap(loss, randomness="different")(weights, buffers, *batch)
@@ -244,12 +250,12 @@ def gain(record: Record, form: str, precision: str) -> float:
     """Images per second and seed of a form over those of separate training in the same precision."""
     seconds = record["seconds"]
     separate, stacked = seconds[f"separate {precision}"], seconds[f"{form} {precision}"]
-    return statistics.median(a / b for a, b in zip(separate, stacked, strict=True))
+    return float(statistics.median(a / b for a, b in zip(separate, stacked, strict=True)))
 
 
 def best(record: Record) -> float:
     """The fastest of the stacked forms over the fastest separate one, whatever their precision."""
-    medians = {name: statistics.median(times) for name, times in record["seconds"].items()}
+    medians = {name: float(statistics.median(times)) for name, times in record["seconds"].items()}
     separate = min(time for name, time in medians.items() if name.startswith("separate"))
     return separate / min(time for name, time in medians.items() if not name.startswith("separate"))
 
@@ -292,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, width in NETWORKS[: options.networks]
         for seeds in options.seeds
     ]
-    print(table(missing(asked, options.results / "speed.jsonl", measure)))
+    print(table(measured(asked, options.results / "speed.jsonl", measure)))
     return 0
 
 

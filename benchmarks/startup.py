@@ -12,9 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.lib import ROOT
 from studies.store.database import open_storage
 
-ROOT = Path(__file__).resolve().parent.parent
 REPEATS = 7
 
 

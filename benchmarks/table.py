@@ -4,7 +4,7 @@ Each of its 648 candidates is trained on digits at gaussian:50 for 27 epochs und
 training, and judged after every epoch. Finished runs are kept with their probe curves under ``runs/table``, one
 a line; what is there is not trained again. Shards may run on several machines: ``--shard 1/4`` trains every fourth
 run into a file of its own, and every file in the folder counts. When all are there, the table is written beside its
-card (`benchmarks.tabular` reads it). Stability is computed from the probe curves then, with today's formula: after
+card (`benchmarks.lib.tabular` reads it). Stability is computed from the probe curves then, with today's formula: after
 that has changed, ``--no-training`` brings the table up to date.
 """
 
@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import runs, tabular
-from benchmarks.agreement import spearman
-from benchmarks.runs import Job, Record, Setting
-from benchmarks.tabular import EPOCHS, SPACE, TASK, Table
+from benchmarks.lib import runs, tabular
+from benchmarks.lib.agreement import spearman
+from benchmarks.lib.records import Record, read
+from benchmarks.lib.runs import Job, Setting
+from benchmarks.lib.tabular import EPOCHS, SPACE, TASK, Table
 from nas.training.stability import PROBES, stability
 from nas.types import ProbeCurve
 from studies import provenance
@@ -126,7 +127,7 @@ def card(table: Table) -> str:
         "training on one core, parameters and MACs. The test split has not been looked at.",
         f"- **Made** by `python -m benchmarks.table` on {provenance.describe(provenance.hardware())}, "
         f"{date.today():%Y-%m-%d}: {table.seconds.sum() / 3600:.1f} core hours.",
-        "- **Use**: `from benchmarks.tabular import Table; Table.read().values(candidate, seed=0, epoch=27)`; "
+        "- **Use**: `from benchmarks.lib.tabular import Table; Table.read().values(candidate, seed=0, epoch=27)`; "
         "`python -m benchmarks.search` compares searches on it. Search on one seed and score on the other: values of "
         "one seed alone reward luck.",
         "",
@@ -183,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _found(folder: Path) -> dict[str, Record]:
-    return {key: record for path in sorted(folder.glob("*.jsonl")) for key, record in runs.read(path).items()}
+    return {key: record for path in sorted(folder.glob("*.jsonl")) for key, record in read(path).items()}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("nas", "search_spaces", "studies", "benchmarks")
 FILES = [*sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")), ROOT / "app_cli.py"]
-PRODUCT = [path for path in FILES if "benchmarks" not in path.parts]
+BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
+PRODUCT = [path for path in FILES if path not in BENCHMARKS]
 
 ROOMS_OF_NAS = (
     {"errors", "outcome"},
@@ -82,6 +83,15 @@ def test_rooms_of_nas_use_only_those_before_them(path: Path) -> None:
         top, *rest = module.split(".")
         if top == "nas" and own and rest and rest[:1] != own:
             assert place[rest[0]] < place[own[0]], f"{module_of(path)} imports {module}"
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_experiments_share_what_lies_in_lib_and_nothing_of_each_other(path: Path) -> None:
+    own = module_of(path).split(".")[1:2]
+    for module in imports(path):
+        top, *rest = module.split(".")
+        assert top != "tests", module
+        assert top != "benchmarks" or rest[:1] in (["lib"], own), f"{module_of(path)} imports {module}"
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.choices import Change, Found, bases, changed, changes, far_worse, jobs, main, spread, table, unreached
-from benchmarks.runs import Setting
+from benchmarks.lib.runs import Setting
 from nas.errors import ConfigError
 from nas.types import Task
 from search_spaces.unet.space import UNetSpace

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from benchmarks.stats import Interval
+from benchmarks.claims.results import Results
+from benchmarks.lib.stats import Interval, mean_interval
+
+FIGURE = "claims-gates.svg"
+"""The name of its file."""
 
 COLOURS = ("#1f4e8c", "#b34700", "#2f7d32")
 """Dark enough for white paper; told apart by lightness and by marker as well as by hue."""
@@ -17,6 +21,24 @@ LEGEND = 34
 
 Panel = Mapping[str, Sequence[Interval]]
 """Gates of each task, shallow first."""
+
+
+def gates_figure(results: Results) -> str:
+    """The figure of claim b."""
+    lines = {
+        "denoising alone": "addunet, denoising alone",
+        "joint, head at bottleneck": "addunet",
+        "joint, head at decoder end": "addunet, head at decoder end",
+    }
+    panels = {}
+    for setting in results.plan.settings:
+        panel = {}
+        for label, network in lines.items():
+            by_seed = list(results.gates(network, setting).values())
+            if by_seed:
+                panel[label] = [mean_interval(level) for level in zip(*by_seed, strict=True)]
+        panels[setting.name] = panel
+    return gates_svg(panels)
 
 
 def gates_svg(panels: Mapping[str, Panel]) -> str:

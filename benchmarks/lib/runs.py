@@ -7,14 +7,13 @@ ignored and its run repeated.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from benchmarks.lib.records import Record, append, read
 from nas.data.splits import Dataset, Split, load
 from nas.types import Candidate, Task, canonical_json, digest_of
 from search_spaces import get_space
@@ -36,7 +36,6 @@ PRECISION = "bf16"
 """Of training, for every run. With AVX512-bf16 5 % faster than fp32 over all networks, 15 % for AddUNet."""
 
 log = logging.getLogger(__name__)
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,50 +88,7 @@ class Job:
 
 
 J = TypeVar("J", bound=Job)
-
-
-def read(path: Path) -> dict[str, Record]:
-    """Finished runs by key. A line that is no record (cut short, or about a session) is passed over."""
-    records: dict[str, Record] = {}
-    for line in _lines(path):
-        if "key" in line:
-            records[line["key"]] = line
-    return records
-
-
-def sessions(path: Path) -> list[Record]:
-    """What `note_session` kept, in order."""
-    return [line["session"] for line in _lines(path) if "session" in line]
-
-
-def append(path: Path, record: Record) -> None:
-    """Adds one line and waits until it is on the disk. A line that was cut short before is closed first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
-        cut_short = False
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            cut_short = file.read(1) != b"\n"
-        file.write(b"\n" * cut_short + canonical_json(record).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def note_session(path: Path, about: Record) -> None:
-    """Keeps when and where the runs that follow were made."""
-    append(path, {"session": about})
-
-
-def _lines(path: Path) -> Iterable[dict[str, Any]]:
-    if not path.exists():
-        return
-    for line in path.read_text(errors="replace").splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            yield value
+T = TypeVar("T")
 
 
 def missing(jobs: Sequence[J], path: Path) -> list[J]:
@@ -141,24 +97,22 @@ def missing(jobs: Sequence[J], path: Path) -> list[J]:
     return list({job.key: job for job in jobs if job.key not in done}.values())
 
 
-def perform_all(
-    jobs: Sequence[J], path: Path, work: Callable[[J], dict[str, Any]] | None = None, workers: int = WORKERS
-) -> bool:
-    """Performs the jobs and appends each as it ends. False when it was stopped.
+def perform_all(jobs: Sequence[T], path: Path, work: Callable[[T], Record], workers: int = WORKERS) -> bool:
+    """Does the jobs in worker processes and appends the record of each as it ends. False when it was stopped.
 
-    After Ctrl-C what is running is finished and kept; when a worker is killed, what ran in it is lost.
+    After Ctrl-C the jobs under way are finished and kept; when a worker is killed, the jobs in the workers are lost.
 
     Args:
-        work: makes the record of a job, in a worker; `perform` unless said otherwise.
+        work: makes the record of a job, in a worker: `perform` for a `Job`, or a function of the experiment.
         workers: processes, of one thread each.
     """
     os.environ["OMP_NUM_THREADS"] = "1"
     started = time.perf_counter()
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=start_worker)
-    kept: set[Future[dict[str, Any]]] = set()
-    futures: list[Future[dict[str, Any]]] = []
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
+    kept: set[Future[Record]] = set()
+    futures: list[Future[Record]] = []
     try:
-        futures += [pool.submit(work or perform, job) for job in jobs]
+        futures += [pool.submit(work, job) for job in jobs]
         for future in as_completed(futures):
             append(path, future.result())
             kept.add(future)
@@ -186,7 +140,7 @@ def _progress(done: int, of: int, seconds: float) -> None:
         log.info("%d of %d runs, %.1f min, about %.0f min to go", done, of, minutes, minutes * (of / done - 1))
 
 
-def start_worker() -> None:
+def _start_worker() -> None:
     """One torch thread, and Ctrl-C left to the parent."""
     import torch
 
@@ -258,7 +212,6 @@ def record_of(job: Job, evaluation: Evaluation, diverged: str) -> dict[str, Any]
         "candidate": job.candidate.digest,
         "params": evaluation.cost.params,
         "macs": evaluation.cost.macs,
-        **_curve(evaluation),
     }
     if diverged:
         return {**record, "diverged": diverged, "stability": 0.0, "seconds": round(evaluation.seconds, 2)}
@@ -269,13 +222,6 @@ def record_of(job: Job, evaluation: Evaluation, diverged: str) -> dict[str, Any]
         "gates": [gate["mean"] for gate in measured.gates],
         "seconds": round(measured.seconds, 2),
     }
-
-
-def _curve(evaluation: Evaluation) -> dict[str, Any]:
-    """Epochs trained, and PSNR, accuracy and stability after each that was validated."""
-    rows = evaluation.rows
-    curve = {str(row.epoch): [row.psnr, row.accuracy, row.stability] for row in rows if row.psnr is not None}
-    return {"epochs": len(rows), "curve": curve}
 
 
 def short(values: Sequence[float]) -> list[float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from benchmarks.runs import Setting
+from benchmarks.lib.runs import Setting
 from nas.errors import SpecError
 from nas.types import Candidate, Cost, Recipe, Task
 from search_spaces import get_space

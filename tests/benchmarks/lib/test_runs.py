@@ -1,4 +1,4 @@
-"""The file of finished runs, and the worker processes that fill it."""
+"""Training runs: what identifies one, what is kept of it, and the worker processes that make many."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import runs
-from benchmarks.runs import Job, Setting, append, missing, note_session, perform, perform_all, read, sessions, task_of
+from benchmarks.lib import runs
+from benchmarks.lib.records import append, read
+from benchmarks.lib.runs import Job, Setting, missing, perform, perform_all, task_of
 from nas.types import Candidate, Recipe
 from search_spaces.unet.spec import UNetSpec
 
@@ -24,33 +25,16 @@ SPEC = UNetSpec(
     norm="batch",
     kernel=3,
 )
+
 RECIPE = Recipe(epochs=1, batch_size=32, learning_rate=0.003, weight_decay=0.0, classification_weight=0.3)
+
 SETTING = Setting(data="digits", subset=40, noise="gaussian:25", epochs=1)
+
 JOB = Job(setting=SETTING, candidate=Candidate(spec=SPEC, recipe=RECIPE), seed=0)
 
 
 def diverging() -> Job:
     return replace(JOB, candidate=Candidate(spec=SPEC, recipe=replace(RECIPE, learning_rate=1e30)))
-
-
-def test_what_is_appended_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "results.jsonl"
-    assert read(path) == {}
-    note_session(path, {"date": "today"})
-    append(path, {"key": "a", "psnr": 20.0})
-    append(path, {"key": "b", "psnr": 21.0})
-    assert read(path) == {"a": {"key": "a", "psnr": 20.0}, "b": {"key": "b", "psnr": 21.0}}
-    assert sessions(path) == [{"date": "today"}]
-
-
-def test_a_line_that_was_cut_short_costs_only_itself(tmp_path: Path) -> None:
-    path = tmp_path / "results.jsonl"
-    append(path, {"key": "a"})
-    with path.open("a") as file:
-        file.write('{"key":"b","psn')
-    assert set(read(path)) == {"a"}
-    append(path, {"key": "c"})
-    assert set(read(path)) == {"a", "c"}
 
 
 def test_equal_runs_are_one_and_finished_ones_are_not_missing(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.stats import (
+from benchmarks.lib.stats import (
     LEVEL,
     Cell,
     Interval,

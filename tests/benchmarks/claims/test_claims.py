@@ -11,10 +11,19 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import claims, networks, runs
-from benchmarks.claims import Plan, Results, claim_a, claim_d, claim_e, claim_f, gates_figure, main, plan, report
-from benchmarks.networks import NETWORKS
-from benchmarks.runs import Setting
+from benchmarks.claims import __main__ as command
+from benchmarks.claims import networks
+from benchmarks.claims.__main__ import main
+from benchmarks.claims.figure import FIGURE, gates_figure
+from benchmarks.claims.networks import NETWORKS
+from benchmarks.claims.protocol import Plan, plan
+from benchmarks.claims.report import report
+from benchmarks.claims.results import Results
+from benchmarks.claims.verdicts import claim_a, claim_d, claim_e, claim_f
+from benchmarks.lib import runs
+from benchmarks.lib.records import append, note_session
+from benchmarks.lib.runs import Setting
+from nas.errors import SkipnasError
 from nas.types import Task
 
 SMALL = replace(plan(quick=True), many={"digits": 3}, fewest={"digits": 3})
@@ -47,9 +56,9 @@ def made_up(better: dict[str, float] | None = None) -> dict[str, dict[str, Any]]
 
 
 def written(path: Path, records: dict[str, dict[str, Any]]) -> Path:
-    runs.note_session(path, SESSION)
+    note_session(path, SESSION)
     for record in records.values():
-        runs.append(path, record)
+        append(path, record)
     return path
 
 
@@ -124,7 +133,7 @@ def test_the_report_says_what_was_done_and_what_came_out() -> None:
     text = report(Results(SMALL, made_up()), [SESSION], "python -m benchmarks.claims --quick")
     assert "Quick check" in text
     assert "Incomplete" not in text
-    for needed in ("python -m benchmarks.claims --quick", "2026-01-02", "a machine, 2 cores", "3 seeds", claims.FIGURE):
+    for needed in ("python -m benchmarks.claims --quick", "2026-01-02", "a machine, 2 cores", "3 seeds", FIGURE):
         assert needed in text
     assert len(re.findall(r"^\| [a-f] \| .*\*\*(holds|does not hold|undecided)\*\*", text, re.M)) == 6
     for line in text.splitlines():
@@ -156,7 +165,7 @@ def test_a_finished_benchmark_trains_nothing(
     assert code == 0
     assert path.read_bytes() == before
     assert (tmp_path / "CLAIMS.md").read_text().strip() == capsys.readouterr().out.strip()
-    assert (tmp_path / claims.FIGURE).exists()
+    assert (tmp_path / FIGURE).exists()
 
 
 def test_a_stopped_benchmark_says_how_to_go_on(
@@ -180,9 +189,9 @@ def test_data_that_is_not_there_is_a_users_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: object, **__: object) -> Plan:
-        raise claims.SkipnasError("no such data")
+        raise SkipnasError("no such data")
 
-    monkeypatch.setattr(claims, "plan", broken)
+    monkeypatch.setattr(command, "plan", broken)
     assert main(["--only", "fashion", "--results", str(tmp_path / "r.jsonl")]) == 2
     assert capsys.readouterr().err.endswith("error: no such data\n")
 

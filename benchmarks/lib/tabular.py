@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import CategoricalDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalChoiceType, CategoricalDistribution, IntDistribution
 
 from nas.types import Candidate, Task
 from search_spaces import get_space
 
-FILE = Path(__file__).with_name("table.npz")
+FILE = Path(__file__).parents[1] / "table.npz"
 SPACE = get_space("table")
 TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
 EPOCHS = 27
@@ -40,7 +40,7 @@ def candidates() -> list[Candidate]:
     return list({candidate.digest: candidate for candidate in drawn}.values())
 
 
-def choices_of(distribution: object) -> Sequence[object]:
+def choices_of(distribution: BaseDistribution) -> Sequence[CategoricalChoiceType]:
     """Every value of a distribution of this space."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices

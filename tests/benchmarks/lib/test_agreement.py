@@ -1,23 +1,19 @@
-"""The statistics of the stability benchmark on made-up runs, and what the benchmark plans and trains."""
+"""How well a score agrees with what other runs show, on made-up runs; and the score with penalties."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import agreement, runs, stability
-from benchmarks.agreement import Curve, Observed
-from benchmarks.penalties import Weights, penalised
+from benchmarks.lib import agreement
+from benchmarks.lib.agreement import Curve, Observed
+from benchmarks.lib.penalties import Weights, penalised
 from nas.training.stability import stability as score_of
-from nas.types import ProbeCurve, Task
-from search_spaces.unet.spec import CHOICES
-
-TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
+from nas.types import ProbeCurve
 
 
 def curve(lost: float, seed: int = 0) -> Curve:
@@ -136,32 +132,3 @@ def test_the_report_has_a_line_for_every_score_and_target(monkeypatch: pytest.Mo
         "sensitivity",
     ):
         assert name in text
-
-
-def test_every_skip_fusion_and_gate_is_among_the_architectures() -> None:
-    specs = stability.architectures(TASK).values()
-    assert len(specs) >= 40
-    assert {spec.fusion for spec in specs} == set(CHOICES["fusion"])
-    assert {spec.gate for spec in specs} == set(CHOICES["gate"])
-    plan = stability.jobs(stability.SETTING, seeds=stability.SEEDS, factors=stability.FACTORS)
-    assert len({run.key for run in plan}) == len(plan) == 13 * len(specs) + len(stability.CONTROLS) * 4
-
-
-def test_a_run_is_kept_and_not_done_again_and_controls_score_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    setting = runs.Setting(data="digits", subset=64, noise="gaussian:50", epochs=4)
-    plan = stability.jobs(setting, seeds=range(1), factors=(), only=("plain concat",))
-    assert [run.control for run in plan] == [*stability.CONTROLS, ""]
-    records = {run.key: stability.perform(run) for run in plan}
-    path = tmp_path / "runs.jsonl"
-    for record in records.values():
-        runs.append(path, record)
-    assert runs.missing(plan, path) == []
-    scores = stability.controls(runs.read(path), plan)
-    assert scores.keys() == stability.CONTROLS.keys()
-    for name in ("learning rate zero", "frozen network", "heavy clipping"):
-        assert scores[name] == [pytest.approx(0.0, abs=0.05)], name
-    assert len(records[plan[-1].key]["denoise"]) == 5
-    assert stability.main(["--quick", "--no-training", "--results", str(path)]) == 0
-    assert "0 architectures have all of their runs" in capsys.readouterr().out

@@ -45,8 +45,9 @@ class Answers(Protocol):
 class Method(Protocol):
     """A search method. Trials are known by a name."""
 
-    looks: Collection[int]
-    """Epochs at which `after` is called, the last one among them."""
+    @property
+    def looks(self) -> Collection[int]:
+        """The epochs at which `after` is called, the last one among them."""
 
     def ask(self, name: str) -> Candidate | None:
         """What the trial `name` is to train; None when there is nothing for now."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.stats import rankdata
 
-from benchmarks.penalties import WEIGHTS, Weights, traits
+from benchmarks.lib.penalties import WEIGHTS, Weights, traits
+from benchmarks.lib.records import Record
 from nas.training.stability import task_stability
 
 Array = NDArray[np.float64]
@@ -42,8 +44,9 @@ class Curve:
     done: float
 
     @classmethod
-    def of(cls, record: Mapping[str, object]) -> Curve:
-        return cls(tuple(record["denoise"]), tuple(record["classify"]), record["done"])  # type: ignore[arg-type]
+    def of(cls, record: Record) -> Curve:
+        """From the record of a run (`benchmarks.stability.perform`)."""
+        return cls(tuple(record["denoise"]), tuple(record["classify"]), record["done"])
 
     def score(self, of_task: Callable[[Sequence[float]], float] = task_stability) -> float:
         """The stability score of `nas.training.stability`, or another one; 0 for a run that diverged."""
@@ -67,10 +70,10 @@ class Observed:
     sensitivity: float
 
     @classmethod
-    def of(cls, records: Sequence[Mapping[str, object]]) -> Observed:
+    def of(cls, records: Sequence[Record]) -> Observed:
         """From the records of all of its runs (`benchmarks.stability.perform`)."""
-        base = sorted((r for r in records if r["factor"] == 1.0), key=lambda r: r["seed"])  # type: ignore[arg-type, return-value]
-        rates = sorted({float(r["factor"]) for r in records})  # type: ignore[arg-type]
+        base = sorted((r for r in records if r["factor"] == 1.0), key=lambda r: int(r["seed"]))
+        rates = sorted({float(r["factor"]) for r in records})
         by_rate = np.array([np.mean([_nats(r) for r in records if r["factor"] == rate], axis=0) for rate in rates])
         lost = np.minimum(by_rate, 0.0) - by_rate.min(axis=0)
         return cls(
@@ -91,10 +94,9 @@ class Observed:
         return float((final.std(axis=0, ddof=1) / gained).mean())
 
 
-def _nats(record: Mapping[str, object]) -> Array:
+def _nats(record: Record) -> Array:
     """Final losses in nats over the trivial ones; a run that diverged has done nothing."""
-    final: list[float] = record.get("final", [1.0, 1.0])  # type: ignore[assignment]
-    return np.log(np.maximum(final, 1e-12))
+    return np.asarray(np.log(np.maximum(record.get("final", [1.0, 1.0]), 1e-12)))
 
 
 def spearman(a: Array, b: Array) -> float:
@@ -281,7 +283,7 @@ def tables(found: Mapping[str, Observed], controls: Mapping[str, Sequence[float]
     ]
     reliable = {"the score": scores, "PSNR": quality[..., 0], "accuracy": quality[..., 1]}
     reliable["the score with penalties"] = penalised_scores(trait_table(observed))
-    lines += [f"| {n} | {_told(lambda rows, v=v: icc(v[rows]), len(found))} |" for n, v in reliable.items()]  # type: ignore[misc]
+    lines += [f"| {name} | {_reliability(values)} |" for name, values in reliable.items()]
     if scores.shape[1] > 4 and any(one.sensitivity for one in observed):
         sample, parts = Sample.of(observed), trait_table(observed)
         lines += ["", *_agreements(sample, parts, observed), "", *_halves(sample, parts, scores)]
@@ -296,14 +298,14 @@ def _agreements(sample: Sample, parts: Array, found: Sequence[Observed]) -> list
     lines = [
         f"| agreement with calm (to be: {GOAL}) | {' | '.join(sample.targets)} |",
         "|---" * (1 + len(sample.targets)) + "|",
-        _line("the score", lambda rows: sample.agreement(scores, rows), n),
-        _line("the score, given PSNR and accuracy", lambda rows: sample.partial(scores, rows), n),
+        _line("the score", partial(sample.agreement, scores), n),
+        _line("the score, given PSNR and accuracy", partial(sample.partial, scores), n),
         f"| a faultless score, as few seeds tell spread | {highest}|",
     ]
     compared = others(parts, found)
     compared |= {"PSNR of the run itself": sample.quality[..., 0], "accuracy of the run itself": sample.quality[..., 1]}
     for name, values in compared.items():
-        lines.append(_line(name, lambda rows, v=values: sample.agreement(v, rows), n))  # type: ignore[misc]
+        lines.append(_line(name, partial(sample.agreement, values), n))
     return lines
 
 
@@ -336,8 +338,9 @@ def _line(name: str, agreement: Callable[[Rows], Array], n: int) -> str:
     return f"| {name} | {cells} |"
 
 
-def _told(one: Callable[[Rows], float], n: int) -> str:
-    ((value, low, high),) = _bootstrap(lambda rows: np.array([one(rows)]), n).T
+def _reliability(values: Array) -> str:
+    """Intraclass correlation of (architectures, seeds) with its interval."""
+    ((value, low, high),) = _bootstrap(lambda rows: np.array([icc(values[rows])]), len(values)).T
     return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 

@@ -1,0 +1,1 @@
+"""What the papers claim, measured: protocol, networks, runs, verdicts, report and figure."""

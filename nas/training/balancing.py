@@ -1,4 +1,4 @@
-"""How the losses of denoising and classification become the gradients of one step."""
+"""The losses of denoising and classification combined into the gradients of one step."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ class Balance(nn.Module):
         self.weight = recipe.classification_weight
 
     def backward(self, denoise: Tensor, classify: Tensor, penalty: Tensor | None, inputs: Sequence[Tensor]) -> None:
-        """Adds gradients to `inputs`, the network's parameters, and to those of the balance itself.
+        """Adds gradients to `inputs`, the network's parameters, and to the balance's own parameters.
 
         Args:
             denoise, classify: losses (); one of them may be a constant.
-            penalty: a term () of the network's own, never weighted; None for nothing.
+            penalty: the network's own term (), which is never weighted; None for none.
+            inputs: the network's parameters.
         """
         total = self.total(denoise, classify)
         (total if penalty is None else total + penalty).backward()
@@ -50,13 +51,14 @@ class Uncertainty(Balance):
 class Surgery(Balance):
     """PCGrad (Yu et al. 2020, arXiv 2001.06782, algorithm 1), from TorchJD.
 
-    Each gradient, of L_denoise, lambda * L_classify and the penalty if there is one, loses its part that
-    points against another's; then they are summed. Without conflict that is the fixed balance's step.
+    There is a gradient of L_denoise, one of lambda * L_classify, and one of the penalty if there is one. Each gradient
+    loses the part that points against another one, and then they are summed. Without conflict this is the step of the
+    fixed balance.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
-        from torchjd.aggregation import PCGrad  # half a second, which other recipes need not wait for
+        from torchjd.aggregation import PCGrad  # the import takes half a second, which other recipes need not wait for
 
         self.aggregator = PCGrad()
 
@@ -64,7 +66,7 @@ class Surgery(Balance):
         from torchjd import autojac
 
         losses = [denoise, self.weight * classify, *([] if penalty is None else [penalty])]
-        # One loss at a time: not every operation's gradient can be taken for several at once.
+        # Losses are taken one at a time, because some operations cannot give the gradients of several losses at once.
         autojac.backward(losses, inputs=inputs, parallel_chunk_size=1)
         autojac.jac_to_grad(inputs, self.aggregator)
 

@@ -20,7 +20,7 @@ NoisyBatch = tuple[Tensor, Tensor, Tensor | None]
 
 
 class TrainingData(Protocol):
-    """What `Training` learns from and is judged on."""
+    """The data that `Training` learns from and is judged on."""
 
     @property
     def device(self) -> torch.device: ...
@@ -38,16 +38,16 @@ class TrainingData(Protocol):
 
     @property
     def trivial(self) -> float:
-        """See `trivial_loss`, of the probe batch."""
+        """The `trivial_loss` of the probe batch."""
 
     def __len__(self) -> int:
-        """Training images of an epoch."""
+        """Returns the number of training images in an epoch."""
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """The images of one epoch (len(self), ...), as `batch` takes them."""
+        """Draws the images of one epoch (len(self), ...), as `batch` takes them."""
 
     def batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Clean images (N, C, H, W), float32 in [0, 1], and their labels (N,) or None."""
+        """Returns clean images (N, C, H, W), float32 in [0, 1], and their labels (N,) or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,12 @@ class DeviceData:
     """A data set on the device of a trial, with the noise that is drawn once (see `TrainingData`).
 
     Attributes:
-        images: training images (N, C, H, W), uint8 or float32 in [0, 1]; labels (N,) or None.
+        images: training images (N, C, H, W), uint8 or float32 in [0, 1].
+        labels: (N,), or None.
+        noise: the noise of training, probe and validation.
         probe: (noisy, clean, labels) of the fixed probe batch, from the training split.
         validation: (noisy, clean, labels) batches: every validation image under each fixed noise draw.
-        trivial: see `trivial_loss`, of the probe batch.
+        trivial: the `trivial_loss` of the probe batch.
     """
 
     images: Tensor
@@ -93,17 +95,17 @@ class DeviceData:
         return len(self.images)
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """Every image once, in a random order."""
+        """Returns every image once, in a random order."""
         return torch.randperm(len(self), generator=generator, device=self.device)
 
     def batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """The images as they are."""
+        """Returns the images as they are."""
         return to_float(self.images[rows]), None if self.labels is None else self.labels[rows]
 
 
 @dataclass(frozen=True, slots=True)
 class AugmentedData(DeviceData):
-    """A data set whose training images are flipped or turned as they are drawn."""
+    """A data set whose training images are flipped or turned when a batch is made."""
 
     augmentation: Augmentation = NONE
 
@@ -118,24 +120,25 @@ class AugmentedData(DeviceData):
 
 
 def tensors(split: Split) -> tuple[Tensor, Tensor | None]:
-    """A split's images and labels."""
-    # A copy: Ray's object store hands out read-only arrays, which torch must not share.
+    """Returns a split's images and labels."""
+    # The arrays are copied, because Ray's object store returns read-only ones, which torch must not share.
     return torch.tensor(split.images), None if split.labels is None else torch.tensor(split.labels)
 
 
 def with_noise(clean: Tensor, labels: Tensor | None, noise: Noise, generator: torch.Generator) -> NoisyBatch:
-    """A batch to judge on."""
+    """Makes a batch with noise, on which a network is judged."""
     return noise.add(clean, generator), clean, labels
 
 
 def moved(batch: NoisyBatch, device: torch.device) -> NoisyBatch:
-    """A batch on a device. Its noise is drawn on the CPU, so that figures of every device are under the same."""
+    """Moves a batch to a device. Its noise was drawn on the CPU, so that figures of every device are under the same
+    noise."""
     noisy, clean, labels = batch
     return noisy.to(device), clean.to(device), None if labels is None else labels.to(device)
 
 
 def trivial_loss(probe: NoisyBatch, noise: Noise) -> float:
-    """The noisy probe batch's MSE; for noise ``none`` the images' variance. Never 0."""
+    """Returns the MSE of the noisy probe batch, or for noise ``none`` the images' variance. It is never 0."""
     noisy, clean, _ = probe
     return max(float(clean.var() if noise.name == "none" else (noisy - clean).square().mean()), 1e-8)
 
@@ -143,9 +146,9 @@ def trivial_loss(probe: NoisyBatch, noise: Noise) -> float:
 def noisy_batches(
     split: Split, noise: Noise, device: torch.device, *, seed: int, draws: int = 1, size: int = 256
 ) -> Iterator[NoisyBatch]:
-    """(noisy, clean, labels) batches of a whole split under `draws` noise draws.
+    """Yields (noisy, clean, labels) batches of a whole split under `draws` noise draws.
 
-    The same for the same seed, on every device.
+    They are the same for the same seed, on every device.
     """
     images, labels = tensors(split)
     generator = torch.Generator().manual_seed(seed)
@@ -156,7 +159,7 @@ def noisy_batches(
 
 
 def evaluation_batches(data: Dataset, part: str, noise: Noise, device: torch.device) -> Iterator[NoisyBatch]:
-    """A split as it is always judged: under noise that depends on the data alone.
+    """Yields the batches on which a split is always judged. Their noise depends on the data alone.
 
     Args:
         part: ``train``, ``validation`` or ``test``.

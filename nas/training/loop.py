@@ -1,4 +1,4 @@
-"""The training loop, on one page: a network, a recipe, data on the device, one epoch at a time."""
+"""The training loop on one page: it trains a network by a recipe on data on the device, one epoch at a time."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from nas.training.stability import PROBES
 from nas.types import Optimizer, ProbeCurve, Recipe, Task
 
 WARM_UP = 0.05
-"""Share of the run over which the learning rate rises from zero; cosine decay to zero follows."""
+"""The share of the run over which the learning rate rises from zero; it then decays to zero as a cosine."""
 
 BLOWN_UP = 100.0
-"""An epoch whose mean loss is this many times the untrained network's has diverged."""
+"""A run has diverged when the mean loss of an epoch exceeds this many times the untrained network's."""
 
 T = TypeVar("T", Tensor, float)
 
@@ -35,16 +35,19 @@ OPTIMIZERS: Mapping[Optimizer, Callable[..., torch.optim.Optimizer]] = {
 def make_optimizer(
     name: Optimizer, groups: list[dict[str, Any]], *, learning_rate: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """An optimiser that reads every gradient and every state in the memory layout of its parameter.
+    """Makes an optimiser that reads every gradient and every state in the memory layout of its parameter.
 
-    torch's fused kernels on the CPU walk parameter, gradient and state side by side in memory and do not look at their
-    strides, so that a row-major gradient of a channels-last weight would be added to the wrong weights without a word
-    (findings/fused-optimizers-ignore-strides.sh); on a GPU they refuse it. Gradients of `Tensor.backward` have their
-    parameter's layout, others need not have it, such as those of TorchJD. The look before each step costs 0.1 % of it.
+    On the CPU torch's fused kernels walk through parameter, gradient and state side by side and ignore their strides. A
+    row-major gradient of a channels-last weight would change the wrong weights without an error
+    (findings/fused-optimizers-ignore-strides.sh); on a GPU the kernels refuse it. Gradients of `Tensor.backward` have
+    their parameter's layout, but other gradients, such as TorchJD's, need not have it. The check before each step costs
+    0.1 % of it.
 
     Args:
         name: a key of `OPTIMIZERS`.
         groups: parameters with their settings, as torch's optimisers take them.
+        learning_rate: peak rate.
+        weight_decay: as the optimiser has it.
     """
     optimizer = OPTIMIZERS[name](groups, lr=learning_rate, weight_decay=weight_decay)
     optimizer.register_step_pre_hook(_lay_out_gradients)
@@ -63,35 +66,35 @@ def _lay_out_gradients(optimizer: torch.optim.Optimizer, *_: object) -> None:
 def _lay_out_states(optimizer: torch.optim.Optimizer) -> None:
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
-            # A state of another shape, such as the count of steps, is no companion of the parameter's elements.
+            # A state of another shape, such as the count of steps, does not belong to single elements of the parameter.
             if value.shape == parameter.shape and value.stride() != parameter.stride():
                 state[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 class Diverged(Exception):  # noqa: N818 - an outcome of a trial, not an error
-    """The loss became NaN or infinite, or blew up; the message says at which epoch and how."""
+    """The loss became NaN or infinite, or blew up. The message says at which epoch and how."""
 
 
 class Training:
-    """One run of a recipe: fresh weights to the full budget, an epoch at a time.
+    """One run of a recipe, from fresh weights to the full budget, one epoch at a time.
 
-    The loss is ``L_denoise + lambda * L_classify`` (AddUNet): the MSE over the noisy input's MSE, so that
-    it starts near 1 at every noise level and lambda means the same everywhere, and the cross-entropy in
-    nats; recipes may balance the two otherwise, and networks add a penalty. Linear warm-up, cosine decay
-    over the full budget. Losses stay on the device within an epoch.
+    The loss is ``L_denoise + lambda * L_classify`` (AddUNet). L_denoise is the MSE over the noisy input's MSE, so that
+    it starts near 1 at every noise level and lambda means the same everywhere; L_classify is the cross-entropy in nats.
+    Recipes may balance the two otherwise, and networks may add a penalty. The learning rate has a linear warm-up and a
+    cosine decay over the full budget. Losses stay on the device within an epoch.
 
     Args:
-        network: images -> (denoised, logits); moved to the data's device.
-        task: what of the outputs is trained.
+        network: images -> (denoised, logits); it is moved to the data's device.
+        task: decides which of the outputs are trained.
         recipe: the schedule always spans ``recipe.epochs``.
         data: see `TrainingData`.
-        seed: seeds data order and training noise, by an own generator.
+        seed: seed of data order and training noise, which have a generator of their own.
         precision: ``fp32`` or ``bf16`` (autocast).
     """
 
     warm_up = WARM_UP
     accumulate = 1
-    """Batches whose gradients make one step."""
+    """The number of batches whose gradients make one step."""
 
     def __init__(
         self, network: nn.Module, task: Task, recipe: Recipe, data: TrainingData, *, seed: int, precision: str = "fp32"
@@ -119,7 +122,7 @@ class Training:
         probes = min(PROBES, self.total_steps)
         self._probe_at = {round(i * self.total_steps / probes) for i in range(probes + 1)}
         self._probes: list[tuple[int, Tensor, Tensor]] = []
-        # The epoch under way: order of the images, how many of them are done, and the sums of their losses.
+        # The epoch under way has an order of the images, the number of images done, and the sums of their losses.
         self._order: Tensor | None = None
         self._done = 0
         self._sums = torch.zeros(2, device=self.device)
@@ -127,11 +130,13 @@ class Training:
         self._initial_loss = float(self._total(*self._probes[0][1:]))
 
     def run_epoch(self, after_step: Callable[[], None] = lambda: None) -> tuple[float, float | None]:
-        """Trains one epoch, or the rest of it. Returns the mean denoising loss (in trivial losses) and
-        cross-entropy (nats).
+        """Trains one epoch, or the rest of it.
 
         Args:
             after_step: called between steps, when `state` may be taken.
+
+        Returns:
+            The mean denoising loss (in trivial losses), and the mean cross-entropy (in nats) or None without classes.
 
         Raises:
             Diverged: the epoch's mean loss is not finite or has blown up.
@@ -163,7 +168,7 @@ class Training:
         return denoise, classify if self.task.classifies else None
 
     def probe_curve(self) -> ProbeCurve:
-        """Probe losses so far, over their trivial losses: the noisy input's MSE and ln(classes)."""
+        """Returns the probe losses so far, over their trivial losses: the noisy input's MSE and ln(classes)."""
         steps = tuple(step for step, _, _ in self._probes)
         denoise, classify = torch.stack([torch.stack(losses) for _, *losses in self._probes]).T.tolist()
         trivial = math.log(max(self.task.classes, 2))
@@ -174,9 +179,9 @@ class Training:
         )
 
     def state(self) -> dict[str, Any]:
-        """Everything that decides how the run goes on, as tensors and plain values; see `load_state`.
+        """Returns everything that decides how the run goes on, as tensors and plain values for `load_state`.
 
-        With it the states of torch's global generators, which feed dropout.
+        This includes the states of torch's global generators, which feed dropout.
         """
         cuda = self.device.type == "cuda"
         return {
@@ -196,9 +201,9 @@ class Training:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Continues from a `state`; on the CPU the run then ends bit for bit as if it had never stopped.
+        """Continues from a `state`. On the CPU the run then ends bit for bit as if it had never stopped.
 
-        The state may come from another kind of device, whose generators mean nothing here: theirs begin anew.
+        The state may come from another kind of device. Generators of that kind mean nothing here, so they begin anew.
         """
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -234,7 +239,7 @@ class Training:
     def _losses(self, noisy: Tensor, clean: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             denoised, logits = self.network(noisy.contiguous(memory_format=torch.channels_last))
-        # Shapes that only broadcast would be trained on, and learn something else.
+        # Shapes that merely broadcast would train without an error, and learn something else.
         if denoised.shape != clean.shape or (labels is not None and logits.shape != (len(clean), self.task.classes)):
             raise ConfigError(
                 f"network {type(self.network).__name__}: from images {tuple(noisy.shape)} it makes "
@@ -250,7 +255,7 @@ class Training:
         return denoise + self.recipe.classification_weight * classify
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        """For the optimiser: `rate` is a group's learning rate in units of the recipe's."""
+        """Returns the optimiser's groups; `rate` is a group's learning rate in units of the recipe's."""
         rates = {"sharing": self.recipe.sharing_rate}
         named = self.abilities.parameter_groups().items()
         groups = [{"params": list(group), "rate": rates.get(name, 1.0)} for name, group in named if group]
@@ -258,7 +263,7 @@ class Training:
         return [*groups, *([{"params": own, "rate": 1.0, "weight_decay": 0.0}] if own else [])]
 
     def _schedule(self) -> float:
-        """Share of the peak learning rate at the current step."""
+        """Returns the share of the peak learning rate at the current step."""
         warm_up = max(1.0, self.warm_up * self.total_steps)
         if self.step < warm_up:
             return (self.step + 1) / warm_up

@@ -22,27 +22,27 @@ from nas.training.batches import PROBE_IMAGES, NoisyBatch, moved, trivial_loss, 
 log = logging.getLogger(__name__)
 
 JUDGED_SIDE = 256
-"""Validation sees the centre of a photograph, up to this side in pixels."""
+"""The largest side in pixels of a photograph's centre that validation sees."""
 
 MOST_JUDGED = 64
-"""Photographs that validation sees, spread evenly."""
+"""The largest number of photographs that validation sees, spread evenly."""
 
 CPU = torch.device("cpu")
 
 
 class Patches:
-    """Random square patches of the training photographs, a new draw in every epoch (see `TrainingData`).
+    """Random square patches of the training photographs, drawn anew in every epoch (see `TrainingData`).
 
-    A photograph is drawn by its area, and the patch evenly within it.
+    A photograph is drawn in proportion to its area, and the patch uniformly within it.
 
     Args:
-        photographs: those of the training split that are smaller than a patch are left out.
-        noise: added by the training, and here to the probe and the validation images.
+        photographs: the folder; training photographs that are smaller than a patch are left out.
+        noise: noise of the training, the probe and the validation images.
         patch: side in pixels.
         per_epoch: patches of an epoch; by default as many as fill the photographs once.
-        augmentation: of each patch.
-        device: where batches are made.
-        subset: train on this many photographs only, spread evenly.
+        augmentation: augmentation of each patch.
+        device: the device on which batches are made.
+        subset: number of photographs to train on, spread evenly; by default all.
 
     Raises:
         DataError: every photograph is smaller than a patch.
@@ -86,7 +86,7 @@ class Patches:
         probe = with_noise(_images(self._cut(self._draw(PROBE_IMAGES, generator))), None, noise, generator)
         self.trivial = trivial_loss(probe, noise)
         self.probe = moved(probe, device)
-        generator.manual_seed(seed)  # so that validation is the same whatever the patches are
+        generator.manual_seed(seed)  # so that validation does not depend on the patches
         self.validation: list[NoisyBatch] = [
             moved(with_noise(_images(middles), None, noise, generator), device) for middles in self._centres()
         ]
@@ -95,14 +95,15 @@ class Patches:
         return self.per_epoch
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """The patches of an epoch (per_epoch, 3): their photographs, by place in `chosen`, tops and lefts."""
+        """Draws the patches of an epoch (per_epoch, 3): their photographs, by place in `chosen`, tops and lefts."""
         return self._draw(self.per_epoch, generator)
 
     def batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
         return self.augmentation.apply(_images(self._cut(rows), self.device), generator), None
 
     def _draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """As `order`, on the CPU, where patches are cut: a device is waited for once an epoch."""
+        """Draws as `order` does. The result is on the CPU, where patches are cut, so a device is waited for once an
+        epoch."""
         rows = torch.multinomial(self._shares.to(generator.device), count, True, generator=generator)
         places = torch.rand(count, 2, generator=generator, device=generator.device)
         rows, places = rows.cpu(), places.cpu()
@@ -115,7 +116,7 @@ class Patches:
         ]
 
     def _centres(self) -> Iterator[list[NDArray[np.uint8]]]:
-        """Batches of the middles of validation photographs, of one shape each."""
+        """Yields batches of the centres of validation photographs, each batch with one shape."""
         by_shape: dict[tuple[int, ...], list[NDArray[np.uint8]]] = {}
         for index in evenly(self.photographs.of(VALIDATION), MOST_JUDGED):
             photograph = self.photographs[index]
@@ -129,7 +130,7 @@ class Patches:
 
 
 def _images(photographs: Sequence[NDArray[np.uint8]], device: torch.device = CPU) -> Tensor:
-    """(N, C, H, W), float32 in [0, 1], from N photographs (H, W, C) of one size."""
+    """Stacks N photographs (H, W, C) of one size to (N, C, H, W), float32 in [0, 1]."""
     batch = torch.from_numpy(np.stack(photographs))
     if device.type == "cuda":
         batch = batch.pin_memory().to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Which precision trains faster on a device, by timed steps."""
+"""The faster precision for training on a device, by timed steps."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from nas.types import Recipe, Task
 
 Precision = Literal["fp32", "bf16"]
 BETTER = 0.95
-"""bf16 is taken when a step needs at most this share of its time in fp32."""
+"""bf16 is chosen when a step takes at most this share of its time in fp32."""
 GPU_STEPS = 20
-"""On a GPU at least so many steps are timed: each takes milliseconds, and they differ more than a CPU's."""
+"""The smallest number of steps timed on a GPU. They take milliseconds each, and vary more than on a CPU."""
 
 log = logging.getLogger(__name__)
 
 
 def faster_precision(network: nn.Module, task: Task, recipe: Recipe, data: TrainingData, steps: int = 3) -> Precision:
-    """bf16 where timed steps on the data's device show that it trains faster, else fp32."""
+    """Returns bf16 where timed steps on the data's device show that it trains faster, else fp32."""
     return faster_for([(network, recipe)], task, data, steps)
 
 
 def faster_for(
     networks: Sequence[tuple[nn.Module, Recipe]], task: Task, data: TrainingData, steps: int = 3
 ) -> Precision:
-    """As `faster_precision`, for several networks and one precision for all.
+    """Does the same as `faster_precision` for several networks, with one precision for all.
 
-    Of each a step's forward and backward pass is counted; the optimiser's part is the same in both precisions.
-    A GPU that has no bf16 and would emulate it is not timed. On those that have it bf16 is not always the faster one:
-    with small networks the time goes into starting kernels, and autocast starts more of them.
+    Only the forward and backward pass of a step is timed, because the optimiser works in the same precision in both
+    cases. A GPU without bf16, which would emulate it, is not timed. A GPU with bf16 is timed, because bf16 is not
+    always faster there: with small networks most of the time goes into starting kernels, and autocast starts more of
+    them.
     """
     device = data.device
     gpu = device.type == "cuda"
@@ -52,7 +53,7 @@ def faster_for(
                 for precision in seconds
             }
             times: dict[Precision, list[float]] = {precision: [] for precision in seconds}
-            # In turns: other programs may be running, now more and now fewer.
+            # The precisions take turns, because other programs may be running, now more and now fewer.
             for _, (precision, trial) in itertools.product(
                 range(1 + (max(steps, GPU_STEPS) if gpu else steps)), trials.items()
             ):
@@ -66,10 +67,10 @@ def faster_for(
 
 
 def clock(device: torch.device) -> Callable[[], float]:
-    """A clock in seconds for work on a device.
+    """Returns a clock in seconds for work on a device.
 
-    On the CPU it counts the time that this process had of it, whatever else the machine does. A GPU works on while
-    the program goes on, so there it is the wall clock, read when all that was started has ended.
+    On the CPU it counts the CPU time of this process, whatever else the machine does. A GPU works on while the program
+    continues. Its clock is the wall clock, read when all work that was started has ended.
     """
     if device.type != "cuda":
         return time.process_time

@@ -1,4 +1,4 @@
-"""Images as PNG: one by itself, and the strip that every trained network leaves: noisy, denoised and clean."""
+"""Images as PNG: single ones, and the strip of noisy, denoised and clean images that every trained network leaves."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from nas.training.batches import DeviceData
 
 IMAGES = 6
-"""Images in a strip."""
+"""The number of images in a strip."""
 
 SIDE = 64
-"""Images are enlarged, by a whole factor, to at least about this many pixels a side."""
+"""The side in pixels that images are enlarged to, about, by a whole factor."""
 
 
 def strip(network: nn.Module, data: DeviceData) -> bytes:
-    """A PNG of the first validation images: noisy ones above, what the network makes of them, the clean ones below."""
+    """Returns a PNG of the first validation images: noisy above, denoised by the network, and clean below."""
     noisy, clean, _ = data.validation[0]
     noisy, clean = noisy[:IMAGES], clean[:IMAGES]
     was_training = network.training
@@ -30,7 +30,7 @@ def strip(network: nn.Module, data: DeviceData) -> bytes:
 
 
 def png(image: Tensor) -> bytes:
-    """A (C, H, W) image in 0..1, gray or colour, as a PNG; what lies outside is clipped."""
+    """Returns a (C, H, W) image in 0..1, gray or colour, as a PNG. Values outside are clipped."""
     from PIL import Image
 
     values = (image.detach().float().clamp(0, 1) * 255).round().byte().cpu().numpy()
@@ -41,7 +41,7 @@ def png(image: Tensor) -> bytes:
 
 
 def _table(rows: Sequence[Tensor]) -> Tensor:
-    """Rows of (N, C, H, W) images as one image, enlarged, with white lines between."""
+    """Arranges rows of (N, C, H, W) images in one image, enlarged, with white lines between."""
     factor = max(1, round(SIDE / max(rows[0].shape[-2:])))
     gap = max(2, SIDE // 16)
     enlarged = [row.repeat_interleave(factor, -1).repeat_interleave(factor, -2) for row in rows]

@@ -1,4 +1,4 @@
-"""How well a network restores and recognises images: what ``evaluate`` prints and cards hold."""
+"""Measurements of how well a network restores and recognises images: the figures of ``evaluate`` and of cards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from nas.training.batches import NoisyBatch, noisy_batches
 from nas.training.metrics import psnr
 
 SSIM_WINDOW = 7
-"""Side in pixels of the window of scikit-image's SSIM."""
+"""The side in pixels of the window of scikit-image's SSIM."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,16 +33,16 @@ class Assessment:
     """Means over all images and noise draws.
 
     Attributes:
-        psnr: of the restored images in dB, as `nas.training.evaluation.judge` takes it.
+        psnr: PSNR of the restored images in dB, as in `nas.training.evaluation.judge`.
         ssim: structural similarity of the restored images, at most 1.
-        accuracy: top-1 on the noisy images in percent; None without labels or without classes.
+        accuracy: top-1 accuracy on the noisy images in percent; None without labels or without classes.
         confusion: how often each class (row) was answered with each class (column); None without accuracy.
-        noisy_psnr: of the noisy images themselves, as they are, in dB.
-        noisy_ssim: of the noisy images themselves.
-        reference_psnr: of what a reference denoiser restored; None without one.
-        reference_ssim: of the same.
-        images: images judged.
-        draws: noise draws that each image was judged under.
+        noisy_psnr: PSNR of the noisy images themselves, as they are, in dB.
+        noisy_ssim: structural similarity of the noisy images themselves.
+        reference_psnr: PSNR of the images that a reference denoiser restored; None without one.
+        reference_ssim: structural similarity of the same images.
+        images: number of images judged.
+        draws: number of noise draws for each image.
     """
 
     psnr: float
@@ -60,18 +60,18 @@ class Assessment:
 def assess(
     predict: Predict, split: Split, noise: Noise, *, seed: int, draws: int = 1, denoiser: Denoiser | None = None
 ) -> Assessment:
-    """Judges whatever maps noisy images to restored ones and logits, on the CPU.
+    """Judges any function from noisy images to restored ones and logits, on the CPU.
 
     Args:
         predict: a network in evaluation mode, or any other runtime behind a function.
         split: clean images, with labels or without.
-        noise: added to them.
-        seed: of the noise; the same seed gives the same noisy images.
+        noise: noise that is added to them.
+        seed: seed of the noise; the same seed gives the same noisy images.
         draws: noise draws for each image.
-        denoiser: a reference denoiser, judged on the same noisy images (see `nas.bundles.reference_denoisers`).
+        reference: denoiser judged on the same noisy images (see `nas.bundles.reference_denoisers`).
 
     Raises:
-        DataError: images have a side under 3 pixels, which SSIM is not defined for.
+        DataError: images have a side under 3 pixels, for which SSIM is not defined.
     """
     batches = noisy_batches(split, noise, torch.device("cpu"), seed=seed, draws=draws)
     return _assess(predict, batches, len(split.images), draws, denoiser)
@@ -82,15 +82,15 @@ def assess_bundle(
 ) -> Assessment:
     """Judges a bundle on a split of a data set, under noise that depends on the data alone.
 
-    A network that knows classes is judged on denoising alone where the data has no labels, and vice versa.
+    A network with classes is judged by denoising alone where the data has no labels, and so is a network without
+    classes.
 
     Args:
-        bundle: as `nas.bundles.bundle.open_bundle` returns it.
-        data: its channels must be the network's, and its classes, when it has any and the network too.
-        noise: any kind and strength.
-        part: ``train``, ``validation``, ``test``, or ``all`` three. On ``validation``, seed and draws are
-            the search's.
-        denoiser: see `assess`.
+        bundle: a bundle from `nas.bundles.bundle.open_bundle`.
+        data: its channels must be the network's, and its classes too, if both have any.
+        noise: noise of any kind and strength.
+        part: ``train``, ``validation``, ``test``, or ``all`` three. On ``validation``, seed and draws are the search's.
+        reference: see `assess`.
 
     Raises:
         DataError: the data does not fit the network.
@@ -121,11 +121,11 @@ def assess_data(
 def assess_photographs(
     predict: Predict, channels: int, paths: Sequence[Path], noise: Noise, *, denoiser: Denoiser | None = None
 ) -> Assessment:
-    """Judges on photographs of any sizes, each at its full size, under noise of the image's own.
+    """Judges on photographs of any sizes, each at its full size, under noise of its own.
 
-    A network is run in tiles where a photograph would not fit (see `nas.bundles.inference`), another function as it is.
-    A network for colour (3 `channels`) takes gray photographs as colour ones. The noise depends on the image
-    and the noise's name alone. Only one photograph is in memory at a time.
+    A network is run in tiles where a photograph would not fit into memory (see `nas.bundles.inference`); another
+    function is run as it is. A network for colour (3 `channels`) takes gray photographs as colour ones. The noise
+    depends only on the image and the noise's name. One photograph is in memory at a time.
 
     Raises:
         DataError: a photograph cannot be read, or is in colour where the network takes gray.
@@ -139,7 +139,7 @@ def _photograph_batches(channels: int, paths: Sequence[Path], noise: Noise) -> I
     for path in paths:
         image = read_photograph(path)
         if image.shape[0] == 1 and channels == 3:
-            image = image.repeat(3, axis=0)  # as among colour images in a search
+            image = image.repeat(3, axis=0)  # a search treats gray images among colour ones in the same way
         if image.shape[0] != channels:
             raise DataError(
                 f"image {path}: {image.shape[0]} channel(s), the network takes {channels}; evaluate it on such images"
@@ -158,7 +158,7 @@ def _assess(
     confusion: Tensor | None = None
     with torch.inference_mode():
         for noisy, clean, labels in batches:
-            # Networks are trained and judged in this layout; another one rounds differently.
+            # Networks are trained and judged in this layout; in another one they round differently.
             denoised, logits = predict(noisy.contiguous(memory_format=torch.channels_last))
             columns["psnr"] += psnr(denoised, clean).tolist()
             columns["ssim"] += ssim(denoised, clean)
@@ -177,7 +177,7 @@ def _assess(
         side = round(len(confusion) ** 0.5)
         table = tuple(tuple(row) for row in confusion.view(side, side).tolist())
     return Assessment(
-        **means,  # type: ignore[arg-type]  # None for the reference denoiser alone
+        **means,  # type: ignore[arg-type]  # only the reference's may be None
         accuracy=None if confusion is None or table is None else _accuracy(table),
         confusion=table,
         images=images,
@@ -186,10 +186,10 @@ def _assess(
 
 
 def ssim(output: Tensor, clean: Tensor) -> list[float]:
-    """Structural similarity of each of N images (N, C, H, W), the mean over channels, as scikit-image defines it.
+    """Returns the structural similarity of each of N images (N, C, H, W), the mean over channels, as in scikit-image.
 
-    `output` is clipped to [0, 1], where `clean` must lie. The uniform window has a side of 7 pixels, or the
-    largest odd number that fits a smaller image.
+    `output` is clipped to [0, 1], where `clean` must lie. The uniform window has a side of 7 pixels, or of the largest
+    odd number that fits a smaller image.
 
     Raises:
         DataError: images have a side under 3 pixels.

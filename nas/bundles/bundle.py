@@ -1,7 +1,7 @@
-"""A bundle: a folder that holds one trained network and all that is needed to use it. Opened with suspicion.
+"""A bundle: a folder that contains one trained network and everything that is needed to use it, opened with suspicion.
 
-Only JSON and safetensors are read here, never model.pt2 or anything else that is pickled, and nothing in a
-bundle names code. Sizes, names and types are checked before they are used. See `nas.bundles.export` for writing.
+Only JSON and safetensors are read here, never model.pt2 or anything else that is pickled, and nothing in a bundle names
+code. Sizes, names and types are checked before they are used. `nas.bundles.export` writes bundles.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nas.protocols import SearchSpace
 from nas.types import Candidate, Recipe, Task, from_fields
 
 FORMAT = 1
-"""Version of the layout of a bundle and of its architecture.json."""
+"""The version of the layout of a bundle and of its architecture.json."""
 
 ARCHITECTURE = "architecture.json"
 WEIGHTS = "weights.safetensors"
@@ -32,16 +32,16 @@ PROGRAM = "model.pt2"
 PARITY = "parity.json"
 CARD = "README.md"
 MAX_PARAMS = 200_000_000
-"""Parameters; a larger network is refused from its spec, before memory is taken for it."""
+"""The largest number of parameters. A larger network is refused from its spec, before it takes memory."""
 
 MAX_SIDE = 2**16
-"""Limit of a task's classes and of its image sides in pixels."""
+"""The limit of a task's classes and of its image sides in pixels."""
 
 MAX_JSON = 2**20
-"""Bytes of architecture.json, and of the header in front of the tensors."""
+"""The limit in bytes of architecture.json, and of the header in front of the tensors."""
 
 DTYPES = {torch.float32: "F32", torch.int64: "I64"}
-"""What networks are made of, in the words of safetensors."""
+"""The types of the networks' tensors, by their names in safetensors."""
 
 T = TypeVar("T")
 
@@ -54,11 +54,11 @@ class Bundle:
         path: the folder.
         space: the search space that built the network.
         candidate: spec and training recipe.
-        task: what the network was trained for; other image sizes work too.
+        task: the task that the network was trained for; other image sizes work too.
         classes: class names by index; empty without classes.
-        network: on the CPU, in evaluation mode: noisy (N, C, H, W) -> denoised (N, C, H, W), not clipped,
-            and logits (N, K).
-        facts: where the network comes from and what was measured, as given to `nas.bundles.export.export_bundle`.
+        network: on the CPU, in evaluation mode: noisy (N, C, H, W) -> denoised (N, C, H, W), not clipped, and logits
+            (N, K).
+        facts: origin and measurements of the network, as given to `nas.bundles.export.export_bundle`.
     """
 
     path: Path
@@ -104,9 +104,9 @@ def _open(path: Path, get_space: Callable[[str], SearchSpace]) -> Bundle:
             raise BundleError(f"digest is {digest!r}, that of the spec and recipe is {candidate.digest!r}")
         if (params := space.cost(spec, task).params) > MAX_PARAMS:
             raise BundleError(f"the network has {params} parameters, a bundle at most {MAX_PARAMS}")
-        # A file that is too small for them is refused before memory is taken, too.
+        # A file that is too small for them is refused before it takes memory, too.
         _check_size(path / WEIGHTS, 4 * params, 8 * MAX_PARAMS)
-        # Fresh weights are drawn and thrown away; the caller's random numbers should not notice.
+        # Fresh weights are drawn and thrown away, which must not change the caller's random numbers.
         with torch.random.fork_rng(devices=[]):
             network = space.build(spec, task).eval()
     except SkipnasError as error:
@@ -140,7 +140,7 @@ def _check_size(file: Path, least: int, most: int) -> None:
 
 
 def _field(value: Mapping[str, Any], name: str, kind: type[T]) -> T:
-    """A field of exactly that type: JSON's true is no integer."""
+    """Returns a field of exactly that type: JSON's true is no integer."""
     if type(found := value.get(name)) is not kind:
         raise BundleError(f"{name} is {found!r}, must be of type {kind.__name__}")
     return found
@@ -168,14 +168,14 @@ def _classes(value: list[Any], task: Task) -> tuple[str, ...]:
     if len(value) != task.classes:
         raise BundleError(f"{len(value)} class names for {task.classes} classes")
     for name in value:
-        # Names are printed: a terminal must not take one for a command.
+        # Names are printed, and a terminal must not take one for a command.
         if not (isinstance(name, str) and name.isprintable()):
             raise BundleError(f"class name {name!r} is not printable text")
     return tuple(value)
 
 
 def _read_weights(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a file, whose header must promise exactly `expected` before any of them is read."""
+    """Reads the tensors of a file, whose header must promise exactly `expected` before any of them is read."""
     needed = sum(tensor.nbytes for tensor in expected.values())
     _check_size(file, needed, needed + MAX_JSON)
     wanted = {name: (DTYPES[tensor.dtype], list(tensor.shape)) for name, tensor in expected.items()}

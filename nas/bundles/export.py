@@ -1,4 +1,4 @@
-"""A bundle is written: spec, weights, ONNX, torch.export, parity and a card, complete or not at all."""
+"""A bundle written: spec, weights, ONNX, torch.export, parity and a card, complete or not at all."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ from nas.protocols import SearchSpace
 from nas.types import Candidate, Task
 
 PARITY_LIMIT = 1e-4
-"""Largest absolute difference to eager PyTorch, of pixels and logits, that a bundle may have."""
+"""The largest absolute difference of pixels and logits to eager PyTorch that a bundle may have."""
 
 PARITY_IMAGES = 16
-"""Images of the validation split that go through every program of a bundle."""
+"""The number of validation images that go through every program of a bundle."""
 
 PARITY_SIZES = ((1, 17, 23), (3, 29, 35), (2, 32, 48))
-"""(batch, height, width) beside the task's own: two that every U-Net must pad, one that none of 5 levels must."""
+"""(batch, height, width) beside the task's own size: every U-Net must pad the first two, and none of 5 levels the
+last."""
 
 Judge = Callable[[Callable[[Tensor], tuple[Tensor, Tensor]]], dict[str, Any]]
-"""Measures what maps noisy images to denoised ones and logits: split -> figures."""
+"""Measures a function from noisy images to denoised ones and logits: split -> figures."""
 
 
 def export_bundle(
@@ -54,33 +55,32 @@ def export_bundle(
     judge: Judge | None = None,
     calibration: Tensor | None = None,
 ) -> dict[str, Any]:
-    """Writes a bundle and proves that its programs compute what the network does.
+    """Writes a bundle and proves that its programs compute the same as the network.
 
     Args:
         target: the folder to make, parents included; it may exist when it is empty.
-        space: built the network.
+        space: the space that built the network.
         candidate: spec and recipe of the network.
-        task: what it was trained for.
+        task: the task that it was trained for.
         classes: names by index, as many as the task's classes.
-        network: trained, on any device, in any mode.
+        network: trained network, on any device, in any mode.
         images: a few real noisy images (N, C, H, W), float32, on which the programs are compared.
-        facts: where the network comes from and what was measured, as JSON values without paths of this
-            machine. All are kept; the card shows those that it knows: ``study``, ``trial``, ``seed``,
-            ``data`` (of ``folder:DIR`` only the folder's name is kept), ``images`` (split -> number),
-            ``values`` (as in `nas.types.Measurement`, and ``noisy_psnr``), ``split`` (which they are from),
-            ``hardware`` (of the latency), ``confirmed`` (``seeds``, and ``values`` as name -> mean, sd, low,
-            high, n), ``licence``.
+        facts: origin and measurements of the network, as JSON values without paths of this machine. All are kept; the
+            card shows ``study``, ``trial``, ``seed``, ``data`` (of ``folder:DIR`` only the folder's name is kept),
+            ``images`` (split -> number), ``values`` (as in `nas.types.Measurement`, and ``noisy_psnr``), ``split``
+            (from which the values are), ``hardware`` (of the latency), ``confirmed`` (``seeds``, and ``values`` as name
+            -> mean, sd, low, high, n), ``licence``.
         judge: measures the network as it was written; kept as the fact ``measured``.
-        calibration: noisy training images (N, C, H, W); when given, an int8 program is written too, and
-            kept as the fact ``int8``: ``bytes``, and ``measured`` by `judge`.
+        calibration: noisy training images (N, C, H, W). When given, an int8 program is written too, and kept as the
+            fact ``int8``: ``bytes``, and ``measured`` by `judge`.
 
     Returns:
-        What parity.json holds: ``limit``, ``holds``, ``sizes`` (N, C, H, W) and ``differences``, the
-        largest absolute one by program (onnx, torch_export) and output (denoised, logits).
+        The content of parity.json: ``limit``, ``holds``, ``sizes`` (N, C, H, W) and ``differences``, the largest
+        absolute one by program (onnx, torch_export) and output (denoised, logits).
 
     Raises:
-        BundleError: `target` is taken or cannot be written, or a program differs from the network by more
-            than `PARITY_LIMIT`. Nothing of the bundle is left behind then.
+        BundleError: `target` is taken or cannot be written, or a program differs from the network by more than
+            `PARITY_LIMIT`. Nothing of the bundle is left behind then.
     """
     target = target.resolve()
     partial = target.parent / f".{target.name}.{os.getpid()}.partial"
@@ -120,13 +120,13 @@ def _write(
     calibration: Tensor | None,
 ) -> dict[str, Any]:
     _write_json(folder / ARCHITECTURE, architecture)
-    # Copies, as safetensors takes neither shared memory nor the layout that training leaves.
+    # safetensors accepts neither shared memory nor the layout that training leaves, so the tensors are copied.
     state = {
         name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in network.state_dict().items()
     }
     (folder / WEIGHTS).write_bytes(save(state))
 
-    # From here on, what was written is what is exported and compared.
+    # From here on, the written network is exported and compared.
     bundle = open_bundle(folder, lambda name: space)
     with _exporters_quiet():
         program = _program(bundle)
@@ -160,8 +160,9 @@ def _write(
 
 
 def _program(bundle: Bundle) -> ExportedProgram:
-    """The network for every batch, height and width, without paths of this machine."""
-    # A program keeps its example, which should be nobody's image. Two, as torch takes one for a constant.
+    """Exports the network for every batch, height and width, without paths of this machine."""
+    # A program keeps its example, which should be nobody's image. It has two images, because torch takes one for a
+    # constant.
     example = torch.zeros(2, bundle.task.channels, bundle.task.height, bundle.task.width)
     dynamic = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     program = torch.export.export(bundle.network, (example,), dynamic_shapes=(dynamic,))
@@ -171,14 +172,14 @@ def _program(bundle: Bundle) -> ExportedProgram:
 
 
 def _onnx(program: ExportedProgram) -> onnx.ModelProto:
-    """The program as ONNX: ``noisy`` to ``denoised`` and ``logits``, without notes about its origin."""
+    """Converts the program to ONNX: ``noisy`` to ``denoised`` and ``logits``, without notes about its origin."""
     exported = torch.onnx.export(program, dynamo=True, input_names=[INPUT], output_names=list(OUTPUTS), verbose=False)
-    assert exported is not None  # None is for the exporter of old
+    assert exported is not None  # only the old exporter returns None
     model: onnx.ModelProto = exported.model_proto
     graph = model.graph
     for noted in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         noted.ClearField("metadata_props")
-    # Shapes inside the graph speak of symbols that only torch knows; runtimes infer them again.
+    # Shapes inside the graph have symbols that only torch knows; runtimes infer them again.
     graph.ClearField("value_info")
     for image in (graph.input[0], graph.output[0]):
         for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
@@ -209,13 +210,16 @@ def _parity(network: nn.Module, programs: Mapping[str, Callable[[Tensor], Any]],
 
 
 def _largest_difference(found: Iterable[Tensor], wanted: Iterable[Tensor]) -> float:
-    """Absolute, over all values of all batches; 0 when there are none (no classes), NaN when one is NaN."""
+    """Returns the largest absolute difference over all values of all batches.
+
+    It is 0 when there are none (no classes), and NaN when one is NaN.
+    """
     differences = torch.cat([(a - b).abs().flatten() for a, b in zip(found, wanted, strict=True)])
     return float(differences.max()) if len(differences) else 0.0
 
 
 def _tiled(images: Tensor, batch: int, height: int, width: int) -> Tensor:
-    """Images (N, C, H, W) repeated along every axis and cut to (batch, C, height, width)."""
+    """Repeats images (N, C, H, W) along every axis and cuts them to (batch, C, height, width)."""
     sides = zip((batch, height, width), (images.shape[0], *images.shape[2:]), strict=True)
     many, down, right = (-(-wanted // there) for wanted, there in sides)
     return images.repeat(many, 1, down, right)[:batch, :, :height, :width].contiguous()
@@ -223,14 +227,14 @@ def _tiled(images: Tensor, batch: int, height: int, width: int) -> Tensor:
 
 @contextlib.contextmanager
 def _exporters_quiet() -> Iterator[None]:
-    """Keeps prints and warnings of torch's exporters, about their own insides, from whoever exports."""
+    """Suppresses prints and warnings of torch's exporters, which are about their own internals."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
 
 
 def _without_folders(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts with ``folder:/home/someone/set`` as ``folder:set``."""
+    """Returns facts with ``folder:/home/someone/set`` as ``folder:set``."""
     kind, colon, folder = str(facts.get("data", "")).partition(":")
     return {**facts, "data": f"{kind}:{Path(folder).name}"} if colon else dict(facts)
 
@@ -238,7 +242,7 @@ def _without_folders(facts: Mapping[str, Any]) -> dict[str, Any]:
 def _versions() -> dict[str, str]:
     try:
         own = version("skipnas")
-    except PackageNotFoundError:  # run from a clone that is not installed
+    except PackageNotFoundError:  # a clone that is not installed
         own = "unknown"
     packages = {name: version(name) for name in ("torch", "onnx", "onnxruntime")}
     return {"skipnas": own, "python": platform.python_version(), **packages}

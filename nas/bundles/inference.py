@@ -1,8 +1,8 @@
-"""A network on an image of any size: whole where it fits, else in overlapping tiles.
+"""A network on an image of any size: on the whole image where it fits into memory, else on overlapping tiles.
 
-Where an output pixel depends on its neighbourhood alone, tiles overlap by that reach and give what the whole
-image would. Where it depends on the whole image (norms over an image, squeeze-excitation, ...) a tile's own
-statistics stand in for the image's; tiles are blended, and how far they disagree at their seams is measured.
+Where an output pixel depends on its neighbourhood alone, tiles overlap by this reach and equal the whole image. Where
+it depends on the whole image (norms over an image, squeeze-excitation, ...) a tile's own statistics replace the
+image's. The tiles are then blended, and their largest difference at a seam is measured.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ Predict = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Noisy (N, C, H, W) -> denoised (N, C, H, W) and logits (N, K)."""
 
 WORKING_MEMORY = 2**30
-"""Bytes of features that a pass may need; sets the size of a tile."""
+"""The bytes of features that a pass may need, which decide the size of a tile."""
 
 ALIVE = 8
-"""Feature maps of the widest layer that a pass holds at once, about."""
+"""The approximate number of feature maps of the widest layer that a pass keeps at once."""
 
 GRID = 16
-"""Tiles start at multiples of this, the deepest reduction of a U-Net of 5 levels."""
+"""Tiles start at multiples of this, which is the deepest reduction of a U-Net of 5 levels."""
 
 BLEND = 64
-"""Pixels that tiles overlap to either side where their values have to be blended."""
+"""The pixels by which tiles overlap on either side where their values are blended."""
 
 SMALLEST_TILE = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """How a network's images are cut.
+    """The way in which a network's images are cut.
 
     Attributes:
-        side: of a tile without its overlap, in pixels.
+        side: side of a tile without its overlap, in pixels.
         whole: images up to this many pixels are not cut.
-        overlap: in pixels to either side.
+        overlap: overlap in pixels on either side.
         blend: whether values are mixed over the overlap; otherwise each pixel is taken from one tile.
     """
 
@@ -52,13 +52,13 @@ class Tiling:
 
     @classmethod
     def of(cls, network: nn.Module, channels: int, *, images: int = 1, side: int | None = None) -> Tiling:
-        """For a network in evaluation mode, from its reach and the size of its features.
+        """Chooses the tiling for a network in evaluation mode, from its reach and the size of its features.
 
         Args:
-            network: its reach (see `nas.protocols.Abilities`) is what tiles overlap by.
-            channels: of its images.
-            images: in one pass.
-            side: of a tile, and of the largest image that is not cut; by default what `WORKING_MEMORY` allows.
+            network: tiles overlap by its reach (see `nas.protocols.Abilities`).
+            channels: channels of its images.
+            images: number of images in one pass.
+            side: side of a tile, and of the largest image that is not cut; by default as `WORKING_MEMORY` allows.
         """
         reach = Abilities.of(network).reach
         overlap = BLEND if reach is None else _up(reach)
@@ -74,8 +74,9 @@ class Restored:
     """A restored image.
 
     Attributes:
-        image: (N, C, H, W), not clipped; logits: (N, K), the mean over tiles by area.
-        tiles: how many it took; 1 for the whole image at once.
+        image: (N, C, H, W), not clipped.
+        logits: (N, K), the mean over tiles by area.
+        tiles: number of tiles; 1 for the whole image at once.
         seam: largest difference of two tiles where they meet; 0 without tiles.
     """
 
@@ -94,7 +95,7 @@ def restore(predict: Predict, noisy: Tensor, tiling: Tiling) -> Restored:
     rows, columns = list(_spans(height, tiling)), list(_spans(width, tiling))
     restored = torch.zeros_like(noisy)
     seam, total = 0.0, None
-    above: dict[int, Tensor] = {}  # of each column of tiles, the line of values at the seam below
+    above: dict[int, Tensor] = {}  # for each column of tiles, the values at the seam below
     for down in rows:
         left: Tensor | None = None
         for number, right in enumerate(columns):
@@ -120,7 +121,7 @@ def restore(predict: Predict, noisy: Tensor, tiling: Tiling) -> Restored:
 
 
 def tiled(network: nn.Module, channels: int) -> Predict:
-    """`network`, in evaluation mode, for one image of any size at a time (see `restore`)."""
+    """Returns `network`, in evaluation mode, as a function for one image of any size at a time (see `restore`)."""
     tiling = Tiling.of(network, channels)
 
     def predict(noisy: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,7 +133,7 @@ def tiled(network: nn.Module, channels: int) -> Predict:
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """A tile along one axis: what it reads, start to stop, and its own part, `core` pixels from `first`."""
+    """A tile along one axis. It reads from start to stop, and owns `core` pixels from `first`."""
 
     start: int
     stop: int
@@ -142,12 +143,12 @@ class _Span:
 
     @property
     def inner(self) -> slice:
-        """Its own part, within what it reads."""
+        """The tile's own part, within the part that it reads."""
         return slice(self.first - self.start, self.first - self.start + self.core)
 
 
 def _spans(length: int, tiling: Tiling) -> Iterator[_Span]:
-    """Tiles that cover an axis; the weights of all sum to 1 at every pixel."""
+    """Yields tiles that cover an axis. The weights of all tiles sum to 1 at every pixel."""
     count = math.ceil(length / tiling.side)
     core = _up(math.ceil(length / count))
     ramp = min(tiling.overlap, core) if tiling.blend else 0
@@ -165,7 +166,8 @@ def _spans(length: int, tiling: Tiling) -> Iterator[_Span]:
 
 
 def _rise(distance: Tensor, ramp: int, cut: bool) -> Tensor:
-    """0 outside an edge, 1 inside, linear over `ramp` pixels around it; 1 everywhere at the image's own edge."""
+    """Returns 0 outside an edge and 1 inside, linear over `ramp` pixels around it; 1 everywhere at the image's own
+    edge."""
     if not cut:
         return torch.ones_like(distance)
     return (distance > 0).float() if ramp == 0 else (distance / ramp + 0.5).clamp(0, 1)
@@ -181,7 +183,7 @@ def _difference(first: Tensor, second: Tensor) -> float:
 
 
 def _bytes_per_pixel(network: nn.Module, channels: int, side: int = 64) -> int:
-    """Memory of a pass over one pixel: `ALIVE` times the largest output of a layer."""
+    """Returns the memory of a pass over one pixel: `ALIVE` times the largest output of a layer."""
     largest = 0
 
     def watch(module: nn.Module, inputs: object, output: object) -> None:
@@ -199,5 +201,5 @@ def _bytes_per_pixel(network: nn.Module, channels: int, side: int = 64) -> int:
 
 
 def _up(value: int) -> int:
-    """The next multiple of `GRID`."""
+    """Returns the next multiple of `GRID`."""
     return math.ceil(value / GRID) * GRID

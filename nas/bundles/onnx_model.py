@@ -1,4 +1,4 @@
-"""The ONNX program of a bundle: opened with suspicion, run by ONNX Runtime, and made int8."""
+"""The ONNX program of a bundle: opened with suspicion, run by ONNX Runtime, and converted to int8."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ T = TypeVar("T")
 INPUT = "noisy"
 OUTPUTS = ("denoised", "logits")
 MAX_ONNX = 2**30
-"""Bytes of an ONNX file: more than 200 million parameters and their graph."""
+"""The limit in bytes of an ONNX file: more than 200 million parameters and their graph."""
 
 CALIBRATION_BATCH = 16
 
 
 def open_onnx(file: Path) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """A function from noisy images (N, C, H, W), float32, to denoised ones and logits, on the CPU.
+    """Opens a file as a function from noisy images (N, C, H, W), float32, to denoised ones and logits, on the CPU.
 
-    The file may come from a stranger. It is refused unless it holds all of itself (no tensors in other
-    files), uses the operators of ONNX alone, and takes and returns what programs of bundles do.
+    The file may come from a stranger. It is refused unless it contains all of itself (no tensors in other files), uses
+    the operators of ONNX alone, and has the inputs and outputs of bundles' programs.
 
     Raises:
         BundleError: the file is missing, damaged, or no program of a bundle.
@@ -59,7 +59,7 @@ def open_onnx(file: Path) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
 
 
 def _foreign(call: Callable[[A], T], given: A) -> T:
-    """What a library makes of a stranger's file; protobuf, ONNX and its runtime refuse it with many kinds."""
+    """Calls a library with a stranger's file. protobuf, ONNX and its runtime refuse one with many kinds of errors."""
     try:
         return call(given)
     except MemoryError:
@@ -69,10 +69,10 @@ def _foreign(call: Callable[[A], T], given: A) -> T:
 
 
 def quantize(model: onnx.ModelProto, images: Tensor) -> onnx.ModelProto:
-    """The same program in int8: weights per channel, activations by their range over `images`.
+    """Converts a program to int8: weights per channel, activations by their range over `images`.
 
     Args:
-        model: with input `INPUT` and outputs `OUTPUTS`.
+        model: a program with input `INPUT` and outputs `OUTPUTS`.
         images: noisy training images (N, C, H, W), float32, that show the activations' ranges.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -108,13 +108,13 @@ def _session(content: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4
-    # Freed after each run: the arena would keep the most that any image size has ever needed.
+    # Memory is freed after each run, because the arena would keep the most that any image size has ever needed.
     options.enable_cpu_mem_arena = False
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def _check(model: onnx.ModelProto) -> None:
-    """Raises BundleError for what no program of a bundle has."""
+    """Raises BundleError for anything that no program of a bundle has."""
     for graph in _graphs(model.graph):
         for node in graph.node:
             if node.domain not in ("", "ai.onnx"):
@@ -135,7 +135,7 @@ def _check(model: onnx.ModelProto) -> None:
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and those inside its nodes."""
+    """Yields a graph and the graphs inside its nodes."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
@@ -155,7 +155,7 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 @contextlib.contextmanager
 def _quantizer_quiet() -> Iterator[None]:
-    """Keeps the quantizer's advice, about its own insides, from whoever exports."""
+    """Suppresses the quantizer's advice, which is about its own internals."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

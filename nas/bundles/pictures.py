@@ -1,8 +1,8 @@
-"""Image files read for a network and written again as they were: depth, transparency, profile, resolution, EXIF.
+"""Image files read for a network and written as they were: with depth, transparency, profile, resolution and EXIF.
 
-Gray and colour of 8 or 16 bits, with or without alpha, as PNG, JPEG or TIFF. Pixels of a PNG or JPEG stay as
-they are stored, and EXIF with its orientation goes along, so that a viewer turns the restored image as it turned
-the first. A TIFF is turned as it is to be seen, and loses the tag.
+Images are gray or in colour, of 8 or 16 bits, with or without alpha, as PNG, JPEG or TIFF. Pixels of a PNG or JPEG stay
+as they are stored. EXIF is kept with its orientation, so that a viewer turns the restored image as it turned the first.
+A TIFF is turned as it is to be seen, and loses the tag.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nas.files import write_whole
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
 FORMATS = {"PNG", "JPEG", "MPO", "TIFF"}
 MODES = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "I;16": "I;16", "I;16B": "I;16"}
-"""Modes of Pillow, and as what they are read."""
+"""Pillow's modes, and the modes in which their images are read."""
 
 JPEG_QUALITY = 95
 ORIENTATION = 0x0112
@@ -38,10 +38,12 @@ class Picture:
     """An image file in memory.
 
     Attributes:
-        pixels: (H, W, C), C of 1 or 3, uint8 or uint16.
-        alpha: (H, W) of the same type; None when it is opaque.
+        pixels: (H, W, C), with C 1 or 3, uint8 or uint16.
+        alpha: (H, W) of the same type; None when the image is opaque.
         format: ``PNG``, ``JPEG`` or ``TIFF``.
-        profile: ICC; exif: as in a JPEG; dpi: (x, y). None where there are none.
+        profile: ICC profile, or None.
+        exif: EXIF as in a JPEG, or None.
+        dpi: resolution (x, y), or None.
     """
 
     pixels: Pixels
@@ -57,11 +59,11 @@ class Picture:
         return int(np.iinfo(self.pixels.dtype).max)
 
     def floats(self) -> NDArray[np.float32]:
-        """The pixels as (C, H, W) in [0, 1]."""
+        """Returns the pixels as (C, H, W) in [0, 1]."""
         return np.ascontiguousarray(self.pixels.transpose(2, 0, 1), np.float32) / np.float32(self.white)
 
     def with_floats(self, values: NDArray[np.float32]) -> Picture:
-        """The picture with other pixels (C, H, W), clipped to [0, 1] and rounded."""
+        """Returns the picture with other pixels (C, H, W), clipped to [0, 1] and rounded."""
         rounded = np.rint(np.clip(values, 0, 1) * np.float32(self.white)).astype(self.pixels.dtype)
         return replace(self, pixels=np.ascontiguousarray(rounded.transpose(1, 2, 0)))
 
@@ -70,11 +72,11 @@ def read_picture(path: Path) -> Picture:
     """Reads an image file.
 
     Raises:
-        DataError: it is missing, damaged, too large, or of a kind that could not be written as it was.
+        DataError: the file is missing, damaged, too large, or of a kind that could not be written as it was.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged metadata, and of sizes that Pillow does not refuse yet
+            warnings.simplefilter("ignore")  # about damaged metadata, and sizes that Pillow does not refuse yet
             return _read(path)
     except MemoryError:
         raise _refusal(path, "does not fit into memory; cut it") from None
@@ -84,7 +86,7 @@ def write_picture(path: Path, picture: Picture) -> None:
     """Writes an image file whole or not at all; a JPEG with quality 95 and full colour resolution.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: the file cannot be written.
     """
     buffer = io.BytesIO()
     values: NDArray[Any] = picture.pixels
@@ -105,7 +107,7 @@ def write_picture(path: Path, picture: Picture) -> None:
 
 @contextmanager
 def _decoding(path: Path) -> Iterator[None]:
-    """Calls a decoder, which raises anything at all for damaged files."""
+    """Surrounds calls of a decoder, which may raise anything for damaged files."""
     import PIL.Image
 
     try:
@@ -131,7 +133,7 @@ def _read(path: Path) -> Picture:
             raise _refusal(path, f"is {image.format}; only PNG, JPEG and TIFF are read, convert it")
         with _decoding(path):
             frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format != "MPO":  # of a JPEG's extra images the first counts
+        if frames > 1 and image.format != "MPO":  # the first of a JPEG's images counts
             raise _refusal(path, f"holds {frames} images; split it")
         values = _deep(path, image)
         if values is None:
@@ -152,7 +154,7 @@ def _read(path: Path) -> Picture:
 
 
 def _keyed(values: Pixels, transparent: int | tuple[int, ...] | None) -> Pixels:
-    """With alpha, where a PNG of 16 bits names the one colour that is transparent; Pillow applies those of 8 bits."""
+    """Adds alpha to a PNG of 16 bits that names one colour as transparent; Pillow does so for 8 bits."""
     if transparent is None or values.dtype != np.uint16 or values.shape[2] not in (1, 3):
         return values
     opaque = (values != np.array(transparent)).any(axis=2, keepdims=True)
@@ -160,7 +162,7 @@ def _keyed(values: Pixels, transparent: int | tuple[int, ...] | None) -> Pixels:
 
 
 def _picture(values: Pixels, told: Mapping[str, Any]) -> Picture:
-    """From (H, W, 1 to 4): gray, gray and alpha, RGB, RGB and alpha."""
+    """Makes a picture from (H, W, 1 to 4): gray, gray and alpha, RGB, RGB and alpha."""
     channels = values.shape[2]
     if channels in (2, 4):
         return Picture(pixels=values[..., :-1], alpha=values[..., -1], **told)
@@ -168,7 +170,7 @@ def _picture(values: Pixels, told: Mapping[str, Any]) -> Picture:
 
 
 def _deep(path: Path, image: Any) -> Pixels | None:
-    """Pixels of 16 bits in several channels, which Pillow would read as 8; None for all other images."""
+    """Returns pixels of 16 bits in several channels, which Pillow would read as 8 bits; None for all other images."""
     if image.format == "PNG" and image.tile and image.tile[0].args in ("RGB;16B", "RGBA;16B", "LA;16B"):
         return _read_deep_png(path, image.tile[0].args)
     with _decoding(path):
@@ -179,7 +181,7 @@ def _deep(path: Path, image: Any) -> Pixels | None:
         with _decoding(path), tifffile.TiffFile(path) as file:
             page = file.pages.first
             values = np.asarray(page.asarray())
-            planar = page.planarconfig == 2  # channels one after the other
+            planar = page.planarconfig == 2  # the channels come one after the other
             turn = page.tags.valueof(ORIENTATION, 1)
         if values.ndim == 3 and planar:
             values = values.transpose(1, 2, 0)
@@ -190,8 +192,9 @@ def _deep(path: Path, image: Any) -> Pixels | None:
 
 
 def _read_deep_png(path: Path, layout: str) -> Pixels:
-    """(H, W, C) of 16 bits from a layout of which Pillow keeps the high bytes; the low ones it takes for others."""
-    if layout == "LA;16B":  # as many bytes as RGBA of 8 bits
+    """Reads (H, W, C) of 16 bits. Pillow keeps a layout's high bytes; under another layout's name it reads the low
+    ones."""
+    if layout == "LA;16B":  # it has as many bytes as RGBA of 8 bits
         every = _decoded(path, "RGBA")
         high, low = every[..., ::2], every[..., 1::2]
     else:
@@ -208,12 +211,12 @@ def _decoded(path: Path, layout: str) -> NDArray[np.uint8]:
 
 
 def _exif(image: Any) -> bytes | None:
-    """EXIF as a JPEG or PNG holds it; of a TIFF none, as its tags describe its own layout too."""
+    """Returns EXIF as a JPEG or PNG has it; none of a TIFF, because its tags describe its own layout too."""
     return None if image.format == "TIFF" else image.info.get("exif") or None
 
 
 def _turned(values: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """(H, W, C) as it is to be seen, by the orientation of EXIF, 1 to 8."""
+    """Turns (H, W, C) as it is to be seen, by the orientation of EXIF, 1 to 8."""
     if orientation in (5, 6, 7, 8):
         values = values.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):
@@ -269,9 +272,9 @@ def _write_deep_tiff(buffer: io.BytesIO, values: NDArray[Any], picture: Picture)
 
 
 def _deep_png(values: NDArray[Any], picture: Picture) -> bytes:
-    """A PNG of 16 bits a channel, which Pillow does not write in colour (PNG specification, third edition).
+    """Writes a PNG of 16 bits a channel, which Pillow does not write in colour (PNG specification, third edition).
 
-    Each row is the difference to the row above (filter 2), as photographs pack better so.
+    Each row is stored as the difference to the row above (filter 2), because photographs compress better so.
     """
     height, width, channels = values.shape
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]

@@ -1,4 +1,4 @@
-"""Denoisers without training, from well-kept libraries, to compare a network with. Each knows the noise's strength."""
+"""Classical denoisers from well-kept libraries, to compare a network with. Each is told the noise's strength."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 Image = NDArray[np.float32]
 Denoiser = Callable[[Image, float], Image]
 BM3D_SIDE = 16
-"""BM3D works on blocks of 8 pixels and crashes on images that hardly hold one."""
+"""The smallest side in pixels. BM3D works on blocks of 8 pixels and crashes on images that hardly contain one."""
 
 
 def reference_denoiser(name: str) -> Denoiser:
-    """A function from a noisy image (H, W, C), and the standard deviation of its noise, to the restored one.
+    """Returns a function from a noisy image (H, W, C), and the standard deviation of its noise, to the restored image.
 
     Args:
         name: ``nlm`` or ``bm3d``.
 
     Raises:
-        ConfigError: an unknown name, or a library that is not installed.
+        ConfigError: the name is unknown, or the library is not installed.
     """
     if name not in DENOISERS:
         raise ConfigError(f"reference {name!r} is not known; choose from {', '.join(DENOISERS)}")
@@ -34,9 +34,9 @@ def reference_denoiser(name: str) -> Denoiser:
 
 
 def restore_batch(denoiser: Denoiser, noisy: Tensor, clean: Tensor) -> Tensor:
-    """Restores a batch (N, C, H, W) image by image; each is told the true strength of its noise.
+    """Restores a batch (N, C, H, W) image by image, with the true strength of each image's noise.
 
-    The strength is the root mean square of what the noise did to the image, whatever kind it is of.
+    The strength is the root mean square of the difference to the clean image, whatever the kind of noise.
     """
     import torch
 
@@ -49,7 +49,8 @@ def restore_batch(denoiser: Denoiser, noisy: Tensor, clean: Tensor) -> Tensor:
 
 
 def _non_local_means() -> Denoiser:
-    """Non-local means (Buades 2005), scikit-image's fast form, at the settings that serve Set12 best at sigma 25."""
+    """Non-local means (Buades 2005) in scikit-image's fast form, with the settings that are best on Set12 at sigma
+    25."""
     from skimage.restoration import denoise_nl_means
 
     def run(image: Image, sigma: float) -> Image:
@@ -63,7 +64,7 @@ def _non_local_means() -> Denoiser:
 
 
 def _bm3d() -> Denoiser:
-    """BM3D (Dabov 2007) from the package of its authors, which is free for non-commercial use."""
+    """BM3D (Dabov 2007) from its authors' package, which is free for non-commercial use."""
     try:
         import bm3d
     except ImportError:

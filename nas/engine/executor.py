@@ -1,4 +1,4 @@
-"""Ray: started quietly, asked for resources, and handed the trials. The only place that configures it."""
+"""Ray, started quietly, asked for resources, and given the trials. Only this module configures it."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from nas.errors import ClusterError, ConfigError
 from nas.protocols import SearchSpace
 from nas.types import StudyConfig
 
-# Read by Ray when it is imported: no usage report, no log files of its own, no second progress display,
-# no snapshots of a state that the study keeps better, and signals left to `nas.engine.search`.
+# Ray reads these when it is imported: no usage report, no log files of its own, no second progress display, no
+# snapshots of a state that the study keeps better, and signals left to this module.
 os.environ.update(
     RAY_USAGE_STATS_ENABLED="0",
     RAY_AIR_NEW_OUTPUT="0",
@@ -45,21 +45,22 @@ os.environ.update(
 )
 
 
-# Tune copies its state when a run ends, whether it has written it or not, and logs the stack trace when that fails.
+# Tune copies its state at the end of a run even if it has not written it, and logs the stack trace when that fails.
 for _name in ("ray.tune.execution.experiment_state", "ray.train._internal.syncer"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 TRIALS_OF_A_TUNER, AND_OF_A_WORKER = 500, 20
-"""Tune remembers every trial of a Tuner, so a long search has several, one after the other, each of so many trials at
-least. Between two of them workers wait for the last trial of the first, and are started anew."""
+"""The smallest number of trials of a Tuner, and of a Tuner for each of its workers. Tune remembers every trial of a
+Tuner, so a long search has several of them, one after the other. Between two of them workers wait for the last trial of
+the first, and are started anew."""
 
 
 @contextlib.contextmanager
 def ray_session(address: str | None, *, cpus: int | None = None) -> Iterator[None]:
-    """A running Ray: the one this process is already connected to, a cluster at `address`, or a new local one.
+    """Provides a running Ray: the one that this process is connected to, a cluster at `address`, or a new local one.
 
-    A local one and its files are gone afterwards; only what this function started is stopped.
+    A local one and its files are gone afterwards. Only a Ray that this function started is stopped.
 
     Raises:
         ClusterError: nobody answers at `address`.
@@ -85,9 +86,9 @@ def ray_session(address: str | None, *, cpus: int | None = None) -> Iterator[Non
 
 @contextlib.contextmanager
 def scratch(place: Path = Path("/tmp")) -> Iterator[Path]:
-    """A folder for as long as this process needs it; those of processes that were killed are deleted first.
+    """Provides a folder for as long as this process needs it, after deleting the folders of processes that were killed.
 
-    Its path is short, because Ray puts Unix sockets there. Whose process lives holds a lock on a file in it.
+    Its path is short, because Ray puts Unix sockets there. A process that lives holds a lock on a file in its folder.
     """
     for lock in place.glob("skipnas-*/lock"):
         with contextlib.suppress(OSError), lock.open("r+") as file:
@@ -97,7 +98,7 @@ def scratch(place: Path = Path("/tmp")) -> Iterator[Path]:
     try:
         with (folder / "lock.new").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            (folder / "lock.new").rename(folder / "lock")  # it is never seen unlocked
+            (folder / "lock.new").rename(folder / "lock")  # so it is never seen unlocked
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -122,7 +123,7 @@ def _connect(address: str, quiet: dict[str, Any]) -> None:
 
 
 def slots(cpus_per_trial: float, gpus_per_trial: float, concurrency: int | None) -> int:
-    """How many trials run at a time: what the connected Ray holds, or fewer when `concurrency` says so.
+    """Returns the number of trials at a time: as many as the connected Ray has room for, at most `concurrency`.
 
     Raises:
         ConfigError: not even one trial fits.
@@ -131,7 +132,7 @@ def slots(cpus_per_trial: float, gpus_per_trial: float, concurrency: int | None)
     fits = []
     for name, wanted in (("CPU", cpus_per_trial), ("GPU", gpus_per_trial)):
         if wanted > 0:
-            # Trials do not span devices: 0.4 of a GPU fits twice on each, not five times on two.
+            # Trials do not span devices: 0.4 of a GPU fits twice on each GPU, not five times on two.
             total = have.get(name, 0.0)
             each = int(1 / wanted + 1e-9) if wanted < 1 else 1 / wanted
             fits.append(int(total * each + 1e-9))
@@ -147,11 +148,12 @@ class Pool:
     """The workers of a run.
 
     Attributes:
-        space, data, settings: what each of them has. The data set goes into Ray's object store once and is read
-            from there by every worker of a machine.
-        cpus, gpus: of each, fractions too.
-        size: how many there are.
-        stopping: when it answers True what runs is cut off, and nothing more is begun.
+        space: builds the networks.
+        data: goes into Ray's object store once, from where every worker of a machine reads it.
+        settings: settings that all workers share.
+        cpus, gpus: resources of each worker, fractions too.
+        size: number of workers.
+        stopping: when it answers True, running trials are cut off and no more are started.
     """
 
     space: SearchSpace
@@ -174,19 +176,20 @@ def worker_pool(
     most: int | None = None,
     confirming: bool = False,
 ) -> Iterator[Pool]:
-    """The workers of a study's run. While the block runs Ray does, and signals ask for a stop.
+    """Provides the workers of a study's run. While the block runs, Ray runs, and signals ask for a stop.
 
     Args:
-        config: of the study, which fixes how its candidates are trained.
+        config: the study's configuration, which fixes how its candidates are trained.
         space: builds the networks.
-        data: of the study.
-        files: folder for what trials leave.
-        resources: what there is.
-        most: workers that have something to do; None for as many as fit.
+        data: the study's data.
+        files: folder for the files that trials leave.
+        resources: resources of the run.
+        most: number of workers that have work; None for as many as fit.
         confirming: see `WorkerSettings`.
 
     Raises:
-        ConfigError: a trial asks for more than there is. ClusterError: no cluster answers.
+        ConfigError: a trial asks for more than there is.
+        ClusterError: no cluster answers.
     """
     with stop_signals() as signalled, ray_session(resources.address):
         size = slots(resources.cpus_per_trial, resources.gpus_per_trial, resources.concurrency)
@@ -202,14 +205,14 @@ def worker_pool(
 
 
 def run_trials(searcher: StudySearcher, recorder: Recorder, pool: Pool, *, early_stopping: bool) -> None:
-    """Runs what `searcher` proposes until it has finished or the pool is stopping."""
+    """Runs the proposals of `searcher` until it has finished or the pool is stopping."""
     most = max(TRIALS_OF_A_TUNER, AND_OF_A_WORKER * pool.size)
     searcher.left = 0
     try:
-        while not searcher.left:  # it has handed out all that it might, and there may be more
+        while not searcher.left:  # it has handed out its share, and there may be more
             searcher.left = most
             _fit(searcher, recorder, pool, RungScheduler(searcher) if early_stopping else None)
-    except tune.TuneError:  # it has the error as a text
+    except tune.TuneError:  # Tune keeps the error as a text only
         if searcher.error is not None:
             raise searcher.error from None
         raise
@@ -221,8 +224,10 @@ def run_jobs(
     """Runs jobs in their order until all are done or the pool is stopping.
 
     Args:
-        on_end: called with the last report of each that came to an end, here in the driver; the outcome
-            of one whose worker was lost for good is `Outcome.WORKER_LOST`.
+        jobs: the jobs.
+        pool: the workers.
+        on_end: called in the driver with the last report of each job that ended; the outcome of a job whose worker was
+            lost for good is `Outcome.WORKER_LOST`.
         on_report: called with every report.
     """
     _fit(_ListSearcher(jobs, pool.stopping, on_end), _Reports(on_report), pool)

@@ -1,4 +1,4 @@
-"""What a worker is given to do."""
+"""A worker's job."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Job:
     """One candidate to be trained once.
 
     Attributes:
-        number: of the trial or of a confirmation's run; what the worker leaves on disk is named by it.
-        digest: of the candidate.
-        spec: of the architecture, as `nas.types.Spec.to_dict` gives it: the worker's own space reads it.
-        recipe: how the network is trained.
-        seed: of weights, order of the data and training noise.
+        number: number of the trial or of a confirmation's run; the worker names its files by it.
+        digest: digest of the candidate.
+        spec: the architecture as `nas.types.Spec.to_dict` returns it; the worker's own space reads it.
+        recipe: the training recipe.
+        seed: seed of weights, order of the data and training noise.
     """
 
     number: int

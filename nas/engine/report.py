@@ -1,4 +1,4 @@
-"""What a worker reports to the driver, epoch by epoch and at its end."""
+"""A worker's reports to the driver, epoch by epoch and at its end."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from nas.types import EpochRow, Measurement, ProbeCurve
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a worker says after some epochs; `outcome` is None while the trial goes on.
+    """A worker's report after some epochs; `outcome` is None while the trial goes on.
 
-    A complete trial has a `measurement`, and `strip` says whether it left its picture. `warnings` are what the worker
-    warned of since its last report, for a person: Ray shows nothing of what workers log.
+    A complete trial has a `measurement`, and `strip` tells whether it left its picture. `warnings` are the worker's
+    warnings since its last report, for people to read, because Ray shows nothing of the workers' logs.
     """
 
     number: int
@@ -28,8 +28,11 @@ class Report:
 
 
 class LivesInDriver:
-    """Pickled as None. Tune writes its whole configuration to disk for `Tuner.restore`, which is never
-    used here; connections cannot be pickled, and their passwords must not be."""
+    """An object that is pickled as None.
+
+    Tune writes its whole configuration to disk for `Tuner.restore`, which is never used here. Connections cannot be
+    pickled, and their passwords must not be.
+    """
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
         return type(None), ()

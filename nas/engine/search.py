@@ -1,4 +1,4 @@
-"""`run_search`: a study is brought to the size it should have, on the resources that there are."""
+"""`run_search` brings a study to its size on the available resources."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from nas.types import Counts, EpochRow, Measurement, StudyConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions(Resources):
-    """How a study is run this time.
+    """The options of one run of a study.
 
     Attributes:
-        trials: the size the study should have.
+        trials: the size that the study should have.
     """
 
     trials: int
@@ -32,15 +32,18 @@ class RunOptions(Resources):
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """The state of a search, for whoever shows it. The same object is handed over at every change.
+    """The state of a search, for a display. The same object is passed at every change.
 
     Attributes:
-        trials: the size the study should have; counts: what it has.
+        trials: the size that the study should have.
+        counts: trials that the study has, by outcome.
+        done_before: number of trials that were trained before.
+        concurrency: number of trials at a time.
         running: trial number -> (epochs done, epochs in all).
         best: objective -> best value of a complete trial so far.
-        hypervolume: of the front, from the study's reference point.
+        hypervolume: hypervolume of the front, from the study's fixed reference.
         messages: lines about trials that failed, oldest first.
-        started: `time.monotonic` at the start; done_before: trials that were there already.
+        started: `time.monotonic` at the start.
     """
 
     trials: int
@@ -54,7 +57,7 @@ class Progress:
     started: float = field(default_factory=time.monotonic)
 
     def seconds_left(self) -> float | None:
-        """Expected seconds to the end from the pace so far; None before the first trial has ended."""
+        """Returns the expected seconds to the end at the pace so far; None before the first trial has ended."""
         done = self.counts.trained - self.done_before
         if done < 1:
             return None
@@ -66,14 +69,16 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchEnd:
-    """How a search ended.
+    """The end of a search.
 
     Attributes:
         reason: ``complete``, ``time_limit``, ``interrupted`` or ``exhausted`` (of proposals).
-        counts: what the study holds now; new: trials trained by this run.
+        counts: trials that the study has now, by outcome.
+        new: number of trials that this run trained.
         seconds: wall time.
-        workers: trials at a time; busy: share of the workers' time, between the first and the last
-            trial of this run, in which they trained or judged; None when none was trained.
+        workers: number of trials at a time.
+        busy: share of the workers' time, between the first and the last trial of this run, in which they trained or
+            judged; None when none was trained.
     """
 
     reason: str
@@ -94,23 +99,24 @@ def run_search(
     observe: Callable[[Progress], None] = lambda progress: None,
     known: Mapping[str, Measurement] | None = None,
 ) -> SearchEnd:
-    """Trains candidates until the study holds `options.trials` of them, or the search is stopped.
+    """Trains candidates until the study has `options.trials` of them, or the search is stopped.
 
-    Returns at once, without starting Ray, when the study is that large already. A stop (time limit,
-    SIGINT, SIGTERM) leaves the trials under way RUNNING in the study; the next call continues them.
+    It returns at once, without starting Ray, when the study is that large already. A stop (time limit, SIGINT, SIGTERM)
+    leaves the trials under way RUNNING in the study, and the next call continues them.
 
     Args:
-        config: the study's, as stored in the ledger.
-        space: of the study.
-        ledger: where everything is kept.
-        data: the data set that `config` names; its test split is not looked at.
-        files: folder for weights; it holds those of the trials on the front.
+        config: the study's configuration, as stored in the ledger.
+        space: the study's space.
+        ledger: keeps everything.
+        data: the data set that `config` names; its test split is not used.
+        files: folder for weights of the trials on the front.
         options: resources and limits of this run.
         observe: called with the progress at every change, in this thread.
         known: measurements by digest from elsewhere; these candidates are not trained again.
 
     Raises:
-        ConfigError: a trial asks for more than there is. ClusterError: no cluster answers.
+        ConfigError: a trial asks for more than there is.
+        ClusterError: no cluster answers.
         StorageError: the database is gone for good, or the disk of `files` is full.
     """
     _tidy(files, ledger)
@@ -124,7 +130,7 @@ def run_search(
     from nas.engine.report import Report
     from nas.engine.searcher import Recorder, StudySearcher
 
-    # A trial that goes on tells its epochs of earlier searches again.
+    # A trial that goes on reports its epochs of earlier searches again.
     busy = _Busy((number, row) for number in ledger.under_way() for row in ledger.epochs_table(number))
     front = set(ledger.front())
 
@@ -145,7 +151,7 @@ def run_search(
             drop_weights(files, {*before, number} - front)
             if front != before:
                 _update_quality(progress, ledger, front)
-        elif outcome is not Outcome.STOPPED:  # which is nothing to look into
+        elif outcome is not Outcome.STOPPED:  # a stopped trial needs no explanation
             where = f"skipnas studies show {config.study} --trial {number}"
             progress.messages.append(f"trial {number} ended: {outcome.words}; why: {where}")
         observe(progress)
@@ -186,7 +192,7 @@ def _tidy(files: Path, ledger: Ledger) -> None:
 
 
 def _update_quality(progress: Progress, ledger: Ledger, front: Collection[int]) -> None:
-    """What the front says of all: it holds the best value of each objective, and has the hypervolume."""
+    """Updates the best values and the hypervolume from the front, which has the best value of each objective."""
     if not front:
         return
     found = ledger.objective_values()
@@ -200,10 +206,10 @@ def _update_quality(progress: Progress, ledger: Ledger, front: Collection[int]) 
 
 
 class _Busy:
-    """Share of worker time spent on trials, between the first report's start and the last report.
+    """The share of worker time spent on trials, between the first report's start and the last report.
 
     Args:
-        known: trials' numbers with epochs that count for nothing; what is added once does not count again.
+        known: trials' numbers with epochs that are not counted. Every epoch is counted once.
     """
 
     def __init__(self, known: Iterable[tuple[int, EpochRow]] = ()) -> None:
@@ -213,7 +219,7 @@ class _Busy:
         self._last = 0.0
 
     def add(self, number: int, rows: Iterable[EpochRow]) -> None:
-        """Epochs that a trial reports now; one that was trained again, after a loss, took other seconds."""
+        """Adds the epochs that a trial reports now. An epoch that was trained again after a loss took other seconds."""
         new = {(number, row.epoch, row.seconds) for row in rows} - self._known
         self._known |= new
         seconds = sum(took for _, _, took in new)
@@ -223,7 +229,7 @@ class _Busy:
         self._seconds += seconds
 
     def share(self, workers: int) -> float | None:
-        """In [0, 1]; None when nothing was trained."""
+        """Returns the share in [0, 1]; None when nothing was trained."""
         if self._first is None or not self._seconds:
             return None
         return min(1.0, self._seconds / (workers * (self._last - self._first)))

@@ -1,4 +1,4 @@
-"""Clean stops: signals, and the time that a search may take."""
+"""Clean stops by signals and time limits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 
 class Stopping:
-    """Answers True once `signalled` is set or `time_limit` seconds have passed since it was made."""
+    """Answers True once `signalled` is set or `time_limit` seconds have passed since this object was made."""
 
     def __init__(self, signalled: threading.Event, time_limit: float | None) -> None:
         self._signalled = signalled
@@ -21,13 +21,13 @@ class Stopping:
 
     @property
     def reason(self) -> str:
-        """What stopped the run, if it was stopped: ``interrupted`` or ``time_limit``."""
+        """The reason for the stop, if there was one: ``interrupted`` or ``time_limit``."""
         return "interrupted" if self._signalled.is_set() else "time_limit"
 
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; a second one ends the process the hard way."""
+    """Provides an event that the first SIGINT or SIGTERM sets. A second signal interrupts the process at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

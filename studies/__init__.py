@@ -1,11 +1,11 @@
-"""Studies: what a search keeps, and what people look at.
+"""Studies: the data that searches keep, and the pages that people look at.
 
 In a notebook::
 
     from studies import open_study
 
     study = open_study("digits-gaussian-50")
-    study.trials()      # a data frame, one row a trial
+    study.trials()      # a data frame, one row for each trial
     study.figure("front-psnr-accuracy")
 """
 
@@ -20,7 +20,7 @@ __all__ = ["Study", "open_study"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:  # late, so that commands which need no figures do not load them
+    if name in __all__:  # it is imported late, so that commands without figures do not load them
         from studies import notebook
 
         return getattr(notebook, name)

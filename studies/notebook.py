@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Study:
-    """One stored study, as it was when it was opened; `refresh` reads it again.
+    """One stored study as it was when it was opened; `refresh` reads it again.
 
     Attributes:
         ledger: the study itself.
@@ -36,23 +36,23 @@ class Study:
         return self
 
     def trials(self) -> pd.DataFrame:
-        """One row a trial, by number: outcome, values, cost, times, hyperparameters, spec and recipe."""
+        """Returns one row for each trial, by number: outcome, values, cost, times, hyperparameters, spec and recipe."""
         return self.history.trials_frame()
 
     def epochs(self) -> pd.DataFrame:
-        """One row a trial and epoch: losses, validation figures where there are any, seconds."""
+        """Returns one row for each trial and epoch: losses, validation figures where there are any, seconds."""
         return self.history.epochs_frame()
 
     def front(self) -> pd.DataFrame:
-        """The rows of `trials` on the Pareto front, and which of them is the knee."""
+        """Returns the rows of `trials` on the Pareto front, and which of them is the knee."""
         return self.history.front_frame()
 
     def choose(self, pick: str = "knee", **prefer: float) -> Choice:
-        """A member of the front, and why: ``choose("psnr")``, ``choose(psnr=2)`` (`studies.reading.best.choose`)."""
+        """Picks a member of the front: ``choose("psnr")``, ``choose(psnr=2)`` (see `studies.reading.best.choose`)."""
         return choose(self.ledger, pick=pick, prefer=prefer)
 
     def figures(self) -> dict[str, go.Figure]:
-        """Every figure of the report that the study has enough trials for, by name."""
+        """Returns every figure of the report for which the study has enough trials, by name."""
         from studies.pages.plots import all_plots
 
         figures = {}
@@ -62,14 +62,14 @@ class Study:
         return figures
 
     def figure(self, name: str) -> go.Figure:
-        """One figure. Raises ConfigError that lists the names there are."""
+        """Returns one figure. Raises ConfigError, which lists the names of all figures, for an unknown name."""
         figures = self.figures()
         if name not in figures:
             raise ConfigError(f"no figure {name!r}; there are {', '.join(figures) or 'none yet'}")
         return figures[name]
 
     def report(self, to: Path | str) -> Path:
-        """Writes the offline page; returns where it is."""
+        """Writes the offline page and returns its path."""
         from studies.pages.report import write_report
 
         write_report(self.ledger, Path(to))
@@ -90,8 +90,8 @@ def open_study(name: str, storage: str | None = None) -> Study:
     """Opens a stored study.
 
     Args:
-        name: of the study.
-        storage: SQLAlchemy URL or SQLite file; ``runs/studies.db`` when left out.
+        name: name of the study.
+        storage: SQLAlchemy URL or SQLite file; ``runs/studies.db`` by default.
 
     Raises:
         StorageError, StudyError: there is no such database or study.

@@ -1,4 +1,4 @@
-"""Where a study comes from: versions, commit, hardware. No paths, host names or user names."""
+"""The origin of a study: versions, commit, hardware, but no paths, host names or user names."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ PACKAGES = ("skipnas", "torch", "torchvision", "optuna", "ray", "numpy", "sqlalc
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide what a number means."""
+    """Returns the versions of Python and of the packages that decide the meaning of a number."""
     return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, cores and GPUs of this machine."""
+    """Returns processor, cores and GPUs of this machine."""
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -27,13 +27,13 @@ def hardware() -> dict[str, Any]:
 
 
 def describe(found: Mapping[str, Any]) -> str:
-    """`hardware` in one line."""
+    """Returns `hardware` in one line."""
     gpus = "".join(f", {gpu}" for gpu in found["gpus"])
     return f"{found['processor']}, {found['cores']} cores{gpus}"
 
 
 def provenance() -> dict[str, Any]:
-    """Everything of this module, to be stored when a study is created."""
+    """Returns everything that this module knows, which a study stores when it is created."""
     return {"versions": versions(), "hardware": hardware(), "commit": _commit()}
 
 
@@ -54,7 +54,7 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of skipnas's own checkout; None when it was installed from elsewhere."""
+    """Returns the commit of skipnas's own checkout; None when it was installed from elsewhere."""
     here = Path(__file__).resolve().parent.parent
     if not (here / ".git").exists():
         return None

@@ -13,10 +13,10 @@ WIDTH, LEFT, TOP = 660, 78, 40
 
 
 def network_svg(spec: UNetSpec, gates: Sequence[Mapping[str, float]] = ()) -> str:
-    """The network as it is built.
+    """Draws the network as it is built.
 
     Args:
-        spec: of the space `unet`.
+        spec: a spec of the space `unet`.
         gates: learned gates by level, shallow first; their means are written beside the skips.
     """
     left = [(LEFT + SHIFT * i, TOP + STEP * i) for i in range(spec.levels)]
@@ -45,7 +45,7 @@ def network_svg(spec: UNetSpec, gates: Sequence[Mapping[str, float]] = ()) -> st
 
 
 def _trunk(spec: UNetSpec, left: Sequence[tuple[int, int]], right: Sequence[tuple[int, int]]) -> list[str]:
-    """Down the encoder, over the bottom, up the decoder."""
+    """Draws the way down the encoder, over the bottom, and up the decoder."""
     parts = []
     for (x, y), (below_x, below_y) in itertools.pairwise(left):
         parts.append(_arrow(x + 20, y + TALL, below_x - 10 + SHIFT - 20, below_y))
@@ -54,7 +54,7 @@ def _trunk(spec: UNetSpec, left: Sequence[tuple[int, int]], right: Sequence[tupl
         parts.append(_text(x + 10, y + TALL + 20, name, "end"))
     if right:
         (x, y), (to_x, to_y) = left[-1], right[-1]
-        if y == to_y:  # AddUNet: the decoder begins on the deepest level, from the state that is left there
+        if y == to_y:  # AddUNet: the decoder begins on the deepest level, from the state that the encoder leaves there
             middle = y + TALL + 18
             parts.append(
                 f'<path d="M{x + BOX - 12} {y + TALL}V{middle}H{to_x + 12}V{to_y + TALL}" marker-end="url(#tip)"/>'

@@ -14,16 +14,16 @@ from studies.reading.history import FRONT, History, Trial
 
 CAMERA = {"eye": {"x": 1.45, "y": 1.45, "z": 0.7}, "center": {"x": 0, "y": 0, "z": -0.12}}
 MANY = 1000
-"""Above so many points they are drawn with WebGL."""
+"""Figures with more points than this are drawn with WebGL."""
 
 
 def axis_title(objective: Objective) -> str:
-    """``psnr (dB) →``, the arrow pointing to the better end."""
+    """Returns ``psnr (dB) →``; the arrow points to the better end."""
     return f"{objective.label} {'→' if objective.direction == 'maximize' else '←'} better"
 
 
 def front_3d(history: History) -> go.Figure | None:
-    """The first three objectives of every trial that has them."""
+    """Draws the first three objectives of every trial that has them."""
     objectives = history.config.objectives[:3]
     if len(objectives) < 3 or not history.complete:
         return None
@@ -49,14 +49,14 @@ def front_3d(history: History) -> go.Figure | None:
         marker={"size": 12, "symbol": "circle-open", "color": COLOURS["front"]},
         hoverinfo="skip",
     )
-    # More ticks would run into each other on a phone.
+    # More ticks would overlap on a phone.
     axes = {f"{axis}axis": {"title": o.label, "nticks": 5} for axis, o in zip("xyz", objectives, strict=True)}
     figure.update_layout(scene=axes | {"aspectmode": "cube", "camera": CAMERA}, margin={"l": 0, "r": 0, "t": 0, "b": 0})
     return laid_out(figure, 520).update_layout(legend_itemsizing="constant")
 
 
 def front_pair(history: History, first: Objective, second: Objective) -> go.Figure | None:
-    """Two objectives of every trial that has them; the line steps along what these two alone leave undominated."""
+    """Draws two objectives of every trial that has them."""
     if not history.complete:
         return None
     figure = go.Figure()
@@ -85,7 +85,7 @@ def front_pair(history: History, first: Objective, second: Objective) -> go.Figu
 
 
 def sizes(history: History) -> go.Figure | None:
-    """Parameters against multiply-accumulates, by group, with the limits."""
+    """Draws parameters against multiply-accumulates, by group, with the limits."""
     known = [t for t in history.trials if t.params and t.macs]
     if not known:
         return None
@@ -111,7 +111,7 @@ def sizes(history: History) -> go.Figure | None:
 def _placed(
     history: History, objectives: Sequence[Objective]
 ) -> list[tuple[str, list[Trial], np.ndarray[Any, np.dtype[np.float64]]]]:
-    """Group, trials and points, of those trials that can be placed: a duplicate lies where its original does."""
+    """Returns group, trials and points of the trials that can be placed. A duplicate lies where its original does."""
     by_number = {t.number: t for t in history.trials}
     groups = []
     for group in reversed(NAMES):  # the front is drawn last, on top

@@ -1,4 +1,4 @@
-"""Figures of what hyperparameters do."""
+"""Figures of the effects of hyperparameters."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from studies.pages.style import COLOURS, SCALE, laid_out, log_cost_axes, shorten
 from studies.reading.history import History
 
 TOP = 3
-"""Hyperparameters of each objective that are shown in slices."""
+"""The number of hyperparameters for each objective that are shown in slices."""
 
 
 def importance(history: History, objective: Objective) -> go.Figure | None:
-    """The ten hyperparameters that decide most about an objective."""
+    """Draws the ten hyperparameters that decide most about an objective."""
     found = list(history.importances.get(objective.name, {}).items())[:10]
     if not found:
         return None
@@ -39,7 +39,7 @@ def importance(history: History, objective: Objective) -> go.Figure | None:
 
 
 def slice_of(history: History, objective: Objective, name: str) -> go.Figure | None:
-    """An objective of complete trials by the value of one hyperparameter."""
+    """Draws an objective of complete trials by the value of one hyperparameter."""
     trials = [t for t in history.complete if name in t.hyperparameters]
     if not trials:
         return None
@@ -69,7 +69,8 @@ def slice_of(history: History, objective: Objective, name: str) -> go.Figure | N
 
 
 def parallel(history: History) -> go.Figure | None:
-    """The most important hyperparameters and the objectives of complete trials, coloured by the first objective."""
+    """Draws the most important hyperparameters and the objectives of complete trials, coloured by the first
+    objective."""
     trials = history.complete
     if not trials:
         return None
@@ -104,7 +105,7 @@ def parallel(history: History) -> go.Figure | None:
 
 
 def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
-    """A hyperparameter as an axis of parallel coordinates; choices stand in order at equal distances."""
+    """Returns a hyperparameter as an axis of parallel coordinates. Choices stand in order at equal distances."""
     choices = sorted({v for v in values if v is not None}, key=lambda v: (isinstance(v, str), v))
     place = {value: index for index, value in enumerate(choices)}
     return {

@@ -1,7 +1,7 @@
-"""Figures of a study, made with plotly. Pure functions: records in, a figure out, None where there is nothing to draw.
+"""Figures of a study, made with plotly by pure functions: from records to a figure, or None where data is missing.
 
-Colours are told apart by people who are colour-blind and hold on white and on black; shapes say the same.
-Figures bear no background and no font colours of their own, so that a page can give them its theme.
+Colour-blind people can tell the colours apart, on white and on black, and shapes say the same. Figures have no
+background and no font colours of their own, so that a page can apply its theme.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plot:
-    """A figure with what to say of it.
+    """A figure with its texts.
 
     Attributes:
-        name: for files and anchors.
+        name: name for files and anchors.
         title: one line.
-        text: what it shows and how to read it.
-        figure: None where there is nothing to draw; `lacks` says why.
-        wide: whether it needs more width than a phone has.
+        text: explains how to read the figure.
+        figure: None where data is missing; `lacks` says why.
+        lacks: the text that replaces a missing figure.
+        wide: whether the figure needs more width than a phone has.
     """
 
     name: str
@@ -51,17 +52,19 @@ class Plot:
 
 
 def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plot]:
-    """Every figure of a study and of its confirmation, in the order of the report."""
+    """Returns every figure of a study and of its confirmation, in the order of the report."""
     none = "No trial is complete yet."
     objectives = history.config.objectives
     plots = [
         Plot(
             name="front",
             title="The front in three dimensions",
-            text="Turn it with the mouse or a finger. Trials at the front are those that no other dominates, being at "
-            "least as good in all objectives and better in one.",
+            text="Turn it with the mouse or a finger. A trial is on the front when no other trial is at least as good in "
+            "all objectives and better in one.",
             figure=front_3d(history),
-            lacks=none if len(objectives) >= 3 else f"This study has {len(objectives)} objective(s); it takes three.",
+            lacks=none
+            if len(objectives) >= 3
+            else f"This study has {len(objectives)} objective(s); the figure needs three.",
         )
     ]
     for first, second in itertools.combinations(objectives, 2):
@@ -78,8 +81,7 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
         Plot(
             name="size",
             title="Size of the candidates",
-            text="Parameters and multiply-accumulates of everything that was proposed; the dashed lines are the "
-            "study's limits.",
+            text="Parameters and multiply-accumulates of all proposals; the dashed lines are the study's limits.",
             figure=sizes(history),
             lacks="Nothing was proposed yet.",
         )
@@ -151,7 +153,7 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
         Plot(
             name="gates",
             title="Learned gate of each skip",
-            text="What the skips are multiplied by, from the shallowest to the deepest; bars span the channels.",
+            text="The factors of the skips, from the shallowest to the deepest; bars span the channels.",
             figure=gates(history),
             lacks="No complete trial has learned gates.",
         )
@@ -160,8 +162,8 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
         Plot(
             name="gates-confirmed",
             title="Gates of denoising alone and of the joint task",
-            text="Means over seeds with 95 % intervals. AddUNet's claim is that the joint task moves them: shallow "
-            "ones up for reconstruction, deep ones up for classification.",
+            text="Means over seeds with 95 % intervals. AddUNet claims that the joint task moves the gates: shallow ones "
+            "go up for reconstruction, deep ones for classification.",
             figure=confirmed_gates(confirmed),
             lacks="No network with learned gates was confirmed. The command skipnas confirm with --baselines trains "
             "AddUNet both ways.",

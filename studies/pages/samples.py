@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from studies.store.ledger import SqlLedger
 
 IMAGES = 6
-"""Validation images shown."""
+"""The number of validation images shown."""
 
 MEMBERS = 8
-"""Members of the front shown: the knee, the best of each objective, then by number."""
+"""The number of front members shown: the knee, the best of each objective, then the others by number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """One image, as the page shows it.
+    """One image as the page shows it.
 
     Attributes:
-        png: base64.
+        png: the PNG in base64.
         psnr: in dB against the clean image; None for the clean image itself.
         label: true class of a clean image, predicted class of a denoised one; empty without classes.
-        right: whether a predicted class is the true one.
+        right: whether the predicted class is the true one.
     """
 
     png: str
@@ -46,7 +46,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """Rows of pictures, one a column of the same image; `lacks` says why there are none, or fewer."""
+    """Rows of pictures, in which a column shows one image; `lacks` says why pictures are missing."""
 
     rows: tuple[tuple[str, tuple[Picture, ...]], ...] = ()
     size: tuple[int, int] = (0, 0)
@@ -54,7 +54,7 @@ class Samples:
 
 
 def samples(ledger: SqlLedger, history: History, data_root: Path | None = None) -> Samples:
-    """Sends the first validation images, of as many classes as there are, through members of the front."""
+    """Sends the first validation images, from as many classes as there are, through members of the front."""
     members = shown_members(history)
     if not members:
         return Samples(lacks="No trial is complete yet.")
@@ -117,7 +117,7 @@ def samples(ledger: SqlLedger, history: History, data_root: Path | None = None) 
 
 
 def shown_members(history: History) -> list[Trial]:
-    """The knee, the best of each objective, then the others of the front by number; at most `MEMBERS`."""
+    """Returns the knee, the best of each objective, then the other front members by number; at most `MEMBERS`."""
     front = history.front
     wanted = [t for t in front if t.number == history.knee]
     for o in history.config.objectives if front else ():
@@ -128,7 +128,7 @@ def shown_members(history: History) -> list[Trial]:
 
 
 def _spread(labels: Labels | None, count: int) -> list[int]:
-    """Rows of `IMAGES` images, the first of each class in turn."""
+    """Returns the rows of `IMAGES` images: the first of each class, then others."""
     if labels is None:
         return list(range(min(IMAGES, count)))
     _, first = np.unique(labels, return_index=True)

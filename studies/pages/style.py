@@ -41,7 +41,7 @@ NAMES = {
 
 LINES = ("#d55e00", "#3b8bd0", "#1f9e6e", "#b266b2", "#b08500", "#5b6bbf", "#c43c39", "#7a7a7a")
 SCALE = [[0.0, "#8a8f98"], [0.5, "#3b8bd0"], [1.0, "#d55e00"]]
-"""From worse to better. A scale that ends in yellow or dark blue would lose one end on white or on black."""
+"""Colours from worse to better. A scale that ends in yellow or dark blue would lose one end on white or on black."""
 
 DASHES = ("solid", "dash", "dot", "dashdot")
 
@@ -77,12 +77,12 @@ def laid_out(figure: go.Figure, height: int) -> go.Figure:
 
 
 def decade_step(values: Sequence[float]) -> int | None:
-    """Steps of a logarithmic axis: decades alone where there are many; None leaves them to `_ticks`."""
+    """Returns the step of a logarithmic axis: decades alone where there are many; None leaves the ticks to `_ticks`."""
     return None if max(values) < 100 * min(values) else 1
 
 
 def _ticks(axis: Any) -> None:
-    """1, 2 and 5 of each decade, all of one size."""
+    """Puts ticks at 1, 2 and 5 of each decade, all of one size."""
     if axis.type == "log" and axis.tickvals is None and axis.dtick is None:
         axis.dtick = "D2"
         axis.minorloglabels = "complete"

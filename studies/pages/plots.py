@@ -59,8 +59,8 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
         Plot(
             name="front",
             title="The front in three dimensions",
-            text="Turn it with the mouse or a finger. A trial is on the front when no other trial is at least as good in "
-            "all objectives and better in one.",
+            text="Turn it with the mouse or a finger. A trial is on the front when no other trial is at least as "
+            "good in all objectives and better in one.",
             figure=front_3d(history),
             lacks=none
             if len(objectives) >= 3
@@ -162,8 +162,8 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
         Plot(
             name="gates-confirmed",
             title="Gates of denoising alone and of the joint task",
-            text="Means over seeds with 95 % intervals. AddUNet claims that the joint task moves the gates: shallow ones "
-            "go up for reconstruction, deep ones for classification.",
+            text="Means over seeds with 95 % intervals. AddUNet claims that the joint task moves the gates: shallow "
+            "ones go up for reconstruction, deep ones for classification.",
             figure=confirmed_gates(confirmed),
             lacks="No network with learned gates was confirmed. The command skipnas confirm with --baselines trains "
             "AddUNet both ways.",

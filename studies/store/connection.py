@@ -1,8 +1,8 @@
-"""Databases and the studies in them: open, create, list, compare, delete and write out.
+"""The connection to a database.
 
-A database holds Optuna's tables and the project's own (`studies.store.records`) behind one SQLAlchemy engine, so
-that plain Optuna and Optuna Dashboard read every study. SQLite is the default; PostgreSQL serves several
-machines. Passwords never appear in a message.
+A database has Optuna's tables and the project's own (`studies.store.records`) behind one SQLAlchemy engine, so that
+plain Optuna and Optuna Dashboard read every study. SQLite is the default; PostgreSQL serves several machines. Passwords
+never appear in a message.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from studies.store.urls import masked, sqlite_path
 
 
 class Storage:
-    """An open database; a context manager that closes its connections.
+    """An open database, and a context manager that closes its connections.
 
     Attributes:
-        masked: the URL as it may be shown.
-        engine: shared by Optuna and the project's records.
+        url: the database's URL.
+        masked: the URL without passwords, which may be shown.
+        engine: the SQL engine that Optuna and the project's records share.
         in_memory: whether it is an SQLite database that only the thread that opened it can use.
-        optuna: the same database as Optuna's functions take it.
+        optuna: the same database for Optuna's functions.
     """
 
     def __init__(self, url: URL, optuna_storage: RDBStorage) -> None:
@@ -56,13 +57,13 @@ class Storage:
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """One transaction on the records; what it returns stays readable after it."""
+        """Provides one transaction on the records. Its results stay readable after it."""
         with self.guard(), Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """One transaction by plain tables, which costs a driver a fraction of what `session` does."""
+        """Provides one transaction on plain tables, at a fraction of the cost of `session`."""
         with self.guard(), self.engine.begin() as connection:
             yield connection
 

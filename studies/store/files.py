@@ -1,4 +1,4 @@
-"""The folder of a study's files beside its database, and whose it is."""
+"""The folder of a study's files beside its database, and the database that owns it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,25 @@ from nas.training.checkpoint import drop_all
 from studies.store.connection import Storage, path_errors
 from studies.store.urls import masked, parse_url, sqlite_path
 
-_OWNER = ".database"  # in a study's folder: whose it is
+_OWNER = ".database"  # the file in a study's folder that names its database
 
 
 def files_dir(url: URL | str | None, study: str) -> Path:
-    """Where a study's weights and checkpoints live: beside the SQLite file, or in `runs`. Absolute, not created."""
+    """Returns the folder of a study's weights and checkpoints: beside the SQLite file, or in `runs`.
+
+    The path is absolute, and the folder is not created.
+    """
     path = sqlite_path(url if isinstance(url, URL) else parse_url(url))
     return (Path("runs") if path is None else path.parent).resolve() / study
 
 
 def check_name(url: URL, name: str) -> None:
-    """Raises ConfigError for a name that no study can have, StudyError where its folder is another database's."""
+    """Refuses a study name.
+
+    Raises:
+        ConfigError: no study can have the name.
+        StudyError: its folder belongs to another database.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise ConfigError(
             f"study name {name!r} is not valid; use 1 to 64 letters, digits, '.', '_' or '-', "
@@ -36,13 +44,14 @@ def check_name(url: URL, name: str) -> None:
 
 
 def claim_files(storage: Storage, study: str) -> Path:
-    """A study's `files_dir`, for writing: it belongs to this database from now on.
+    """Returns a study's `files_dir` for writing. From now on it belongs to this database.
 
-    Studies of one name may be in several databases of which the files would lie in one folder: SQLite files that are
-    neighbours, databases on servers. The first that writes there keeps the folder, as long as its database is there.
+    Studies of one name in several databases may have one folder: the databases may be neighbouring SQLite files, or on
+    servers. The first database that writes there keeps the folder for as long as it exists.
 
     Raises:
-        StudyError: the folder is another database's. StorageError: it cannot be written.
+        StudyError: the folder belongs to another database.
+        StorageError: the folder cannot be written.
     """
     folder = files_dir(storage.url, study)
     _check_folder(storage.url, folder, study)
@@ -54,7 +63,7 @@ def claim_files(storage: Storage, study: str) -> Path:
 
 
 def drop_files(storage: Storage, study: str) -> None:
-    """Deletes what a study that is gone left in its folder, if the folder is this database's."""
+    """Deletes the files of a deleted study from its folder, if the folder belongs to this database."""
     folder = files_dir(storage.url, study)
     if _another_owner(storage.url, folder) is None:
         (folder / _OWNER).unlink(missing_ok=True)
@@ -70,13 +79,14 @@ def _check_folder(url: URL, folder: Path, study: str) -> None:
 
 
 def _owner(url: URL) -> str:
-    """The database as the folders of its studies name it: an SQLite file by its name, as it lies beside them."""
+    """Returns the database's name in the folders of its studies. An SQLite file lies beside them, so its file name
+    suffices."""
     path = sqlite_path(url)
     return path.name if path is not None else masked(url.set(username=None, password=None, query={}))
 
 
 def _another_owner(url: URL, folder: Path) -> str | None:
-    """The database that a folder belongs to, if that is another one; an SQLite file that is gone owns nothing."""
+    """Returns another database that owns a folder, if there is one. An SQLite file that is gone owns nothing."""
     marker = folder / _OWNER
     owner = marker.read_text("utf-8").strip() if marker.exists() else ""
     if owner in ("", _owner(url)) or ("://" not in owner and not (folder.parent / owner).exists()):

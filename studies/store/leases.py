@@ -1,8 +1,8 @@
-"""Leases: how drivers of one study, on one machine or several, know which of them are alive.
+"""Leases, by which drivers of one study, on one machine or several, know which of them are alive.
 
-A driver keeps its row in `DriverRecord` fresh from a thread of its own. It is dead when its lease has run
-out by the database's clock, or when its process is gone as far as this machine can see. What a dead driver
-was training is anyone's to go on with; the places it had reserved in the budget are free.
+A driver renews its row in `DriverRecord` from a thread of its own. It is dead when its lease has run out by the
+database's clock, or when its process is gone as far as this machine can see. Any driver may continue the trials of a
+dead driver, and its reserved places in the budget are free.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 LEASE_SECONDS = 30.0
-"""A driver that was not heard of for this long is dead. It renews its lease six times as often."""
+"""The seconds after which a driver without a renewal is dead. It renews its lease six times as often."""
 
 
 @functools.cache
 def clock(dialect: str) -> ColumnElement[float]:
-    """The time by the database's clock, in seconds since the epoch: the one that all drivers share."""
+    """Returns the time by the database's clock, which all drivers share, in seconds since the epoch."""
     if dialect == "postgresql":
         return cast(extract("epoch", func.clock_timestamp()), Double)
     return (func.julianday("now", type_=Double) - 2440587.5) * 86400.0
@@ -74,20 +74,20 @@ def _prolong(dialect: str) -> ReturningUpdate[Any]:
 
 
 def live_drivers(connection: Connection, study_id: int) -> dict[str, DriverRecord]:
-    """The drivers of a study that are alive, by their id."""
+    """Returns the living drivers of a study by their id."""
     rows = connection.execute(_select_live(connection.dialect.name), {"study": study_id})
     records = [DriverRecord(**row._mapping) for row in rows]
     return {record.driver: record for record in records if _process_is_there(record)}
 
 
 def drop_dead(connection: Connection, study_id: int) -> None:
-    """Deletes the rows of drivers that are dead. One that was only slow to renew makes its row again."""
+    """Deletes the rows of dead drivers. A driver that was only slow to renew makes its row again."""
     live = live_drivers(connection, study_id)
     connection.execute(delete(DRIVERS).where(DRIVERS.c.study_id == study_id, DRIVERS.c.driver.not_in(list(live))))
 
 
 class Lease:
-    """This process as a driver of a study.
+    """The lease of this process as a driver of a study.
 
     Attributes:
         driver: its id, new with each lease.
@@ -99,7 +99,8 @@ class Lease:
         self._study_id = study_id
 
     def renew(self, connection: Connection) -> int:
-        """Prolongs the lease from now on; returns its reservations. One that had run out comes back without any."""
+        """Prolongs the lease from now on and returns its reservations. A lease that had run out comes back without
+        any."""
         dialect = connection.dialect.name
         reserved: int | None = connection.scalar(_prolong(dialect), {"own": self.driver, "seconds": LEASE_SECONDS})
         if reserved is not None:
@@ -124,8 +125,8 @@ class Lease:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Renews the lease from a thread of its own, over a connection of its own, until the block ends."""
-        if self._storage.in_memory:  # of one thread, and there is nobody to show the lease to
+        """Renews the lease from a thread and a connection of its own until the block ends."""
+        if self._storage.in_memory:  # one thread owns it, so nobody else could see the lease
             yield
             return
         stop = threading.Event()
@@ -155,7 +156,7 @@ class Lease:
 
 @functools.cache
 def _place() -> str:
-    """Where process ids are comparable: one boot of one machine, and there one namespace."""
+    """Returns the place within which process ids are comparable: one boot of one machine, and one namespace there."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -164,20 +165,21 @@ def _place() -> str:
 
 
 def _born(pid: int) -> str | None:
-    """When a process started, in the kernel's ticks; None when that cannot be read, "" for one that has ended.
+    """Returns the start of a process in the kernel's ticks; None when it cannot be read, "" when the process has ended.
 
-    Process ids are given again, so that an id alone does not say whose it is.
+    Process ids are reused, so an id alone does not identify a process.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    fields = stat.rpartition(")")[2].split()  # the name before may hold anything
+    fields = stat.rpartition(")")[2].split()  # the name before may contain anything
     return "" if fields[0] in "ZX" else fields[19]
 
 
 def _process_is_there(driver: DriverRecord) -> bool:
-    """False when the driver's process is gone for certain; of another machine only its lease tells."""
+    """Returns False when the driver's process is certainly gone. A driver of another machine is known by its lease
+    only."""
     if os.name != "posix" or driver.place != _place():
         return True
     try:

@@ -1,4 +1,4 @@
-"""Calls that are made again while the database cannot be reached."""
+"""Calls that are repeated while the database cannot be reached."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from nas.errors import StorageError
 
 PATIENCE_SECONDS = 60.0
-"""For this long a driver waits for a database that is gone before it gives up."""
+"""The seconds for which a driver waits for a database that is gone."""
 
 RETRY_SECONDS = 1.0
-"""Between its tries."""
+"""The seconds between its tries."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Driving(Protocol):
-    """Something that may drive a study."""
+    """An object that may drive a study."""
 
     @property
     def drives(self) -> bool:
-        """Whether it does; only a driver waits for its database."""
+        """Whether it drives a study; only a driver waits for its database."""
 
 
 D = TypeVar("D", bound=Driving)
 
 
 def patient(method: Callable[Concatenate[D, P], T]) -> Callable[Concatenate[D, P], T]:
-    """Makes a driver outlive its database: the call is made again while the database cannot be reached.
+    """Makes a method of a driver wait for the database: the call is repeated while the database cannot be reached.
 
-    A call may have been carried out although its answer was lost, so methods bear being called again.
+    A call may have taken effect although its answer was lost, so these methods tolerate a second call.
     """
 
     @functools.wraps(method)
@@ -47,7 +47,7 @@ def patient(method: Callable[Concatenate[D, P], T]) -> Callable[Concatenate[D, P
                 return method(self, *args, **kwargs)
             except StorageError as error:
                 cause = error.__cause__
-                if isinstance(cause, StorageInternalError):  # Optuna's wrapping
+                if isinstance(cause, StorageInternalError):  # Optuna wraps the error
                     cause = cause.__cause__
                 gone = isinstance(cause, OperationalError | InterfaceError)
                 if not self.drives or not gone or time.monotonic() > deadline:

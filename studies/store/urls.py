@@ -1,4 +1,4 @@
-"""What databases are called, and how that is shown: without passwords, wherever in it they stand."""
+"""URLs of databases, and their form without passwords for messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _URL_WORD = re.compile(r"(?P<option>--[\w-]+=)?(?P<url>.*://.*)", re.DOTALL)
 
 
 def parse_url(url: str | None) -> URL:
-    """The storage's URL: a bare path is SQLite's, and PostgreSQL without a driver takes psycopg."""
+    """Reads a storage's URL. A bare path means SQLite, and PostgreSQL without a driver uses psycopg."""
     if url is None:
         url = DEFAULT_URL
     if url and "://" not in url and not re.match(r"\w[\w+]+:", url):  # one letter before the colon is a drive
@@ -35,18 +35,18 @@ def parse_url(url: str | None) -> URL:
 
 
 def masked(url: URL) -> str:
-    """The URL without passwords, wherever in it they stand."""
+    """Returns the URL without passwords, wherever they stand in it."""
     query = {key: "..." if "pass" in key.lower() else value for key, value in url.query.items()}
     return url.set(query=query).render_as_string(hide_password=True)
 
 
 def masked_words(words: Sequence[str]) -> list[str]:
-    """A command line's words without the passwords in its URLs; a URL that holds none stays as it is."""
+    """Returns a command line's words without the passwords in its URLs. A URL without passwords stays as it is."""
     return [_URL_WORD.sub(_masked_match, word, count=1) for word in words]
 
 
 def masked_command(command: str) -> str:
-    """`masked_words` of a command line in one string."""
+    """Masks a command line in one string; see `masked_words`."""
     if "://" not in command:
         return command
     try:
@@ -67,6 +67,6 @@ def _masked_match(word: re.Match[str]) -> str:
 
 
 def sqlite_path(url: URL) -> Path | None:
-    """The file behind an SQLite URL; None for another database and for one in memory."""
+    """Returns the file behind an SQLite URL; None for another database and for one in memory."""
     in_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
     return Path(str(url.database)) if in_file else None

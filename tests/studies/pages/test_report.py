@@ -109,7 +109,7 @@ def test_a_missing_objective_is_named(new_study: New) -> None:
     train(ledger, 20.0)
     page = page_of(ledger)
     assert "Not among the objectives: accuracy" in page
-    assert "it takes three" in page
+    assert "the figure needs three" in page
     assert "front-psnr-stability" in drawn(page)
 
 

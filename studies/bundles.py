@@ -162,11 +162,12 @@ def _measuring(data: Dataset, task: Task) -> Judge:
     from nas.bundles.assess import assess_data, assess_photographs
     from nas.data.noise import parse_noise
     from nas.data.raw import PARTS
+    from nas.data.sources import source_of
     from nas.data.splits import split_photographs
 
     noise = parse_noise(task.noise)
     whole: dict[str, list[Path]] = {part: [] for part in PARTS}
-    if data.name.startswith("images:"):
+    if source_of(data.name).photographs:
         paths, codes, _ = split_photographs(data.name)
         for path, code in zip(paths, codes, strict=True):
             whole[PARTS[code]].append(path)
@@ -214,9 +215,9 @@ def evaluate_bundle(
     """
     from nas.bundles.assess import assess_bundle, assess_photographs
     from nas.bundles.reference_denoisers import reference_denoiser
-    from nas.data.folders import has_splits
     from nas.data.noise import parse_noise
-    from nas.data.splits import load, parse_source, photographs
+    from nas.data.sources import parse_source, source_of
+    from nas.data.splits import load, photographs
 
     if split is not None and split not in SPLITS:
         raise ConfigError(f"--split {split!r} is not known; choose from {', '.join(SPLITS)}")
@@ -230,9 +231,9 @@ def evaluate_bundle(
         raise ConfigError(f"the bundle was made on {source}, a folder that it does not know the place of; give --data")
     noises = given or [parse_noise(bundle.task.noise)]
     name = parse_source(source)
-    kind, _, folder = name.partition(":")
+    kind, _, own = name.partition(":")
     seen = _seen(bundle, kind)
-    if kind == "images":
+    if source_of(name).photographs:
         paths, part = photographs(name, split, seen=seen)
         found = [
             assess_photographs(bundle.network, bundle.task.channels, paths, level, denoiser=denoiser)
@@ -240,8 +241,8 @@ def evaluate_bundle(
         ]
     else:
         loaded = load(name, root=data_root)
-        foreign = kind == "folder" and seen is not None and loaded.fingerprint != seen
-        part = split or ("all" if foreign and not has_splits(Path(folder)) else "test")
+        foreign = own and seen is not None and loaded.fingerprint != seen
+        part = split or ("all" if foreign and not loaded.has_own_splits else "test")
         found = [assess_bundle(bundle, loaded, level, part=part, denoiser=denoiser) for level in noises]
     return {
         "bundle": str(path),

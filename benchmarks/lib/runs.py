@@ -151,8 +151,7 @@ def _start_worker() -> None:
 def task_of(setting: Setting) -> Task:
     """What `setting` makes of its data."""
     data = _dataset(setting)
-    _, channels, height, width = data.train.images.shape
-    return Task(channels=channels, classes=len(data.classes), height=height, width=width, noise=setting.noise)
+    return data.task(setting.noise)
 
 
 def trained(

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.data.images import SIDE, one_size, open_image, stacked
-from nas.data.raw import PARTS, TEST, TRAIN, VALIDATION, Images, RawData, evenly, raw_data
+from nas.data.raw import PARTS, TEST, TRAIN, VALIDATION, RawData, evenly, raw_data
 from nas.errors import DataError
 
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from nas.data.raw import Images
 
 PATCHES_PER_IMAGE = 64
 """The largest number of patches from one photograph of `images:`, so that a folder of large ones fits in memory."""

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from nas.data.raw import Images
 from nas.errors import DataError, in_short
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
+
+    from nas.data.raw import Images
 
 SIDE = 64
 """The side in pixels to which larger images are brought."""
@@ -44,6 +44,7 @@ def open_image(path: Path, *, decode: bool = True) -> Image:
 
 
 def _plain_mode(image: Image, path: Path) -> Image:
+    import numpy as np
     import PIL.Image
 
     if image.mode in ("L", "LA", "1"):
@@ -82,6 +83,8 @@ def _square(image: Image, side: int) -> Image:
 
 def stacked(images: Sequence[Image]) -> Images:
     """Stacks images to (N, C, H, W): gray when all of them are gray, float32 when one has more than 8 bits."""
+    import numpy as np
+
     channels = max(len(image.getbands()) for image in images)
     dtype: type[np.generic] = np.float32 if any(image.mode == "F" for image in images) else np.uint8
     stack = np.empty((len(images), channels, images[0].height, images[0].width), dtype)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.data.splits import parse_source, split_photographs
+from nas.data.sources import parse_source
+from nas.data.splits import split_photographs
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,7 +53,7 @@ class Photographs:
         """Decodes every photograph of ``images:DIR``, and rounds those with more than 8 bits to 8.
 
         Args:
-            source: name of the source, as `nas.data.splits.parse_source` takes it.
+            source: name of the source, as `nas.data.sources.parse_source` takes it.
             scratch: folder on a disk with room for the decoded photographs. The file there has no name and disappears
                 with the process.
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-Images = NDArray[np.uint8] | NDArray[np.float32]
-Labels = NDArray[np.int64]
+    Images = NDArray[np.uint8] | NDArray[np.float32]
+    Labels = NDArray[np.int64]
+
 T = TypeVar("T")
 PARTS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
@@ -34,6 +36,11 @@ class RawData:
     part: NDArray[np.int64]
     groups: NDArray[np.int64]
 
+    @property
+    def has_splits(self) -> bool:
+        """Whether the source itself says which images are not for training."""
+        return bool((self.part != TRAIN).any())
+
 
 def raw_data(
     images: Images,
@@ -44,6 +51,8 @@ def raw_data(
     groups: Sequence[int] | None = None,
 ) -> RawData:
     """Makes a reader's return value. By default every image is for training and is a group of its own."""
+    import numpy as np
+
     return RawData(
         images=images,
         labels=None if labels is None else np.asarray(labels, np.int64),
@@ -55,4 +64,6 @@ def raw_data(
 
 def evenly(items: Sequence[T], count: int) -> list[T]:
     """Returns at most `count` of the items, spread evenly."""
+    import numpy as np
+
     return [items[i] for i in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]

@@ -1,93 +1,124 @@
-"""Readers of data sources. A new source is one function that returns `RawData`, and one line in a table below.
+"""The table of data sources: how each is read, how its name is checked, and how its images may be augmented.
 
-Libraries that contain or open images are imported only by the readers, so that names are known without them.
+A new source is a reader in a file of its own, which returns `RawData`, and an entry of `SOURCES`. Readers import the
+libraries that contain or open images only when they are called, so that names are known without them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from nas.data.augmentation import MIRRORS, NONE, TURNS, Augmentation
 from nas.data.folders import read_folder, read_images
-from nas.data.images import open_image
-from nas.data.raw import RawData, evenly, raw_data
-from nas.data.torchvision import TORCHVISION, read_torchvision
+from nas.data.installed import read_digits, read_photos
+from nas.data.torchvision import TORCHVISION, plain, read_torchvision
+from nas.errors import ConfigError
 
-Reader = Callable[[str, Path], "RawData"]
-
-
-# --- scikit-learn and scikit-image: shipped inside the packages ---
-def read_digits() -> RawData:
-    """Reads the 1,797 handwritten 8x8 digits of scikit-learn (UCI, 1998), with 17 gray levels."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = (digits.images[:, None] / 16).astype(np.float32)
-    return raw_data(images, digits.target, [str(name) for name in digits.target_names])
+if TYPE_CHECKING:
+    from nas.data.raw import RawData
 
 
-# All are PNG, because the decoder's version decides the pixels of a JPEG, and with them the fingerprint.
-PHOTOGRAPHS = (
-    "astronaut.png",
-    "brick.png",
-    "camera.png",
-    "chelsea.png",
-    "coffee.png",
-    "coins.png",
-    "grass.png",
-    "gravel.png",
-    "moon.png",
-    "motorcycle_left.png",
-)
-
-PHOTO_CELL, PHOTO_PATCH, PHOTO_STRIDE = 64, 32, 16
+def absolute(path: str) -> str:
+    """Returns a path as it is stored, absolute and without links. Raises ValueError or RuntimeError for no path."""
+    return str(Path(path).expanduser().resolve())
 
 
-def photo_cells(height: int, width: int) -> list[list[tuple[int, int]]]:
-    """Returns disjoint square cells of a photograph, each a list of the (top, left) corners of its patches.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One source of images, or one kind of sources that differ by an argument.
 
-    Patches overlap within their cell and never leave it, so splits made of whole cells share no pixel.
+    Attributes:
+        read: reads the whole source from its name and the data root. A source with an argument receives the argument
+            instead of the name. Raises DataError.
+        argument: placeholder for the text after the colon of ``KIND:ARGUMENT``; empty for a source without one.
+        canonical: the argument as studies store it. Raises ValueError or RuntimeError for one that is impossible.
+        symmetries: the flips and turns that do not change the meaning of its images; None where nothing is known of
+            them.
+        photographs: whether it is a folder of photographs of any size without classes. A search cuts them into
+            patches, `train` draws random patches of them, and a bundle is judged on whole photographs.
+        group: a name that short lists show instead of many similar sources.
     """
-    steps = range(0, PHOTO_CELL - PHOTO_PATCH + 1, PHOTO_STRIDE)
-    return [
-        [(top + down, left + right) for down in steps for right in steps]
-        for top in range(0, height - PHOTO_CELL + 1, PHOTO_CELL)
-        for left in range(0, width - PHOTO_CELL + 1, PHOTO_CELL)
-    ]
+
+    read: Callable[[str, Path], RawData]
+    argument: str = ""
+    canonical: Callable[[str], str] = absolute
+    symmetries: Augmentation | None = None
+    photographs: bool = False
+    group: str = ""
 
 
-def read_photographs() -> list[NDArray[np.uint8]]:
-    """Returns the photographs that scikit-image installs, gray, each (H, W)."""
-    from skimage.data import data_dir
-
-    return [np.asarray(open_image(Path(data_dir, name)).convert("L")) for name in PHOTOGRAPHS]
-
-
-def read_photos() -> RawData:
-    """Reads gray 32x32 patches. The class is the photograph, and every photograph has as many cells as the smallest
-    one."""
-    photographs = read_photographs()
-    cells = [photo_cells(*photograph.shape) for photograph in photographs]
-    kept = min(map(len, cells))
-    images, labels, groups = [], [], []
-    for label, (photograph, candidates) in enumerate(zip(photographs, cells, strict=True)):
-        for number, cell in enumerate(evenly(candidates, kept)):
-            for top, left in cell:
-                images.append(photograph[None, top : top + PHOTO_PATCH, left : left + PHOTO_PATCH])
-                labels.append(label)
-                groups.append(label * kept + number)
-    return raw_data(np.stack(images), labels, [Path(name).stem for name in PHOTOGRAPHS], groups=groups)
-
-
-NAMED: dict[str, Reader] = {
-    "digits": lambda _name, _root: read_digits(),
-    "photos": lambda _name, _root: read_photos(),
-    **dict.fromkeys(TORCHVISION, read_torchvision),
+SOURCES: Mapping[str, Source] = {
+    "digits": Source(read=lambda name, root: read_digits(), symmetries=NONE),
+    "photos": Source(read=lambda name, root: read_photos(), symmetries=TURNS),
+    **{
+        name: Source(read=read_torchvision, symmetries=each.symmetries, group="a torchvision set")
+        for name, each in TORCHVISION.items()
+    },
+    "folder": Source(read=read_folder, argument="DIR"),
+    "images": Source(read=read_images, argument="DIR", symmetries=TURNS, photographs=True),
 }
-"""The sources by name; a reader receives the name and the data root."""
+"""The sources by name; a source with an argument by the text before its colon."""
 
-IN_FOLDER: dict[str, Reader] = {"folder": read_folder, "images": read_images}
-"""The sources in a folder of the user's, ``KIND:DIR``; a reader receives the folder and the data root."""
+
+def list_sources() -> tuple[str, ...]:
+    """Returns the names that users may give; a source with an argument is ``KIND:ARGUMENT``."""
+    return tuple(f"{name}:{source.argument}" if source.argument else name for name, source in SOURCES.items())
+
+
+def sources_in_short() -> str:
+    """Returns the sources in one line of help: ``digits, photos, a torchvision set, folder:DIR or images:DIR``."""
+    shown = [source.group or name for name, source in zip(list_sources(), SOURCES.values(), strict=True)]
+    *most, last = dict.fromkeys(shown)
+    return f"{', '.join(most)} or {last}"
+
+
+def parse_source(source: str) -> str:
+    """Returns the canonical name of a source: ``FashionMNIST`` -> ``fashion-mnist``, folders as absolute paths.
+
+    Nothing is read.
+
+    Raises:
+        ConfigError: the name is unknown, or its argument is missing or impossible.
+    """
+    kind, colon, argument = source.strip().partition(":")
+    kind = kind.lower()
+    if colon and kind in SOURCES and (wanted := SOURCES[kind].argument):
+        if not argument:
+            raise ConfigError(f"data {source!r}: {wanted} is missing; give {kind}:{wanted}")
+        try:
+            return f"{kind}:{SOURCES[kind].canonical(argument)}"
+        except (RuntimeError, ValueError) as error:  # an unknown ~user, a loop of links, a null character
+            raise ConfigError(f"data {source!r}: {wanted} cannot be this ({error}); give {kind}:{wanted}") from error
+    names = {plain(name): name for name, each in SOURCES.items() if not each.argument}
+    if plain(source) not in names or colon:
+        raise ConfigError(f"data {source!r}: unknown; give one of {', '.join(list_sources())}")
+    return names[plain(source)]
+
+
+def source_of(name: str) -> Source:
+    """Returns the entry of a canonical name."""
+    return SOURCES[name.partition(":")[0]]
+
+
+def augmentation_for(name: str, wanted: bool | None = None) -> Augmentation:
+    """Chooses the augmentation that suits a data source.
+
+    Args:
+        name: canonical name of the source.
+        wanted: False for no augmentation. True to flip images of which nothing is known, and to be refused an
+            augmentation that would break the data.
+
+    Raises:
+        ConfigError: augmentation is wanted and the data allows none.
+    """
+    suits = source_of(name).symmetries
+    if wanted is False:
+        return NONE
+    if wanted and suits == NONE:
+        raise ConfigError(f"--augment: flips and turns would change what {name} shows; leave it out")
+    if suits is None:
+        return MIRRORS if wanted else NONE
+    return suits

@@ -18,14 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.data.folders import cut_photographs, has_splits, list_photographs
-from nas.data.raw import PARTS, TEST, TRAIN, VALIDATION, Images, Labels, RawData
-from nas.data.sources import IN_FOLDER, NAMED
-from nas.data.torchvision import plain
+from nas.data.raw import PARTS, TEST, TRAIN, VALIDATION, RawData
+from nas.data.sources import parse_source, source_of
 from nas.errors import ConfigError, DataError
+from nas.types import Task
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
+
+    from nas.data.raw import Images, Labels
 
 log = logging.getLogger(__name__)
 DEFAULT_ROOT = Path("~/.cache/skipnas/data")
@@ -60,6 +62,7 @@ class Dataset:
         classes: class names by index; empty without labels.
         fingerprint: 16 hexadecimal digits of the SHA-256 over all images, labels and own splits of the source. It does
             not depend on the subset.
+        has_own_splits: whether the source says which of its images are for validation or test.
     """
 
     name: str
@@ -68,40 +71,19 @@ class Dataset:
     test: Split
     classes: tuple[str, ...]
     fingerprint: str
+    has_own_splits: bool = False
 
-
-def list_sources() -> tuple[str, ...]:
-    """Returns the names that `load` knows; folders are ``KIND:DIR``."""
-    return (*NAMED, *(f"{kind}:DIR" for kind in IN_FOLDER))
-
-
-def parse_source(source: str) -> str:
-    """Returns the canonical name of a source: ``FashionMNIST`` -> ``fashion-mnist``, folders as absolute paths.
-
-    Nothing is read.
-
-    Raises:
-        ConfigError: the name is unknown, or the folder is missing from it.
-    """
-    kind, colon, folder = source.strip().partition(":")
-    if colon and kind.lower() in IN_FOLDER:
-        if not folder:
-            raise ConfigError(f"data {source!r}: the folder is missing; give {kind.lower()}:DIR")
-        try:
-            return f"{kind.lower()}:{Path(folder).expanduser().resolve()}"
-        except (RuntimeError, ValueError) as error:  # an unknown ~user, a loop of links, a null character
-            raise ConfigError(f"data {source!r}: not a folder ({error}); give {kind.lower()}:DIR") from error
-    names = {plain(name): name for name in NAMED}
-    if plain(source) not in names or colon:
-        raise ConfigError(f"data {source!r}: unknown; give one of {', '.join(list_sources())}")
-    return names[plain(source)]
+    def task(self, noise: str) -> Task:
+        """Returns what a network for this data and a noise, given by its canonical name, is built for."""
+        _, channels, height, width = self.train.images.shape
+        return Task(channels=channels, classes=len(self.classes), height=height, width=width, noise=noise)
 
 
 def load(source: str, *, root: Path | None = None, subset: int | None = None) -> Dataset:
     """Reads a data source and cuts the splits that it lacks.
 
     Args:
-        source: a name of `list_sources`.
+        source: a name of `nas.data.sources.list_sources`.
         root: folder for torchvision's files and downloads; by default ``~/.cache/skipnas/data``.
         subset: number of training images to keep, stratified; by default all.
 
@@ -110,9 +92,7 @@ def load(source: str, *, root: Path | None = None, subset: int | None = None) ->
         DataError: the data cannot be read, or is too small for three splits.
     """
     name = parse_source(source)
-    kind, _, folder = name.partition(":")
-    read = IN_FOLDER[kind] if folder else NAMED[kind]
-    raw = read(folder or kind, (root or DEFAULT_ROOT).expanduser())
+    raw = source_of(name).read(name.partition(":")[2] or name, (root or DEFAULT_ROOT).expanduser())
     fingerprint = _fingerprint(raw)
     part = assign(raw, name, fingerprint)
     rows = {code: np.flatnonzero(part == code) for code in (TRAIN, VALIDATION, TEST)}
@@ -122,7 +102,9 @@ def load(source: str, *, root: Path | None = None, subset: int | None = None) ->
         code: Split(raw.images[chosen], None if raw.labels is None else raw.labels[chosen])
         for code, chosen in rows.items()
     }
-    return Dataset(name, splits[TRAIN], splits[VALIDATION], splits[TEST], raw.classes, fingerprint)
+    return Dataset(
+        name, splits[TRAIN], splits[VALIDATION], splits[TEST], raw.classes, fingerprint, has_own_splits=raw.has_splits
+    )
 
 
 def photographs(source: str, part: str | None, *, seen: str | None) -> tuple[list[Path], str]:

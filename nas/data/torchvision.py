@@ -7,16 +7,12 @@ import re
 import shutil
 import socket
 import sys
-import tarfile
 import tempfile
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
+from nas.data.augmentation import MIRRORS, NONE, TURNS, Augmentation
 from nas.data.images import one_size, stacked
 from nas.data.raw import TEST, TRAIN, VALIDATION, RawData, raw_data
 from nas.errors import DataError, in_short
@@ -30,52 +26,77 @@ _BY_TRAINVAL: dict[int, dict[str, Any]] = {TRAIN: {"split": "trainval"}, TEST: {
 _ALL_THREE: dict[int, dict[str, Any]] = {**_BY_NAME, VALIDATION: {"split": "val"}}
 _WHOLE: dict[int, dict[str, Any]] = {TRAIN: {}}
 
-TORCHVISION: dict[str, tuple[str, Mapping[int, Mapping[str, Any]]]] = {
-    "caltech101": ("Caltech101", _WHOLE),
-    "caltech256": ("Caltech256", _WHOLE),
-    "cifar10": ("CIFAR10", _BY_FLAG),
-    "cifar100": ("CIFAR100", _BY_FLAG),
+
+class TorchvisionSet(NamedTuple):
+    """How a classification set of torchvision is read.
+
+    Attributes:
+        set_name: its class in `torchvision.datasets`.
+        parts: the arguments that open each of its own splits.
+        symmetries: those of what its images show. Photographed objects are as likely seen from the other side, and
+            textures and images from above from any side; the mirror image of a digit, letter or sign is no example of
+            its class.
+    """
+
+    set_name: str
+    parts: Mapping[int, Mapping[str, Any]]
+    symmetries: Augmentation
+
+
+TORCHVISION: Mapping[str, TorchvisionSet] = {
+    "caltech101": TorchvisionSet("Caltech101", _WHOLE, MIRRORS),
+    "caltech256": TorchvisionSet("Caltech256", _WHOLE, MIRRORS),
+    "cifar10": TorchvisionSet("CIFAR10", _BY_FLAG, MIRRORS),
+    "cifar100": TorchvisionSet("CIFAR100", _BY_FLAG, MIRRORS),
     # The labels of CLEVR's and Imagenette's test images are not public; their "val" is the test split.
-    "clevr": ("CLEVRClassification", {TRAIN: {"split": "train"}, TEST: {"split": "val"}}),
-    "country211": ("Country211", {**_BY_NAME, VALIDATION: {"split": "valid"}}),
-    "dtd": ("DTD", _ALL_THREE),
-    "emnist": ("EMNIST", {part: {"split": "balanced", **flag} for part, flag in _BY_FLAG.items()}),
-    "eurosat": ("EuroSAT", _WHOLE),
-    "fashion-mnist": ("FashionMNIST", _BY_FLAG),
-    "fgvc-aircraft": ("FGVCAircraft", _BY_TRAINVAL),
-    "flowers102": ("Flowers102", _ALL_THREE),
-    "food101": ("Food101", _BY_NAME),
-    "gtsrb": ("GTSRB", _BY_NAME),
-    "imagenette": (
+    "clevr": TorchvisionSet("CLEVRClassification", {TRAIN: {"split": "train"}, TEST: {"split": "val"}}, MIRRORS),
+    "country211": TorchvisionSet("Country211", {**_BY_NAME, VALIDATION: {"split": "valid"}}, MIRRORS),
+    "dtd": TorchvisionSet("DTD", _ALL_THREE, TURNS),
+    "emnist": TorchvisionSet("EMNIST", {part: {"split": "balanced", **flag} for part, flag in _BY_FLAG.items()}, NONE),
+    "eurosat": TorchvisionSet("EuroSAT", _WHOLE, TURNS),
+    "fashion-mnist": TorchvisionSet("FashionMNIST", _BY_FLAG, MIRRORS),
+    "fgvc-aircraft": TorchvisionSet("FGVCAircraft", _BY_TRAINVAL, MIRRORS),
+    "flowers102": TorchvisionSet("Flowers102", _ALL_THREE, MIRRORS),
+    "food101": TorchvisionSet("Food101", _BY_NAME, MIRRORS),
+    "gtsrb": TorchvisionSet("GTSRB", _BY_NAME, NONE),
+    "imagenette": TorchvisionSet(
         "Imagenette",
         {TRAIN: {"split": "train", "size": "160px"}, TEST: {"split": "val", "size": "160px"}},
+        MIRRORS,
     ),
-    "kmnist": ("KMNIST", _BY_FLAG),
-    "mnist": ("MNIST", _BY_FLAG),
-    "oxford-iiit-pet": ("OxfordIIITPet", _BY_TRAINVAL),
-    "qmnist": ("QMNIST", _BY_FLAG),
-    "rendered-sst2": ("RenderedSST2", _ALL_THREE),
-    "semeion": ("SEMEION", _WHOLE),
-    "stanford-cars": ("StanfordCars", _BY_NAME),
-    "stl10": ("STL10", _BY_NAME),
-    "sun397": ("SUN397", _WHOLE),
-    "svhn": ("SVHN", _BY_NAME),
-    "usps": ("USPS", _BY_FLAG),
+    "kmnist": TorchvisionSet("KMNIST", _BY_FLAG, NONE),
+    "mnist": TorchvisionSet("MNIST", _BY_FLAG, NONE),
+    "oxford-iiit-pet": TorchvisionSet("OxfordIIITPet", _BY_TRAINVAL, MIRRORS),
+    "qmnist": TorchvisionSet("QMNIST", _BY_FLAG, NONE),
+    "rendered-sst2": TorchvisionSet("RenderedSST2", _ALL_THREE, NONE),
+    "semeion": TorchvisionSet("SEMEION", _WHOLE, NONE),
+    "stanford-cars": TorchvisionSet("StanfordCars", _BY_NAME, MIRRORS),
+    "stl10": TorchvisionSet("STL10", _BY_NAME, MIRRORS),
+    "sun397": TorchvisionSet("SUN397", _WHOLE, MIRRORS),
+    "svhn": TorchvisionSet("SVHN", _BY_NAME, NONE),
+    "usps": TorchvisionSet("USPS", _BY_FLAG, NONE),
 }
-"""The class in `torchvision.datasets` of each name, and the arguments that open each of its own splits."""
+"""The sets by the names that sources have."""
 
 _ARCHIVES = {".bz2", ".gz", ".mat", ".tar", ".tgz", ".zip"}
 
-_FAILURES = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    EOFError,
-    ImportError,
-    HTTPException,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-)
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Returns the exceptions of torchvision where files are missing or damaged, or there is no network."""
+    import tarfile
+    import zipfile
+    from http.client import HTTPException
+
+    return (
+        OSError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        ImportError,
+        HTTPException,
+        tarfile.TarError,
+        zipfile.BadZipFile,
+    )
 
 
 def read_torchvision(name: str, root: Path) -> RawData:
@@ -89,17 +110,17 @@ def read_torchvision(name: str, root: Path) -> RawData:
     """
     try:
         return _open_torchvision(name, root, download=False)
-    except _FAILURES as error:
+    except _failures() as error:
         missing = error
     try:
         archives = [f for f in root.rglob("*") if f.suffix in _ARCHIVES and _belongs(f.relative_to(root), name)]
         with _network_timeout(seconds=30):
             return _unpack(name, root, archives) if archives else _download(name, root)
-    except _FAILURES as error:
+    except _failures() as error:
         raise DataError(
             f"data {name!r}: not found under {root} ({in_short(missing)}), and no download ({in_short(error)}); "
             "connect to the network, or give as --data-root a folder with the files of torchvision's "
-            f"{TORCHVISION[name][0]}"
+            f"{TORCHVISION[name].set_name}"
         ) from error
 
 
@@ -139,9 +160,10 @@ def _download(name: str, root: Path) -> RawData:
 
 
 def _open_torchvision(name: str, root: Path, *, download: bool) -> RawData:
+    import numpy as np
     import torchvision
 
-    set_name, parts = TORCHVISION[name]
+    set_name, parts, _ = TORCHVISION[name]
     labels: list[int] = []
     part: list[int] = []
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from nas.data.noise import parse_noise
-from nas.data.splits import Dataset, load, majority_accuracy, parse_source
+from nas.data.sources import parse_source
+from nas.data.splits import Dataset, load, majority_accuracy
 from nas.engine.resources import Resources
 from nas.engine.search import Progress, RunOptions, SearchEnd, run_search
 from nas.errors import ClusterError, ConfigError, StudyError
@@ -209,7 +210,7 @@ def _resume(request: SearchRequest, ledger: SqlLedger, source: SqlLedger | None)
         space=space.name,
         data=asked,
         fingerprint=data.fingerprint,
-        task=_task(data, noise),
+        task=data.task(noise),
         epochs=request.epochs or stored.epochs,
         objectives=objectives,
         constraints=_limited(stored.constraints, request),
@@ -243,7 +244,7 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: SqlLe
     }
     space = get_space(wanted["space"])
     data = load(parse_source(wanted["data"]), root=request.data_root, subset=request.subset)
-    task = _task(data, parse_noise(wanted["noise"]).name)
+    task = data.task(parse_noise(wanted["noise"]).name)
     constraints = _limited(space.limits(task), request)
     objectives, notes = resolve_objectives(wanted["objectives"], task, trivial_quality(data, task), constraints)
     device, threads = "cuda" if options.gpus_per_trial > 0 else "cpu", max(1, int(options.cpus_per_trial))
@@ -290,11 +291,6 @@ def _create(request: SearchRequest, draft: _Draft, storage: Storage, source: Sql
         created=True,
         known={} if source is None else measured(source, ledger),
     )
-
-
-def _task(data: Dataset, noise: str) -> Task:
-    _, channels, height, width = data.train.images.shape
-    return Task(channels=channels, classes=len(data.classes), height=height, width=width, noise=noise)
 
 
 def trivial_quality(data: Dataset, task: Task) -> TrivialQuality:

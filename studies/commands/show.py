@@ -137,9 +137,7 @@ def space_facts(
         if value < 0:
             raise ConfigError(f"{option} is {value}; give at least 0")
     spaces = [get_space(name)] if name else list(SPACES.values())
-    loaded = load(data, root=data_root)
-    _, channels, height, width = loaded.train.images.shape
-    task = Task(channels=channels, classes=len(loaded.classes), height=height, width=width, noise="gaussian:50")
+    task = load(data, root=data_root).task("gaussian:50")
     return {
         "task": dataclasses.asdict(task),
         "spaces": [_space_facts(space, task, sample, seed, COUNTED // len(spaces)) for space in spaces],

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.data.augmentation import Augmentation, augmentation_for
+from nas.data.augmentation import Augmentation
 from nas.data.noise import Noise, parse_noise
+from nas.data.sources import augmentation_for, parse_source, source_of
 from nas.errors import ConfigError, SpecError, StorageError
 from nas.types import PRECISIONS, Candidate, Recipe, Task
 from search_spaces import get_space, known_space
@@ -270,11 +271,9 @@ class _Data:
 
 
 def _read(request: TrainRequest, source: _Source, noise: Noise, device: torch.device) -> _Data:
-    from nas.data.splits import parse_source
-
     name = parse_source(request.data or source.data)
     augmentation = augmentation_for(name, request.augment)
-    if name.startswith("images:"):
+    if source_of(name).photographs:
         return _read_photographs(request, name, noise, augmentation, device)
     for option, value in (("--patch", request.patch), ("--patches-per-epoch", request.patches_per_epoch)):
         if value is not None:
@@ -283,8 +282,7 @@ def _read(request: TrainRequest, source: _Source, noise: Noise, device: torch.de
     from nas.training.batches import AugmentedData
 
     loaded = load(name, root=request.data_root or source.data_root, subset=request.subset)
-    _, channels, height, width = loaded.train.images.shape
-    task = Task(channels=channels, classes=len(loaded.classes), height=height, width=width, noise=noise.name)
+    task = loaded.task(noise.name)
     return _Data(
         name=name,
         fingerprint=loaded.fingerprint,

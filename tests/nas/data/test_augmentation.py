@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nas.data.augmentation import FIXED, MIRRORED, MIRRORS, NONE, TURNABLE, TURNS, Augmentation, augmentation_for
-from nas.data.sources import NAMED
+from nas.data.augmentation import MIRRORS, NONE, TURNS, Augmentation
+from nas.data.sources import SOURCES, augmentation_for
 from nas.errors import ConfigError
 
 
@@ -22,18 +22,16 @@ from nas.errors import ConfigError
         ("photos", None, TURNS),
         ("images:/scans", None, TURNS),
         ("images:/scans", False, NONE),
-        ("a-new-source", None, NONE),
-        ("a-new-source", True, MIRRORS),
+        ("eurosat", None, TURNS),
+        ("emnist", None, NONE),
     ],
 )
 def test_the_source_decides(source: str, wanted: bool | None, found: Augmentation) -> None:
     assert augmentation_for(source, wanted) == found
 
 
-def test_each_source_is_of_one_kind() -> None:
-    kinds = (TURNABLE, MIRRORED, FIXED)
-    assert set().union(*kinds) == {*NAMED, "images"}
-    assert sum(map(len, kinds)) == len(NAMED) + 1
+def test_nothing_is_assumed_of_a_folder_of_classes_alone() -> None:
+    assert [name for name, source in SOURCES.items() if source.symmetries is None] == ["folder"]
 
 
 def test_digits_are_never_turned() -> None:

@@ -23,12 +23,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from nas.data import folders, sources
+from nas.data import folders, installed
 from nas.data import splits as data
 from nas.data import torchvision as torchvision_sets
+from nas.data.installed import PHOTO_PATCH
 from nas.data.raw import TEST, TRAIN, VALIDATION, RawData
-from nas.data.sources import PHOTO_PATCH
-from nas.data.splits import Dataset, load, parse_source
+from nas.data.sources import parse_source, sources_in_short
+from nas.data.splits import Dataset, load
 from nas.data.torchvision import TORCHVISION
 from nas.errors import ConfigError, DataError
 
@@ -110,11 +111,15 @@ def test_a_folder_must_be_given(text: str) -> None:
         parse_source(text)
 
 
+def test_sources_are_named_in_a_line_for_help() -> None:
+    assert sources_in_short() == "digits, photos, a torchvision set, folder:DIR or images:DIR"
+
+
 def test_names_are_known_without_the_large_libraries() -> None:
     code = (
-        "import sys; from nas.data.noise import parse_noise; from nas.data.splits import parse_source\n"
+        "import sys; from nas.data.noise import parse_noise; from nas.data.sources import parse_source\n"
         "parse_source('cifar10'); parse_noise('none')\n"
-        "print({'torch', 'torchvision', 'sklearn', 'skimage', 'PIL'} & set(sys.modules))"
+        "print({'torch', 'torchvision', 'sklearn', 'skimage', 'PIL', 'numpy'} & set(sys.modules))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert run.stdout.strip() == "set()"
@@ -123,7 +128,7 @@ def test_names_are_known_without_the_large_libraries() -> None:
 def test_every_torchvision_entry_can_be_called() -> None:
     from torchvision import datasets
 
-    for name, (set_name, parts) in TORCHVISION.items():
+    for name, (set_name, parts, _) in TORCHVISION.items():
         signature = inspect.signature(getattr(datasets, set_name))
         assert TRAIN in parts
         assert parse_source(name) == name
@@ -218,7 +223,7 @@ def test_digits(digits: Dataset) -> None:
     assert (digits.train.images.min(), digits.train.images.max()) == (0, 1)
     assert digits.classes == tuple("0123456789")
     assert digits.fingerprint == DIGITS_FINGERPRINT
-    whole = sources.read_digits().labels
+    whole = installed.read_digits().labels
     assert whole is not None
     for split in (digits.train, digits.validation, digits.test):
         assert split.labels is not None
@@ -228,7 +233,7 @@ def test_digits(digits: Dataset) -> None:
 
 
 def test_digits_splits_share_no_image_and_lose_none(digits: Dataset) -> None:
-    whole = [image.tobytes() for image in sources.read_digits().images]
+    whole = [image.tobytes() for image in installed.read_digits().images]
     assert sorted(itertools.chain(*rows(digits))) == sorted(whole)
     train, validation, test = map(set, rows(digits))
     assert len(train | validation | test) == len(train) + len(validation) + len(test)
@@ -254,16 +259,16 @@ def test_a_subset_outside_its_range_is_refused(size: int) -> None:
 
 def test_photo_splits_share_no_pixel() -> None:
     photos = load("photos")
-    whole = sources.read_photos()
+    whole = installed.read_photos()
     part = data.assign(whole, "photos", photos.fingerprint)
     assert np.array_equal(whole.images[part == TRAIN], photos.train.images)
-    photographs = sources.read_photographs()
+    photographs = installed.read_photographs()
     owner = [np.full(photograph.shape, -1) for photograph in photographs]
     assert whole.labels is not None
     corners = [
         corner
         for photograph in photographs
-        for cell in sources.evenly(sources.photo_cells(*photograph.shape), len(whole.images) // 90)
+        for cell in installed.evenly(installed.photo_cells(*photograph.shape), len(whole.images) // 90)
         for corner in cell
     ]
     for image, label, code, (top, left) in zip(whole.images, whole.labels, part, corners, strict=True):
@@ -336,7 +341,7 @@ def test_sixteen_bits_become_floats(tmp_path: Path) -> None:
     deep = np.full((16, 16), 13107, np.uint16)
     for label in range(2):
         write(tmp_path / f"class{label}" / "deep.png", deep)
-    raw = sources.read_folder(str(tmp_path), tmp_path)
+    raw = folders.read_folder(str(tmp_path), tmp_path)
     assert raw.images.dtype == np.float32
     assert raw.images[3] == pytest.approx(0.2)
     assert raw.images[0, 0] * 255 == pytest.approx(noise_image(0, 16, 16).astype(float), abs=1e-4)
@@ -355,7 +360,7 @@ def test_different_sizes_become_squares_of_the_smallest_side(tmp_path: Path, cap
     wide[:, 90:110] = 77
     write(tmp_path / "class0" / "wide.png", wide)
     with caplog.at_level(logging.INFO):
-        raw = sources.read_folder(str(tmp_path), tmp_path)
+        raw = folders.read_folder(str(tmp_path), tmp_path)
     assert raw.images.shape == (11, 1, 20, 20)
     assert (raw.images[5] == 77).all()
     assert "resized and cut to 20x20 pixels" in caplog.text
@@ -363,7 +368,7 @@ def test_different_sizes_become_squares_of_the_smallest_side(tmp_path: Path, cap
 
 def test_large_images_of_one_size_are_averaged_by_area(tmp_path: Path) -> None:
     class_folders(tmp_path, images=3, shape=(128, 192))
-    raw = sources.read_folder(str(tmp_path), tmp_path)
+    raw = folders.read_folder(str(tmp_path), tmp_path)
     centre = noise_image(0, 128, 192)[:, 32:160].reshape(64, 2, 64, 2).mean(axis=(1, 3))
     assert raw.images[0, 0] == pytest.approx(centre, abs=1)  # Pillow rounds after rows and after columns
     assert load(f"folder:{class_folders(tmp_path / 'odd', shape=(128, 100))}").train.images.shape[1:] == (1, 128, 100)

@@ -1,0 +1,93 @@
+"""The checks for a GPU run on a CPU as they would there, with tiny settings."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.gpu.__main__ import CHECKS
+from benchmarks.gpu.agreement import distance
+from benchmarks.gpu.searches import Pace
+from benchmarks.gpu.speed import covered
+from benchmarks.lib.checks import PROJECT
+from nas.engine.report import Report
+from nas.types import EpochRow
+
+WITH_RAY = ("front", "at-a-time", "search")
+SLOWER = (*WITH_RAY, "resume", "loop", "loop-larger", "captured-2", "captured-3")
+
+
+def run(names: list[str], folder: Path, minutes: float) -> dict[str, list[dict[str, Any]]]:
+    """The command, on the CPU: records by check."""
+    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--to", str(folder / "found")]
+    command += ["--minutes", str(minutes), "--only", *names]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60 * minutes + 60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    records: dict[str, list[dict[str, Any]]] = {}
+    for line in (folder / "found/gpu.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        records.setdefault(record["check"], []).append(record)
+    assert records["all"][0]["values"]["wrong"] == []
+    for name in names:
+        assert records[name][-1]["values"]["end"] in ("done", "out of time"), records[name][-1]["text"]
+        assert len(records[name]) > 1, f"{name} found nothing"
+    return records
+
+
+def test_checks_that_need_no_ray(tmp_path: Path) -> None:
+    names = [name for name in CHECKS if name not in SLOWER]
+    found = run(names, tmp_path, minutes=4)
+    assert found["networks"][0]["values"]["off"]["fp32"] == [0.0, 0.0]
+    assert 0 < found["networks"][0]["values"]["off"]["bf16"][1] < 0.5
+    assert {record["right"] for record in found["steps"][:-1]} == {True}
+    assert [record["values"].get("outcome") for record in found["memory"][1:-1]] == ["out_of_memory", "complete"]
+    assert found["captured-1"][0]["values"]["pace"].keys() == {"people", "ours", "graph in fp32", "graph in bf16"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_checks_with_ray_and_whole_trials(tmp_path: Path) -> None:
+    found = run(list(SLOWER), tmp_path, minutes=8)
+    there, elsewhere = (record["values"] for record in found["resume"][:2])
+    assert there["off"] == elsewhere["off"] == 0.0
+    assert there["began_at"] == there["total"] // 2
+    assert [record["values"].get("at_a_time") for record in found["at-a-time"][:-1]] == [2, 1]
+    assert found["search"][0]["values"]["complete"] == 1
+
+
+def test_the_union_of_intervals_counts_overlaps_once() -> None:
+    assert covered([(5.0, 6.0), (0.0, 2.0), (1.0, 3.0), (1.5, 2.5)]) == 4.0
+    assert covered([]) == 0.0
+
+
+def test_distances_are_relative_and_what_is_no_number_is_far() -> None:
+    assert distance(torch.tensor([3.0, 4.0]), torch.tensor([0.0, 4.0])) == pytest.approx(0.75)
+    assert not distance(torch.tensor([float("nan")]), torch.tensor([1.0])) <= 1e9
+
+
+def test_epochs_count_once_all_workers_have_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("benchmarks.gpu.searches.time.monotonic", lambda: now[0])
+    pace = Pace(2, 10.0)
+    row = EpochRow(epoch=1, denoise_loss=1.0, classify_loss=None, psnr=None, accuracy=None, stability=None, seconds=1.0)
+
+    def report(number: int, epochs: int, at: float) -> None:
+        now[0] = at
+        pace.report(Report(number=number, rows=(row,) * epochs))
+
+    report(0, 5, at=104.0)
+    assert pace.began is None
+    report(1, 5, at=106.0)
+    assert pace.began == 6.0
+    report(0, 3, at=108.0)
+    report(1, 3, at=110.0)
+    assert pace.per_second() == pytest.approx(6 / 4)
+    assert not pace.stop.is_set()
+    report(0, 3, at=116.5)
+    assert pace.stop.is_set()

@@ -39,7 +39,7 @@ CHECKS: Mapping[str, tuple[Callable[..., Iterator[Finding]], float]] = {
 }
 """Name -> what is done, and its share of the time. The most telling come first; what one leaves goes to the others."""
 
-PRELOAD = ("torch", "sklearn.datasets", "benchmarks.training")
+PRELOAD = ("torch", "sklearn.datasets", "benchmarks.lib.loops")
 FOLDER = Path("runs/gpu")
 
 

@@ -117,7 +117,7 @@ def steps(on: Setting, room: Room) -> Iterator[Finding]:
 
 def validation(on: Setting, room: Room) -> Iterator[Finding]:
     """Trains a network on the device for an epoch, and judges it there and on the CPU."""
-    from benchmarks.training import subject
+    from benchmarks.lib.loops import subject
     from nas.training.batches import DeviceData
     from nas.training.evaluation import judge
     from nas.training.loop import Training

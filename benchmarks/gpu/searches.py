@@ -147,7 +147,7 @@ def at_a_time(on: Setting, room: Room) -> Iterator[Finding]:
     checkpoints, weights. Epochs count from the moment at which all workers have reported.
     """
     needs("ray", "optuna")
-    from benchmarks.training import candidate
+    from benchmarks.lib.loops import candidate
     from nas.data.splits import load
     from nas.engine.executor import ray_session
 

@@ -19,7 +19,7 @@ class Scale:
 
     Attributes:
         references: how many of the papers' networks are compared with the CPU.
-        networks: how many of those of `benchmarks.training` are timed.
+        networks: how many of those of `benchmarks.lib.loops` are timed.
         sides: sides of images in pixels: those that are timed first, and those that are timed if time is left.
         steps: optimiser steps of a timed or profiled epoch.
         epochs: of the trial that is interrupted, and of the search that is compared with the CPU.

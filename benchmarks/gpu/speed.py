@@ -17,19 +17,19 @@ from benchmarks.gpu.setting import Setting, seconds_of
 from benchmarks.lib.checks import Finding, Room
 
 if TYPE_CHECKING:
-    from benchmarks.training import Subject
+    from benchmarks.lib.loops import Subject
     from nas.training.batches import DeviceData
 
 ROUNDS = 4
 
 
 def loop(on: Setting, room: Room, *, later: bool) -> Iterator[Finding]:
-    """Times the project's loop against the one that people write (`benchmarks.training`), in images per second.
+    """Times the project's loop against the one that people write (`benchmarks.lib.loops`), in images per second.
 
     Args:
         later: whether the images are those that are timed if time is left.
     """
-    from benchmarks.training import NETWORKS, faster, speed, study_steps
+    from benchmarks.lib.loops import NETWORKS, faster, speed, study_steps
 
     torch.set_num_threads(1)
     ratios = []
@@ -60,7 +60,7 @@ def busy(on: Setting, room: Room) -> Iterator[Finding]:
     """
     from torch.profiler import ProfilerActivity, profile
 
-    from benchmarks.training import NETWORKS, ours, subject
+    from benchmarks.lib.loops import NETWORKS, ours, subject
     from nas.training.batches import DeviceData
     from search_spaces import get_space
 
@@ -110,10 +110,10 @@ def captured(on: Setting, room: Room, *, network: int) -> Iterator[Finding]:
     and the project's; it is a measure, not a part of the product. On a CPU the step runs as it is.
 
     Args:
-        network: which one of `benchmarks.training`. Each has a process of its own, since several graphs in one have
+        network: which one of `benchmarks.lib.loops`. Each has a process of its own, since several graphs in one have
             ended in an assertion.
     """
-    from benchmarks.training import NETWORKS, ours, people, subject
+    from benchmarks.lib.loops import NETWORKS, ours, people, subject
     from nas.training.batches import DeviceData
     from search_spaces import get_space
 

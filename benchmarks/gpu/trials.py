@@ -16,7 +16,7 @@ from benchmarks.gpu.setting import CPU, NOISE, Scale, Setting
 from benchmarks.lib.checks import Finding, Room
 
 if TYPE_CHECKING:
-    from benchmarks.training import Subject
+    from benchmarks.lib.loops import Subject
     from nas.engine.report import Report
     from nas.protocols import SearchSpace
     from nas.training.evaluation import Evaluation
@@ -102,7 +102,7 @@ def resume(on: Setting, room: Room) -> Iterator[Finding]:
 
 def _trial(device: torch.device, scale: Scale) -> Evaluation:
     """The trial that is interrupted: a small U-Net."""
-    from benchmarks.training import candidate
+    from benchmarks.lib.loops import candidate
 
     made = candidate("unet", 8, scale.epochs)
     return evaluation_of(made.spec.to_dict(), made.recipe.to_dict(), 1, scale.subset, device)
@@ -160,7 +160,7 @@ def _taken_but(left: int, device: torch.device) -> list[Tensor]:
 
 def _outcome(who: str, wanted: Sequence[str], on: Setting, room: Room, *, greedy: bool = False) -> Finding:
     """How a large network's trial ends in a worker, which is in this process."""
-    from benchmarks.training import subject
+    from benchmarks.lib.loops import subject
     from search_spaces import get_space
 
     few = subject(32, "unet", 56 if on.gpu else 4, 1)

@@ -163,7 +163,7 @@ def _run(context: Any, check: Check, records: Records, seconds: float) -> tuple[
     folder = Path(tempfile.mkdtemp(prefix="skipnas-check-"))
     room = Room(folder=folder, ends=started + seconds - min(ROOM * seconds, MOST_ROOM))
     receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=_perform, args=(check, room, send, records.log, seconds))
+    process = context.Process(target=_perform, args=(check, room, send, records.log, started + seconds))
     process.start()
     send.close()
     try:
@@ -196,16 +196,16 @@ def _run(context: Any, check: Check, records: Records, seconds: float) -> tuple[
     return end, wrong
 
 
-def _perform(check: Check, room: Room, send: Connection, log: Path, seconds: float) -> None:
-    """Runs in the check's process: sends findings, then how the check ended."""
+def _perform(check: Check, room: Room, send: Connection, log: Path, killed_at: float) -> None:
+    """Runs in the check's process, until it is killed: sends findings, then how the check ended."""
     os.setpgrp()  # what it starts is killed with it
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     print(f"{HEADER}{check.name}", flush=True)
     faulthandler.enable()
-    # Where it hangs is in the log when it is killed.
-    faulthandler.dump_traceback_later(max(1.0, seconds - 1.0))
+    # Where it hangs is in the log before it is killed.
+    faulthandler.dump_traceback_later(max(0.1, (room.ends + killed_at) / 2 - time.monotonic()))
     end, detail = "done", ""
     try:
         findings = check.work(room)

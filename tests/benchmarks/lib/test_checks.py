@@ -115,6 +115,7 @@ def test_a_check_ends_when_its_time_is_up_and_is_killed_when_it_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checks, "LEAST_SECONDS", 0.5)
+    monkeypatch.setattr(checks, "ROOM", 0.5)
     tell = tmp_path / "child"
     wrong, found = run(tmp_path, goes_on, partial(hangs, tell=tell), seconds=8.0)
     ends = [record["values"]["end"] for record in found if "end" in record["values"]]

@@ -21,14 +21,12 @@ import tempfile
 import time
 import warnings
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.storages._rdb import models as optuna_tables  # the schema, which Optuna versions; it has no public name
 from optuna.trial import TrialState
 from sqlalchemy import insert
 
@@ -43,6 +41,7 @@ from studies.reading.best import choose
 from studies.store.catalog import create_study, open_study
 from studies.store.database import open_storage
 from studies.store.ledger import SqlLedger
+from studies.store.optuna_bridge import OPTUNA_TRIALS, PARAMS, VALUES, now, param_row, value_rows
 from studies.store.records import EpochRecord, ProbeRecord, StudyRecord, TrialRecord
 
 TRIALS = 5000
@@ -84,13 +83,13 @@ class _Rows:
 
     def __init__(self, ledger: SqlLedger) -> None:
         self.ledger, self.count = ledger, 0
-        self.first = 10**6 * ledger._id  # Optuna's ids are of all studies of a database
+        self.first = 10**6 * ledger.study_id  # Optuna's ids are of all studies of a database
         self.tables: dict[Any, list[dict[str, Any]]] = {
             table: []
             for table in (
-                optuna_tables.TrialModel,
-                optuna_tables.TrialParamModel,
-                optuna_tables.TrialValueModel,
+                OPTUNA_TRIALS,
+                PARAMS,
+                VALUES,
                 TrialRecord,
                 EpochRecord,
                 ProbeRecord,
@@ -98,28 +97,20 @@ class _Rows:
         }
 
     def add(self, params: dict[str, Any], candidate: Any, cost: Any) -> None:
-        number, study = self.count, self.ledger._id
+        number, study = self.count, self.ledger.study_id
         self.count += 1
         spec, recipe = candidate.spec.to_dict(), candidate.recipe.to_dict()
         found = measurement(spec, recipe)
         trials, drawn, told, records, epochs, probes = self.tables.values()
         trials.append(
             {"trial_id": self.first + number, "study_id": study, "number": number, "state": TrialState.COMPLETE}
-            | {f"_datetime_{end}_utc": datetime.now() for end in ("start", "complete")}
+            | {"datetime_start": now(), "datetime_complete": now()}
         )
         for name, distribution in self.ledger.distributions.items():
             drawn.append(
-                {
-                    "trial_id": self.first + number,
-                    "param_name": name,
-                    "param_value": distribution.to_internal_repr(params[name]),
-                    "distribution_json": optuna.distributions.distribution_to_json(distribution),
-                }
+                param_row(self.first + number, name, distribution.to_internal_repr(params[name]), distribution)
             )
-        kind = optuna_tables.TrialValueModel.TrialValueType.FINITE
-        for index, objective in enumerate(self.ledger.config.objectives):
-            value = found.values[objective.name]
-            told.append({"trial_id": self.first + number, "objective": index, "value": value, "value_type": kind})
+        told += value_rows(self.first + number, [found.values[o.name] for o in self.ledger.config.objectives])
         records.append(
             {
                 "study_id": study,
@@ -156,7 +147,7 @@ class _Rows:
         with self.ledger.storage.session() as session:
             for table, rows in self.tables.items():
                 session.execute(insert(table), rows)
-            session.get_one(StudyRecord, self.ledger._id).events = 2 * self.count
+            session.get_one(StudyRecord, self.ledger.study_id).events = 2 * self.count
 
 
 def one_trial(searcher: StudySearcher, name: str) -> tuple[float, float]:

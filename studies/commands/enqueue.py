@@ -9,6 +9,7 @@ from nas.protocols import SearchSpace
 from nas.types import Candidate, Measurement, Recipe
 from search_spaces.draws import allows
 from studies.store.ledger import SqlLedger
+from studies.store.optuna_bridge import enqueued_params
 
 
 def measured(source: SqlLedger, ledger: SqlLedger) -> dict[str, Measurement]:
@@ -46,7 +47,7 @@ def enqueue_front(source: SqlLedger, ledger: SqlLedger, space: SearchSpace) -> s
 def _proposed(ledger: SqlLedger) -> list[dict[str, Any]]:
     """Hyperparameters of every trial of a study, enqueued ones among them."""
     trials = ledger.study.get_trials(deepcopy=False)
-    return [trial.system_attrs.get("fixed_params", trial.params) for trial in trials]
+    return [enqueued_params(trial) or trial.params for trial in trials]
 
 
 def enqueue_baselines(ledger: SqlLedger, space: SearchSpace, most: int | None = None) -> list[str]:

@@ -13,6 +13,7 @@ from search_spaces import get_space
 from studies.store.catalog import create_study
 from studies.store.database import open_storage
 from studies.store.ledger import SqlLedger
+from studies.store.optuna_bridge import enqueued_params
 from studies.store.records import TrialRecord
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ def replay(ledger: SqlLedger) -> Replayed:
                     continue
                 if number >= len(again.study.get_trials(deepcopy=False)):
                     for waiting in range(number, len(trials)):
-                        fixed = trials[waiting].system_attrs.get("fixed_params")
-                        if fixed is None:
+                        fixed = enqueued_params(trials[waiting])
+                        if not fixed:
                             break
                         again.study.enqueue_trial(fixed)
                 if record.outcome.rejected:

@@ -103,7 +103,7 @@ class Pictures:
         self._path(artifact_id).unlink(missing_ok=True)
 
     def _path(self, artifact_id: str) -> Path:
-        if match := re.fullmatch(r"([0-9a-f]+)-([0-9a-f]+)", artifact_id):  # see `studies.store.ledger.strip_artifact`
+        if match := re.fullmatch(r"([0-9a-f]+)-([0-9a-f]+)", artifact_id):  # see `picture_attribute`
             return strip_path(self._folder(int(match[1], 16)), int(match[2], 16))
         if not re.fullmatch(r"[0-9a-fA-F-]+", artifact_id):
             raise ArtifactNotFound(f"{artifact_id!r} is not the id of an artifact")

@@ -6,13 +6,13 @@ Notes that are there already stay as they are: people write some of their own.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from optuna.storages._rdb import models as optuna_tables  # the schema, which Optuna versions; it has no public name
-from sqlalchemy import Table, select
+from sqlalchemy import select
 
 from studies.pages.fronts import front_3d
 from studies.reading.history import axis_value, read_history
+from studies.store.optuna_bridge import OPTUNA_TRIALS, STUDY_ATTRIBUTES
 from studies.store.records import insert_missing
 
 if TYPE_CHECKING:
@@ -31,9 +31,7 @@ def annotate(ledger: SqlLedger) -> int:
     """
     history = read_history(ledger)
     ended = [t for t in history.trials if t.outcome.ended]
-    attributes = optuna_tables.StudySystemAttributeModel
-    trials = optuna_tables.TrialModel
-    study_id = ledger.study._study_id
+    attributes, trials, study_id = STUDY_ATTRIBUTES.c, OPTUNA_TRIALS.c, ledger.study_id
     with ledger.storage.session() as session:
         known = set(session.scalars(select(attributes.key).where(attributes.study_id == study_id)))
         numbers = select(trials.number, trials.trial_id).where(trials.study_id == study_id)
@@ -50,7 +48,7 @@ def annotate(ledger: SqlLedger) -> int:
         rows = [{"study_id": study_id, "key": key, "value_json": json.dumps(value)} for key, value in new.items()]
         if rows:  # another dashboard may write them too
             dialect = session.connection().dialect.name
-            session.execute(insert_missing(dialect, cast(Table, attributes.__table__)), rows)
+            session.execute(insert_missing(dialect, STUDY_ATTRIBUTES), rows)
     figure = front_3d(history)
     if figure is not None:
         figure.update_layout(paper_bgcolor=None, plot_bgcolor=None, margin={"t": 30})

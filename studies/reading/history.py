@@ -248,8 +248,7 @@ def read_history(ledger: SqlLedger) -> History:
 
 def _probes(ledger: SqlLedger, numbers: Iterable[int]) -> dict[int, ProbeCurve]:
     """Probe curves of these trials; empty ones where there are none."""
-    study_id = ledger.study._study_id
-    query = select(ProbeRecord).where(ProbeRecord.study_id == study_id, ProbeRecord.number.in_(numbers))
+    query = select(ProbeRecord).where(ProbeRecord.study_id == ledger.study_id, ProbeRecord.number.in_(numbers))
     with ledger.storage.session() as session:
         found = {record.number: record.curve for record in session.scalars(query)}
     return {number: found.get(number, ProbeCurve()) for number in numbers}

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages._rdb import models as optuna_tables  # the schema, which Optuna versions; it has no public name
 from optuna.trial import TrialState
 from sqlalchemy import (
     and_,
@@ -33,6 +32,7 @@ from studies.store.deletion import drop_orphans
 from studies.store.files import check_name
 from studies.store.finding import find_study, foreign_study, has_study
 from studies.store.ledger import SqlLedger
+from studies.store.optuna_bridge import OPTUNA_STUDIES, OPTUNA_TRIALS, VALUES, optuna_id
 from studies.store.records import (
     StudyRecord,
     TrialRecord,
@@ -46,9 +46,10 @@ if TYPE_CHECKING:
 
 def count_trials(session: Session) -> dict[int, Counts]:
     """Counts of each study in the database, in one query."""
-    trials = optuna_tables.TrialModel
+    trials = OPTUNA_TRIALS.c
     query = (
         select(trials.study_id, trials.state, TrialRecord.reason, func.count())
+        .select_from(OPTUNA_TRIALS)
         .outerjoin(TrialRecord, and_(TrialRecord.study_id == trials.study_id, TrialRecord.number == trials.number))
         .group_by(trials.study_id, trials.state, TrialRecord.reason)
     )
@@ -112,7 +113,7 @@ def create_study(
             warnings.simplefilter("ignore", ExperimentalWarning)
             study.set_metric_names([o.name for o in config.objectives])
     record = StudyRecord(
-        study_id=study._study_id,
+        study_id=optuna_id(study),
         config=config.to_dict(),
         distributions={name: distribution_to_json(d) for name, d in distributions.items()},
         provenance=dict(provenance),
@@ -152,17 +153,19 @@ def open_study(name: str, storage: Storage | str | None = None) -> SqlLedger:
 
 def list_studies(storage: Storage) -> list[StudySummary]:
     """Every study that skipnas made, oldest first, in a handful of queries whatever their number."""
-    studies, trials, values = optuna_tables.StudyModel, optuna_tables.TrialModel, optuna_tables.TrialValueModel
+    studies, trials, values = OPTUNA_STUDIES.c, OPTUNA_TRIALS.c, VALUES.c
     extremes = (
         select(trials.study_id, values.objective, func.min(values.value), func.max(values.value))
-        .join(values, values.trial_id == trials.trial_id)
+        .select_from(OPTUNA_TRIALS)
+        .join(VALUES, values.trial_id == trials.trial_id)
         .where(trials.state == TrialState.COMPLETE)
         .group_by(trials.study_id, values.objective)
     )
     with storage.session() as session:
         rows = session.execute(
             select(studies.study_name, StudyRecord)
-            .join(studies, studies.study_id == StudyRecord.study_id)
+            .select_from(StudyRecord)
+            .join(OPTUNA_STUDIES, studies.study_id == StudyRecord.study_id)
             .order_by(StudyRecord.created, StudyRecord.study_id)
         ).all()
         counts = count_trials(session)

@@ -10,7 +10,6 @@ from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.storages._rdb import models as optuna_tables  # the schema, which Optuna versions; it has no public name
 from sqlalchemy import (
     URL,
     Engine,
@@ -28,6 +27,7 @@ from nas.errors import NoStudiesError, StorageError
 from studies.store.connection import Storage, path_errors, storage_errors
 from studies.store.deletion import delete_held, hold_study
 from studies.store.migrations import migrate
+from studies.store.optuna_bridge import OPTUNA_STUDIES
 from studies.store.records import SCHEMA_VERSION, Base, MetaRecord
 from studies.store.urls import masked, parse_url, sqlite_path
 
@@ -40,8 +40,8 @@ class _Optuna(RDBStorage):
     def delete_study(self, study_id: int) -> None:
         with Session(self.engine) as session, session.begin():
             if hold_study(session, study_id):
-                study: Any = session.get_one(optuna_tables.StudyModel, study_id)
-                delete_held(session, study_id, study.study_name)
+                named = select(OPTUNA_STUDIES.c.study_name).where(OPTUNA_STUDIES.c.study_id == study_id)
+                delete_held(session, study_id, session.scalars(named).one())
                 return
         super().delete_study(study_id)
 

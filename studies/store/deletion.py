@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from optuna.storages._rdb import models as optuna_tables  # the schema, which Optuna versions; it has no public name
 from sqlalchemy import (
     MetaData,
     delete,
@@ -17,6 +16,7 @@ from nas.errors import StudyError
 from studies.store.connection import Storage
 from studies.store.finding import find_study
 from studies.store.leases import live_drivers
+from studies.store.optuna_bridge import OPTUNA_METADATA, OPTUNA_STUDIES, OPTUNA_TRIALS
 from studies.store.records import Base, StudyRecord
 
 
@@ -26,7 +26,7 @@ def delete_study(storage: Storage, name: str) -> None:
     Raises:
         StudyError: there is no such study, skipnas did not make it, or a live driver works on it.
     """
-    studies = optuna_tables.StudyModel
+    studies = OPTUNA_STUDIES.c
     with storage.session() as session:
         hold_study(session, select(studies.study_id).where(studies.study_name == name).scalar_subquery())
         delete_held(session, find_study(session, storage, name).study_id, name)
@@ -50,12 +50,12 @@ def delete_held(session: Session, study_id: int, name: str) -> None:
         )
     # By table, because Optuna's own deletion loads every trial.
     _delete_records(session, Base.metadata, [study_id])
-    _delete_records(session, optuna_tables.BaseModel.metadata, [study_id])
+    _delete_records(session, OPTUNA_METADATA, [study_id])
 
 
 def _delete_records(session: Session, metadata: MetaData, study_ids: Any) -> None:
     """Deletes what the tables hold of these studies, children first."""
-    trial_ids = select(optuna_tables.TrialModel.trial_id).where(optuna_tables.TrialModel.study_id.in_(study_ids))
+    trial_ids = select(OPTUNA_TRIALS.c.trial_id).where(OPTUNA_TRIALS.c.study_id.in_(study_ids))
     for table in reversed(metadata.sorted_tables):
         if "study_id" in table.c:
             session.execute(delete(table).where(table.c.study_id.in_(study_ids)))
@@ -65,7 +65,7 @@ def _delete_records(session: Session, metadata: MetaData, study_ids: Any) -> Non
 
 def drop_orphans(storage: Storage) -> None:
     """Deletes records whose study plain Optuna deleted: SQLite gives the study's id to the next one."""
-    orphans = select(StudyRecord.study_id).where(StudyRecord.study_id.not_in(select(optuna_tables.StudyModel.study_id)))
+    orphans = select(StudyRecord.study_id).where(StudyRecord.study_id.not_in(select(OPTUNA_STUDIES.c.study_id)))
     with storage.session() as session:
         if session.scalar(orphans.limit(1)) is None:
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from optuna.storages._rdb import models as optuna_tables  # the schema, which Optuna versions; it has no public name
 from sqlalchemy import (
     Select,
     select,
@@ -11,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from nas.errors import StudyError
 from studies.store.connection import Storage
+from studies.store.optuna_bridge import OPTUNA_STUDIES
 from studies.store.records import StudyRecord
 
 
@@ -21,19 +21,21 @@ def has_study(storage: Storage, name: str) -> bool:
 
 
 def _named(name: str) -> Select[StudyRecord]:
-    studies = optuna_tables.StudyModel
-    return select(StudyRecord).join(studies, studies.study_id == StudyRecord.study_id).where(studies.study_name == name)
+    studies = OPTUNA_STUDIES.c
+    same = studies.study_id == StudyRecord.study_id
+    return select(StudyRecord).join(OPTUNA_STUDIES, same).where(studies.study_name == name)
 
 
 def find_study(session: Session, storage: Storage, name: str) -> StudyRecord:
     record: StudyRecord | None = session.scalar(_named(name))
     if record is not None:
         return record
-    studies = optuna_tables.StudyModel
+    studies = OPTUNA_STUDIES.c
     if session.scalar(select(studies.study_id).where(studies.study_name == name)) is not None:
         raise foreign_study(storage, name)
     names = session.scalars(
         select(studies.study_name)
+        .select_from(OPTUNA_STUDIES)
         .join(StudyRecord, StudyRecord.study_id == studies.study_id)
         .order_by(StudyRecord.created.desc())
         .limit(11)

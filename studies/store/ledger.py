@@ -9,7 +9,6 @@ cannot wait for its lock once a transaction has read.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -17,14 +16,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, json_to_distribution
-from optuna.storages._rdb import models as optuna_tables  # the schema, which Optuna versions; it has no public name
 from optuna.trial import TrialState
 from sqlalchemy import (
     ColumnElement,
@@ -58,7 +55,21 @@ from nas.types import (
 from studies.reading.study import stored_curve, stored_loss, stored_measurement
 from studies.store import statements as sql
 from studies.store.leases import Lease, drop_dead, live_drivers
-from studies.store.optuna_bridge import DrawnParams, FreshTrial, param_row
+from studies.store.optuna_bridge import (
+    PARAMS,
+    SYSTEM_ATTRIBUTES,
+    USER_ATTRIBUTES,
+    VALUES,
+    DrawnParams,
+    FreshTrial,
+    attribute_rows,
+    constraint_attributes,
+    forget_trials,
+    now,
+    param_row,
+    picture_attribute,
+    value_rows,
+)
 from studies.store.patience import patient
 from studies.store.progress import Past
 from studies.store.records import (
@@ -142,7 +153,7 @@ class SqlLedger:
         self.provenance: Mapping[str, Any] = record.provenance
         self.command = masked_command(record.command)  # older versions kept passwords
         self.created = record.created
-        self._id = record.study_id
+        self.study_id = self._id = record.study_id
         self._lease: Lease | None = None
         self._reserved = 0  # reservations that this driver knows of
         self._budget = 0  # the size of the study that they were made for
@@ -369,7 +380,7 @@ class SqlLedger:
         connection.execute(sql.HOLD_OPTUNAS, {"study": self._id})
         rows = self._open(connection)
         enqueued = next((row for row in rows if row.state is TrialState.WAITING), None)
-        begun = {"state": TrialState.RUNNING, "datetime_start": _now()}
+        begun = {"state": TrialState.RUNNING, "datetime_start": now()}
         if enqueued is None:
             number = rows[-1].number + 1 if rows else self._past.trials
             trial_id = connection.scalar(sql.MAKE_OPTUNAS, {"study_id": self._id, "number": number} | begun)
@@ -386,13 +397,13 @@ class SqlLedger:
     def _draw(self, number: int, distributions: Mapping[str, BaseDistribution]) -> optuna.Trial:
         """Draws the hyperparameters that a trial of this driver has not yet, and writes them in one transaction."""
         with self.storage.guard():
-            self.study._thread_local.cached_all_trials = None  # as Optuna's ask does
+            forget_trials(self.study)
             fresh, self._fresh = number == self._fresh, None  # what a lost call wrote is read by the next
             draw = self._draw_fresh if fresh else self._draw_rest
             trial, rows = draw(number, distributions)
         if rows:
             with self.storage.transaction() as connection:
-                connection.execute(insert(sql.PARAMS), rows)
+                connection.execute(insert(PARAMS), rows)
         return trial
 
     def _draw_fresh(self, number: int, distributions: Mapping[str, BaseDistribution]) -> _Draw:
@@ -864,13 +875,9 @@ class SqlLedger:
         """Columns of what a trial proposes; tells Optuna of it, and whether it keeps the study's limits."""
         again = record.digest is not None
         spec = candidate.spec.to_dict()
-        violations = {c.name: c.violation(cost) for c in self.config.constraints}
-        # Optuna reads one attribute per constraint, Optuna Dashboard the list that older versions wrote.
-        constraints: dict[str, Any] = {f"constraints:{name}": value for name, value in violations.items()}
-        if violations:
-            constraints["constraints"] = list(violations.values())
-        self._set_attributes(connection, sql.SYSTEM_ATTRIBUTES, number, constraints, again)
-        self._set_attributes(connection, sql.USER_ATTRIBUTES, number, {"spec": canonical_json(spec)}, again)
+        constraints = constraint_attributes({c.name: c.violation(cost) for c in self.config.constraints})
+        self._set_attributes(connection, SYSTEM_ATTRIBUTES, number, constraints, again)
+        self._set_attributes(connection, USER_ATTRIBUTES, number, {"spec": canonical_json(spec)}, again)
         return {
             "digest": candidate.digest,
             "spec": spec,
@@ -889,11 +896,8 @@ class SqlLedger:
         trial_id = self._trial_id(number, connection)
         if again:
             connection.execute(delete(table).where(table.c.trial_id == trial_id, table.c.key.in_(list(attributes))))
-        rows = [
-            {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()
-        ]
-        if rows:
-            connection.execute(insert(table), rows)
+        if attributes:
+            connection.execute(insert(table), attribute_rows(trial_id, attributes))
 
     @patient
     def _end(
@@ -943,10 +947,10 @@ class SqlLedger:
             if probe is not None:
                 connection.execute(insert(sql.PROBES), {"study_id": self._id, "number": number} | _probe_columns(probe))
             if outcome.stored:
-                self._set_attributes(connection, sql.USER_ATTRIBUTES, number, {"reason": outcome.stored}, True)
+                self._set_attributes(connection, USER_ATTRIBUTES, number, {"reason": outcome.stored}, True)
             if strip:  # before Optuna is told: artifacts of a finished trial cannot be added
-                artifact = strip_artifact(self._id, number)
-                self._set_attributes(connection, sql.SYSTEM_ATTRIBUTES, number, artifact, True)
+                artifact = picture_attribute(self._id, number)
+                self._set_attributes(connection, SYSTEM_ATTRIBUTES, number, artifact, True)
             self._tell(connection, number, outcome, values)
         self._reserved = reserved
         self._held.discard(number)
@@ -958,28 +962,10 @@ class SqlLedger:
         trial_id = self._trial_id(number, connection)
         if connection.execute(sql.STATE_OF_OPTUNAS, {"id": trial_id}).scalar_one() is not TrialState.RUNNING:
             return
-        ended = {"id": trial_id, "state": TrialState[outcome.state], "datetime_complete": _now()}
+        ended = {"id": trial_id, "state": TrialState[outcome.state], "datetime_complete": now()}
         connection.execute(sql.CHANGE_OPTUNAS, ended)
         if values is not None:
-            kind = optuna_tables.TrialValueModel.TrialValueType.FINITE
-            rows = [
-                {"trial_id": trial_id, "objective": objective, "value": value, "value_type": kind}
-                for objective, value in enumerate(self._objectives(values))
-            ]
-            connection.execute(insert(sql.VALUES), rows)
-
-
-def _now() -> datetime:
-    """As Optuna 5 stores a time: in UTC, without saying so."""
-    return datetime.now(UTC).replace(tzinfo=None)
-
-
-def strip_artifact(study_id: int, number: int) -> dict[str, str]:
-    """The attribute by which Optuna and its dashboard know a trial's picture."""
-    # An id of an artifact is hexadecimal digits and dashes; this one says where the file is.
-    artifact = f"{study_id:x}-{number:x}"
-    facts = {"artifact_id": artifact, "filename": f"trial-{number}.png", "mimetype": "image/png", "encoding": None}
-    return {f"artifacts:{artifact}": json.dumps(facts)}
+            connection.execute(insert(VALUES), value_rows(trial_id, self._objectives(values)))
 
 
 def _nullable(value: float | None) -> float | None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from optuna.storages._rdb import models as optuna_tables  # the schema, which Optuna versions; it has no public name
 from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.sql.expression import FromClause
 
 from nas.outcome import Outcome
+from studies.store.optuna_bridge import OPTUNA_STUDIES, OPTUNA_TRIALS, PARAMS
 from studies.store.records import DriverRecord, EpochRecord, ProbeRecord, StudyRecord, TrialRecord
 
 TRAINED = [outcome.stored for outcome in Outcome if outcome.trained]
@@ -25,18 +25,6 @@ CURVES = ("psnr", "accuracy", "stability")
 
 STUDIES, TRIALS, EPOCHS, PROBES, DRIVERS = (
     cast(Table, each.__table__) for each in (StudyRecord, TrialRecord, EpochRecord, ProbeRecord, DriverRecord)
-)
-
-OPTUNA_STUDIES, OPTUNA_TRIALS, PARAMS, VALUES, SYSTEM_ATTRIBUTES, USER_ATTRIBUTES = (
-    cast(Table, each.__table__)
-    for each in (
-        optuna_tables.StudyModel,
-        optuna_tables.TrialModel,
-        optuna_tables.TrialParamModel,
-        optuna_tables.TrialValueModel,
-        optuna_tables.TrialSystemAttributeModel,
-        optuna_tables.TrialUserAttributeModel,
-    )
 )
 
 _OF_STUDY = STUDIES.c.study_id == bindparam("study")

@@ -754,7 +754,7 @@ def test_trained_trials_are_judged_by_their_last_validated_epoch(rungs: SqlLedge
 def test_what_a_large_study_was_judged_by_is_read_once(rungs: SqlLedger) -> None:
     trials = [
         {
-            "study_id": rungs._id,
+            "study_id": rungs.study_id,
             "number": number,
             "digest": f"{number:016x}",
             "started": 1.0,
@@ -766,7 +766,7 @@ def test_what_a_large_study_was_judged_by_is_read_once(rungs: SqlLedger) -> None
         for number in range(5000)
     ]
     epochs = [
-        {"study_id": rungs._id, "number": number, "epoch": epoch, "seconds": 1.0}
+        {"study_id": rungs.study_id, "number": number, "epoch": epoch, "seconds": 1.0}
         | ({"psnr": 20.0, "accuracy": 90.0, "stability": 0.5} if epoch in (1, 3, 9) else {})
         for number in range(5000)
         for epoch in (1, 2, 3, 9)
@@ -892,7 +892,7 @@ def test_deleting_and_driving_take_turns(url: str, ledger: SqlLedger, monkeypatc
 
 
 def test_a_lease_that_two_threads_find_gone_is_made_once(ledger: SqlLedger) -> None:
-    lease, twin = (leases.Lease(ledger.storage, ledger.study._study_id) for _ in range(2))
+    lease, twin = (leases.Lease(ledger.storage, ledger.study_id) for _ in range(2))
     twin.driver = lease.driver
     with ledger.storage.transaction() as connection:
 

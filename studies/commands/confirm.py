@@ -1,4 +1,4 @@
-"""From a study to a running confirmation, and what it found as facts and lines."""
+"""The work of ``skipnas confirm``: from a study to a running confirmation, and its results as facts and lines."""
 
 from __future__ import annotations
 
@@ -39,24 +39,25 @@ def confirm_study(
     data_root: Path | None = None,
     observe: Callable[[ConfirmProgress], None] = lambda progress: None,
 ) -> tuple[ConfirmEnd, list[Confirmed]]:
-    """Trains the front's knee and best contributors again under several seeds, or goes on doing so.
+    """Trains the front's knee and best contributors again under several seeds, or continues to do so.
 
     Args:
         ledger: the study.
-        resources: what the runs get.
-        seeds: how many there should be for each member.
-        top: members beside the knee, by hypervolume contribution.
+        resources: resources of the runs.
+        seeds: number of runs that each member should have.
+        top: number of members beside the knee, by hypervolume contribution.
         baselines: whether the space's reference networks are trained too.
-        data_root: where the data lies, if not where it lay when the study was made.
+        data_root: folder of the data, if it moved since the study was made.
         observe: called with the progress.
 
     Returns:
-        How it ended, and what is known of each member, in the order in which they were chosen, then of all that were
-        confirmed before.
+        The end of the confirmation, and the results of each member in the order in which they were chosen, then of all
+        members that were confirmed before.
 
     Raises:
-        ConfigError: an option is outside its rule. StudyError: the study has no complete trial, its data
-            has changed, its space has no reference networks, or it is being confirmed already.
+        ConfigError: an option is outside its rule.
+        StudyError: the study has no complete trial, its data has changed, its space has no reference networks, or it is
+            being confirmed already.
     """
     if not 2 <= seeds <= MOST_SEEDS:
         raise ConfigError(f"--seeds is {seeds}; give 2 to {MOST_SEEDS}, as an interval needs two runs")
@@ -81,7 +82,7 @@ def confirm_study(
 
 @contextlib.contextmanager
 def _alone(folder: Path, study: str) -> Iterator[None]:
-    """Keeps a second confirmation out of the folder while the block runs; raises StudyError when there is one."""
+    """Keeps a second confirmation out of the folder while the block runs. Raises StudyError when there is one."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder, os.O_RDONLY)  # a lock on the folder leaves no file behind
     try:
@@ -94,14 +95,14 @@ def _alone(folder: Path, study: str) -> Iterator[None]:
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):  # it holds what is under way
+            with contextlib.suppress(OSError):  # it contains runs that are under way
                 folder.rmdir()
     finally:
         os.close(lock)
 
 
 def study_members(ledger: SqlLedger, space: SearchSpace, *, top: int, baselines: bool) -> list[Member]:
-    """The candidates that a confirmation trains: of the front, and the space's reference networks."""
+    """Returns the candidates that a confirmation trains: members of the front, and the space's reference networks."""
     config = ledger.config
     results = ledger.results()
     if not results:
@@ -127,7 +128,8 @@ def study_members(ledger: SqlLedger, space: SearchSpace, *, top: int, baselines:
 def confirmation_facts(
     ledger: SqlLedger, seeds: int, found: Sequence[Confirmed], end: ConfirmEnd, choice: Choice
 ) -> dict[str, Any]:
-    """What ``confirm --json`` prints: how it ended, each member's values as mean, sd, low, high and n, the knee."""
+    """Returns the object of ``confirm --json``: the end, each member's values as mean, sd, low, high and n, the
+    knee."""
     return {
         "study": ledger.config.study,
         "state": end.reason,

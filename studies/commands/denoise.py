@@ -1,4 +1,4 @@
-"""Images restored by a bundle: files and folders in, files of the same names out."""
+"""Images restored by a bundle, from files and folders to files of the same names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nas.bundles.inference import Predict, Tiling
 
 TOLD_SEAM = 1e-3
-"""A difference between tiles from which on it is told, in units of the white level."""
+"""The smallest difference between tiles that is reported, in units of the white level."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +27,13 @@ class Denoised:
     """One restored file.
 
     Attributes:
-        tiles: the image was cut into, 1 for none; seam: largest difference of two tiles where they meet,
-            in units of the white level.
+        image: path of the noisy image.
+        output: path of the restored image.
+        height, width: in pixels.
+        tiles: number of tiles that the image was cut into; 1 for none.
+        seam: largest difference of two tiles where they meet, in units of the white level.
         label: class that the network sees; None when it knows none.
-        probability: of that class, by the network's softmax.
+        probability: probability of this class, by the network's softmax.
     """
 
     image: str
@@ -69,20 +72,20 @@ def denoise(
     done: Callable[[Denoised], None] = lambda result: None,
     failed: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[Denoised], list[str]]:
-    """Restores images into a folder, each under its own name; what lies in a folder keeps its place in there.
+    """Restores images into a folder, each under its own name. Images of a folder keep their place in it.
 
-    Nothing that exists is written over, neither an image that is read nor any other file.
+    No existing file is written over, neither an input image nor any other file.
 
     Args:
         path: the bundle.
         images: files, and folders with PNG, JPEG and TIFF files at any depth.
         to: folder for the results, made if need be.
-        onnx: run model.onnx with ONNX Runtime, not the weights with PyTorch.
-        tile: side of tiles in pixels; by default images are cut only where memory asks for it.
-        done, failed: told of each image as it ends.
+        onnx: run model.onnx with ONNX Runtime instead of the weights with PyTorch.
+        tile: side of tiles in pixels; by default images are cut only where memory requires it.
+        done, failed: called with each image as it ends.
 
     Returns:
-        The restored files, and a line for each image that was refused; the others go on.
+        The restored files, and a line for each image that was refused, while the others go on.
 
     Raises:
         BundleError, ConfigError, DataError: the call itself is wrong; nothing has been written then.
@@ -101,7 +104,7 @@ def denoise(
     from nas.bundles.onnx_model import open_onnx
 
     predict: Predict = open_onnx(bundle.path / ONNX) if onnx else bundle.network
-    # Of a colour image a gray network restores the three channels, in one pass.
+    # A gray network restores the three channels of a colour image in one pass.
     tilings = {n: Tiling.of(bundle.network, channels, images=n, side=tile) for n in (1, 3)}
     finished, refused = [], []
     for source, target in jobs:
@@ -117,7 +120,7 @@ def denoise(
 
 
 def _jobs(images: Sequence[Path], to: Path) -> Iterator[tuple[Path, Path]]:
-    """Each image with its place below `to`."""
+    """Yields each image with its place below `to`."""
     taken: dict[Path, Path] = {}
     for given in images:
         if given.is_dir():
@@ -182,7 +185,7 @@ def _denoise(
 
 
 def _as_trained(picture: Picture, channels: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """(N, C, H, W) for a network of C channels: a colour image as three gray ones, a gray one as colour."""
+    """Returns (N, C, H, W) for a network of C channels: a colour image as three gray ones, a gray one as colour."""
     floats = picture.floats()
     if channels == 1:
         return floats[:, None]

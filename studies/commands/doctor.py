@@ -1,4 +1,4 @@
-"""What is installed, what there is to run on, what is stored, and what to do about each."""
+"""Checks of versions, devices, Ray and storage, with advice on each."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from studies.store.connection import Storage
 
 LITTLE_DISK = 2 * 2**30
-"""Free bytes below which Ray's object store and the studies may not fit."""
+"""The free bytes below which Ray's object store and the studies may not fit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at: ``ok``, ``note`` (worth knowing) or ``bad`` (to be mended), and how."""
+    """The result of one check: ``ok``, ``note`` (worth knowing) or ``bad`` (needs repair), with advice."""
 
     subject: str
     state: Literal["ok", "note", "bad"]
@@ -36,7 +36,7 @@ class Finding:
 
 
 def examine(storage: str | None) -> list[Finding]:
-    """Looks at everything that a search needs; starts nothing, and changes nothing but an outdated schema."""
+    """Checks everything that a search needs. It starts nothing, and changes nothing but an outdated schema."""
     return [*_versions(), *_devices(), *_ray(), *_disk(storage), *_storage(storage)]
 
 
@@ -87,12 +87,13 @@ def _ray() -> Iterator[Finding]:
 
 
 def _disk(url: str | None) -> Iterator[Finding]:
-    """Room for the studies, for Ray's files (see `nas.engine.executor.scratch`), and for what its processes share."""
+    """Checks the room for the studies, for Ray's files (see `nas.engine.executor.scratch`), and for its shared
+    memory."""
     from studies.store.files import files_dir
 
     try:
         studies = files_dir(url, "any").parent
-    except StorageError:  # told by `_storage`
+    except StorageError:  # `_storage` reports it
         studies = Path.cwd()
     there = next(folder for folder in (studies, *studies.parents) if os.access(folder, os.F_OK))
     for name, folder in (("disk", there), ("temporary", Path("/tmp")), ("shared", Path("/dev/shm"))):
@@ -129,7 +130,8 @@ def _storage(url: str | None) -> Iterator[Finding]:
 
 
 def _unfinished(storage: Storage, name: str, command: str) -> Iterator[Finding]:
-    """Which trials of a study are being trained, and by whom; what was interrupted, and that `command` goes on."""
+    """Reports the trials that are being trained, with their drivers, and the interrupted ones that `command`
+    continues."""
     from nas.training.checkpoint import checkpoint_epoch
     from studies.store.catalog import open_study
     from studies.store.files import files_dir

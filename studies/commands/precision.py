@@ -1,4 +1,4 @@
-"""The precision that a new study trains in."""
+"""The precision of a new study."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from search_spaces import SPACES
 from search_spaces.draws import sampled
 
 TIMED_CANDIDATES, TIMED_IMAGES = 4, 16
-"""What decides which precision is the faster: steps of so many random candidates on so many images."""
+"""The numbers of random candidates, and of images, whose timed steps decide the faster precision."""
 
 
 def study_precision(
@@ -24,11 +24,11 @@ def study_precision(
     device: str,
     threads: int,
 ) -> tuple[str, str]:
-    """The precision in which candidates of the space are trained faster, and what kept it from being found.
+    """Returns the precision that trains the space's candidates faster, and the problem that kept it from being found.
 
-    It is timed on this machine, on the device that trials train on and with as many threads as a trial gets. It is fp32
-    where nothing can be said: no GPU here for trials on GPUs, or a candidate of an own space cannot be trained, which
-    does not stop a search, as its trial will say why.
+    Steps are timed on this machine, on the device that trials train on, with the threads of a trial. The result is fp32
+    where nothing can be timed: trials train on GPUs and this machine has none, or a candidate of an own space cannot be
+    trained. The latter does not stop a search, because the trial itself will say why.
     """
     import torch
 
@@ -48,7 +48,7 @@ def study_precision(
                 for candidate in sampled(space, task, limits, TIMED_CANDIDATES, seed=0, epochs=epochs)
             ]
         return faster_for(networks, task, images, steps=2), ""
-    except Exception as error:  # whatever an own space raises, or too little memory
+    except Exception as error:  # an own space may raise anything, or memory is short
         if space.name in SPACES and not is_out_of_memory(error):
             raise
         return "fp32", f"precision: fp32, as candidates could not be timed ({type(error).__name__}: {error})"

@@ -22,14 +22,14 @@ class Choice:
     """The Pareto front and one member of it.
 
     Attributes:
-        front: members, by number; every measured value is in their `values`: means over seeds where the
-            front is confirmed, else of the search's one run.
+        front: members, by number. Their `values` have every measured value: means over seeds where the front is
+            confirmed, else values of the search's one run.
         chosen: the picked member.
-        reason: why, in one sentence.
-        hypervolume: of the front, from the study's reference point.
-        confirmed: trial -> its runs under several seeds, for those of the search's front that are
-            confirmed; empty when all values are the search's.
-        unconfirmed: the rest of the search's front, left out of `front`; empty when nothing is confirmed.
+        reason: the reason for the choice in one sentence.
+        hypervolume: hypervolume of the front, from the study's reference point.
+        confirmed: trial -> its runs under several seeds, for the confirmed trials of the search's front; empty when all
+            values are the search's.
+        unconfirmed: the rest of the search's front, which is left out of `front`; empty when nothing is confirmed.
         searched: numbers of the front by the search's values.
     """
 
@@ -43,17 +43,17 @@ class Choice:
 
     @property
     def confirmed_front(self) -> tuple[TrialResult, ...]:
-        """The front where it is one of means; empty when nothing is confirmed."""
+        """The front by confirmed means; empty when nothing is confirmed."""
         return self.front if self.confirmed else ()
 
     @property
     def seeds(self) -> str:
-        """How many seeds the values come from: ``5 seeds``, ``3 to 5 seeds``, ``1 seed``."""
+        """The number of seeds behind the values: ``5 seeds``, ``3 to 5 seeds``, ``1 seed``."""
         return seed_count(self.confirmed.values())
 
 
 def seed_count(found: Iterable[Confirmed]) -> str:
-    """``5 seeds`` or ``3 to 5 seeds``; ``1 seed`` when nothing is confirmed."""
+    """Returns ``5 seeds`` or ``3 to 5 seeds``; ``1 seed`` when nothing is confirmed."""
     counts = sorted({one.runs for one in found}) or [1]
     if counts == [1]:
         return "1 seed"
@@ -68,12 +68,12 @@ def choose(
     Args:
         ledger: the study.
         pick: ``knee``, the name of an objective (its best member), or a trial's number.
-        prefer: weights of objectives in the knee's distance; 1 for those not named.
-        confirmed: False for the search's values in any case.
+        prefer: weights of objectives in the knee's distance; 1 for other objectives.
+        confirmed: False to use the search's values in any case.
 
     Raises:
         StudyError: no trial is complete, or the trial is not on the front.
-        ConfigError: an unknown pick, objective or weight.
+        ConfigError: the pick, an objective or a weight is unknown or invalid.
     """
     objectives = ledger.config.objectives
     names = [o.name for o in objectives]
@@ -108,7 +108,7 @@ def choose(
 
 
 def _confirmed(ledger: SqlLedger, front: Sequence[TrialResult]) -> dict[int, Confirmed]:
-    """Trial -> its runs under several seeds, of those members that every run of was complete."""
+    """Returns trial -> its runs under several seeds, for members whose runs were all complete."""
     found = {one.digest: one for one in summarize(ledger.confirmations()) if one.sound}
     return {r.number: found[r.digest] for r in front if r.digest in found}
 
@@ -116,7 +116,8 @@ def _confirmed(ledger: SqlLedger, front: Sequence[TrialResult]) -> dict[int, Con
 def _front(
     results: Sequence[TrialResult], objectives: Sequence[Objective], confirmed: Mapping[int, Confirmed] | None = None
 ) -> tuple[list[TrialResult], Array]:
-    """Those that no other dominates, with their values as an array; by confirmed means if given."""
+    """Returns the results that no other result dominates, with their values as an array; by confirmed means if
+    given."""
     rows = [_with_means(r, confirmed[r.number]) for r in results] if confirmed else list(results)
     values = np.array([[r.values[o.name] for o in objectives] for r in rows])
     mask = non_dominated(values, [o.direction == "maximize" for o in objectives])
@@ -167,7 +168,7 @@ def _pick(
 def _by_number(
     number: int, front: Sequence[TrialResult], searched: Sequence[TrialResult], confirmed: Mapping[int, Confirmed]
 ) -> tuple[TrialResult, str]:
-    """A member of the confirmed front or of the search's."""
+    """Returns a member of the confirmed front or of the search's."""
     asked = f"trial {number} was asked for by number"
     for result in front:
         if result.number == number:
@@ -184,5 +185,5 @@ def _by_number(
 
 
 def join_words(parts: Sequence[str]) -> str:
-    """``psnr, accuracy and stability``; ``nothing`` where there are none."""
+    """Returns ``psnr, accuracy and stability``; ``nothing`` without parts."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts) or "nothing"

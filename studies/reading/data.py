@@ -10,10 +10,11 @@ from studies.store.ledger import SqlLedger
 
 
 def study_data(ledger: SqlLedger, root: Path | None = None) -> Dataset:
-    """The data set of a study, loaded again and checked against its fingerprint.
+    """Loads the data set of a study and checks it against its fingerprint.
 
     Raises:
-        StudyError: the data has changed since the study was made. DataError: it cannot be read.
+        StudyError: the data has changed since the study was made.
+        DataError: the data cannot be read.
     """
     config = ledger.config
     data = load(config.data, root=root or path_or_none(ledger.provenance.get("data_root")), subset=config.subset)

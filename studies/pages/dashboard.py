@@ -1,4 +1,4 @@
-"""Optuna Dashboard on a storage, on this machine, until it is stopped, with every trial's picture and notes."""
+"""Optuna Dashboard on a storage, on this machine, until it is stopped, with the picture and notes of every trial."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from studies.store.files import files_dir
 
 log = logging.getLogger(__name__)
 NOTES_SECONDS = 30.0
-"""While the dashboard runs, trials that have ended meanwhile get their notes this often."""
+"""The seconds between two looks for ended trials that need notes, while the dashboard runs."""
 
 PORTS_TRIED = 100
 
@@ -40,13 +40,13 @@ def serve(
     next_free: bool = False,
     ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serves Optuna Dashboard until interrupted; it has no passwords and can delete studies.
+    """Serves Optuna Dashboard until interrupted. It has no passwords and can delete studies.
 
     Args:
         storage: URL as for `open_storage`.
         host: address to bind to.
-        port: must be free.
-        next_free: takes the next port that is free instead, if it is not.
+        port: port to use.
+        next_free: whether to take the next free port when this one is taken.
         ready: called with the address once requests are answered.
 
     Raises:
@@ -66,9 +66,9 @@ def serve(
 
 
 def _bind(application: Any, host: str, port: int, tries: int) -> WSGIServer:
-    """A server on the first of `tries` ports that is free."""
+    """Returns a server on the first free one of `tries` ports."""
     for at in range(port, min(port + tries, 65536)):
-        # The standard library's server would set SO_REUSEADDR and may then share a port that is in use.
+        # The standard library's server would set SO_REUSEADDR, and may then share a port that is in use.
         try:
             with socket.create_server((host, at)):
                 pass
@@ -82,7 +82,7 @@ def _bind(application: Any, host: str, port: int, tries: int) -> WSGIServer:
 
 
 class Pictures:
-    """Optuna's artifact store: pictures of trials where their searches put them, uploads of people in a folder."""
+    """Optuna's artifact store. Pictures of trials lie where their searches put them, uploads of people in a folder."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -136,9 +136,9 @@ def _notes_kept(storage: Storage) -> Iterator[None]:
 
 
 def write_notes(storage: Storage, noted: dict[str, StudySummary]) -> None:
-    """Writes the notes of every study that changed since it was `noted`. What goes wrong is told, and tried again.
+    """Writes the notes of every study that changed since it was `noted`. Errors are logged, and the notes tried again.
 
-    A study that cannot be read must not keep the others from theirs, nor end the thread that this runs in.
+    A study that cannot be read must neither keep the others from their notes nor end this thread.
     """
     try:
         summaries = list_studies(storage)
@@ -151,7 +151,7 @@ def write_notes(storage: Storage, noted: dict[str, StudySummary]) -> None:
         try:
             annotate(open_study(summary.name, storage))
         except Exception as error:
-            told = not isinstance(error, SkipnasError)  # a bug shows where it is
+            told = not isinstance(error, SkipnasError)  # only a bug needs its traceback
             log.warning("notes of study %s are not written: %s", summary.name, error, exc_info=told)
         else:
             noted[summary.name] = summary
@@ -159,7 +159,7 @@ def write_notes(storage: Storage, noted: dict[str, StudySummary]) -> None:
 
 @contextlib.contextmanager
 def _stopped_by_signals(server: WSGIServer) -> Iterator[None]:
-    """SIGINT and SIGTERM end `serve_forever`. As exceptions they could be swallowed by a request's handler."""
+    """Lets SIGINT and SIGTERM end `serve_forever`. As exceptions they could be swallowed by a request's handler."""
 
     def stop(number: int, frame: object) -> None:
         threading.Thread(target=server.shutdown).start()  # it waits for the loop that this handler interrupts
@@ -173,7 +173,7 @@ def _stopped_by_signals(server: WSGIServer) -> Iterator[None]:
 
 
 class _Quiet(WSGIRequestHandler):
-    """Requests are not worth a line each."""
+    """A handler that does not print a line for each request."""
 
     def log_message(self, format: str, *args: object) -> None:
         pass

@@ -1,6 +1,6 @@
-"""What Optuna Dashboard shows beside its own figures: notes of a study and its trials, and the front in 3-D.
+"""Notes of a study and its trials, and the front in 3-D, which Optuna Dashboard shows beside its own figures.
 
-Notes that are there already stay as they are: people write some of their own.
+Existing notes stay as they are, because people write some of their own.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from studies.store.ledger import SqlLedger
 
 FIGURE = "front"
-"""Id of the figure on the study's page."""
+"""The id of the figure on the study's page."""
 
 
 def annotate(ledger: SqlLedger) -> int:
-    """Writes the notes that a study lacks, and its front as it is now; returns how many trials got one.
+    """Writes the missing notes of a study, and its front as it is now. Returns the number of trials that got a note.
 
     Raises:
         StorageError: the database cannot be written.
@@ -58,22 +58,22 @@ def annotate(ledger: SqlLedger) -> int:
 
 
 def study_note(ledger: SqlLedger) -> str:
-    """Markdown: what is searched, and the command that made the study."""
+    """Returns Markdown with the study's settings and the command that made it."""
     config = ledger.config
     limits = ", ".join(f"{c.name} <= {c.upper:,}" for c in config.constraints) or "none"
     return (
         f"## {config.study}\n\nMade with\n\n```\n{ledger.command}\n```\n\n"
         f"Space {config.space} (version {config.space_version}), data {config.data}, noise {config.task.noise}, "
         f"{config.epochs} epochs, seed {config.seed}. Limits: {limits}.\n\n"
-        "Each complete trial has noisy images (above), what its network makes of them, and the clean ones (below) "
-        "among its artifacts.\n"
+        "Among the artifacts of each complete trial are noisy images (above), the images that its network restores, and "
+        "the clean ones (below).\n"
     )
 
 
 def trial_note(trial: Trial, history: History) -> str:
-    """Markdown: outcome, cost, architecture and recipe of a trial that ended."""
+    """Returns Markdown with outcome, cost, architecture and recipe of a trial that ended."""
     values = trial.values or trial.last
-    # A note does not say whether its trial is on the front: that changes, and a note does not.
+    # A note does not say whether its trial is on the front, because the front changes and the note does not.
     lines = [f"**{trial.ending}**, {trial.epochs_done} epochs"]
     if values:
         lines.append(", ".join(axis_value(o, values[o.name]) for o in history.config.objectives if o.name in values))

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 def count_trials(session: Session) -> dict[int, Counts]:
-    """Counts of each study in the database, in one query."""
+    """Returns the counts of each study in the database, in one query."""
     trials = OPTUNA_TRIALS.c
     query = (
         select(trials.study_id, trials.state, TrialRecord.reason, func.count())
@@ -64,7 +64,7 @@ class StudySummary:
     """One line of `studies list`.
 
     Attributes:
-        updated: when the last trial ended, or the study was created; seconds since the epoch.
+        updated: time at which the last trial ended, or the study was created; seconds since the epoch.
         best: the best value of each objective over the COMPLETE trials; empty when there are none.
     """
 
@@ -87,14 +87,15 @@ def create_study(
     """Creates a study.
 
     Args:
-        config: fixed from now on; `config.study` is its name.
-        distributions: of the search space; the study keeps them.
+        storage: the database.
+        config: fixed from now on; `config.study` is the study's name.
+        distributions: distributions of the search space, which the study keeps.
         provenance: versions, commit, hardware; JSON values.
-        command: the command line that asked for it; passwords in its URLs are not kept.
+        command: the command line that asked for the study; passwords in its URLs are not kept.
 
     Raises:
         ConfigError: the name is not valid.
-        StudyError: a study of that name exists, or has its files where this one's would lie.
+        StudyError: a study of that name exists, or has its files in the same folder.
     """
     check_name(storage.url, config.study)
     exists = StudyError(f"study {config.study!r} exists already in {storage.masked}; choose another name")
@@ -103,7 +104,7 @@ def create_study(
     drop_orphans(storage)
     directions = [optuna.study.StudyDirection[o.direction.upper()] for o in config.objectives]
     with storage.guard():
-        # An empty study of that name is one whose creation was cut off: it is taken over.
+        # An empty study of that name is one whose creation was cut off, so it is taken over.
         study = optuna.create_study(
             study_name=config.study, storage=storage.optuna, directions=directions, load_if_exists=True
         )
@@ -124,7 +125,7 @@ def create_study(
         with storage.session() as session:
             session.add(record)
     except IntegrityError:
-        raise exists from None  # by another process, a moment ago
+        raise exists from None  # another process made it a moment ago
     return open_study(config.study, storage)
 
 
@@ -132,7 +133,7 @@ def open_study(name: str, storage: Storage | str | None = None) -> SqlLedger:
     """Opens a study that exists.
 
     Args:
-        name: of the study.
+        name: name of the study.
         storage: an open storage, or the URL of one that must exist; the ledger closes either.
 
     Raises:
@@ -152,7 +153,7 @@ def open_study(name: str, storage: Storage | str | None = None) -> SqlLedger:
 
 
 def list_studies(storage: Storage) -> list[StudySummary]:
-    """Every study that skipnas made, oldest first, in a handful of queries whatever their number."""
+    """Returns every study that skipnas made, oldest first, in a handful of queries whatever their number."""
     studies, trials, values = OPTUNA_STUDIES.c, OPTUNA_TRIALS.c, VALUES.c
     extremes = (
         select(trials.study_id, values.objective, func.min(values.value), func.max(values.value))

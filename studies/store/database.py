@@ -35,7 +35,7 @@ _LOCK_KEY = 0x736B6970  # "skip": PostgreSQL's advisory lock while tables are ma
 
 
 class _Optuna(RDBStorage):
-    """Optuna's storage that deletes a study as `delete_study` does, also when Optuna Dashboard asks."""
+    """Optuna's storage, which deletes a study as `delete_study` does, even when Optuna Dashboard asks for it."""
 
     def delete_study(self, study_id: int) -> None:
         with Session(self.engine) as session, session.begin():
@@ -47,18 +47,16 @@ class _Optuna(RDBStorage):
 
 
 def open_storage(url: str | None = None, *, must_exist: bool = False) -> Storage:
-    """Opens a database and creates what it lacks; one of an older version of skipnas is brought up to date.
+    """Opens a database, creates missing tables, and brings a database of an older skipnas up to date.
 
     Args:
-        url: any SQLAlchemy URL, or the path of an SQLite file; by default `runs/studies.db`, whose folder
-            is created.
-        must_exist: for commands that only read: a database without studies is an error and nothing is
-            created.
+        url: any SQLAlchemy URL, or the path of an SQLite file; by default `runs/studies.db`, whose folder is created.
+        must_exist: for commands that only read: a database without studies is an error, and nothing is created.
 
     Raises:
-        StorageError: it cannot be reached, read or written, or another version wrote it.
+        StorageError: the database cannot be reached, read or written, or another version wrote it.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line a trial, and the search has its own
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # Optuna logs a line for each trial; the search has its own
     parsed = parse_url(url)
     path = sqlite_path(parsed)
     if path is not None:
@@ -81,9 +79,9 @@ def open_storage(url: str | None = None, *, must_exist: bool = False) -> Storage
                 "update skipnas or choose another storage"
             )
         if version is None and path is not None:
-            with prober.connect() as connection:  # kept in the file: readers no longer block the writer
+            with prober.connect() as connection:  # the file keeps this mode, in which readers do not block the writer
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-        # Optuna fills {SCHEMA_VERSION} into its URL by str.format, which other braces would upset.
+        # Optuna fills {SCHEMA_VERSION} into its URL by str.format, so other braces are escaped.
         text = parsed.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
         rdb = _Optuna(
             text, engine_kwargs=options, skip_compatibility_check=True, skip_table_creation=version is not None
@@ -98,14 +96,14 @@ def open_storage(url: str | None = None, *, must_exist: bool = False) -> Storage
             rdb.engine.dispose()
             raise
     if path is not None:
-        # With WAL, NORMAL keeps the file consistent whatever is killed, and spares a sync per commit.
+        # With WAL, NORMAL keeps the file consistent whatever is killed, and saves a sync for each commit.
         event.listen(rdb.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=NORMAL"))
-        rdb.engine.dispose()  # connections made before the listener
+        rdb.engine.dispose()  # closes connections made before the listener
     return Storage(parsed, rdb)
 
 
 def is_missing(url: str | None) -> bool:
-    """Whether the storage is an SQLite file that `open_storage` would make."""
+    """Tells whether the storage is an SQLite file that `open_storage` would make."""
     parsed = parse_url(url)
     path = sqlite_path(parsed)
     with path_errors(parsed):
@@ -126,7 +124,7 @@ def _engine_options(url: URL) -> dict[str, Any]:
 
 
 def _probe_engine(url: URL, options: dict[str, Any]) -> Engine:
-    """An engine that keeps no connection, to look before Optuna writes."""
+    """Returns an engine that keeps no connection, for a look at the database before Optuna writes to it."""
     try:
         return create_engine(url, poolclass=NullPool, **{k: v for k, v in options.items() if k != "pool_pre_ping"})
     except ArgumentError:
@@ -142,7 +140,7 @@ def _probe_engine(url: URL, options: dict[str, Any]) -> Engine:
 
 @contextmanager
 def _creation_lock(url: URL, prober: Engine) -> Iterator[None]:
-    """One process at a time creates or migrates: Optuna's creation of tables fails when two overlap."""
+    """Lets one process at a time create or migrate, because Optuna's creation of tables fails when two overlap."""
     path = sqlite_path(url)
     if path is not None and sys.platform != "win32":
         import fcntl
@@ -164,7 +162,7 @@ def _creation_lock(url: URL, prober: Engine) -> Iterator[None]:
 
 
 def _schema_version(engine: Engine) -> int | None:
-    """The schema that the database was written with; None when it has none of our tables or not yet all."""
+    """Returns the schema that the database was written with; None when it has none or not all of our tables."""
     with engine.connect() as connection:
         if not inspect(connection).has_table(MetaRecord.__tablename__):
             return None
@@ -183,7 +181,7 @@ def _check_optuna_schema(rdb: RDBStorage, url: URL) -> None:
 
 
 def _create_tables(engine: Engine) -> None:
-    # The version comes last: until it is there, whoever opens the database creates what is missing.
+    # The version comes last. Until it is there, any process that opens the database creates the missing tables.
     Base.metadata.create_all(engine)
     with Session(engine) as session, session.begin():
         session.add(MetaRecord(key="schema_version", value=str(SCHEMA_VERSION)))

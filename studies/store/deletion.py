@@ -1,4 +1,4 @@
-"""A study deleted with everything that it left."""
+"""The deletion of a study with all its records."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from studies.store.records import Base, StudyRecord
 
 
 def delete_study(storage: Storage, name: str) -> None:
-    """Deletes a study and everything recorded of it, in one transaction; its files are the caller's.
+    """Deletes a study and all its records in one transaction. The caller deletes its files.
 
     Raises:
         StudyError: there is no such study, skipnas did not make it, or a live driver works on it.
@@ -33,7 +33,8 @@ def delete_study(storage: Storage, name: str) -> None:
 
 
 def hold_study(session: Session, study_id: Any) -> bool:
-    """Holds a study's row until the transaction ends, as its drivers do; False when skipnas made no such study."""
+    """Holds a study's row until the transaction ends, as its drivers do. Returns False when skipnas made no such
+    study."""
     held = session.execute(
         update(StudyRecord).where(StudyRecord.study_id == study_id).values(events=StudyRecord.events),
         execution_options={"synchronize_session": False},
@@ -42,19 +43,19 @@ def hold_study(session: Session, study_id: Any) -> bool:
 
 
 def delete_held(session: Session, study_id: int, name: str) -> None:
-    """Deletes a study that the session holds; no driver can begin meanwhile."""
+    """Deletes a study that the session holds, so that no driver can begin meanwhile."""
     if drivers := live_drivers(session.connection(), study_id).values():
         raise StudyError(
             f"study {name!r} is being worked on by {', '.join(d.label for d in drivers)}; "
             "stop that search or confirmation first (Ctrl-C), then delete the study"
         )
-    # By table, because Optuna's own deletion loads every trial.
+    # Records are deleted by table, because Optuna's own deletion loads every trial.
     _delete_records(session, Base.metadata, [study_id])
     _delete_records(session, OPTUNA_METADATA, [study_id])
 
 
 def _delete_records(session: Session, metadata: MetaData, study_ids: Any) -> None:
-    """Deletes what the tables hold of these studies, children first."""
+    """Deletes the rows of these studies from the tables, children first."""
     trial_ids = select(OPTUNA_TRIALS.c.trial_id).where(OPTUNA_TRIALS.c.study_id.in_(study_ids))
     for table in reversed(metadata.sorted_tables):
         if "study_id" in table.c:
@@ -64,7 +65,7 @@ def _delete_records(session: Session, metadata: MetaData, study_ids: Any) -> Non
 
 
 def drop_orphans(storage: Storage) -> None:
-    """Deletes records whose study plain Optuna deleted: SQLite gives the study's id to the next one."""
+    """Deletes records whose study plain Optuna deleted, because SQLite gives the study's id to the next one."""
     orphans = select(StudyRecord.study_id).where(StudyRecord.study_id.not_in(select(OPTUNA_STUDIES.c.study_id)))
     with storage.session() as session:
         if session.scalar(orphans.limit(1)) is None:

@@ -15,7 +15,7 @@ from studies.store.records import StudyRecord
 
 
 def has_study(storage: Storage, name: str) -> bool:
-    """Whether skipnas made a study of that name."""
+    """Tells whether skipnas made a study of that name."""
     with storage.session() as session:
         return session.scalar(_named(name)) is not None
 
@@ -27,6 +27,7 @@ def _named(name: str) -> Select[StudyRecord]:
 
 
 def find_study(session: Session, storage: Storage, name: str) -> StudyRecord:
+    """Returns the record of a study. Raises StudyError when there is none, or skipnas did not make it."""
     record: StudyRecord | None = session.scalar(_named(name))
     if record is not None:
         return record

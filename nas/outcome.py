@@ -1,4 +1,4 @@
-"""Every way in which a trial can end, and what each of them means for its study."""
+"""Every way in which a trial can end, and the meaning of each for its study."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ GROUPS = {
     "running": "running",
     "waiting": "waiting",
 }
-"""What trials are counted and drawn as (the fields of `nas.types.Counts`), and how people read it."""
+"""The groups by which trials are counted and drawn (the fields of `nas.types.Counts`), and their words for people."""
 
 
 class Outcome(StrEnum):
-    """How a trial ended, or that it has not ended yet.
+    """The end of a trial, or the fact that it has not ended yet.
 
-    A new way to end is one line here. The table is the only place that says what an outcome means; a trial that is
-    none of these cannot be stored.
+    A new way to end is one line here. This table alone gives the meaning of an outcome, and a trial without an outcome
+    of the table cannot be stored.
 
     Attributes:
         state: name of the state in which Optuna has such a trial (`optuna.trial.TrialState`).
         group: key of `GROUPS` under which such trials are counted and drawn.
-        words: the outcome as people read it.
+        words: the outcome in words for people.
     """
 
     state: State
@@ -40,7 +40,7 @@ class Outcome(StrEnum):
     STOPPED = "stopped", "PRUNED", "pruned", "stopped"
     """It was not among the best at a rung."""
     DIVERGED = "diverged", "PRUNED", "pruned", "diverged"
-    """Its loss is not finite any more, or far above that of the untrained network."""
+    """Its loss was not finite, or rose far above that of the untrained network."""
     OUT_OF_MEMORY = "out_of_memory", "PRUNED", "pruned", "out of memory"
     EXCEPTION = "exception", "FAIL", "failed", "exception"
     """The code raised; the traceback is stored."""
@@ -53,7 +53,7 @@ class Outcome(StrEnum):
     OVER_LIMIT = "over_limit", "FAIL", "over_limit", "over a limit"
     """The network is larger than the study allows, so it was not trained."""
     DISK_FULL = "disk_full", "RUNNING", "running", "disk full"
-    """A worker could not write its weights. This ends the search, and the next one goes on with the trial."""
+    """A worker could not write its weights. This ends the search, and the next search goes on with the trial."""
     RUNNING = "running", "RUNNING", "running", "running"
     """It is being trained, or was interrupted and will go on."""
     WAITING = "waiting", "WAITING", "waiting", "waiting"
@@ -72,7 +72,7 @@ class Outcome(StrEnum):
 
     @property
     def trained(self) -> bool:
-        """Whether such a trial says something of its candidate; the size of a study counts these."""
+        """Whether such a trial tells something about its candidate; the size of a study counts these."""
         return self.state in ("COMPLETE", "PRUNED")
 
     @property
@@ -82,7 +82,7 @@ class Outcome(StrEnum):
 
     @property
     def takes_place(self) -> bool:
-        """Whether such a trial takes a place in the budget: it is trained, or may come to be."""
+        """Whether such a trial takes a place in the budget: it is trained, or may still be."""
         return self.trained or self.state == "RUNNING"
 
     @property
@@ -92,17 +92,17 @@ class Outcome(StrEnum):
 
     @property
     def stored(self) -> str | None:
-        """The outcome as a trial's record has it: empty for a complete trial, None for one that has not ended."""
+        """The outcome as a trial's record has it: empty for a complete trial, None for a trial that has not ended."""
         if not self.ended:
             return None
         return "" if self is Outcome.COMPLETE else self.value
 
     @classmethod
     def read(cls, stored: str | None) -> Outcome:
-        """The outcome that a record has as `stored`; a confirmation's run is stored by its value.
+        """Returns the outcome that a record has as `stored`; a confirmation's run is stored by its value.
 
         Raises:
-            ValueError: no outcome is stored so.
+            ValueError: the text stands for no outcome.
         """
         if stored is None:
             return cls.RUNNING

@@ -65,8 +65,8 @@ def study_note(ledger: SqlLedger) -> str:
         f"## {config.study}\n\nMade with\n\n```\n{ledger.command}\n```\n\n"
         f"Space {config.space} (version {config.space_version}), data {config.data}, noise {config.task.noise}, "
         f"{config.epochs} epochs, seed {config.seed}. Limits: {limits}.\n\n"
-        "Among the artifacts of each complete trial are noisy images (above), the images that its network restores, and "
-        "the clean ones (below).\n"
+        "The picture among the artifacts of each complete trial shows noisy images (above), the same images restored, "
+        "and the clean ones (below).\n"
     )
 
 

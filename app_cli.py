@@ -311,16 +311,19 @@ def best(
     """
     from studies.commands.terminal import describe, front_table, on_test, say, standing, stdout
     from studies.reading.best import choose
+    from studies.reading.versions import training_versions, versions_line
     from studies.store.catalog import open_study
 
     ledger = open_study(name, storage)
     choice = choose(ledger, pick=pick, prefer=_weights(prefer))
+    versions = training_versions(ledger)
     if as_json:
         _print_json(
             {
                 "study": name,
                 "objectives": [o.name for o in ledger.config.objectives],
                 "confirmed": bool(choice.confirmed),
+                "training_versions": versions,
                 "front": [_result(r, choice) for r in choice.front],
                 "chosen": _result(choice.chosen, choice),
                 "reason": choice.reason,
@@ -330,6 +333,8 @@ def best(
         return
     stdout().print(front_table(choice, ledger.config.objectives))
     say(standing(choice, name))
+    if told := versions_line(versions):
+        say(told)
     say(choice.reason)
     if choice.chosen.number in choice.confirmed:
         say(f"on the test split: {on_test(choice.confirmed[choice.chosen.number])}")
@@ -364,6 +369,7 @@ def confirm(
     from studies.commands.confirm import confirm_study, confirmation_facts
     from studies.commands.terminal import ConfirmDisplay, confirmation_table, say, stdout
     from studies.reading.best import choose
+    from studies.reading.versions import training_versions, versions_line
     from studies.store.catalog import open_study
     from studies.store.urls import masked_words
 
@@ -376,6 +382,8 @@ def confirm(
         trial_timeout=_seconds("--trial-timeout", trial_timeout),
     )
     ledger = open_study(name, storage)
+    if (told := versions_line(training_versions(ledger))) and not quiet:
+        _say(told)
     with ConfirmDisplay(quiet=quiet) as display:
         end, found = confirm_study(
             ledger, resources, seeds=seeds, top=top, baselines=baselines, data_root=data_root, observe=display.observe
@@ -755,6 +763,7 @@ def _result(result: TrialResult, choice: Choice) -> dict[str, Any]:
     return {
         "trial": result.number,
         "digest": result.digest,
+        "training_version": result.training_version,
         "values": dict(result.values),
         "confirmed": intervals,
         "spec": dict(result.spec),

@@ -208,7 +208,7 @@ class Ledger(Protocol):
         """Digest -> number of every trial that was trained to an end (COMPLETE or PRUNED)."""
 
     def started_digests(self) -> Set[str]:
-        """Digest of every trial that ever began to train, whatever became of it.
+        """Digest of every trial that this version of the training code began to train, whatever became of it.
 
         The set that is returned grows by itself: with every other call it knows what the study holds then.
         """
@@ -229,7 +229,8 @@ class Ledger(Protocol):
         """A trial begins to train: candidate, cost, constraints and start time are recorded.
 
         False, and nothing is, when another trial of the study with the same digest was trained to an end or
-        is under way, at any driver or interrupted. So no candidate is ever trained twice.
+        is under way, at any driver or interrupted. So no candidate is ever trained twice by one version of the training
+        code (`nas.training.version`). A trial that another version began loses its epochs, as it starts again.
         """
 
     def reject(self, number: int, candidate: Candidate, cost: Cost, outcome: Outcome) -> None:
@@ -259,7 +260,7 @@ class Ledger(Protocol):
     def rung(self, epoch: int) -> dict[int, tuple[float, ...]]:
         """Number -> values of `rung_objectives` at `epoch`, of every trial that was validated there.
 
-        Whatever became of it later, and whichever driver trained it.
+        Whatever became of it later, and whichever driver trained it, but by this version of the training code.
         """
 
     def judged(self) -> Mapping[int, tuple[int, tuple[float, ...]]]:
@@ -267,7 +268,7 @@ class Ledger(Protocol):
 
         The epoch is the last that was validated: the full budget of a COMPLETE trial, the rung of a stopped
         one, whose objectives that are known at the end alone are NaN. Trials that diverged or ran out of memory
-        have epoch 0 and no values.
+        have epoch 0 and no values. Those of every version of the training code are there: samplers learn from all.
         """
 
     def objective_values(self) -> Mapping[int, tuple[float, ...]]:

@@ -260,6 +260,7 @@ class StudyConfig:
         threads: torch threads in each worker.
         early_stopping: whether candidates are stopped at rungs.
         within_rank: what decides at a rung within a non-domination rank (`nas.search.pareto.WITHIN_RANK`).
+        training_version: of the training code that made the study (`nas.training.version`); each trial keeps its own.
     """
 
     study: str
@@ -279,6 +280,7 @@ class StudyConfig:
     threads: int = 1
     early_stopping: bool = False
     within_rank: str = "hypervolume"
+    training_version: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -326,6 +328,7 @@ class TrialResult:
     spec: Mapping[str, Any]
     recipe: Mapping[str, Any]
     values: Mapping[str, float] = field(default_factory=dict)
+    training_version: int = 1
 
 
 def without_defaults(value: Any) -> dict[str, Any]:

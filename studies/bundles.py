@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nas.bundles.bundle import ARCHITECTURE, Bundle
 from nas.bundles.bundle import open_bundle as _open_bundle
 from nas.errors import BundleError, ConfigError
+from nas.search.confirmation import comparable
 from nas.types import Candidate, Recipe, Spec, Task
 from search_spaces import get_space, known_space
 from studies.provenance import describe
@@ -100,6 +101,7 @@ def export_choice(
         "study": config.study,
         "trial": chosen.number,
         "seed": searched.seed,
+        "training_version": searched.trained_by,
         "data": config.data,
         "fingerprint": config.fingerprint,
         "images": {part: len(getattr(data, part).images) for part in ("train", "validation", "test")},
@@ -150,9 +152,11 @@ def trained_network(ledger: SqlLedger, space: SearchSpace, spec: Spec, number: i
 
 
 def _confirmed_facts(ledger: SqlLedger, confirmed: Confirmed) -> dict[str, Any]:
-    """A candidate's means and intervals, and the seeds behind them, for the card."""
+    """A candidate's means and intervals, and the seeds and the training code behind them, for the card."""
+    runs = [run for run in comparable(ledger.confirmations()) if run.digest == confirmed.digest]
     return {
-        "seeds": [run.seed for run in ledger.confirmations() if run.digest == confirmed.digest],
+        "seeds": [run.seed for run in runs],
+        "training_version": runs[0].training_version,
         "values": {name: asdict(value) for name, value in confirmed.values.items()},
     }
 

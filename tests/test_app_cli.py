@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 
 from nas.errors import ConfigError
 from nas.training.checkpoint import weights_path
+from nas.training.version import TRAINING_VERSION
 from studies.commands import search as launch
 from studies.commands.search import SearchRequest
 from studies.store.catalog import open_study
@@ -143,6 +144,33 @@ def test_best_picks_and_says_why(studied: Studied, run: Run) -> None:
     plain = run("best", "small")
     assert "architecture: levels" in plain.out
     assert "recipe: epochs 2" in plain.out
+
+
+def test_figures_of_other_training_code_are_told_in_a_line(studied: Studied, run: Run) -> None:
+    for command in (("best", "small"), ("studies", "show", "small"), SEARCH):
+        said = run(*command)
+        assert said.code == 0
+        assert "figures of different versions" not in said.out + said.err, "all are of this version"
+    with contextlib.closing(sqlite3.connect("runs/studies.db")) as connection:
+        connection.execute("UPDATE skipnas_trials SET training_version = NULL WHERE number < 3")
+        connection.commit()
+    told = (
+        f"raining code: version 1 trained 3 trials and version {TRAINING_VERSION} trained 1 trial, and this is version"
+    )
+    for command in (("best", "small"), ("studies", "show", "small"), SEARCH, ("report", "small")):
+        said = run(*command)
+        page = Path("small.html").read_text() if command[0] == "report" else ""
+        assert said.code == 0
+        assert (said.out + said.err + page).count(told) == 1, command
+        assert page.count(f"trained   by version {TRAINING_VERSION} of the training code") == bool(page)
+    versions = {"trials": {"1": 3, str(TRAINING_VERSION): 1}, "confirming runs": {}}
+    assert json.loads(run("best", "small", "--json").out)["training_versions"] == versions
+    assert json.loads(run("studies", "show", "small", "--json").out)["training_versions"] == versions
+    trial = json.loads(run("studies", "show", "small", "--trial", "1", "--json").out)
+    assert trial["training_version"] == 1
+    assert run("studies", "to-csv", "small", "trials.csv").code == 0
+    rows = list(csv.DictReader(Path("trials.csv").read_text().splitlines()))
+    assert [row["training_version"] for row in rows] == ["1", "1", "1", str(TRAINING_VERSION)]
 
 
 def test_studies_are_listed_shown_written_and_deleted(studied: Studied, run: Run) -> None:

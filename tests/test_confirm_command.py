@@ -18,6 +18,7 @@ from PIL import Image
 from nas.engine.confirm import ConfirmEnd
 from nas.outcome import Outcome
 from nas.search.confirmation import ConfirmedRun, confirmation_seed
+from nas.training.version import TRAINING_VERSION
 from studies.bundles import export_choice
 from studies.store.catalog import open_study
 
@@ -44,6 +45,7 @@ def confirmed(storage: str, offset: float) -> list[int]:
                         spec=result.spec,
                         recipe=result.recipe,
                         outcome=Outcome.COMPLETE,
+                        training_version=TRAINING_VERSION,
                         values=values,
                     )
                 )

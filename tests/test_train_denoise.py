@@ -11,8 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command_samples import ROOT, Said
 from PIL import Image
+
+from nas.training.version import TRAINING_VERSION
 
 Run = Callable[..., Said]
 
@@ -128,6 +131,31 @@ def test_a_training_that_was_killed_around_its_bundle_is_finished_by_the_same_co
     (bundle / "README.md").unlink()
     (bundle / "model.onnx").write_bytes(b"")
     finished()
+
+
+def test_a_training_by_other_training_code_is_told_and_no_half_of_one_goes_on(here: Path, run: Run) -> None:
+    file, checkpoint = here / "out/run.json", here / "out/checkpoint.pt"
+    stored = json.loads(file.read_text())
+    assert stored.pop("training_version") == TRAINING_VERSION
+    bundle = json.loads((here / "out/bundle/architecture.json").read_text())
+    assert bundle["facts"]["training_version"] == TRAINING_VERSION
+    command = ["train", "spec.json", "--data", stored["configuration"]["data"], *OPTIONS, "--to", "out"]
+    file.write_text(json.dumps(stored))
+    said = run(*command)
+    told = f"version 1 of the training code, and this is version {TRAINING_VERSION}"
+    assert said.err.splitlines()[0] == f"out is trained already by {told}; nothing to do"
+    del stored["result"]
+    file.write_text(json.dumps(stored))
+    state = torch.load(checkpoint, weights_only=True)
+    state["state"]["epoch"] = 1
+    del state["training"]
+    torch.save(state, checkpoint)
+    said = run(*command)
+    assert said.code == 0, said.err
+    assert f"checkpoint out/checkpoint.pt is of {told}; its training starts again" in said.err
+    assert "epoch 1/2: PSNR" in said.err
+    assert json.loads(file.read_text())["training_version"] == TRAINING_VERSION
+    assert torch.load(checkpoint, weights_only=True)["training"] == TRAINING_VERSION
 
 
 @pytest.mark.slow

@@ -113,7 +113,7 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
             "## Made with",
             *_items({"study": facts.get("study"), "trial": facts.get("trial"), "seed": facts.get("seed")}),
             *_items({"architecture": _pairs(architecture["spec"]), "recipe": _pairs(architecture["recipe"])}),
-            *_items({"versions": _pairs(versions)}),
+            *_items({"version of the training code": facts.get("training_version"), "versions": _pairs(versions)}),
             "",
             "## Files",
             *_items({f"`{name}`": text for name, text in FILES.items() if "int8" not in name or "int8" in facts}),
@@ -174,7 +174,8 @@ def _confirmed(confirmed: Mapping[str, Any] | None) -> list[str]:
     seeds = confirmed["seeds"]
     lines = [
         f"## Confirmed under {len(seeds)} seeds",
-        "The same architecture and recipe, trained again under other seeds than these weights:",
+        "The same architecture and recipe, trained again under other seeds than these weights"
+        + (f", by version {version} of the training code:" if (version := confirmed.get("training_version")) else ":"),
         "",
         "| | mean | 95 % interval | standard deviation |",
         "|---|---|---|---|",

@@ -20,6 +20,7 @@ from nas.outcome import Outcome
 from nas.protocols import SearchSpace
 from nas.search.confirmation import ConfirmedRun, Member, confirmation_seed
 from nas.training.checkpoint import confirm_dir, drop_all, drop_checkpoint, traceback_path
+from nas.training.version import TRAINING_VERSION
 from nas.types import StudyConfig
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ class ConfirmationLedger(Protocol):
         """Every run that ended, in the order in which they did."""
 
     def confirm(self, run: ConfirmedRun) -> None:
-        """Keeps a run. One of the same candidate and repeat that is there already stays."""
+        """Keeps a run. One of the same candidate, repeat and training code that is there already stays.
+
+        One of another version of the training code gives way.
+        """
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,6 +108,7 @@ def run_confirmation(
 ) -> ConfirmEnd:
     """Trains each member under `seeds` seeds, those runs that the ledger does not hold yet.
 
+    Runs of another version of the training code count as missing: figures of two versions make no mean.
     Every seed is given to all members before the next, so that a confirmation that was stopped compares
     like with like. Returns at once, without starting Ray, when nothing is left. A stop (time limit, SIGINT,
     SIGTERM) leaves runs under way with a checkpoint, from which the next call goes on.
@@ -121,7 +126,7 @@ def run_confirmation(
         ConfigError: a run asks for more than there is. ClusterError: no cluster answers.
     """
     runs = [(member, repeat) for repeat in range(seeds) for member in members]
-    have = {(run.digest, run.repeat) for run in ledger.confirmations()}
+    have = {(run.digest, run.repeat) for run in ledger.confirmations() if run.training_version == TRAINING_VERSION}
     jobs = [
         Job.of(member.candidate, number=number, seed=confirmation_seed(config.seed, repeat))
         for number, (member, repeat) in enumerate(runs)
@@ -196,6 +201,7 @@ def _run(member: Member, repeat: int, study_seed: int, report: Report) -> Confir
         spec=member.candidate.spec.to_dict(),
         recipe=member.candidate.recipe.to_dict(),
         outcome=report.outcome,
+        training_version=TRAINING_VERSION,
         detail=report.detail,
         values={} if measured is None else dict(measured.values),
         gates=() if measured is None else measured.gates,

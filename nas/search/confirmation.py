@@ -60,6 +60,7 @@ class ConfirmedRun:
             unless complete.
         gates: learned skip gates by level, shallow first: mean, minimum and maximum of each.
         seconds: wall time of the run.
+        training_version: of the training code that trained it (`nas.training.version`).
     """
 
     digest: str
@@ -70,6 +71,7 @@ class ConfirmedRun:
     spec: Mapping[str, Any]
     recipe: Mapping[str, Any]
     outcome: Outcome
+    training_version: int
     detail: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
     gates: tuple[Mapping[str, float], ...] = ()
@@ -156,13 +158,25 @@ def pick_members(results: Sequence[TrialResult], objectives: Sequence[Objective]
     return [front[i] for i in (best, *others[:top])]
 
 
+def comparable(runs: Iterable[ConfirmedRun]) -> list[ConfirmedRun]:
+    """The runs of each candidate that the newest version of the training code trained, of those that trained it.
+
+    Figures of different versions make no mean.
+    """
+    runs = list(runs)
+    newest: dict[str, int] = {}
+    for run in runs:
+        newest[run.digest] = max(run.training_version, newest.get(run.digest, 0))
+    return [run for run in runs if run.training_version == newest[run.digest]]
+
+
 def summarize(runs: Iterable[ConfirmedRun]) -> list[Confirmed]:
     """Runs by candidate, in the order in which candidates first appear.
 
     A candidate with fewer than `LEAST_RUNS` complete runs has no values.
     """
     groups: dict[str, list[ConfirmedRun]] = {}
-    for run in runs:
+    for run in comparable(runs):
         groups.setdefault(run.digest, []).append(run)
     result = []
     for digest, group in groups.items():

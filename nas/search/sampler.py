@@ -1,7 +1,8 @@
 """Where proposals come from: Optuna's samplers, seeded by trial and asked again until a proposal is new.
 
 What each learns from: ``tpe`` from every trained trial, stopped and diverged ones included, by `RankedTPE`;
-``gp`` and ``nsga2`` from COMPLETE trials alone; ``random`` and ``qmc`` from none.
+``gp`` and ``nsga2`` from COMPLETE trials alone; ``random`` and ``qmc`` from none. Trials of another version of the
+training code teach as well: they only say where to look, and a study would otherwise begin anew with each version.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from nas.errors import StudyError, is_out_of_memory
 from nas.files import write_whole
+from nas.training.version import FIRST_VERSION, TRAINING_VERSION
 
 if TYPE_CHECKING:
     from torch import nn
@@ -122,6 +123,8 @@ def save_checkpoint(state: Mapping[str, Any], folder: Path, number: int, *, dige
 def load_checkpoint(folder: Path, number: int, *, digest: str, seed: int) -> dict[str, Any] | None:
     """A trial's newest state; None when there is none, it cannot be read, or it is of another candidate.
 
+    None also when another version of the training code wrote it, because a training goes on as it began or not at all.
+
     Nothing is unpickled but tensors and plain values.
     """
     return read_state(checkpoint_path(folder, number), digest=digest, seed=seed)
@@ -137,7 +140,7 @@ def write_state(state: Mapping[str, Any], path: Path, **owner: Any) -> None:
     """Writes tensors and plain values in place of what is there. `owner` says whose they are."""
     import torch
 
-    content = {"format": FORMAT, "owner": owner, "state": dict(state)}
+    content = {"format": FORMAT, "training": TRAINING_VERSION, "owner": owner, "state": dict(state)}
     write_whole(path, lambda file: torch.save(content, file))
 
 
@@ -151,19 +154,24 @@ def read_state(path: Path, **owner: Any) -> dict[str, Any] | None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Format, owner and state; None, with a warning if there is a file, when it cannot be read."""
+    """Format, owner and state; None, with a warning if there is a file, when nothing can go on from it."""
     import torch
 
     if not path.exists():
         return None
     try:
         content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        written_by = content.pop("training", FIRST_VERSION)
         if content.keys() != {"format", "owner", "state"} or content["format"] != FORMAT:
             raise ValueError("it is of something else, or of another version")
     except (OSError, *DAMAGE) as error:
         if is_out_of_memory(error):
             raise  # memory ran out, which says nothing about the file
         log.warning("checkpoint %s cannot be read (%s); its training starts again", path, type(error).__name__)
+        return None
+    if written_by != TRAINING_VERSION:
+        told = "checkpoint %s is of version %s of the training code, and this is version %s; its training starts again"
+        log.warning(told, path, written_by, TRAINING_VERSION)
         return None
     return content
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from nas.errors import ConfigError
 from nas.files import write_whole
+from nas.training.version import TRAINING_VERSION
 
 RUN, LOCK = "run.json", "lock"
 
@@ -36,7 +37,7 @@ def claimed(folder: Path, configuration: Mapping[str, Any]) -> Iterator[dict[str
             # Nobody else reads or writes from here on: of two that begin at once, one is refused.
             _refuse_foreign(folder)
             if not file.exists():
-                write_run(folder, {"configuration": dict(configuration)})
+                write_run(folder, {"configuration": dict(configuration), "training_version": TRAINING_VERSION})
         except BlockingIOError:
             raise ConfigError(f"--to {folder} is being trained in by another process; wait for it") from None
         except FileExistsError:

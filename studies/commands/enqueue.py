@@ -15,7 +15,8 @@ from studies.store.optuna_bridge import enqueued_params
 def measured(source: SqlLedger, ledger: SqlLedger) -> dict[str, Measurement]:
     """Measurements of another study by digest, where data, noise, precision and seed of both are the same.
 
-    The recipe is part of the digest, epochs included.
+    The recipe is part of the digest, epochs included. Trials of another version of the training code than this one are
+    not among them.
     """
     for field in ("fingerprint", "subset", "task", "device", "precision", "seed"):
         if getattr(source.config, field) != getattr(ledger.config, field):
@@ -30,7 +31,8 @@ def enqueue_front(source: SqlLedger, ledger: SqlLedger, space: SearchSpace) -> s
     So a search that was stopped before it had enqueued them all goes on with the rest.
     """
     known, count = _proposed(ledger), 0
-    for result in source.results(source.front()):
+    front = source.results(source.front())
+    for result in front:
         try:
             recipe = Recipe.from_dict({**result.recipe, "epochs": ledger.config.epochs})
             encoded = space.encode(Candidate(spec=space.spec(result.spec), recipe=recipe))
@@ -41,13 +43,25 @@ def enqueue_front(source: SqlLedger, ledger: SqlLedger, space: SearchSpace) -> s
             ledger.study.enqueue_trial(params)
             known.append(params)
             count += 1
-    return f"warm start: {count or 'no further'} candidates from study {source.config.study}"
+    line = f"warm start: {count or 'no further'} candidates from study {source.config.study}"
+    if count and (others := sorted({result.training_version for result in front} - {ledger.training_version})):
+        versions = " and ".join(map(str, others))
+        line += (
+            f"; those that version {versions} of the training code trained there are trained again, by version "
+            f"{ledger.training_version}"
+        )
+    return line
 
 
 def _proposed(ledger: SqlLedger) -> list[dict[str, Any]]:
-    """Hyperparameters of every trial of a study, enqueued ones among them."""
+    """Hyperparameters of a study's trials, enqueued ones among them, but for what another training code trained."""
+    others = {
+        record.number
+        for record in ledger.trials()
+        if record.outcome.trained and record.trained_by != ledger.training_version
+    }
     trials = ledger.study.get_trials(deepcopy=False)
-    return [enqueued_params(trial) or trial.params for trial in trials]
+    return [enqueued_params(trial) or trial.params for trial in trials if trial.number not in others]
 
 
 def enqueue_baselines(ledger: SqlLedger, space: SearchSpace, most: int | None = None) -> list[str]:

@@ -42,8 +42,6 @@ def replay(ledger: SqlLedger) -> Replayed:
     Raises:
         StudyError: the study has trials of before the order of asks was kept.
     """
-    from nas.engine.searcher import StudySearcher
-
     trials = {trial.number: trial for trial in ledger.study.get_trials(deepcopy=False)}
     records = {record.number: record for record in ledger.trials()}
     old = [number for number, record in records.items() if record.started is not None and record.ask_order is None]
@@ -57,13 +55,7 @@ def replay(ledger: SqlLedger) -> Replayed:
         open_storage(f"sqlite:///{Path(folder) / 'replay.db'}") as storage,
         create_study(storage, ledger.config, ledger.distributions, {}, ledger.command) as again,
     ):
-        searcher = StudySearcher(
-            again,
-            get_space(ledger.config.space),
-            trials=len(trials) + 1,
-            stopping=lambda: False,
-            on_end=lambda number, outcome: None,
-        )
+        searcher = _searcher(again, len(trials))
         proposed = 0
         with again.drive():
             for event, number in ledger.events():
@@ -71,6 +63,11 @@ def replay(ledger: SqlLedger) -> Replayed:
                 if event == "tell":
                     _tell(ledger, searcher, record)
                     continue
+                version = record.trained_by
+                if version is not None and version != again.training_version:
+                    # Another version of the training code went on, to which no candidate is a duplicate of the last's.
+                    again.training_version = version
+                    searcher = _searcher(again, len(trials), searcher.live)
                 if number >= len(again.study.get_trials(deepcopy=False)):
                     for waiting in range(number, len(trials)):
                         fixed = enqueued_params(trials[waiting])
@@ -84,6 +81,20 @@ def replay(ledger: SqlLedger) -> Replayed:
                 if job is None or (job.number, job.digest) != (number, record.digest):
                     return Replayed(proposed=proposed, differs=number)
     return Replayed(proposed=proposed, differs=None)
+
+
+def _searcher(again: SqlLedger, trials: int, live: dict[str, int] | None = None) -> StudySearcher:
+    from nas.engine.searcher import StudySearcher
+
+    searcher = StudySearcher(
+        again,
+        get_space(again.config.space),
+        trials=trials + 1,
+        stopping=lambda: False,
+        on_end=lambda number, outcome: None,
+    )
+    searcher.live |= live or {}
+    return searcher
 
 
 def _tell(ledger: SqlLedger, searcher: StudySearcher, record: TrialRecord) -> None:

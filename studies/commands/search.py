@@ -19,11 +19,13 @@ from nas.protocols import SearchSpace
 from nas.search.objectives import DEFAULT, TrivialQuality, resolve_objectives
 from nas.search.pareto import WITHIN_RANK
 from nas.search.sampler import CHOICES
+from nas.training.version import TRAINING_VERSION
 from nas.types import PRECISIONS, Constraint, Measurement, Objective, StudyConfig, Task
 from search_spaces import get_space
 from studies.commands.enqueue import enqueue_baselines, enqueue_front, measured
 from studies.commands.precision import study_precision
 from studies.reading.data import path_or_none
+from studies.reading.versions import training_versions, versions_line
 from studies.store.catalog import create_study, open_study
 from studies.store.connection import Storage
 from studies.store.database import is_missing, open_storage
@@ -226,12 +228,13 @@ def _resume(request: SearchRequest, ledger: SqlLedger, source: SqlLedger | None)
             f"study {stored.study!r} is fixed where you ask otherwise ({'; '.join(differences)}); "
             "leave those options out, or give another --study name"
         )
+    begun = [] if source is None else [enqueue_front(source, ledger, space)]
     return Search(
         ledger=ledger,
         space=space,
         data=data,
         files=claim_files(ledger.storage, stored.study),
-        notes=() if source is None else (enqueue_front(source, ledger, space),),
+        notes=tuple(filter(None, (versions_line(training_versions(ledger)), *begun))),
         created=False,
         known={} if source is None else measured(source, ledger),
     )
@@ -272,6 +275,7 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: SqlLe
         threads=threads,
         early_stopping=wanted["early_stopping"],
         within_rank=wanted["within_rank"],
+        training_version=TRAINING_VERSION,
     )
     return _Draft(config=config, space=space, data=data, notes=notes)
 

@@ -14,6 +14,7 @@ from nas.errors import ConfigError
 from nas.types import Recipe, Task
 from search_spaces import SPACES, get_space
 from search_spaces.draws import choices, is_discrete, sampled
+from studies.reading.versions import training_versions, versions_line
 
 if TYPE_CHECKING:
     from nas.protocols import SearchSpace
@@ -30,6 +31,7 @@ _TRIAL_FIELDS = (
     "seconds",
     "peak_memory",
     "seed",
+    "training_version",
     "spec",
     "recipe",
 )
@@ -61,6 +63,7 @@ def study_facts(ledger: SqlLedger) -> dict[str, Any]:
     return {
         "config": ledger.config.to_dict(),
         "counts": dataclasses.asdict(counts) | {"trained": counts.trained},
+        "training_versions": training_versions(ledger),
         "front": ledger.front(),
         "hyperparameters": {name: _shown(d) for name, d in ledger.distributions.items()},
         "provenance": {key: value for key, value in ledger.provenance.items() if key != "data_root"},
@@ -88,7 +91,7 @@ def study_lines(ledger: SqlLedger, facts: Mapping[str, Any]) -> list[str]:
         f"fingerprint {config.fingerprint}" + (f", {config.subset} training images" if config.subset else ""),
         f"noise       {task.noise}",
         f"training    {config.epochs} epochs, {config.device}, {config.precision}, {config.threads} threads, "
-        f"seed {config.seed}, sampler {config.sampler}",
+        f"seed {config.seed}, sampler {config.sampler}; made by version {config.training_version} of the training code",
         "objectives  " + ", ".join(f"{o.name} ({o.direction}, from {o.reference:.4g})" for o in config.objectives),
         "limits      " + ", ".join(f"{c.name} <= {c.upper:,}" for c in config.constraints),
         f"trials      {counts['trained']} trained: {counts['complete']} complete, {counts['pruned']} pruned; "
@@ -96,6 +99,8 @@ def study_lines(ledger: SqlLedger, facts: Mapping[str, Any]) -> list[str]:
         f"front       {', '.join(map(str, facts['front'])) or 'empty'}",
         "versions    " + ", ".join(f"{k} {v}" for k, v in facts["provenance"].get("versions", {}).items()),
     ]
+    if told := versions_line(facts["training_versions"]):
+        lines.append(told)
     for reason, numbers in reasons.items():
         lines.append(f"{reason:<11} trials {', '.join(numbers)}")
     for ended in facts["ended_early"]:
@@ -107,7 +112,7 @@ def study_lines(ledger: SqlLedger, facts: Mapping[str, Any]) -> list[str]:
 def trial_facts(ledger: SqlLedger, number: int) -> dict[str, Any]:
     """Everything that is recorded of a trial. Raises StudyError when there is nothing."""
     record = ledger.trial(number)
-    facts = {name: getattr(record, name) for name in _TRIAL_FIELDS}
+    facts = {name: getattr(record, name) for name in _TRIAL_FIELDS} | {"training_version": record.trained_by}
     return {"trial": number, "state": record.outcome.state.lower(), **facts, "detail": record.detail}
 
 

@@ -14,6 +14,7 @@ from nas.data.augmentation import Augmentation
 from nas.data.noise import Noise, parse_noise
 from nas.data.sources import augmentation_for, parse_source, source_of
 from nas.errors import ConfigError, SpecError, StorageError
+from nas.training.version import FIRST_VERSION, TRAINING_VERSION
 from nas.types import PRECISIONS, Candidate, Recipe, Task
 from search_spaces import get_space, known_space
 from search_spaces.unet.references import RECIPE, REFERENCES, reference_network
@@ -131,8 +132,12 @@ def train(
     with claimed(request.to, configuration) as run_file:
         # A bundle's card is its last file.
         if "result" in run_file and (bundle / CARD).is_file():
-            say(f"{request.to} is trained already; nothing to do")
+            by = run_file.get("training_version", FIRST_VERSION)
+            other = f" by version {by} of the training code, and this is version {TRAINING_VERSION}"
+            say(f"{request.to} is trained already{other if by != TRAINING_VERSION else ''}; nothing to do")
             return {**run_file["result"], "bundle": str(bundle)}
+        run_file = {**run_file, "training_version": TRAINING_VERSION}  # no other one's checkpoint is gone on from
+        write_run(request.to, run_file)
         precision = run_file.get("precision", request.precision)
         if precision == "auto":
             precision = faster_precision(network, data.task, candidate.recipe, data.training)
@@ -389,6 +394,7 @@ def _write_bundle(
             "study": source.study,
             "trial": source.trial,
             "seed": request.seed,
+            "training_version": TRAINING_VERSION,
             "data": data.name,
             "fingerprint": data.fingerprint,
             "images": dict(data.images),

@@ -29,6 +29,7 @@ from studies.pages.samples import Samples, samples
 from studies.provenance import describe
 from studies.reading.best import Choice, join_words
 from studies.reading.history import FRONT, History, Trial, read_history
+from studies.reading.versions import training_versions, versions_line
 
 if TYPE_CHECKING:
     from studies.store.ledger import SqlLedger
@@ -157,6 +158,8 @@ def _trial_text(trial: Trial) -> str:
     if trial.same_as is not None:
         lines.append(f"same as   trial {trial.same_as}")
     lines.append(f"epochs    {trial.epochs_done}")
+    if trial.training_version is not None:
+        lines.append(f"trained   by version {trial.training_version} of the training code")
     if trial.seconds is not None:
         lines.append(f"seconds   {trial.seconds:.1f}")
     lines += ["", "architecture", *(f"  {k} {v}" for k, v in trial.spec.items())]
@@ -187,6 +190,8 @@ def _answer(ledger: SqlLedger, history: History, confirmed: Sequence[Confirmed])
     if missing:
         why = "; the data has no labels" if "accuracy" in missing and not task.classes else ""
         parts.append(_lacks(f"Not among the objectives: {join_words(sorted(missing))}{why}."))
+    if told := versions_line(training_versions(ledger)):
+        parts.append(_lacks(f"{told[:1].upper()}{told[1:]}."))
     if history.choice is None:
         state = (
             "No trial has been made yet" if not history.trials else "No trial is complete, so there is no answer yet"
@@ -456,7 +461,8 @@ def _origin(ledger: SqlLedger) -> str:
         + (f", {config.subset:,} training images" if config.subset else ""),
         "noise": escape(config.task.noise),
         "training": f"{config.epochs} epochs on {config.device}, {config.precision}, "
-        f"{config.threads} thread{'' if config.threads == 1 else 's'}",
+        f"{config.threads} thread{'' if config.threads == 1 else 's'}, "
+        f"begun by version {config.training_version} of the training code",
         "search": f"sampler {escape(config.sampler)}, seed {config.seed}, early stopping "
         + ("on" if config.early_stopping else "off"),
         "limits": escape(", ".join(f"{c.name} <= {c.upper:,}" for c in config.constraints) or "none"),

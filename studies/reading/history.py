@@ -43,6 +43,7 @@ class Trial:
         hyperparameters: as the sampler drew them.
         reference: name of the network of the papers that it is, if it was enqueued as one; else empty.
         order: place of its end among the study's events; None while it has not ended.
+        training_version: of the training code that trains it or did; None of one that was never started.
     """
 
     number: int
@@ -66,6 +67,7 @@ class Trial:
     ended: float | None
     order: int | None
     epochs_done: int
+    training_version: int | None
     gates: tuple[Mapping[str, float], ...]
     epochs: tuple[EpochRow, ...]
 
@@ -139,6 +141,7 @@ class History:
                 **{name: t.values.get(name) for name in names},
                 **{name: getattr(t, name) for name in ("params", "macs", "latency") if name not in names},
                 **{name: getattr(t, name) for name in ("seconds", "peak_memory", "epochs_done", "digest")},
+                "training_version": t.training_version,
                 "started": None if t.started is None else pd.Timestamp(t.started, unit="s", tz="UTC"),
                 "ended": None if t.ended is None else pd.Timestamp(t.ended, unit="s", tz="UTC"),
                 **t.hyperparameters,
@@ -229,6 +232,7 @@ def read_history(ledger: SqlLedger) -> History:
                 ended=record.ended,
                 order=record.tell_order,
                 epochs_done=record.epochs_done or 0,
+                training_version=record.trained_by,
                 gates=tuple(record.gates or ()),
                 epochs=rows,
             )

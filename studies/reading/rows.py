@@ -32,6 +32,7 @@ def study_rows(ledger: SqlLedger) -> list[dict[str, Any]]:
                 "macs": record.macs,
                 "latency": record.latency,
                 "seconds": record.seconds,
+                "training_version": record.trained_by,
                 **{name: trial.params.get(name) for name in ledger.distributions},
                 "digest": record.digest,
             }

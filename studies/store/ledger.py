@@ -40,6 +40,7 @@ from nas.errors import LeaseLostError, StorageError, StudyError
 from nas.outcome import Outcome
 from nas.search.confirmation import ConfirmedRun
 from nas.search.pareto import Array, non_dominated
+from nas.training.version import FIRST_VERSION, TRAINING_VERSION
 from nas.types import (
     Candidate,
     Cost,
@@ -139,6 +140,8 @@ class SqlLedger:
         provenance: versions, commit, hardware and the like, as given when the study was created.
         command: the command line that created the study.
         created: when, in seconds since the epoch.
+        training_version: of the training code that trains what is asked for here. Figures of different versions do not
+            compare, so that trials of another one are neither rivals at a rung nor originals of a duplicate.
     """
 
     def __init__(self, storage: Storage, name: str, record: StudyRecord) -> None:
@@ -153,6 +156,7 @@ class SqlLedger:
         self.provenance: Mapping[str, Any] = record.provenance
         self.command = masked_command(record.command)  # older versions kept passwords
         self.created = record.created
+        self.training_version = TRAINING_VERSION
         self.study_id = self._id = record.study_id
         self._lease: Lease | None = None
         self._reserved = 0  # reservations that this driver knows of
@@ -174,7 +178,7 @@ class SqlLedger:
         self._drawn: dict[int, Array] = {}
         self._judged: dict[int, tuple[int, tuple[float, ...]]] = {}
         self._judged_up_to = 0
-        self._rungs: dict[int, tuple[dict[int, tuple[float, ...]], int]] = {}
+        self._rungs: dict[tuple[int, int], tuple[dict[int, tuple[float, ...]], int]] = {}
 
     def __enter__(self) -> SqlLedger:
         return self
@@ -457,14 +461,14 @@ class SqlLedger:
 
     @patient
     def started_digests(self) -> Set[str]:
-        """Digest of every trial that ever began to train, whatever became of it; the set grows with later calls.
+        """Digest of every trial that this version began to train, whatever became of it; the set grows by later calls.
 
         A failed candidate is among them: a search that goes on after its driver was lost must not propose
         what one that was not interrupted would not.
         """
         with self.storage.transaction() as connection:
             self._open(connection)
-        return self._past.started
+        return self._past.started[self.training_version]
 
     @patient
     def under_way(self) -> list[int]:
@@ -525,15 +529,17 @@ class SqlLedger:
     def rung(self, epoch: int) -> dict[int, tuple[float, ...]]:
         """Number -> values of `rung_objectives` at `epoch` of every trial that was validated there, by number.
 
-        What the study's oldest trials showed, all of which have ended, is read once.
+        Trials of another version of the training code are left out, because their figures do not compare. What the
+        study's oldest trials showed, all of which have ended, is read once.
         """
+        key = {"study": self._id, "rung": epoch, "version": self.training_version}
         ended = self._past.trials
-        known, read = self._rungs.get(epoch, ({}, 0))
+        known, read = self._rungs.get((epoch, self.training_version), ({}, 0))
         with self.storage.transaction() as connection:
-            rows = connection.execute(self._rung_query, {"study": self._id, "rung": epoch, "from": read})
+            rows = connection.execute(self._rung_query, key | {"from": read})
             found = {number: tuple(map(float, values)) for number, *values in rows}
         known |= {number: values for number, values in found.items() if number < ended}
-        self._rungs[epoch] = known, ended
+        self._rungs[epoch, self.training_version] = known, ended
         return known | found
 
     @patient
@@ -562,19 +568,24 @@ class SqlLedger:
     def start(self, number: int, candidate: Candidate, cost: Cost, worker: str) -> bool:
         """A trial begins to train, or goes on: the first start time stays.
 
-        False, and nothing happens, when another trial of the same digest was trained to an end, or was
-        started and has not ended, whoever has it: an interrupted one will go on.
+        False, and nothing happens, when this version of the training code has trained another trial of the same
+        digest to an end, or one was started and has not ended, whoever has it: an interrupted one will go on. A trial
+        that another version began starts again, so that its epochs go.
         """
         with self.storage.transaction() as connection:
             self._lock(connection)
             record = self._own(connection, number)
             if record.reason is not None:
                 raise ValueError(f"trial {number} has ended already ({Outcome.read(record.reason)})")
-            twin = {"study": self._id, "twin": candidate.digest, "trial": number}
+            twin = {"study": self._id, "twin": candidate.digest, "trial": number, "version": self.training_version}
             if connection.scalar(sql.TWIN, twin) is not None:
                 return False
             changes = self._describe(connection, record, number, candidate, cost)
             changes |= {"started": record.started or time.time(), "worker": worker}
+            changes["training_version"] = self.training_version
+            if record.started is not None and record.training_version != self.training_version:
+                connection.execute(sql.DROP_ALL_EPOCHS, {"study": self._id, "trial": number})
+                changes["epochs_done"] = 0
             if record.ask_order is None:
                 changes["ask_order"] = self._next_event(connection)
             connection.execute(sql.CHANGE_TRIAL, {"study": self._id, "trial": number} | changes)
@@ -647,7 +658,7 @@ class SqlLedger:
     def results(self, numbers: Sequence[int] | None = None) -> list[TrialResult]:
         """Every COMPLETE trial, or those of `numbers` that are, by number."""
         columns = (TrialRecord.number, TrialRecord.digest, TrialRecord.spec, TrialRecord.recipe, TrialRecord.values)
-        query = select(*columns).where(self._complete()).order_by(TrialRecord.number)
+        query = select(*columns, sql.TRAINED_BY).where(self._complete()).order_by(TrialRecord.number)
         if numbers is not None:
             query = query.where(TrialRecord.number.in_(numbers))
         with self.storage.session() as session:
@@ -694,12 +705,20 @@ class SqlLedger:
         return stored_measurement(record, self.probe(number))
 
     def measurements(self) -> dict[str, Measurement]:
-        """Digest -> the measurement of every COMPLETE trial, in one query."""
+        """Digest -> the measurement of every COMPLETE trial of this version of the training code, in one query."""
         of_trial = and_(ProbeRecord.study_id == TrialRecord.study_id, ProbeRecord.number == TrialRecord.number)
-        query = select(TrialRecord, ProbeRecord).outerjoin(ProbeRecord, of_trial).where(self._complete())
+        query = select(TrialRecord, ProbeRecord).outerjoin(ProbeRecord, of_trial)
+        query = query.where(self._complete(), sql.OF_VERSION)
         with self.storage.session() as session:
-            rows = session.execute(query).all()
+            rows = session.execute(query, {"version": self.training_version}).all()
         return {trial.digest or "": stored_measurement(trial, stored_curve(probe)) for trial, probe in rows}
+
+    @patient
+    def training_versions(self) -> dict[int, int]:
+        """Version of the training code -> how many trials it trained to an end, oldest version first."""
+        with self.storage.transaction() as connection:
+            rows = connection.execute(sql.TRAINING_VERSIONS, {"study": self._id}).all()
+        return dict(sorted((version, count) for version, count in rows))
 
     @patient
     def confirmations(self) -> list[ConfirmedRun]:
@@ -724,17 +743,25 @@ class SqlLedger:
                     values=r.values or {},
                     gates=tuple(r.gates or ()),
                     seconds=r.seconds,
+                    training_version=r.training_version or FIRST_VERSION,
                 )
                 for r in session.scalars(query)
             ]
 
     @patient
     def confirm(self, run: ConfirmedRun) -> None:
-        """Keeps a run that confirms; one of the same candidate and seed that is there already stays."""
+        """Keeps a run that confirms; one of the same candidate, seed and training code that is there already stays.
+
+        One of another version of the training code gives way.
+        """
         with self.storage.session() as session:
             self._lock(session.connection())
-            if session.get(ConfirmationRecord, (self._id, run.digest, run.repeat)) is not None:
-                return
+            there = session.get(ConfirmationRecord, (self._id, run.digest, run.repeat))
+            if there is not None:
+                if (there.training_version or FIRST_VERSION) == run.training_version:
+                    return
+                session.delete(there)
+                session.flush()
             session.add(
                 ConfirmationRecord(
                     study_id=self._id,
@@ -751,6 +778,7 @@ class SqlLedger:
                     gates=[{name: float(value) for name, value in gate.items()} for gate in run.gates],
                     seconds=run.seconds,
                     ended=time.time(),
+                    training_version=run.training_version,
                 )
             )
 

@@ -46,6 +46,10 @@ STEPS: Mapping[int, tuple[str, ...]] = {
         "ALTER TABLE skipnas_trials ADD COLUMN ask_order BIGINT",
         "CREATE INDEX ix_skipnas_epochs_epoch ON skipnas_epochs (study_id, epoch)",
     ),
+    3: (
+        "ALTER TABLE skipnas_trials ADD COLUMN training_version BIGINT",
+        "ALTER TABLE skipnas_confirmations ADD COLUMN training_version BIGINT",
+    ),
 }
 """Schema version -> statements that make it of the one before, as SQLite and PostgreSQL both read them.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,17 +19,20 @@ class Past:
     Attributes:
         up_to: Optuna's id of the last of them; trials: how many they are.
         counts: as `Counts` has them.
-        started: digest of every trial of the study that is known to have begun, later ones among them.
+        started: by version of the training code, the digest of every trial of the study that is known to have begun,
+            later ones among them.
     """
 
     up_to: int = -1
     trials: int = 0
     counts: Counter[str] = field(default_factory=Counter)
-    started: set[str] = field(default_factory=set)
+    started: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def note(self, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
         """Takes in those of the next trials that follow without one that has not ended; returns the rest."""
-        self.started.update(row.digest for row in rows if row.started is not None and row.digest is not None)
+        for row in rows:
+            if row.started is not None and row.digest is not None:
+                self.started[row.training_version].add(row.digest)
         ended = next((i for i, row in enumerate(rows) if not row.state.is_finished()), len(rows))
         for row in rows[:ended]:
             self.counts[group_of(row.state, row.reason)] += 1

@@ -25,6 +25,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from nas.outcome import Outcome
+from nas.training.version import FIRST_VERSION
 from nas.types import ProbeCurve
 
 _GROUPS_OF_STATES = {TrialState[outcome.state]: outcome.group for outcome in Outcome if not outcome.rejected}
@@ -39,7 +40,7 @@ def group_of(state: TrialState, reason: str | None) -> str:
     return Outcome.read(reason).group if rejected else _GROUPS_OF_STATES[state]
 
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Every change of the tables below raises it, with a step in `studies.store.migrations`; higher ones are refused."""
 
 
@@ -126,6 +127,8 @@ class TrialRecord(Base):
         peak_memory: MiB.
         epochs_done: the last epoch written to the epochs table.
         values: everything that was measured, by name, whether it is an objective or not.
+        training_version: of the training code that trains it or did (`nas.training.version`); None in trials that
+            were never started, and in those of schema 1 and 2, which are of version 1.
     """
 
     __tablename__ = "skipnas_trials"
@@ -156,11 +159,17 @@ class TrialRecord(Base):
     epochs_done: Mapped[int] = mapped_column(default=0)
     values: Mapped[dict[str, Any] | None]
     gates: Mapped[list[dict[str, float]] | None]
+    training_version: Mapped[int | None]
 
     @property
     def outcome(self) -> Outcome:
         """How the trial ended; RUNNING until it has."""
         return Outcome.read(self.reason)
+
+    @property
+    def trained_by(self) -> int | None:
+        """Version of the training code that trains it or did; None when it was never started."""
+        return None if self.started is None else self.training_version or FIRST_VERSION
 
 
 class EpochRecord(Base):
@@ -191,6 +200,7 @@ class ConfirmationRecord(Base):
         number: of the trial; None for a reference network that is no trial of the front.
         reference: name of the reference network; None for others.
         ended: when.
+        training_version: as a trial's; None in runs of schema 2.
     """
 
     __tablename__ = "skipnas_confirmations"
@@ -210,6 +220,7 @@ class ConfirmationRecord(Base):
     gates: Mapped[list[dict[str, float]] | None]
     seconds: Mapped[float]
     ended: Mapped[float]
+    training_version: Mapped[int | None]
 
 
 class ProbeRecord(Base):

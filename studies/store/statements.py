@@ -10,10 +10,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.sql.expression import FromClause
 
 from nas.outcome import Outcome
+from nas.training.version import FIRST_VERSION
 from studies.store.optuna_bridge import OPTUNA_STUDIES, OPTUNA_TRIALS, PARAMS
 from studies.store.records import DriverRecord, EpochRecord, ProbeRecord, StudyRecord, TrialRecord
 
@@ -30,6 +44,14 @@ STUDIES, TRIALS, EPOCHS, PROBES, DRIVERS = (
 _OF_STUDY = STUDIES.c.study_id == bindparam("study")
 _OF_TRIAL = and_(TRIALS.c.study_id == bindparam("study"), TRIALS.c.number == bindparam("trial"))
 _OF_ID = OPTUNA_TRIALS.c.trial_id == bindparam("id")
+_VERSION = func.coalesce(TRIALS.c.training_version, literal_column(str(FIRST_VERSION)))
+
+TRAINED_BY = _VERSION.label("training_version")
+"""Version of the training code that trains a trial or did."""
+
+OF_VERSION = _VERSION == bindparam("version")  # noqa: SIM300  (which is no constant)
+"""Of trials that the training code ``version`` trains or did."""
+
 # The study and its drivers
 HOLD = update(STUDIES).where(_OF_STUDY).values(tells=STUDIES.c.tells)
 """Holds the study until the transaction ends."""
@@ -44,7 +66,7 @@ COUNT = update(STUDIES).where(_OF_STUDY).values(tells=STUDIES.c.tells + 1).retur
 
 CHANGE_DRIVER = update(DRIVERS).where(DRIVERS.c.driver == bindparam("own"))
 # One trial
-TRIAL: Select[Any] = select(*TRIALS.c["owner", "reason", "started", "digest", "ask_order"]).where(_OF_TRIAL)
+TRIAL: Select[Any] = select(*TRIALS.c["owner", "reason", "started", "digest", "ask_order"], TRAINED_BY).where(_OF_TRIAL)
 END_OF_TRIAL: Select[Any] = select(*TRIALS.c["reason", "values"]).where(_OF_TRIAL)
 CHANGE_TRIAL = update(TRIALS).where(_OF_TRIAL)
 
@@ -61,19 +83,21 @@ DROP_EPOCHS = (
     .where(EPOCHS.c.epoch.in_(bindparam("epochs", expanding=True)))
 )
 
+DROP_ALL_EPOCHS = delete(EPOCHS).where(EPOCHS.c.study_id == bindparam("study"), EPOCHS.c.number == bindparam("trial"))
+
 TWIN = (
     select(TRIALS.c.number)
     .where(TRIALS.c.study_id == bindparam("study"), TRIALS.c.digest == bindparam("twin"))
     .where(TRIALS.c.number != bindparam("trial"))
     .where(
         or_(
-            TRIALS.c.reason.in_(TRAINED),
+            and_(TRIALS.c.reason.in_(TRAINED), OF_VERSION),
             and_(TRIALS.c.reason.is_(None), TRIALS.c.started.is_not(None)),
         )
     )
     .limit(1)
 )
-"""Another trial of the digest ``twin`` that was trained to an end or is being trained."""
+"""Another trial of the digest ``twin`` that was trained to an end by the training code ``version``, or is under way."""
 
 MAKE_OPTUNAS = insert(OPTUNA_TRIALS).returning(OPTUNA_TRIALS.c.trial_id)
 CHANGE_OPTUNAS = update(OPTUNA_TRIALS).where(_OF_ID)
@@ -88,6 +112,7 @@ OPEN: Select[Any] = (
     select(
         *OPTUNA_TRIALS.c["trial_id", "number", "state"],
         *TRIALS.c["owner", "reason", "digest", "started", "epochs_done"],
+        TRAINED_BY,
     )
     .outerjoin(TRIALS, and_(TRIALS.c.study_id == OPTUNA_TRIALS.c.study_id, TRIALS.c.number == OPTUNA_TRIALS.c.number))
     .where(OPTUNA_TRIALS.c.study_id == bindparam("study"), OPTUNA_TRIALS.c.trial_id > bindparam("after"))
@@ -116,15 +141,25 @@ def _ended(query: Select[Any]) -> Select[Any]:
 ENDED = _ended(select(*TRIALS.c["number", "tell_order", "digest", "reason"], TRIALS.c["values"].label("measured")))
 """Every trial that was trained to an end later than the event ``after``, in order."""
 
+TRAINING_VERSIONS = (
+    select(_VERSION, func.count())
+    .where(TRIALS.c.study_id == bindparam("study"), TRIALS.c.reason.in_(TRAINED))
+    .group_by(_VERSION)
+)
+"""Version of the training code, and how many trials it trained to an end."""
+
 
 def at_rung(objectives: Sequence[str]) -> Select[Any]:
-    """Number and objectives of every trial from the number ``from`` on that was validated at the epoch ``rung``."""
+    """Number and objectives of every trial from the number ``from`` on that was validated at the epoch ``rung``.
+
+    Of those that the training code ``version`` trains or trained.
+    """
     of_trial = and_(TRIALS.c.study_id == EPOCHS.c.study_id, TRIALS.c.number == EPOCHS.c.number)
     return (
         select(EPOCHS.c.number, *_columns(objectives))
         .select_from(EPOCHS.join(TRIALS, of_trial))
         .where(EPOCHS.c.study_id == bindparam("study"), EPOCHS.c.epoch == bindparam("rung"))
-        .where(EPOCHS.c.number >= bindparam("from"), _validated(EPOCHS, objectives))
+        .where(EPOCHS.c.number >= bindparam("from"), _validated(EPOCHS, objectives), OF_VERSION)
         .order_by(EPOCHS.c.number)
     )
 

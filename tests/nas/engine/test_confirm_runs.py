@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 from toy_search import TASK, Search
 from toy_space import ToySpace
 
 from nas.engine.confirm import run_confirmation
 from nas.engine.resources import Resources
 from nas.search.confirmation import Member, confirmation_seed, summarize
+from nas.training.version import TRAINING_VERSION
+from studies.store.records import ConfirmationRecord
 
 
 def confirm(search: Search, seeds: int, *widths: int, faults: tuple[str, ...] = ("none",), **options: Any) -> Any:
@@ -49,6 +52,19 @@ def test_a_confirmation_trains_each_member_under_each_seed_once(make: Any) -> No
         assert member.values["psnr"].sd > 0, "seeds make different runs"
     assert not list(search.files.rglob("*")), "nothing is left on disk"
     assert search.states() == [], "the search is untouched"
+
+
+def test_runs_of_other_training_code_are_trained_again(make: Any) -> None:
+    search = make(epochs=1)
+    assert confirm(search, 2, 4).new == 2
+    first = search.ledger.confirmations()
+    assert {run.training_version for run in first} == {TRAINING_VERSION}
+    with search.ledger.storage.session() as session:
+        session.execute(update(ConfirmationRecord).values(training_version=None))
+    assert {run.training_version for run in search.ledger.confirmations()} == {1}
+    again = confirm(search, 2, 4)
+    assert (again.reason, again.new, again.done, again.total) == ("complete", 2, 2, 2)
+    assert {run.training_version for run in search.ledger.confirmations()} == {TRAINING_VERSION}
 
 
 @pytest.mark.slow

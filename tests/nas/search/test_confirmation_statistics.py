@@ -40,6 +40,7 @@ def run(digest: str = "a", repeat: int = 0, psnr: float = 20.0, **changes: Any) 
         "spec": {"depth": 1},
         "recipe": {},
         "outcome": Outcome.COMPLETE,
+        "training_version": 2,
         "values": {"psnr": psnr, "test_psnr": psnr - 1},
     }
     return ConfirmedRun(**settings | changes)
@@ -162,3 +163,13 @@ def test_progress_expects_the_end_from_the_pace() -> None:
 def test_the_end_is_told(reason: str, new: int, says: str) -> None:
     outcome = ConfirmEnd(reason=reason, total=6, done=6, new=new, seconds=9.0)
     assert says in " ".join(outcome.lines("s", "skipnas confirm s"))
+
+
+def test_runs_of_different_training_code_make_no_mean() -> None:
+    """Those of the newest version count, of each candidate for itself."""
+    old = [run("a", repeat, 10.0 + repeat, training_version=1) for repeat in range(4)]
+    new = [run("a", repeat, 30.0 + repeat) for repeat in range(2)]
+    only_old = [run("b", repeat, 20.0 + repeat, training_version=1) for repeat in range(3)]
+    found = {one.digest: one for one in summarize([*old, *only_old, *new])}
+    assert (found["a"].runs, found["a"].values["psnr"].mean) == (2, 30.5)
+    assert (found["b"].runs, found["b"].values["psnr"].mean) == (3, 21.0)

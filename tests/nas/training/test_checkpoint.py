@@ -29,6 +29,7 @@ from nas.training.checkpoint import (
     weights_path,
 )
 from nas.training.evaluation import Evaluation
+from nas.training.version import TRAINING_VERSION
 from nas.types import Balancing, Optimizer, Recipe, Task
 from search_spaces import get_space
 from search_spaces.unet.spec import CHOICES
@@ -187,6 +188,21 @@ def test_a_checkpoint_of_an_older_version_starts_the_trial_again(
     torch.save({**WHO, "state": start(data).state()}, checkpoint_path(tmp_path, 0))
     assert load_checkpoint(tmp_path, 0, **WHO) is None
     assert "cannot be read (ValueError); its training starts again" in caplog.text
+
+
+@pytest.mark.parametrize("written", [1, None], ids=["another version", "no version"])
+def test_a_checkpoint_of_another_training_code_starts_the_trial_again(
+    data: DeviceData, tmp_path: Path, caplog: pytest.LogCaptureFixture, written: int | None
+) -> None:
+    save_checkpoint(start(data).state(), tmp_path, 0, **WHO)
+    assert checkpoint_epoch(tmp_path, 0) == 0
+    content = torch.load(checkpoint_path(tmp_path, 0), weights_only=True)
+    assert content.pop("training") == TRAINING_VERSION
+    torch.save(content if written is None else content | {"training": written}, checkpoint_path(tmp_path, 0))
+    assert load_checkpoint(tmp_path, 0, **WHO) is None
+    assert checkpoint_epoch(tmp_path, 0) is None
+    told = f"is of version 1 of the training code, and this is version {TRAINING_VERSION}; its training starts again"
+    assert told in caplog.text
 
 
 def test_memory_that_runs_out_says_nothing_about_a_checkpoint(

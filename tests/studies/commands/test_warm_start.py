@@ -8,16 +8,20 @@ from typing import Any
 
 import optuna
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, update
 from study_samples import make_measurement
 
 from nas.engine.search import RunOptions
 from nas.engine.searcher import StudySearcher
 from nas.errors import StudyError
+from nas.training.version import TRAINING_VERSION
 from nas.types import Candidate
 from search_spaces.unet.references import reference_network
+from studies.commands.replay import Replayed, replay
 from studies.commands.search import Search, SearchRequest, prepare
 from studies.store.catalog import open_study
+from studies.store.database import open_storage
+from studies.store.records import TrialRecord
 
 OPTIONS = RunOptions(trials=2)
 FRONT = {"unet": (21.0, 90.0), "addunet": (20.0, 97.0)}
@@ -74,6 +78,58 @@ def test_a_front_that_was_measured_alike_is_answered_from_the_store(
     assert ends == [(0, "complete"), (1, "complete")]
     values = search.ledger.objective_values()
     assert sorted(values.values()) == sorted(FRONT.values())
+
+
+def test_a_front_that_other_training_code_measured_is_trained_again_and_told(
+    tmp_path: Path, source: dict[str, Candidate]
+) -> None:
+    with open_storage(f"sqlite:///{tmp_path / 's.db'}") as storage, storage.session() as session:
+        session.execute(update(TrialRecord).values(training_version=None))
+    search = prepared(tmp_path, warm_start="old")
+    told = f"those that version 1 of the training code trained there are trained again, by version {TRAINING_VERSION}"
+    assert f"warm start: 2 candidates from study old; {told}" in search.notes
+    assert search.known == {}
+    trained, ends = proposed(search, trials=2)
+    assert (set(trained), ends) == ({source[name].digest for name in FRONT}, [])
+
+
+def test_a_study_that_other_training_code_trained_goes_on_with_a_line(
+    tmp_path: Path, source: dict[str, Candidate]
+) -> None:
+    assert prepared(tmp_path, study="old").notes == ()
+    with open_storage(f"sqlite:///{tmp_path / 's.db'}") as storage, storage.session() as session:
+        session.execute(update(TrialRecord).values(training_version=None))
+    search = prepared(tmp_path, study="old")
+    (note,) = search.notes
+    told = f"training code: version 1 trained 3 trials, and this is version {TRAINING_VERSION}"
+    assert note == f"{told}; figures of different versions do not compare (CHANGELOG.md)"
+    # The networks of the papers are not there yet, as far as this version is concerned.
+    with_baselines = prepared(tmp_path, study="old", baselines=True)
+    assert with_baselines.notes[0] == note
+    assert {"unet", "addunet", "residual-unet"} <= set(with_baselines.notes[1].removeprefix("baselines: ").split(", "))
+
+
+def test_a_study_of_two_versions_is_proposed_again_as_it_was(tmp_path: Path, source: dict[str, Candidate]) -> None:
+    """What one version trained is new to the next, so that the same candidate stands in the study twice."""
+    search = prepared(tmp_path, study="mixed", sampler="random")
+    ledger, space, candidate = search.ledger, search.space, source["unet"]
+    config = ledger.config
+    for version in (TRAINING_VERSION - 1, TRAINING_VERSION):
+        ledger.training_version = version
+        ledger.study.enqueue_trial({k: space.encode(candidate)[k] for k in ledger.distributions})
+        with ledger.drive():
+            searcher = StudySearcher(
+                ledger, space, trials=9, stopping=lambda: False, on_end=lambda number, outcome: None
+            )
+            for _ in range(2):
+                found = searcher.suggest("worker")
+                assert isinstance(found, dict)
+                ledger.complete(found["number"], make_measurement(accuracy=50.0))
+    digests = [record.digest for record in ledger.trials()]
+    assert (digests[0], digests[2]) == (candidate.digest, candidate.digest)
+    assert [record.trained_by for record in ledger.trials()] == [1, 1, 2, 2]
+    assert ledger.config == config
+    assert replay(ledger) == Replayed(proposed=4, differs=None)
 
 
 def test_under_another_noise_the_front_is_trained_first(tmp_path: Path, source: dict[str, Candidate]) -> None:

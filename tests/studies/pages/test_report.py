@@ -25,6 +25,7 @@ from benchmarks.report_page import LIMIT_MB, grown
 from nas.errors import ConfigError
 from nas.outcome import Outcome
 from nas.search.confirmation import Confirmed, ConfirmedRun, Interval, summarize
+from nas.training.version import TRAINING_VERSION
 from nas.types import Objective, ProbeCurve, Task
 from search_spaces.unet.references import REFERENCES, reference_network
 from search_spaces.unet.spec import UNetSpec
@@ -295,6 +296,7 @@ def test_the_answer_of_a_confirmed_study_is_the_confirmed_knee(three: SqlLedger)
                     spec={},
                     recipe={},
                     outcome=Outcome.COMPLETE,
+                    training_version=TRAINING_VERSION,
                     values=values | {"test_psnr": psnr - 1 + repeat, "test_accuracy": accuracy},
                 )
             )
@@ -346,6 +348,7 @@ def test_a_notebook_gets_every_figure_of_the_report(three: SqlLedger) -> None:
                 spec={},
                 recipe={},
                 outcome=Outcome.COMPLETE,
+                training_version=TRAINING_VERSION,
                 values={"psnr": 20.0, "accuracy": 50.0, "stability": 0.5},
                 gates=({"mean": 1.0},),
             )

@@ -8,6 +8,7 @@ from study_samples import Driver
 from nas.errors import StudyError
 from nas.outcome import Outcome
 from nas.search.confirmation import ConfirmedRun
+from nas.training.version import TRAINING_VERSION
 from studies.commands.confirm import study_members
 from studies.reading.best import choose, seed_count
 from studies.store.deletion import delete_study
@@ -30,6 +31,7 @@ def confirm(ledger: SqlLedger, number: int | None, *psnrs: float, latency: float
                 spec={"depth": 2},
                 recipe={"epochs": 27},
                 outcome=Outcome.COMPLETE if psnr > 0 else Outcome.DIVERGED,
+                training_version=TRAINING_VERSION,
                 detail="\0loss",
                 values=values if psnr > 0 else {},
                 gates=({"mean": 1.0, "min": 0.5, "max": 1.5},),

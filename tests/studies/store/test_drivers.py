@@ -29,6 +29,7 @@ from nas.errors import LeaseLostError, StorageError, StudyError
 from nas.outcome import Outcome
 from nas.search.confirmation import ConfirmedRun
 from nas.training.checkpoint import save_checkpoint
+from nas.training.version import TRAINING_VERSION
 from nas.types import Counts, Objective
 from studies.commands.doctor import examine
 from studies.store import deletion, leases, patience
@@ -499,7 +500,15 @@ def test_a_driver_outlives_its_database(
 
 def test_a_confirmation_outlives_its_database(ledger: SqlLedger) -> None:
     run = ConfirmedRun(
-        digest="d", repeat=0, seed=1, number=None, reference="unet", spec={}, recipe={}, outcome=Outcome.COMPLETE
+        digest="d",
+        repeat=0,
+        seed=1,
+        number=None,
+        reference="unet",
+        spec={},
+        recipe={},
+        outcome=Outcome.COMPLETE,
+        training_version=TRAINING_VERSION,
     )
     with ledger.drive():
         with away(ledger, 0.3):
@@ -721,7 +730,7 @@ def test_a_rung_that_is_read_again_and_again_lacks_nobody(rungs: SqlLedger) -> N
         with open_study("rungs", rungs.storage) as fresh:
             assert list(rungs.rung(1).items()) == list(fresh.rung(1).items())
     assert len(rungs.rung(1)) > 30
-    assert rungs._rungs[1][1] > 5, "some were not read again"
+    assert rungs._rungs[1, TRAINING_VERSION][1] > 5, "some were not read again"
 
 
 def test_trained_trials_are_judged_by_their_last_validated_epoch(rungs: SqlLedger) -> None:
@@ -762,6 +771,7 @@ def test_what_a_large_study_was_judged_by_is_read_once(rungs: SqlLedger) -> None
             "reason": "stopped",
             "tell_order": number + 1,
             "epochs_done": 9,
+            "training_version": TRAINING_VERSION,
         }
         for number in range(5000)
     ]

@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 from study_samples import COST, make_candidate, make_measurement, row
 
 from nas.errors import StorageError, StudyError
+from nas.training.version import TRAINING_VERSION
 from nas.types import Counts
 from studies.commands.replay import replay
 from studies.reading.rows import study_rows
@@ -31,6 +32,7 @@ DOWN = (
     "DROP TABLE skipnas_confirmations",
     "ALTER TABLE skipnas_trials DROP COLUMN owner",
     "ALTER TABLE skipnas_trials DROP COLUMN ask_order",
+    "ALTER TABLE skipnas_trials DROP COLUMN training_version",
     "DROP INDEX ix_skipnas_epochs_epoch",
     "UPDATE skipnas_meta SET value = '1'",
 )
@@ -123,6 +125,9 @@ def test_the_first_version_s_study_reads_the_same(old: str) -> None:
         assert results[1].values["psnr"] == 11.980497050750222
         assert results[3].spec["fusion"] == "concat"
         assert ledger.trained_digests() == {result.digest: result.number for result in results}
+        assert (ledger.config.training_version, ledger.training_versions()) == (1, {1: 4})
+        assert ledger.rung(2) == {}, "what this version trains is not compared with them"
+        ledger.training_version = 1
         assert ledger.rung(2)[1] == (11.980497050750222, 12.627669452181985, 0.0)
         assert ledger.judged()[0] == (2, (6.5102560194754, 10.027855153203342, 0.0))
         assert list(ledger.judged()) == [1, 0, 2, 3]
@@ -145,6 +150,7 @@ def test_the_first_version_s_study_goes_on(old: str) -> None:
         ledger.epochs(number, [row(1), row(2)])
         ledger.complete(number, make_measurement(psnr=20.0, stability=0.5))
         assert ledger.events()[-2:] == [("ask", 4), ("tell", 4)]
+        assert ledger.training_versions() == {1: 4, TRAINING_VERSION: 1}
         assert ledger.front() == [4]
     assert list_studies(open_storage(old))[0].counts == Counts(complete=5)
 
@@ -157,12 +163,15 @@ def test_a_trial_that_the_first_version_left_running_goes_on(old: str) -> None:
         assert claimed is not None
         assert claimed[0] == 3
         assert claimed[1].keys() == ledger.distributions.keys()
+        assert ledger.start(3, make_candidate(), COST, "worker")
+        assert ledger.trial(3).trained_by == TRAINING_VERSION
+        assert (ledger.epochs_table(3), ledger.trial(3).epochs_done) == ([], 0), "it starts again"
 
 
 def test_a_step_that_fails_leaves_everything_as_it_was(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     execute(url, *DOWN)
     before = columns(url)
-    broken = {2: (*migrations.STEPS[2][:3], "ALTER TABLE nowhere ADD COLUMN x BIGINT")}
+    broken = {2: (*migrations.STEPS[2][:3], "ALTER TABLE nowhere ADD COLUMN x BIGINT"), 3: ()}
     with monkeypatch.context() as patch:
         patch.setattr(migrations, "STEPS", broken)
         with pytest.raises((StorageError, DBAPIError)):

@@ -213,7 +213,7 @@ def test_a_newer_schema_is_refused_untouched(url: str) -> None:
     execute(url, "UPDATE skipnas_meta SET value = '99' WHERE key = 'schema_version'")
     for must_exist in (False, True):
         message = refused(lambda must_exist=must_exist: open_storage(url, must_exist=must_exist))
-        assert "has schema 99, this skipnas knows up to 2; update skipnas" in message
+        assert "has schema 99, this skipnas knows up to 3; update skipnas" in message
 
 
 @pytest.mark.parametrize(
@@ -461,7 +461,7 @@ def test_rows_hold_one_trial_each(ledger: SqlLedger, driver: Driver) -> None:
     driver.ask()
     complete, pruned, asked = study_rows(ledger)
     assert list(complete) == [
-        *("number", "state", "reason", "psnr", "latency", "params", "macs", "seconds"),
+        *("number", "state", "reason", "psnr", "latency", "params", "macs", "seconds", "training_version"),
         *DISTRIBUTIONS,
         "digest",
     ]

@@ -133,7 +133,9 @@ def test_a_training_that_was_killed_around_its_bundle_is_finished_by_the_same_co
     finished()
 
 
-def test_a_training_by_other_training_code_is_told_and_no_half_of_one_goes_on(here: Path, run: Run) -> None:
+def test_a_training_by_other_training_code_is_told_and_no_half_of_one_goes_on(
+    here: Path, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
     file, checkpoint = here / "out/run.json", here / "out/checkpoint.pt"
     stored = json.loads(file.read_text())
     assert stored.pop("training_version") == TRAINING_VERSION
@@ -152,7 +154,7 @@ def test_a_training_by_other_training_code_is_told_and_no_half_of_one_goes_on(he
     torch.save(state, checkpoint)
     said = run(*command)
     assert said.code == 0, said.err
-    assert f"checkpoint out/checkpoint.pt is of {told}; its training starts again" in said.err
+    assert f"checkpoint out/checkpoint.pt is of {told}; its training starts again" in caplog.text
     assert "epoch 1/2: PSNR" in said.err
     assert json.loads(file.read_text())["training_version"] == TRAINING_VERSION
     assert torch.load(checkpoint, weights_only=True)["training"] == TRAINING_VERSION

@@ -17,6 +17,7 @@ from studies.store.optuna_bridge import enqueued_params
 from studies.store.records import TrialRecord
 
 if TYPE_CHECKING:
+    from nas.engine.job import Job
     from nas.engine.searcher import StudySearcher
 
 
@@ -83,7 +84,7 @@ def replay(ledger: SqlLedger) -> Replayed:
     return Replayed(proposed=proposed, differs=None)
 
 
-def _searcher(again: SqlLedger, trials: int, live: dict[str, int] | None = None) -> StudySearcher:
+def _searcher(again: SqlLedger, trials: int, live: dict[str, Job] | None = None) -> StudySearcher:
     from nas.engine.searcher import StudySearcher
 
     searcher = StudySearcher(

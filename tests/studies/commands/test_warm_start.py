@@ -122,9 +122,9 @@ def test_a_study_of_two_versions_is_proposed_again_as_it_was(tmp_path: Path, sou
                 ledger, space, trials=9, stopping=lambda: False, on_end=lambda number, outcome: None
             )
             for _ in range(2):
-                found = searcher.suggest("worker")
-                assert isinstance(found, dict)
-                ledger.complete(found["number"], make_measurement(accuracy=50.0))
+                job = searcher.ask("worker")
+                assert job is not None
+                ledger.complete(job.number, make_measurement(accuracy=50.0))
     digests = [record.digest for record in ledger.trials()]
     assert (digests[0], digests[2]) == (candidate.digest, candidate.digest)
     assert [record.trained_by for record in ledger.trials()] == [1, 1, 2, 2]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.exceptions import Abort, TyperException
 
+from nas.bundles.formats import FORMATS, formats_in_short
 from nas.errors import ConfigError, SkipnasError
 from nas.search.objectives import KINDS
 
@@ -402,7 +403,10 @@ def confirm(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(
+    help=f"Write a bundle: architecture, weights, {formats_in_short()} programs, parity, card.\n\n"
+    "Example: skipnas export digits-gaussian-50 --pick knee --to bundle"
+)
 def export(
     name: Study,
     to: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the bundle; must not exist or be empty.")],
@@ -418,10 +422,7 @@ def export(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Write a bundle: architecture, weights, ONNX and torch.export programs, parity, card.
-
-    Example: skipnas export digits-gaussian-50 --pick knee --to bundle
-    """
+    """Writes a bundle."""
     from studies.bundles import export_choice
     from studies.store.catalog import open_study
 
@@ -439,7 +440,8 @@ def export(
         return
     typer.echo(facts["reason"])
     typer.echo(f"bundle written to {to}: {', '.join(facts['files'])}")
-    typer.echo(f"largest difference to PyTorch: ONNX {facts['onnx']:.1e}, torch.export {facts['torch_export']:.1e}")
+    differences = ", ".join(f"{each.title} {facts[key]:.1e}" for key, each in FORMATS.items())
+    typer.echo(f"largest difference to PyTorch: {differences}")
     for part, found in facts["measured"].items():
         accuracy = f", accuracy {found['accuracy']:.2f} %" if "accuracy" in found else ""
         typer.echo(f"{part} split: PSNR {found['psnr']:.2f} dB, SSIM {found['ssim']:.4f}{accuracy}")

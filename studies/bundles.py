@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.bundles.bundle import ARCHITECTURE, Bundle
+from nas.bundles.bundle import Bundle
 from nas.bundles.bundle import open_bundle as _open_bundle
+from nas.bundles.files import ARCHITECTURE
 from nas.errors import BundleError, ConfigError
 from nas.search.confirmation import comparable
 from nas.types import Candidate, Recipe, Spec, Task

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from nas.bundles.files import ARCHITECTURE, WEIGHTS
 from nas.data.noise import parse_noise
 from nas.errors import BundleError, SkipnasError
 from nas.protocols import SearchSpace
@@ -24,13 +25,6 @@ from nas.types import Candidate, Recipe, Task, from_fields
 FORMAT = 1
 """The version of the layout of a bundle and of its architecture.json."""
 
-ARCHITECTURE = "architecture.json"
-WEIGHTS = "weights.safetensors"
-ONNX = "model.onnx"
-INT8 = "model.int8.onnx"
-PROGRAM = "model.pt2"
-PARITY = "parity.json"
-CARD = "README.md"
 MAX_PARAMS = 200_000_000
 """The largest number of parameters. A larger network is refused from its spec, before it takes memory."""
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from nas.bundles.files import ARCHITECTURE, PARITY, WEIGHTS
+from nas.bundles.formats import FORMATS, INT8, ONNX
+
 QUALITY = {
     "psnr": ("PSNR of the restored images, dB", "{:.2f}"),
     "noisy_psnr": ("PSNR of the noisy images, dB", "{:.2f}"),
@@ -30,36 +33,12 @@ CONFIRMED = {
 """Means over seeds that the card knows: name -> (label, digits)."""
 
 FILES = {
-    "architecture.json": "spec, recipe, task, classes, versions and every fact behind this card",
-    "weights.safetensors": "the weights; with architecture.json all that skipnas itself needs",
-    "model.onnx": "for ONNX Runtime and its like: `noisy` to `denoised` and `logits`, any batch and size",
-    "model.int8.onnx": "model.onnx in int8: less exact, faster where the hardware has such instructions",
-    "model.pt2": "for `torch.export.load`, any batch and size; **open model.pt2 only from a source you trust**",
-    "parity.json": "largest differences of model.onnx and model.pt2 to PyTorch",
+    ARCHITECTURE: "spec, recipe, task, classes, versions and every fact behind this card",
+    WEIGHTS: f"the weights; with {ARCHITECTURE} all that skipnas itself needs",
+    **{each.file: each.described for each in FORMATS.values()},
+    INT8: f"{ONNX} in int8: less exact, faster where the hardware has such instructions",
+    PARITY: f"largest differences of {' and '.join(each.file for each in FORMATS.values())} to PyTorch",
 }
-
-WITH_ONNX = """\
-import numpy as np
-import onnxruntime
-
-session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
-noisy = np.random.rand({shape}).astype(np.float32)  # your images: (N, C, H, W), 0 to 1
-denoised, logits = session.run(["denoised", "logits"], {{"noisy": noisy}})
-restored = denoised.clip(0, 1)
-print(restored.shape, {answer})
-"""
-
-WITH_TORCH = """\
-import torch
-
-program = torch.export.load("model.pt2")  # can run code: open model.pt2 only from a source you trust
-network = program.module()
-noisy = torch.rand({shape})  # your images: (N, C, H, W), 0 to 1
-with torch.inference_mode():
-    denoised, logits = network(noisy)
-restored = denoised.clamp(0, 1)
-print(restored.shape, {answer})
-"""
 
 SEARCHED_LIMIT = (
     "- The search picked this network by its values on validation, which are a little too good for that",
@@ -116,7 +95,7 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
             *_items({"version of the training code": facts.get("training_version"), "versions": _pairs(versions)}),
             "",
             "## Files",
-            *_items({f"`{name}`": text for name, text in FILES.items() if "int8" not in name or "int8" in facts}),
+            *_items({f"`{name}`": text for name, text in FILES.items() if name != INT8 or "int8" in facts}),
             "",
             "## Use",
             "With skipnas, on the data's test split or on other data:",
@@ -127,27 +106,25 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
             "",
             '    network = open_bundle(".").network  # noisy (N, C, H, W), 0 to 1, to denoised images and logits',
             "",
-            "With ONNX Runtime alone:",
-            "",
-            f"```python\n{WITH_ONNX.format(shape=shape, answer=answer)}```",
-            "",
-            "With PyTorch alone. Open model.pt2 only from a source you trust: it can run code when it is loaded.",
-            "",
-            f"```python\n{WITH_TORCH.format(shape=shape, answer=answer)}```",
-            "",
+            *_usage(shape, answer),
             "## Licence",
             str(facts.get("licence") or "Not stated. Ask who made this network before you use it in earnest."),
             "",
             "## Limits",
             "- Trained and measured on this data and noise; other images and strengths may come out worse.",
             *(TRAINED_LIMIT if facts.get("split") == "test" else SEARCHED_LIMIT),
-            f"- model.onnx and model.pt2 differ from PyTorch by at most {difference:.1e} at (N, C, H, W) = "
-            + ", ".join(str(tuple(size)) for size in parity["sizes"])
-            + ".",
+            f"- {' and '.join(FORMATS[name].file for name in parity['differences'])} differ from PyTorch by at most "
+            f"{difference:.1e} at (N, C, H, W) = " + ", ".join(str(tuple(size)) for size in parity["sizes"]) + ".",
             "  Much smaller images may be refused.",
             "",
         )
     )
+
+
+def _usage(shape: str, answer: str) -> Iterable[str]:
+    """How each format is used without skipnas."""
+    for each in FORMATS.values():
+        yield from (each.heading, "", f"```python\n{each.usage.format(shape=shape, answer=answer)}```", "")
 
 
 def _measured(facts: Mapping[str, Any]) -> list[str]:
@@ -193,7 +170,7 @@ def _int8(facts: Mapping[str, Any]) -> list[str]:
         return []
     lines = [
         "## int8",
-        f"model.int8.onnx has {int8['bytes']:,} bytes, model.onnx {int8['float_bytes']:,}. Its ranges come from "
+        f"{INT8} has {int8['bytes']:,} bytes, {ONNX} {int8['float_bytes']:,}. Its ranges come from "
         f"{int8['images']} training images.",
     ]
     found, whole = int8.get("measured", {}), facts.get("measured", {})

@@ -21,9 +21,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from nas.bundles.bundle import ARCHITECTURE, CARD, FORMAT, INT8, ONNX, PARITY, PROGRAM, WEIGHTS, Bundle, open_bundle
+from nas.bundles.bundle import FORMAT, Bundle, open_bundle
 from nas.bundles.card import card
-from nas.bundles.onnx_model import INPUT, OUTPUTS, open_onnx, quantize
+from nas.bundles.files import ARCHITECTURE, CARD, PARITY, WEIGHTS
+from nas.bundles.formats import FORMATS, INT8, ONNX, Exportable
+from nas.bundles.onnx_model import OUTPUTS, open_onnx, quantize
 from nas.errors import BundleError
 from nas.protocols import SearchSpace
 from nas.types import Candidate, Task
@@ -129,17 +131,10 @@ def _write(
     # From here on, the written network is exported and compared.
     bundle = open_bundle(folder, lambda name: space)
     with _exporters_quiet():
-        program = _program(bundle)
-        buffer = io.BytesIO()
-        torch.export.save(program, buffer)
-        model = _onnx(program)
-    (folder / PROGRAM).write_bytes(buffer.getvalue())
-    (folder / ONNX).write_bytes(model.SerializeToString())
-
-    programs: dict[str, Callable[[Tensor], Any]] = {
-        "onnx": open_onnx(folder / ONNX),
-        "torch_export": program.module(),
-    }
+        made = Exportable(bundle.network, _program(bundle))
+        for each in FORMATS.values():
+            each.write(made, folder / each.file)
+    programs = {name: each.open(made, folder / each.file) for name, each in FORMATS.items()}
     parity = _parity(bundle.network, programs, images)
     if not parity["holds"]:
         raise BundleError(
@@ -150,7 +145,8 @@ def _write(
     if judge is not None:
         architecture["facts"]["measured"] = judge(bundle.network)
     if calibration is not None:
-        (folder / INT8).write_bytes(quantize(model, calibration).SerializeToString())
+        model = quantize(onnx.load(folder / ONNX), calibration)
+        (folder / INT8).write_bytes(model.SerializeToString())
         measured = {} if judge is None else judge(open_onnx(folder / INT8))
         sizes = {"bytes": (folder / INT8).stat().st_size, "float_bytes": (folder / ONNX).stat().st_size}
         architecture["facts"]["int8"] = {**sizes, "images": len(calibration), "measured": measured}
@@ -169,24 +165,6 @@ def _program(bundle: Bundle) -> ExportedProgram:
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
     return program
-
-
-def _onnx(program: ExportedProgram) -> onnx.ModelProto:
-    """Converts the program to ONNX: ``noisy`` to ``denoised`` and ``logits``, without notes about its origin."""
-    exported = torch.onnx.export(program, dynamo=True, input_names=[INPUT], output_names=list(OUTPUTS), verbose=False)
-    assert exported is not None  # only the old exporter returns None
-    model: onnx.ModelProto = exported.model_proto
-    graph = model.graph
-    for noted in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
-        noted.ClearField("metadata_props")
-    # Shapes inside the graph have symbols that only torch knows; runtimes infer them again.
-    graph.ClearField("value_info")
-    for image in (graph.input[0], graph.output[0]):
-        for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
-            image.type.tensor_type.shape.dim[axis].dim_param = name
-    graph.output[1].type.tensor_type.shape.dim[0].dim_param = "batch"
-    onnx.checker.check_model(model)
-    return model
 
 
 def _parity(network: nn.Module, programs: Mapping[str, Callable[[Tensor], Any]], images: Tensor) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import onnx
 import onnxruntime
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from nas.errors import BundleError
 
@@ -56,6 +57,24 @@ def open_onnx(file: Path) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         return torch.from_numpy(denoised), torch.from_numpy(logits)
 
     return run
+
+
+def write_onnx(program: ExportedProgram, file: Path) -> None:
+    """Writes a program of torch.export as ONNX: `INPUT` to `OUTPUTS`, without notes about its origin."""
+    exported = torch.onnx.export(program, dynamo=True, input_names=[INPUT], output_names=list(OUTPUTS), verbose=False)
+    assert exported is not None  # only the old exporter returns None
+    model: onnx.ModelProto = exported.model_proto
+    graph = model.graph
+    for noted in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        noted.ClearField("metadata_props")
+    # Shapes inside the graph have symbols that only torch knows; runtimes infer them again.
+    graph.ClearField("value_info")
+    for image in (graph.input[0], graph.output[0]):
+        for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
+            image.type.tensor_type.shape.dim[axis].dim_param = name
+    graph.output[1].type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.checker.check_model(model)
+    file.write_bytes(model.SerializeToString())
 
 
 def _foreign(call: Callable[[A], T], given: A) -> T:

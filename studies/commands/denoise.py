@@ -99,7 +99,7 @@ def denoise(
     channels = bundle.task.channels
     if channels not in (1, 3):
         raise BundleError(f"{path}: its network takes {channels} channels; images have 1 or 3")
-    from nas.bundles.bundle import ONNX
+    from nas.bundles.formats import ONNX
     from nas.bundles.inference import Tiling
     from nas.bundles.onnx_model import open_onnx
 

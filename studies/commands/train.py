@@ -102,7 +102,7 @@ def train(
     noise = parse_noise(request.noise or source.noise)
     import torch
 
-    from nas.bundles.bundle import CARD
+    from nas.bundles.files import CARD
     from nas.training.fit import Fit, FitSettings, fit
     from nas.training.loop import Diverged
     from nas.training.precision import faster_precision

@@ -16,9 +16,13 @@ from bundle_samples import CLASSES, FACTS, RECIPE, SPACE, TASK, candidate, netwo
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from nas.bundles.bundle import ARCHITECTURE, CARD, MAX_JSON, ONNX, PARITY, PROGRAM, WEIGHTS, open_bundle
+from nas.bundles.bundle import MAX_JSON, open_bundle
+from nas.bundles.files import ARCHITECTURE, CARD, PARITY, WEIGHTS
+from nas.bundles.formats import FORMATS, ONNX
 from nas.errors import BundleError
 from search_spaces import get_space
+
+PROGRAM = FORMATS["torch_export"].file
 
 
 @pytest.fixture(scope="module")

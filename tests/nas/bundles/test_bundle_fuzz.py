@@ -18,13 +18,17 @@ from bundle_samples import candidate, network_of, noisy_digits, write_bundle
 from onnx import TensorProto, helper
 from safetensors.torch import load, save
 
-from nas.bundles.bundle import ARCHITECTURE, ONNX, PROGRAM, WEIGHTS, open_bundle
+from nas.bundles.bundle import open_bundle
+from nas.bundles.files import ARCHITECTURE, WEIGHTS
+from nas.bundles.formats import FORMATS, ONNX
 from nas.bundles.onnx_model import open_onnx
 from nas.errors import BundleError
 from search_spaces import known_space
 
 CASES = 200
 PLANTED = "import pathlib; pathlib.Path('executed').touch()"
+
+PROGRAM = FORMATS["torch_export"].file
 
 
 @pytest.fixture(scope="module")

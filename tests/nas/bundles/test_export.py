@@ -19,14 +19,17 @@ import torch
 from bundle_samples import CLASSES, FACTS, SPACE, TASK, candidate, digits, network_of, noisy_digits, write_bundle
 from torch import Tensor, nn
 
-from nas.bundles import export
+from nas.bundles import export, onnx_model
 from nas.bundles.assess import assess
-from nas.bundles.bundle import ARCHITECTURE, CARD, INT8, ONNX, PARITY, PROGRAM, WEIGHTS, open_bundle
+from nas.bundles.bundle import open_bundle
+from nas.bundles.files import ARCHITECTURE, CARD, PARITY, WEIGHTS
+from nas.bundles.formats import FORMATS, INT8, ONNX
 from nas.bundles.onnx_model import open_onnx, quantize
 from nas.data.noise import parse_noise
 from nas.errors import BundleError
 from search_spaces import get_space
 
+PROGRAM = FORMATS["torch_export"].file
 FILES = {ARCHITECTURE, CARD, ONNX, PARITY, PROGRAM, WEIGHTS}
 SIZES = [(2, 11, 19), (1, 8, 8), (5, 24, 40), (3, 31, 13)]
 ROOT = Path(__file__).resolve().parents[3]
@@ -49,7 +52,7 @@ def quick(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The programs of the exported bundle in place of seconds in torch's exporters, for tests about files."""
     program, model = torch.export.load(folder / PROGRAM), onnx.load(folder / ONNX)
     monkeypatch.setattr(export, "_program", lambda bundle: program)
-    monkeypatch.setattr(export, "_onnx", lambda program: model)
+    monkeypatch.setattr(onnx_model, "write_onnx", lambda program, file: file.write_bytes(model.SerializeToString()))
 
 
 def onnx_outputs(folder: Path, noisy: Tensor) -> list[Tensor]:
@@ -218,7 +221,7 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path, network: nn.M
 def test_nothing_is_left_when_programs_differ_too_much(
     tmp_path: Path, network: nn.Module, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "open_onnx", lambda file: lambda noisy: (noisy, torch.zeros(len(noisy), 10)))
+    monkeypatch.setattr(onnx_model, "open_onnx", lambda file: lambda noisy: (noisy, torch.zeros(len(noisy), 10)))
     with pytest.raises(BundleError) as raised:
         write_bundle(tmp_path / "bundle", candidate(), network)
     assert "at most 0.0001 is allowed" in one_line(raised)
@@ -237,7 +240,7 @@ def test_nothing_is_left_when_the_network_has_no_finite_outputs(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("step", ["_program", "_onnx", "_parity", "card"])
+@pytest.mark.parametrize("step", ["_program", "write_onnx", "_parity", "card"])
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyboardInterrupt(), OSError(28, "No space left on device")])
 def test_nothing_is_left_when_a_step_fails(
     tmp_path: Path, network: nn.Module, quick: None, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException
@@ -245,7 +248,7 @@ def test_nothing_is_left_when_a_step_fails(
     def fail(*args: Any) -> None:
         raise error
 
-    monkeypatch.setattr(export, step, fail)
+    monkeypatch.setattr(onnx_model if step == "write_onnx" else export, step, fail)
     with pytest.raises(BundleError if isinstance(error, OSError) else type(error)):
         write_bundle(tmp_path / "bundle", candidate(), network)
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,6 @@
+"""Names of the files of every bundle, beside those of its formats (see `nas.bundles.formats`)."""
+
+ARCHITECTURE = "architecture.json"
+WEIGHTS = "weights.safetensors"
+PARITY = "parity.json"
+CARD = "README.md"

@@ -21,7 +21,7 @@ from typer.exceptions import Abort, TyperException
 
 from nas.bundles.formats import FORMATS, formats_in_short
 from nas.errors import ConfigError, SkipnasError
-from nas.search.objectives import KINDS
+from nas.search.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +76,9 @@ def search(
     ] = None,
     trials: Annotated[int, typer.Option(help="Size the study should have.")] = 24,
     epochs: Annotated[int | None, typer.Option(help="Full training budget of a candidate. Default: 27.")] = None,
-    objectives: Annotated[str | None, typer.Option(help=f"Of {', '.join(KINDS)}. Default: the first three.")] = None,
+    objectives: Annotated[
+        str | None, typer.Option(help=f"Of {', '.join(OBJECTIVES)}. Default: the first three.")
+    ] = None,
     max_params: Annotated[int | None, typer.Option(help="Limit of parameters. Default: the space's.")] = None,
     max_macs: Annotated[int | None, typer.Option(help="Limit of MACs for an image. Default: the space's.")] = None,
     sampler: Annotated[str | None, typer.Option(help="auto, tpe, gp, nsga2, random, qmc. Default: auto.")] = None,

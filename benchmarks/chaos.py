@@ -31,7 +31,7 @@ import torch
 
 from benchmarks.lib import ROOT
 from nas.outcome import Outcome
-from nas.types import EpochRow
+from nas.types import EpochRow, from_flat
 from studies.store.catalog import open_study
 from studies.store.files import files_dir
 from studies.store.ledger import SqlLedger
@@ -101,7 +101,7 @@ class Search:
         for path in files_dir(self.url, "chaos").glob("trial-*.checkpoint"):
             number = int(path.name.split(".")[0].removeprefix("trial-"))
             try:
-                rows = [EpochRow(**row) for row in torch.load(path, weights_only=True)["state"]["rows"]]
+                rows = [from_flat(EpochRow, row) for row in torch.load(path, weights_only=True)["state"]["rows"]]
             except FileNotFoundError:  # the trial ended meanwhile
                 continue
             if len(rows) > len(self.checkpoints.get(number, [])):

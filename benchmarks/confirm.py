@@ -49,7 +49,7 @@ def train(candidate: Candidate, data: Dataset, batches: DeviceData, seed: int) -
     values = run.measurement().values
     found = judge(run.training.network, evaluation_batches(data, "test", batches.noise, CPU))
     kept = {name: values[name] for name in ("psnr", "accuracy", "stability")}
-    return {**kept, "test psnr": found.psnr, "test accuracy": float(found.accuracy or 0.0)}
+    return {**kept, **{f"test {name}": found.values[name] for name in ("psnr", "accuracy")}}
 
 
 def expected(n: int = INTERVAL, further: int = FURTHER) -> float:

@@ -42,7 +42,7 @@ from studies.store.catalog import create_study, open_study
 from studies.store.database import open_storage
 from studies.store.ledger import SqlLedger
 from studies.store.optuna_bridge import OPTUNA_TRIALS, PARAMS, VALUES, now, param_row, value_rows
-from studies.store.records import EpochRecord, ProbeRecord, StudyRecord, TrialRecord
+from studies.store.records import EpochRecord, ProbeRecord, StudyRecord, TrialRecord, epoch_columns
 
 TRIALS = 5000
 LARGE = 10_000
@@ -133,10 +133,7 @@ class _Rows:
             }
         )
         row = epoch_row(1, found.values)
-        epochs.append(
-            {"study_id": study, "number": number}
-            | {name: getattr(row, name) for name in ("epoch", "psnr", "accuracy", "stability", "seconds")}
-        )
+        epochs.append({"study_id": study, "number": number} | epoch_columns(row))
         steps, losses = np.asarray(found.probe.steps, "<i4"), np.asarray(found.probe.denoise, "<f4")
         probes.append(
             {"study_id": study, "number": number, "steps": steps.tobytes()}

@@ -151,7 +151,7 @@ def perform(run: Run) -> dict[str, Any]:
     if diverged:
         return {**record, "diverged": diverged}
     last = evaluation.rows[-1]
-    return {**record, "final": final, "psnr": last.psnr, "accuracy": last.accuracy}
+    return {**record, "final": final, **{name: last.values.get(name) for name in ("psnr", "accuracy")}}
 
 
 def final_losses(training: Any) -> list[float]:

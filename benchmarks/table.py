@@ -50,10 +50,10 @@ def perform(job: Job) -> dict[str, Any]:
 
     def after_epoch(evaluation: Any) -> None:
         row = evaluation.rows[-1]
-        psnr, accuracy = row.psnr, row.accuracy
-        if psnr is None:
-            found = judge(evaluation.training.network, evaluation.training.data.validation)
-            psnr, accuracy = found.psnr, found.accuracy
+        values = row.values
+        if not row.validated:
+            values = judge(evaluation.training.network, evaluation.training.data.validation).values
+        psnr, accuracy = values["psnr"], values["accuracy"]
         if math.isfinite(psnr):
             epochs.append([round(psnr, 3), round(accuracy, 3)])
 

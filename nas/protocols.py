@@ -255,7 +255,7 @@ class Ledger(Protocol):
         """Ends a trial that says nothing of its candidate: an outcome whose state is FAIL."""
 
     def rung_objectives(self) -> tuple[Objective, ...]:
-        """The study's objectives that are known after every validated epoch: all but latency."""
+        """The study's objectives that are known wherever trials are validated (see `Metric.at_rungs`)."""
 
     def rung(self, epoch: int) -> dict[int, tuple[float, ...]]:
         """Number -> values of `rung_objectives` at `epoch`, of every trial that was validated there.

@@ -146,10 +146,10 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """One quantity the search optimises.
+    """A metric that a study optimises, as the study keeps it.
 
     Attributes:
-        name: key in a `Measurement`'s values.
+        name: of the metric (see `nas.search.objectives.METRICS`), its key in a `Measurement`'s values.
         direction: ``maximize`` or ``minimize``.
         unit: as shown to people (``dB``, ``%``, ...; empty for none).
         reference: its coordinate of the hypervolume's reference point: the value that contributes nothing.
@@ -181,25 +181,27 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochRow:
-    """What is known after one epoch. Validation figures are None where the epoch was not validated.
+    """What is known after one epoch.
 
     Attributes:
         epoch: 1-based.
         denoise_loss: mean training loss of denoising, in units of the trivial loss.
         classify_loss: mean cross-entropy in nats; None without labels.
-        psnr: validation PSNR in dB.
-        accuracy: validation top-1 accuracy in percent; None without labels.
-        stability: stability score of the run so far, 0..1.
         seconds: wall time of the epoch, validation included.
+        values: every metric that is known after each validation, by name (see `nas.search.objectives.METRICS`);
+            empty where the epoch was not validated.
     """
 
     epoch: int
     denoise_loss: float
     classify_loss: float | None
-    psnr: float | None
-    accuracy: float | None
-    stability: float | None
     seconds: float
+    values: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def validated(self) -> bool:
+        """Whether the epoch was validated, and so is one at which candidates compare."""
+        return bool(self.values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,8 +224,8 @@ class Measurement:
     """The judged result of one training run.
 
     Attributes:
-        values: every objective that was measured, by name (psnr, accuracy, stability, params, macs,
-            latency), whether it is optimised or not.
+        values: every metric that was measured, by name (see `nas.search.objectives.METRICS`), whether it is
+            optimised or not.
         probe: the probe curve behind the stability score.
         gates: learned skip gates by level, shallow first: mean, minimum and maximum of each.
         seconds: wall time spent training and judging.
@@ -342,6 +344,20 @@ def without_defaults(value: Any) -> dict[str, Any]:
         for f in dataclasses.fields(value)
         if f.default is dataclasses.MISSING or getattr(value, f.name) != f.default
     }
+
+
+def flat(row: Any) -> dict[str, Any]:
+    """A dataclass that has a mapping `values` as one flat dictionary: its other fields, then the values."""
+    fields = {f.name: getattr(row, f.name) for f in dataclasses.fields(row) if f.name != "values"}
+    return fields | dict(row.values)
+
+
+def from_flat(cls: type[T], row: Mapping[str, Any]) -> T:
+    """The dataclass that `flat` made `row` of. A value that is None is left out: older versions wrote it so."""
+    names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields: dict[str, Any] = {name: value for name, value in row.items() if name in names}
+    fields["values"] = {name: value for name, value in row.items() if name not in names and value is not None}
+    return cls(**fields)
 
 
 def from_fields(cls: type[T], value: Mapping[str, Any], what: str) -> T:

@@ -128,13 +128,13 @@ def validation(on: Setting, room: Room) -> Iterator[Finding]:
     network = get_space("unet").build(few.candidate.spec, few.task)
     data = DeviceData.of(few.data, few.task, on.device)
     Training(network, few.task, few.recipe, data, seed=0).run_epoch()
-    there = judge(network, data.validation)
-    here = judge(network.to(CPU), DeviceData.of(few.data, few.task, CPU).validation)
-    off = abs(there.psnr - here.psnr)
+    there = judge(network, data.validation).values
+    here = judge(network.to(CPU), DeviceData.of(few.data, few.task, CPU).validation).values
+    off = abs(there["psnr"] - here["psnr"])
     yield Finding(
-        text=f"validation PSNR {there.psnr:.4f} dB, {off:.1e} dB off the CPU's for the same weights; accuracy "
-        f"{there.accuracy:.2f} and {here.accuracy:.2f} %",
-        values={"psnr": [there.psnr, here.psnr], "accuracy": [there.accuracy, here.accuracy]},
+        text=f"validation PSNR {there['psnr']:.4f} dB, {off:.1e} dB off the CPU's for the same weights; accuracy "
+        f"{there['accuracy']:.2f} and {here['accuracy']:.2f} %",
+        values={name: [there[name], here[name]] for name in ("psnr", "accuracy")},
         right=off <= PSNR_LIMIT,
     )
 

@@ -74,10 +74,8 @@ def epoch_row(epoch: int, found: Mapping[str, float], seconds: float = 0.0) -> E
         epoch=epoch,
         denoise_loss=0.5,
         classify_loss=0.5,
-        psnr=found["psnr"],
-        accuracy=found["accuracy"],
-        stability=found["stability"],
         seconds=seconds,
+        values={name: found[name] for name in DEFAULT},
     )
 
 

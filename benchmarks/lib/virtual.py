@@ -23,6 +23,7 @@ from nas.engine.scheduler import RungScheduler
 from nas.engine.searcher import StudySearcher
 from nas.outcome import Outcome
 from nas.protocols import SearchSpace
+from nas.search.objectives import DEFAULT
 from nas.search.rungs import is_milestone
 from nas.types import Candidate, EpochRow, Measurement, ProbeCurve
 from studies.store.ledger import SqlLedger
@@ -221,7 +222,5 @@ class Skipnas:
 
 
 def _row(epoch: int, values: Sequence[float | None]) -> EpochRow:
-    psnr, accuracy, stability = values
-    return EpochRow(
-        epoch=epoch, denoise_loss=0.5, classify_loss=0.5, psnr=psnr, accuracy=accuracy, stability=stability, seconds=1.0
-    )
+    known = {name: value for name, value in zip(DEFAULT, values, strict=True) if value is not None}
+    return EpochRow(epoch=epoch, denoise_loss=0.5, classify_loss=0.5, seconds=1.0, values=known)

@@ -33,7 +33,7 @@ class RungScheduler(LivesInDriver, FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         report: Report = result["report"]
         row = report.rows[-1] if report.rows else None
-        if row is None or row.psnr is None or not has_rung(row.epoch, self._searcher.ledger.config.epochs):
+        if row is None or not row.validated or not has_rung(row.epoch, self._searcher.ledger.config.epochs):
             return TrialScheduler.CONTINUE
         with self._searcher.noting_errors():
             return self._judge(trial.trial_id, report, row)

@@ -50,7 +50,7 @@ class WorkerSettings:
         files: folder for weights and checkpoints, on a disk that driver and workers share.
         trial_timeout: seconds after which a trial counts as hanging; None for never.
         confirming: whether a trained candidate is judged on the test split too (values ``test_psnr`` and
-            ``test_accuracy``), and its weights are not kept.
+            so on, one for each metric on images), and its weights are not kept.
     """
 
     task: Task
@@ -178,9 +178,9 @@ class CandidateTrainable(tune.Trainable):
         evaluation = self._evaluation
         while not evaluation.done:
             row = evaluation.advance(self._checkpoint_if_due)
-            if not evaluation.done and row.psnr is not None:
+            if not evaluation.done and row.validated:
                 self._checkpoint()
-            if row.psnr is not None or time.perf_counter() - started > REPORT_SECONDS:
+            if row.validated or time.perf_counter() - started > REPORT_SECONDS:
                 break
         rows = tuple(evaluation.rows[self._reported :])
         self._reported = len(evaluation.rows)
@@ -205,8 +205,7 @@ class CandidateTrainable(tune.Trainable):
     def _tested(self, measurement: Measurement, network: nn.Module) -> Measurement:
         """With the figures on test that are finite: nothing may be chosen by this split, not even what failed."""
         found = judge(network, evaluation_batches(self._source, "test", self._data.noise, self._device))
-        tested = {"test_psnr": found.psnr, "test_accuracy": found.accuracy}
-        finite = {name: value for name, value in tested.items() if value is not None and math.isfinite(value)}
+        finite = {f"test_{name}": value for name, value in found.values.items() if math.isfinite(value)}
         return dataclasses.replace(measurement, values={**measurement.values, **finite})
 
     def _begin(self) -> Evaluation:

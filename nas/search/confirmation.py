@@ -56,8 +56,8 @@ class ConfirmedRun:
         spec, recipe: of the candidate.
         outcome: complete, diverged or out of memory.
         detail: what else there is to say about the outcome.
-        values: as in `nas.types.Measurement`, and ``test_psnr`` and ``test_accuracy`` where they are finite; empty
-            unless complete.
+        values: as in `nas.types.Measurement`, and ``test_psnr`` and so on, one for each metric on images that is
+            finite on the test split; empty unless complete.
         gates: learned skip gates by level, shallow first: mean, minimum and maximum of each.
         seconds: wall time of the run.
         training_version: of the training code that trained it (`nas.training.version`).

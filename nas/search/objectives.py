@@ -1,12 +1,19 @@
-"""What a search can optimise. A new objective is one entry here and one figure in `nas.training.evaluation`."""
+"""The table of metrics: what is measured of networks and how it is shown; and what a study optimises of it.
+
+A new metric is one entry of `METRICS` and, under the same name, a function in `nas.training.metrics` that computes it.
+Training, records, rungs, tables, pages and cards read the entry.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from nas.errors import ConfigError
 from nas.types import Constraint, Direction, Objective, Task
+
+Source = Literal["cost", "images", "run", "network", "evaluation"]
 
 DEFAULT = ("psnr", "accuracy", "stability")
 LATENCY_REFERENCE = 1000.0
@@ -26,15 +33,73 @@ class TrivialQuality:
     accuracy: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
+def _nothing(task: Task, trivial: TrivialQuality, limits: Mapping[str, int]) -> float:
+    return 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One quantity that is measured of a network or of its training.
+
+    Attributes:
+        name: in options, records, tables and JSON.
+        title: in sentences: ``PSNR``.
+        described: on cards: ``PSNR of the restored images``.
+        source: what it is computed from, and so when it is known:
+            ``cost``: from the spec alone, before training; it is a field of `nas.types.Cost`.
+            ``images``: from what the network makes of noisy images; after each validation, in a confirmation also of
+            the test split, and by ``evaluate``.
+            ``run``: from the probe curve so far; after each validation.
+            ``network``: from the trained network; at the end alone.
+            ``evaluation``: by ``evaluate`` and for cards alone. No search measures it, so it is no objective.
+        direction: ``maximize`` or ``minimize``.
+        unit: as shown to people; empty for none.
+        digits: decimals that people are shown; None for amounts, which are whole numbers.
+        reference: the value that contributes no hypervolume, from the task, what is trivial and the limits by name.
+        reference_title: that value in words; empty for ``a latency of 1000.000``.
+        missing: why a task cannot have it as an objective, or None when it can.
+    """
+
+    name: str
+    title: str
+    described: str
+    source: Source
     direction: Direction
-    unit: str
-    reference: Callable[[TrivialQuality, dict[str, int]], float]
-    digits: int | None
-    """Decimals that people are shown; None for amounts, which are whole numbers."""
+    unit: str = ""
+    digits: int | None = 3
+    reference: Callable[[Task, TrivialQuality, Mapping[str, int]], float] = _nothing
+    reference_title: str = ""
     missing: Callable[[Task], str | None] = lambda task: None
-    """Why the task cannot have this objective, or None when it can."""
+
+    @property
+    def per_epoch(self) -> bool:
+        """Whether every validation finds it."""
+        return self.source in ("images", "run")
+
+    @property
+    def at_rungs(self) -> bool:
+        """Whether it is known where trials are stopped early: after each validation, or from the start."""
+        return self.per_epoch or self.source == "cost"
+
+    @property
+    def form(self) -> str:
+        """The format of its figures, which Python and the figures' JavaScript read alike: ``.2f``."""
+        return ",.0f" if self.digits is None else f".{self.digits}f"
+
+    def figure(self, value: float) -> str:
+        """A value without its unit: ``20.84``, ``0.796``, ``1,234,567``."""
+        return format(value, self.form)
+
+    def text(self, value: float) -> str:
+        """A value with its unit: ``20.84 dB``, ``97.82 %``."""
+        return f"{self.figure(value)} {self.unit}".strip()
+
+    def short(self, value: float) -> str:
+        """As `figure`, with amounts in three digits: ``1.23M``."""
+        for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+            if self.digits is None and abs(value) >= factor:
+                return f"{value / factor:.3g}{suffix}"
+        return self.figure(value)
 
 
 def _needs_labels(task: Task) -> str | None:
@@ -49,19 +114,101 @@ def _needs_learning(task: Task) -> str | None:
     return None if task.denoises or task.classifies else "noise is none and the data has no labels: no task is left"
 
 
-KINDS = {
-    "psnr": _Kind("maximize", "dB", lambda trivial, limits: trivial.psnr, 2, _needs_noise),
-    "accuracy": _Kind("maximize", "%", lambda trivial, limits: trivial.accuracy or 0.0, 2, _needs_labels),
-    "stability": _Kind("maximize", "", lambda trivial, limits: 0.0, 3, _needs_learning),
-    "params": _Kind("minimize", "", lambda trivial, limits: float(limits["params"]), None),
-    "macs": _Kind("minimize", "", lambda trivial, limits: float(limits["macs"]), None),
-    "latency": _Kind("minimize", "ms", lambda trivial, limits: LATENCY_REFERENCE, 3),
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            name="psnr",
+            title="PSNR",
+            described="PSNR of the restored images",
+            source="images",
+            direction="maximize",
+            unit="dB",
+            digits=2,
+            reference=lambda task, trivial, limits: trivial.psnr,
+            reference_title="the noisy input's PSNR",
+            missing=_needs_noise,
+        ),
+        Metric(
+            name="ssim",
+            title="SSIM",
+            described="SSIM of the restored images",
+            source="evaluation",
+            direction="maximize",
+            digits=4,
+        ),
+        Metric(
+            name="accuracy",
+            title="accuracy",
+            described="top-1 accuracy on the noisy images",
+            source="images",
+            direction="maximize",
+            unit="%",
+            digits=2,
+            reference=lambda task, trivial, limits: trivial.accuracy or 0.0,
+            reference_title="the accuracy of always answering the largest class",
+            missing=_needs_labels,
+        ),
+        Metric(
+            name="stability",
+            title="training stability",
+            described="training stability, 0 to 1",
+            source="run",
+            direction="maximize",
+            digits=3,
+            reference_title="a stability of 0",
+            missing=_needs_learning,
+        ),
+        Metric(
+            name="params",
+            title="parameters",
+            described="parameters",
+            source="cost",
+            direction="minimize",
+            digits=None,
+            reference=lambda task, trivial, limits: float(limits["params"]),
+            reference_title="the limit of parameters",
+        ),
+        Metric(
+            name="macs",
+            title="MACs",
+            described="MACs for an image",
+            source="cost",
+            direction="minimize",
+            digits=None,
+            reference=lambda task, trivial, limits: float(limits["macs"]),
+            reference_title="the limit of MACs",
+        ),
+        Metric(
+            name="latency",
+            title="latency",
+            described="time for one image",
+            source="network",
+            direction="minimize",
+            unit="ms",
+            digits=3,
+            reference=lambda task, trivial, limits: LATENCY_REFERENCE,
+        ),
+    )
 }
+"""Every metric by its name, in the order in which people are shown them."""
+
+OBJECTIVES = tuple(name for name, metric in METRICS.items() if metric.source != "evaluation")
+"""Names of those that a study may optimise."""
 
 
-def digits_of(name: str) -> int | None:
-    """Decimals of an objective's figures; None for amounts, and for what only a newer version knows."""
-    return KINDS[name].digits if name in KINDS else None
+def metric_of(name: str) -> Metric:
+    """The entry of a metric; a plain one for a name that only a newer version knows."""
+    return METRICS.get(name) or Metric(name=name, title=name, described=name, source="evaluation", direction="maximize")
+
+
+def titled(values: Mapping[str, float | None]) -> str:
+    """Figures in a sentence, in the order of the table: ``PSNR 20.84 dB, SSIM 0.7961, accuracy 97.82 %``.
+
+    What is None, and what is no metric, is left out.
+    """
+    known = ((metric, values.get(name)) for name, metric in METRICS.items())
+    return ", ".join(f"{metric.title} {metric.text(value)}" for metric, value in known if value is not None)
 
 
 def resolve_objectives(
@@ -73,24 +220,29 @@ def resolve_objectives(
         ConfigError: an unknown or repeated name, a cost without a limit, or no objective left.
     """
     for name in names:
-        if name not in KINDS:
-            raise ConfigError(f"objective {name!r} is not known; choose from {', '.join(KINDS)}")
+        if name not in OBJECTIVES:
+            raise ConfigError(f"objective {name!r} is not known; choose from {', '.join(OBJECTIVES)}")
         if list(names).count(name) > 1:
             raise ConfigError(f"objective {name!r} is named twice; name each objective once")
-    reasons = {name: KINDS[name].missing(task) for name in names}
+    metrics = [METRICS[name] for name in names]
+    reasons = {metric.name: metric.missing(task) for metric in metrics}
     notes = [f"objective {name} drops out: {reason}" for name, reason in reasons.items() if reason]
     limits: dict[str, int] = {c.name: c.upper for c in constraints}
-    for name in {"params", "macs"}.intersection(names) - limits.keys():
-        raise ConfigError(f"objective {name!r} needs a limit as its reference, the space has none; give --max-{name}")
+    for metric in metrics:
+        if metric.source == "cost" and metric.name not in limits:
+            raise ConfigError(
+                f"objective {metric.name!r} needs a limit as its reference, the space has none; "
+                f"give --max-{metric.name}"
+            )
     objectives = tuple(
         Objective(
-            name=name,
-            direction=KINDS[name].direction,
-            unit=KINDS[name].unit,
-            reference=KINDS[name].reference(trivial, limits),
+            name=metric.name,
+            direction=metric.direction,
+            unit=metric.unit,
+            reference=metric.reference(task, trivial, limits),
         )
-        for name in names
-        if not reasons[name]
+        for metric in metrics
+        if not reasons[metric.name]
     )
     if not objectives:
         raise ConfigError(f"no objective is left of {','.join(names)}: {'; '.join(filter(None, reasons.values()))}")

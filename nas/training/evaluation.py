@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import resource
-import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas.search.objectives import METRICS
 from nas.search.rungs import is_milestone
 from nas.training.batches import NoisyBatch, TrainingData
 from nas.training.loop import Diverged, Training
-from nas.training.metrics import correct, psnr
-from nas.training.stability import stability
-from nas.types import Cost, EpochRow, Measurement, Recipe, Task
+from nas.training.metrics import OF_NETWORK, OF_RUN, Answers, Tally, mean, psnr, true_fp32
+from nas.types import Cost, EpochRow, Measurement, Recipe, Task, flat, from_flat
 
 
 class Evaluation:
@@ -70,62 +68,53 @@ class Evaluation:
             after_step: called between steps, when `state` may be taken.
 
         Raises:
-            Diverged: see `nas.training.loop.Training.run_epoch`; also when the validation PSNR is not finite.
+            Diverged: see `nas.training.loop.Training.run_epoch`; also when a metric on validation is not finite.
         """
         started = time.perf_counter()
         denoise, classify = self.training.run_epoch(after_step)
-        quality: float | None = None
-        accuracy: float | None = None
-        so_far: float | None = None
-        if is_milestone(self.training.epoch, self.training.recipe.epochs):
-            found = judge(self.training.network, self.training.data.validation)
-            quality, accuracy = found.psnr, found.accuracy
-            if not math.isfinite(quality):
-                raise Diverged(f"validation PSNR is {quality} after epoch {self.training.epoch}")
-            so_far = stability(self.training.probe_curve())
+        milestone = is_milestone(self.training.epoch, self.training.recipe.epochs)
+        values = self._validated() if milestone else {}
         seconds = time.perf_counter() - started
         self.seconds += seconds
         row = EpochRow(
             epoch=self.training.epoch,
             denoise_loss=denoise,
             classify_loss=classify,
-            psnr=quality,
-            accuracy=accuracy,
-            stability=so_far,
             seconds=seconds,
+            values=values,
         )
         self.rows.append(row)
         return row
+
+    def _validated(self) -> dict[str, float]:
+        """Every metric that a validation finds, by name."""
+        values = dict(judge(self.training.network, self.training.data.validation).values)
+        values |= {name: compute(self.training.probe_curve()) for name, compute in OF_RUN.items()}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise Diverged(f"validation {METRICS[name].title} is {value} after epoch {self.training.epoch}")
+        return values
 
     def state(self) -> dict[str, Any]:
         """The run as tensors and plain values, safe to load with ``weights_only``; see `load_state`."""
         return {
             "training": self.training.state(),
-            "rows": [dataclasses.asdict(row) for row in self.rows],
+            "rows": [flat(row) for row in self.rows],
             "seconds": self.seconds,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continues from a `state`."""
         self.training.load_state(state["training"])
-        self.rows = [EpochRow(**row) for row in state["rows"]]
+        self.rows = [from_flat(EpochRow, row) for row in state["rows"]]
         self.seconds = state["seconds"]
 
     def measurement(self) -> Measurement:
-        """The full-budget result. Every figure is measured, whether it is an objective or not."""
+        """The full-budget result. Every metric is measured, whether it is an objective or not."""
         assert self.done
-        last = self.rows[-1]
-        assert last.psnr is not None
-        assert last.stability is not None
-        values = {
-            "psnr": last.psnr,
-            "stability": last.stability,
-            "params": float(self.cost.params),
-            "macs": float(self.cost.macs),
-            "latency": latency(self.training.network, self.task),
-        }
-        if last.accuracy is not None:
-            values["accuracy"] = last.accuracy
+        values = dict(self.rows[-1].values)
+        values |= {name: float(getattr(self.cost, name)) for name, m in METRICS.items() if m.source == "cost"}
+        values |= {name: compute(self.training.network, self.task) for name, compute in OF_NETWORK.items()}
         return Measurement(
             values=values,
             probe=self.training.probe_curve(),
@@ -138,17 +127,15 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What a network does on noisy images, as means over images.
+    """What a network does on noisy images.
 
     Attributes:
-        psnr: in dB, of each image's own.
-        accuracy: top-1 in percent; None without labels.
-        denoise: squared error over the trivial loss.
-        classify: cross-entropy in nats; None without labels.
+        values: every metric on images that applies, by name (see `nas.training.metrics.ON_IMAGES`).
+        denoise: squared error over the trivial loss, the mean over images.
+        classify: cross-entropy in nats, the mean over images; None without labels.
     """
 
-    psnr: float
-    accuracy: float | None
+    values: Mapping[str, float]
     denoise: float
     classify: float | None
 
@@ -161,60 +148,25 @@ def judge(network: nn.Module, batches: Iterable[NoisyBatch], trivial: float = 1.
     """
     was_training = network.training
     network.eval()
-    quality, errors, hits, entropies = [], [], [], []
-    with torch.inference_mode(), _true_fp32():
+    tally, errors, entropies = Tally(), [], []
+    with torch.inference_mode(), true_fp32():
         for noisy, clean, labels in batches:
             denoised, logits = network(noisy.contiguous(memory_format=torch.channels_last))
-            quality.append(psnr(denoised, clean))
+            tally.add(Answers(noisy=noisy, clean=clean, denoised=denoised, labels=labels, logits=logits))
             errors.append((denoised - clean).square().flatten(1).mean(1) / trivial)
             if labels is not None:
-                hits.append(correct(logits, labels))
                 entropies.append(F.cross_entropy(logits, labels, reduction="none"))
     network.train(was_training)
     return Judgement(
-        psnr=_mean(quality),
-        accuracy=100.0 * _mean(hits) if hits else None,
-        denoise=_mean(errors),
-        classify=_mean(entropies) if entropies else None,
+        values=tally.values(),
+        denoise=mean(torch.cat(errors)),
+        classify=mean(torch.cat(entropies)) if entropies else None,
     )
 
 
 def noisy_psnr(batches: Iterable[NoisyBatch]) -> float:
     """Mean PSNR in dB of noisy images themselves; of the validation images it is the reference point's PSNR."""
-    return _mean([psnr(noisy, clean, clip=False) for noisy, clean, _ in batches])
-
-
-def latency(network: nn.Module, task: Task, repeats: int = 15) -> float:
-    """Median time in ms for one image of the task (batch 1, fp32), on the network's device, after warm-up."""
-    device = next(network.parameters()).device
-    image = torch.zeros(1, task.channels, task.height, task.width, device=device)
-    was_training = network.training
-    network.eval()
-    times = []
-    with torch.inference_mode(), _true_fp32():
-        for _ in range(repeats + 3):
-            started = time.perf_counter()
-            network(image)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(1000 * (time.perf_counter() - started))
-    network.train(was_training)
-    return statistics.median(times[3:])
-
-
-def _mean(parts: list[Tensor]) -> float:
-    return float(torch.cat(parts).double().mean())
-
-
-@contextlib.contextmanager
-def _true_fp32() -> Iterator[None]:
-    """cuDNN's convolutions as exact as their type; by default it rounds fp32 to TF32, which training may."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
+    return mean(torch.cat([psnr(noisy, clean, clip=False) for noisy, clean, _ in batches]))
 
 
 def _gate_summary(gate: Tensor) -> dict[str, float]:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from nas.training.checkpoint import read_state, write_state
 from nas.training.evaluation import judge
 from nas.training.loop import Diverged, Training
 from nas.training.precision import Precision
-from nas.types import Recipe, Task
+from nas.types import Recipe, Task, flat, from_flat
 
 VALIDATIONS = 100
 """A run is validated after each epoch, or this many times if it has more of them."""
@@ -87,18 +87,16 @@ class Validation:
     Attributes:
         epoch: after which it was judged.
         loss: the recipe's, in trivial losses and nats; the least one is the best.
-        psnr: in dB, the mean over images.
-        accuracy: in percent; None without labels.
         train_loss: of the epoch, denoising, in trivial losses.
         seconds: of training so far, over all sittings.
+        values: every metric on images that applies, by name (see `nas.training.metrics.ON_IMAGES`).
     """
 
     epoch: int
     loss: float
-    psnr: float
-    accuracy: float | None
     train_loss: float
     seconds: float
+    values: Mapping[str, float]
 
 
 class Fit(Training):
@@ -153,10 +151,9 @@ class Fit(Training):
         self.validated = Validation(
             epoch=self.epoch,
             loss=loss,
-            psnr=found.psnr,
-            accuracy=found.accuracy,
             train_loss=train_loss,
             seconds=self.seconds,
+            values=found.values,
         )
         if self.best is None or loss < self.best.loss:
             self.best = self.validated
@@ -166,8 +163,8 @@ class Fit(Training):
         return {
             **super().state(),
             "average": self.average.state_dict(),
-            "best": None if self.best is None else asdict(self.best),
-            "validated": None if self.validated is None else asdict(self.validated),
+            "best": None if self.best is None else flat(self.best),
+            "validated": None if self.validated is None else flat(self.validated),
             "seconds": self.seconds,
         }
 
@@ -175,7 +172,7 @@ class Fit(Training):
         super().load_state(state)
         self.average.load_state_dict(state["average"])
         self.best, self.validated = (
-            None if state[name] is None else Validation(**state[name]) for name in ("best", "validated")
+            None if state[name] is None else from_flat(Validation, state[name]) for name in ("best", "validated")
         )
         self.seconds = state["seconds"]
 
@@ -295,9 +292,8 @@ def _event_log(folder: Path | None, step: int) -> Iterator[Callable[[Fit, float]
         writer.add_scalar("train/learning_rate", run.optimizer.param_groups[0]["lr"], run.step)
         writer.add_scalar("train/images_per_second", speed, run.step)
         writer.add_scalar("validation/loss", found.loss, run.step)
-        writer.add_scalar("validation/psnr", found.psnr, run.step)
-        if found.accuracy is not None:
-            writer.add_scalar("validation/accuracy", found.accuracy, run.step)
+        for name, value in found.values.items():
+            writer.add_scalar(f"validation/{name}", value, run.step)
         writer.flush()
 
     try:

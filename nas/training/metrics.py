@@ -1,9 +1,18 @@
-"""Image and label figures on tensors. Pure functions."""
+"""The functions that compute metrics, by the names that they have in `nas.search.objectives.METRICS`."""
 
 from __future__ import annotations
 
+import contextlib
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from nas.training.stability import stability
+from nas.types import ProbeCurve, Task
 
 PSNR_CAP = 60.0
 """dB; what an exact restoration is given, so that means stay finite."""
@@ -25,3 +34,104 @@ def psnr(image: Tensor, clean: Tensor, *, clip: bool = True) -> Tensor:
 def correct(logits: Tensor, labels: Tensor) -> Tensor:
     """Whether the largest logit is the label's, shape (N,), boolean. `logits` (N, K), `labels` (N,)."""
     return logits.argmax(1) == labels
+
+
+def latency(network: nn.Module, task: Task, repeats: int = 15) -> float:
+    """Median time in ms for one image of the task (batch 1, fp32), on the network's device, after warm-up."""
+    device = next(network.parameters()).device
+    image = torch.zeros(1, task.channels, task.height, task.width, device=device)
+    was_training = network.training
+    network.eval()
+    times = []
+    with torch.inference_mode(), true_fp32():
+        for _ in range(repeats + 3):
+            started = time.perf_counter()
+            network(image)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(1000 * (time.perf_counter() - started))
+    network.train(was_training)
+    return statistics.median(times[3:])
+
+
+@contextlib.contextmanager
+def true_fp32() -> Iterator[None]:
+    """cuDNN's convolutions as exact as their type; by default it rounds fp32 to TF32, which training may."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """A batch of noisy images and what a network makes of it.
+
+    Attributes:
+        noisy, clean, denoised: images (N, C, H, W); `clean` lies in [0, 1], the others need not.
+        labels: classes (N,); None where the data has none.
+        logits: (N, K); K is 0 for a network that knows no classes.
+    """
+
+    noisy: Tensor
+    clean: Tensor
+    denoised: Tensor
+    labels: Tensor | None
+    logits: Tensor
+
+
+def mean(rows: Tensor) -> float:
+    """The mean of all values, summed in double precision."""
+    return float(rows.double().mean())
+
+
+@dataclass(frozen=True, slots=True)
+class OnImages:
+    """How a metric on images is computed, batch by batch.
+
+    Attributes:
+        each: what a batch gives: a row for each of its images, shape (N, ...), or None where the metric does not apply.
+        total: the metric, from the rows of all batches.
+    """
+
+    each: Callable[[Answers], Tensor | None]
+    total: Callable[[Tensor], float] = mean
+
+
+def right_answers(answers: Answers) -> Tensor | None:
+    """Whether each image's class was answered (N,), boolean; None without labels or without classes."""
+    if answers.labels is None or not answers.logits.shape[1]:
+        return None
+    return correct(answers.logits, answers.labels)
+
+
+ON_IMAGES: Mapping[str, OnImages] = {
+    "psnr": OnImages(lambda answers: psnr(answers.denoised, answers.clean)),
+    "accuracy": OnImages(right_answers, lambda rows: 100.0 * mean(rows)),
+}
+"""Metrics of the source ``images``."""
+
+OF_RUN: Mapping[str, Callable[[ProbeCurve], float]] = {"stability": stability}
+"""Metrics of the source ``run``."""
+
+OF_NETWORK: Mapping[str, Callable[[nn.Module, Task], float]] = {"latency": latency}
+"""Metrics of the source ``network``."""
+
+
+class Tally:
+    """Gathers the metrics on images over the batches of a split."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[Tensor]] = {name: [] for name in ON_IMAGES}
+
+    def add(self, answers: Answers) -> None:
+        """Takes in one more batch."""
+        for name, metric in ON_IMAGES.items():
+            if (rows := metric.each(answers)) is not None:
+                self._rows[name].append(rows)
+
+    def values(self) -> dict[str, float]:
+        """Every metric that applies to what was added, by name."""
+        return {name: ON_IMAGES[name].total(torch.cat(rows)) for name, rows in self._rows.items() if rows}

@@ -22,7 +22,7 @@ from rich.text import Text
 from nas.engine.confirm import ConfirmProgress
 from nas.engine.search import Progress, SearchEnd
 from nas.search.confirmation import Confirmed, Interval
-from nas.search.objectives import digits_of
+from nas.search.objectives import metric_of
 from nas.types import Objective, StudyConfig
 from studies.reading.best import Choice
 
@@ -183,7 +183,7 @@ def front_table(choice: Choice, objectives: Sequence[Objective]) -> Table:
 
 
 def _figure(objective: Objective, value: float, confirmed: Confirmed | None = None) -> str:
-    digits = digits_of(objective.name)
+    digits = metric_of(objective.name).digits
     if confirmed is None:
         return amount(value) if digits is None else f"{value:.{digits}f}"
     return with_interval(confirmed.values[objective.name], digits)

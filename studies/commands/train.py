@@ -14,6 +14,7 @@ from nas.data.augmentation import Augmentation
 from nas.data.noise import Noise, parse_noise
 from nas.data.sources import augmentation_for, parse_source, source_of
 from nas.errors import ConfigError, SpecError, StorageError
+from nas.search.objectives import METRICS
 from nas.training.version import FIRST_VERSION, TRAINING_VERSION
 from nas.types import PRECISIONS, Candidate, Recipe, Task
 from search_spaces import get_space, known_space
@@ -359,8 +360,7 @@ def _result(run: Fit, values: Mapping[str, float | None], images: int, data: _Da
         "noise": data.task.noise,
         "epochs": run.epoch,
         "best_epoch": run.best.epoch,
-        "validation_psnr": run.best.psnr,
-        "validation_accuracy": run.best.accuracy,
+        **{f"validation_{name}": run.best.values.get(name) for name, m in METRICS.items() if m.source == "images"},
         "seconds": run.seconds,
         "split": "test",
         "images": images,

@@ -9,6 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from nas.search.objectives import METRICS, titled
 from nas.training.fit import FitProgress, Validation
 from studies.commands.terminal import duration
 
@@ -62,7 +63,7 @@ class TrainDisplay(AbstractContextManager["TrainDisplay"]):
 
 
 def _figures(progress: FitProgress) -> str:
-    best = "" if progress.best is None else f", best {progress.best.psnr:.2f} dB"
+    best = "" if progress.best is None else f", best {METRICS['psnr'].text(progress.best.values['psnr'])}"
     return (
         f"epoch {min(progress.epoch + 1, progress.epochs)}/{progress.epochs}, "
         f"{progress.images_per_second:.0f} images/s{best}, {duration(progress.seconds_left)} left"
@@ -70,9 +71,8 @@ def _figures(progress: FitProgress) -> str:
 
 
 def _line(progress: FitProgress, found: Validation) -> str:
-    accuracy = "" if found.accuracy is None else f", accuracy {found.accuracy:.2f} %"
     best = " (best)" if found is progress.best else ""
     return (
-        f"epoch {found.epoch}/{progress.epochs}: PSNR {found.psnr:.2f} dB{accuracy}{best}, "
+        f"epoch {found.epoch}/{progress.epochs}: {titled(found.values)}{best}, "
         f"{progress.images_per_second:.0f} images/s, {duration(progress.seconds_left)} left"
     )

@@ -10,6 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from nas.training.stability import lasting, spiking, task_stability
+from nas.types import flat
 from studies.pages.fronts import MANY
 from studies.pages.style import COLOURS, LINES, NAMES, laid_out, line_style
 from studies.reading.history import History, Trial, lanes
@@ -44,8 +45,8 @@ def hypervolume_over(steps: Sequence[Mapping[str, float]], axis: str) -> go.Figu
 
 
 def learning_curves(history: History, column: str) -> go.Figure | None:
-    """A column of the epochs table over epochs: the front's members by themselves, a part of the others in gray."""
-    drawn = {t.number: [(r.epoch, at) for r in t.epochs if _finite(at := getattr(r, column))] for t in history.trials}
+    """A loss or a metric over epochs: the front's members by themselves, a part of the others in gray."""
+    drawn = {t.number: [(r.epoch, at) for r in t.epochs if _finite(at := flat(r).get(column))] for t in history.trials}
     members = [t for t in history.front if drawn[t.number]]
     others = [t for t in history.trials if not t.on_front and drawn[t.number]]
     if not members and not others:

@@ -19,7 +19,7 @@ from nas.errors import ConfigError, SkipnasError
 from nas.files import write_whole
 from nas.outcome import Outcome
 from nas.search.confirmation import Confirmed, Interval, summarize
-from nas.search.objectives import digits_of
+from nas.search.objectives import metric_of
 from nas.types import Objective, StudyConfig
 from search_spaces import get_space
 from search_spaces.unet.spec import UNetSpec
@@ -515,7 +515,7 @@ def _lacks(text: str) -> str:
 
 
 def _figure(name: str, value: float) -> str:
-    return f"{value:,.0f}" if (digits := digits_of(name)) is None else f"{value:.{digits}f}"
+    return metric_of(name).figure(value)
 
 
 def _source(name: str) -> str:

@@ -13,10 +13,11 @@ import numpy as np
 from sqlalchemy import select
 
 from nas.outcome import GROUPS, Outcome
+from nas.search.objectives import METRICS
 from nas.search.pareto import hypervolume
-from nas.types import EpochRow, Objective, ProbeCurve, StudyConfig
+from nas.types import EpochRow, Objective, ProbeCurve, StudyConfig, flat
 from studies.reading.best import Choice, choose
-from studies.store.records import ProbeRecord
+from studies.store.records import ProbeRecord, TrialRecord
 
 if TYPE_CHECKING:
     import optuna
@@ -155,12 +156,11 @@ class History:
 
     def epochs_frame(self) -> pd.DataFrame:
         """One row a trial and epoch: losses, validation figures where the epoch was validated, seconds."""
-        import dataclasses
-
         import pandas as pd
 
-        columns = ["number", *(f.name for f in dataclasses.fields(EpochRow))]
-        rows = [{"number": t.number, **dataclasses.asdict(row)} for t in self.trials for row in t.epochs]
+        measured = [name for name, metric in METRICS.items() if metric.per_epoch]
+        columns = ["number", "epoch", "denoise_loss", "classify_loss", *measured, "seconds"]
+        rows = [{"number": t.number, **flat(row)} for t in self.trials for row in t.epochs]
         return pd.DataFrame(rows, columns=columns)
 
     def front_frame(self) -> pd.DataFrame:
@@ -221,7 +221,7 @@ def read_history(ledger: SqlLedger) -> History:
                 hyperparameters=asked[record.number].params if record.number in asked else {},
                 reference=asked[record.number].user_attrs.get("baseline", "") if record.number in asked else "",
                 values=record.values or {},
-                last={} if outcome is Outcome.COMPLETE else _last(rows, config.objectives, record.params, record.macs),
+                last={} if outcome is Outcome.COMPLETE else _last(rows, config.objectives, record),
                 same_as=first.get(record.digest or "") if outcome is Outcome.DUPLICATE else None,
                 params=record.params,
                 macs=record.macs,
@@ -258,14 +258,12 @@ def _probes(ledger: SqlLedger, numbers: Iterable[int]) -> dict[int, ProbeCurve]:
     return {number: found.get(number, ProbeCurve()) for number in numbers}
 
 
-def _last(
-    rows: tuple[EpochRow, ...], objectives: tuple[Objective, ...], params: int | None, macs: int | None
-) -> dict[str, float]:
-    validated = [row for row in rows if row.psnr is not None]
+def _last(rows: Sequence[EpochRow], objectives: Sequence[Objective], record: TrialRecord) -> dict[str, float]:
+    validated = [row for row in rows if row.validated]
     if not validated:
         return {}
-    last = validated[-1]
-    known = {"psnr": last.psnr, "accuracy": last.accuracy, "stability": last.stability, "params": params, "macs": macs}
+    costs = {name: getattr(record, name) for name, metric in METRICS.items() if metric.source == "cost"}
+    known = costs | dict(validated[-1].values)
     return {o.name: float(value) for o in objectives if (value := known.get(o.name)) is not None}
 
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from nas.types import (
-    Measurement,
-    ProbeCurve,
-)
-from studies.store.records import (
-    ProbeRecord,
-    TrialRecord,
-)
+from sqlalchemy import Row
+
+from nas.types import EpochRow, Measurement, ProbeCurve
+from studies.store.records import EPOCH_METRICS, EpochRecord, ProbeRecord, TrialRecord
 
 
-def stored_loss(stored: float | None) -> float:
-    return math.nan if stored is None else stored
+def stored_epoch(record: EpochRecord | Row[Any]) -> EpochRow:
+    """An epoch as it was reported; `record` has the columns of `EpochRecord`."""
+    values = {name: value for name in EPOCH_METRICS if (value := getattr(record, name)) is not None}
+    return EpochRow(
+        epoch=record.epoch,
+        denoise_loss=math.nan if record.denoise_loss is None else record.denoise_loss,
+        classify_loss=record.classify_loss,
+        seconds=record.seconds,
+        values=values | (record.further or {}),
+    )
 
 
 def stored_measurement(trial: TrialRecord, probe: ProbeCurve) -> Measurement:

@@ -39,6 +39,7 @@ from sqlalchemy import (
 from nas.errors import LeaseLostError, StorageError, StudyError
 from nas.outcome import Outcome
 from nas.search.confirmation import ConfirmedRun
+from nas.search.objectives import metric_of
 from nas.search.pareto import Array, non_dominated
 from nas.training.version import FIRST_VERSION, TRAINING_VERSION
 from nas.types import (
@@ -53,7 +54,7 @@ from nas.types import (
     TrialResult,
     canonical_json,
 )
-from studies.reading.study import stored_curve, stored_loss, stored_measurement
+from studies.reading.study import stored_curve, stored_epoch, stored_measurement
 from studies.store import statements as sql
 from studies.store.leases import Lease, drop_dead, live_drivers
 from studies.store.optuna_bridge import (
@@ -80,6 +81,7 @@ from studies.store.records import (
     ProbeRecord,
     StudyRecord,
     TrialRecord,
+    epoch_columns,
     group_of,
 )
 from studies.store.urls import masked_command
@@ -90,9 +92,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 SHARE = 32
 """A driver that reserves places ahead takes at most one of so many that are free, so that others find some too."""
-
-_EPOCH_COLUMNS = ("epoch", "denoise_loss", "classify_loss", "psnr", "accuracy", "stability", "seconds")
-_COSTS = ("params", "macs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -522,8 +521,8 @@ class SqlLedger:
         return sorted(self._front)
 
     def rung_objectives(self) -> tuple[Objective, ...]:
-        """The study's objectives that are known after any validated epoch: all but the latency."""
-        return tuple(o for o in self.config.objectives if o.name in sql.CURVES + _COSTS)
+        """The study's objectives that are known wherever trials are validated (see `Metric.at_rungs`)."""
+        return tuple(o for o in self.config.objectives if metric_of(o.name).at_rungs)
 
     @patient
     def rung(self, epoch: int) -> dict[int, tuple[float, ...]]:
@@ -608,11 +607,7 @@ class SqlLedger:
             connection.execute(sql.DROP_EPOCHS, key | {"epochs": [row.epoch for row in rows]})
             connection.execute(
                 insert(sql.EPOCHS),
-                [
-                    {"study_id": self._id, "number": number}
-                    | {name: _nullable(getattr(row, name)) for name in _EPOCH_COLUMNS}
-                    for row in rows
-                ],
+                [{"study_id": self._id, "number": number} | epoch_columns(row) for row in rows],
             )
 
     def complete(self, number: int, measurement: Measurement, *, strip: bool = False) -> None:
@@ -790,21 +785,17 @@ class SqlLedger:
             .order_by(EpochRecord.epoch)
         )
         with self.storage.session() as session:
-            rows = [{name: getattr(record, name) for name in _EPOCH_COLUMNS} for record in session.scalars(query)]
-        return [EpochRow(**row | {"denoise_loss": stored_loss(row["denoise_loss"])}) for row in rows]
+            return [stored_epoch(record) for record in session.scalars(query)]
 
     def epochs_tables(self) -> dict[int, list[EpochRow]]:
         """Number -> epochs in order, of every trial that has any, in one query."""
         query = (
-            select(EpochRecord.number, *(getattr(EpochRecord, name) for name in _EPOCH_COLUMNS))
-            .where(EpochRecord.study_id == self._id)
-            .order_by(EpochRecord.number, EpochRecord.epoch)
+            select(sql.EPOCHS).where(EpochRecord.study_id == self._id).order_by(EpochRecord.number, EpochRecord.epoch)
         )
         tables: defaultdict[int, list[EpochRow]] = defaultdict(list)
         with self.storage.session() as session:
-            for number, *values in session.execute(query):
-                row = dict(zip(_EPOCH_COLUMNS, values, strict=True))
-                tables[number].append(EpochRow(**row | {"denoise_loss": stored_loss(row["denoise_loss"])}))
+            for record in session.execute(query):
+                tables[record.number].append(stored_epoch(record))
         return dict(tables)
 
     def probe(self, number: int) -> ProbeCurve:
@@ -994,11 +985,6 @@ class SqlLedger:
         connection.execute(sql.CHANGE_OPTUNAS, ended)
         if values is not None:
             connection.execute(insert(VALUES), value_rows(trial_id, self._objectives(values)))
-
-
-def _nullable(value: float | None) -> float | None:
-    """SQLite turns NaN into NULL; doing it here gives every database the same."""
-    return None if value is None or math.isnan(value) else value
 
 
 def _storable(text: str) -> str:

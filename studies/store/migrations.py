@@ -50,6 +50,7 @@ STEPS: Mapping[int, tuple[str, ...]] = {
         "ALTER TABLE skipnas_trials ADD COLUMN training_version BIGINT",
         "ALTER TABLE skipnas_confirmations ADD COLUMN training_version BIGINT",
     ),
+    4: ("ALTER TABLE skipnas_epochs ADD COLUMN further JSON",),
 }
 """Schema version -> statements that make it of the one before, as SQLite and PostgreSQL both read them.
 

@@ -6,6 +6,7 @@ are those that SQLite and PostgreSQL share; times are seconds since the epoch, U
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from nas.outcome import Outcome
 from nas.training.version import FIRST_VERSION
-from nas.types import ProbeCurve
+from nas.types import EpochRow, ProbeCurve
 
 _GROUPS_OF_STATES = {TrialState[outcome.state]: outcome.group for outcome in Outcome if not outcome.rejected}
 
@@ -40,7 +41,7 @@ def group_of(state: TrialState, reason: str | None) -> str:
     return Outcome.read(reason).group if rejected else _GROUPS_OF_STATES[state]
 
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Every change of the tables below raises it, with a step in `studies.store.migrations`; higher ones are refused."""
 
 
@@ -172,8 +173,16 @@ class TrialRecord(Base):
         return None if self.started is None else self.training_version or FIRST_VERSION
 
 
+EPOCH_METRICS = ("psnr", "accuracy", "stability")
+"""Metrics that have a column of their own in the epochs table, as all had at first; others are in `further`."""
+
+
 class EpochRecord(Base):
-    """`nas.types.EpochRow`, column by column; NULL stands for NaN in `denoise_loss`."""
+    """`nas.types.EpochRow`; NULL stands for NaN in `denoise_loss`, and for a metric that was not measured.
+
+    Attributes:
+        further: metrics without a column, by name.
+    """
 
     __tablename__ = "skipnas_epochs"
     __table_args__ = (
@@ -190,6 +199,7 @@ class EpochRecord(Base):
     accuracy: Mapped[float | None]
     stability: Mapped[float | None]
     seconds: Mapped[float]
+    further: Mapped[dict[str, Any] | None]
 
 
 class ConfirmationRecord(Base):
@@ -245,6 +255,16 @@ class ProbeRecord(Base):
             denoise=tuple(np.frombuffer(self.denoise, "<f4").tolist()),
             classify=tuple(np.frombuffer(self.classify, "<f4").tolist()),
         )
+
+
+def epoch_columns(row: EpochRow) -> dict[str, Any]:
+    """An epoch as columns of `EpochRecord`."""
+    own = {name: getattr(row, name) for name in ("epoch", "denoise_loss", "classify_loss", "seconds")}
+    own |= {name: row.values.get(name) for name in EPOCH_METRICS}
+    # SQLite turns NaN into NULL; doing it here gives every database the same. JSON has no word for infinity.
+    columns = {name: None if value is None or math.isnan(value) else value for name, value in own.items()}
+    further = {n: float(v) for n, v in row.values.items() if n not in EPOCH_METRICS and math.isfinite(v)}
+    return columns | {"further": further or None}
 
 
 def insert_missing(dialect: str, table: Table) -> postgresql.Insert | sqlite.Insert:

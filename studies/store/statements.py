@@ -27,15 +27,14 @@ from sqlalchemy import (
 from sqlalchemy.sql.expression import FromClause
 
 from nas.outcome import Outcome
+from nas.search.objectives import METRICS
 from nas.training.version import FIRST_VERSION
 from studies.store.optuna_bridge import OPTUNA_STUDIES, OPTUNA_TRIALS, PARAMS
-from studies.store.records import DriverRecord, EpochRecord, ProbeRecord, StudyRecord, TrialRecord
+from studies.store.records import EPOCH_METRICS, DriverRecord, EpochRecord, ProbeRecord, StudyRecord, TrialRecord
 
 TRAINED = [outcome.stored for outcome in Outcome if outcome.trained]
 """What the records have as the reason of trials that were trained to an end."""
 
-CURVES = ("psnr", "accuracy", "stability")
-"""Objectives in the epochs table; costs are in the trial's record."""
 
 STUDIES, TRIALS, EPOCHS, PROBES, DRIVERS = (
     cast(Table, each.__table__) for each in (StudyRecord, TrialRecord, EpochRecord, ProbeRecord, DriverRecord)
@@ -180,9 +179,14 @@ def judged(objectives: Sequence[str]) -> Select[Any]:
 
 
 def _columns(objectives: Sequence[str]) -> list[ColumnElement[Any]]:
-    return [(EPOCHS if name in CURVES else TRIALS).c[name] for name in objectives]
+    return [_epoch_value(EPOCHS, name) if METRICS[name].per_epoch else TRIALS.c[name] for name in objectives]
+
+
+def _epoch_value(epochs: FromClause, name: str) -> ColumnElement[Any]:
+    return epochs.c[name] if name in EPOCH_METRICS else epochs.c.further[name].as_float()
 
 
 def _validated(epochs: FromClause, objectives: Sequence[str]) -> ColumnElement[bool]:
     """Whether every objective that an epoch can have is there."""
-    return and_(*(epochs.c[name].is_not(None) for name in ("psnr", *objectives) if name in CURVES))
+    names = [name for name in ("psnr", *objectives) if METRICS[name].per_epoch]
+    return and_(*(_epoch_value(epochs, name).is_not(None) for name in names))

@@ -75,7 +75,7 @@ def test_epochs_count_once_all_workers_have_reported(monkeypatch: pytest.MonkeyP
     now = [100.0]
     monkeypatch.setattr("benchmarks.gpu.searches.time.monotonic", lambda: now[0])
     pace = Pace(2, 10.0)
-    row = EpochRow(epoch=1, denoise_loss=1.0, classify_loss=None, psnr=None, accuracy=None, stability=None, seconds=1.0)
+    row = EpochRow(epoch=1, denoise_loss=1.0, classify_loss=None, seconds=1.0)
 
     def report(number: int, epochs: int, at: float) -> None:
         now[0] = at

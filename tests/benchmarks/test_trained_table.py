@@ -22,10 +22,10 @@ def test_a_run_is_kept_for_every_epoch_and_its_stability_is_that_of_its_probes()
     evaluation, _ = runs.trained(runs.Job(setting=setting, candidate=candidate, seed=0))
     assert len(record["epochs"]) == 3
     last = evaluation.rows[-1]
-    assert record["epochs"][-1] == [pytest.approx(last.psnr, abs=1e-3), pytest.approx(last.accuracy, abs=1e-3)]
+    assert record["epochs"][-1] == [pytest.approx(last.values[name], abs=1e-3) for name in ("psnr", "accuracy")]
     for row in evaluation.rows:
-        if row.stability is not None:
-            assert table.stability_after(record, row.epoch, 3) == pytest.approx(row.stability, abs=1e-4)
+        if row.validated:
+            assert table.stability_after(record, row.epoch, 3) == pytest.approx(row.values["stability"], abs=1e-4)
 
 
 def test_the_table_is_what_the_runs_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

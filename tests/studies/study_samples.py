@@ -35,6 +35,7 @@ from nas.types import (
     Recipe,
     StudyConfig,
     Task,
+    from_flat,
 )
 from studies.store.catalog import open_study
 from studies.store.ledger import SqlLedger
@@ -101,16 +102,10 @@ def make_measurement(psnr: float = 20.0, latency: float = 2.0, **values: float) 
 
 
 def row(epoch: int, **changes: Any) -> EpochRow:
-    figures: dict[str, Any] = {
-        "epoch": epoch,
-        "denoise_loss": 0.5,
-        "classify_loss": 0.25,
-        "psnr": 20.0 + epoch,
-        "accuracy": 90.0,
-        "stability": 0.5,
-        "seconds": 1.5,
-    }
-    return EpochRow(**figures | changes)
+    """A validated epoch; metrics and other fields may be changed, and a metric that is None was not measured."""
+    values = {"psnr": 20.0 + epoch, "accuracy": 90.0, "stability": 0.5}
+    fields = {"epoch": epoch, "denoise_loss": 0.5, "classify_loss": 0.25, "seconds": 1.5}
+    return from_flat(EpochRow, fields | values | changes)
 
 
 COST = Cost(params=1_000_000, macs=9_000_000)

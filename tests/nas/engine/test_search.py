@@ -31,7 +31,7 @@ def test_a_search_fills_the_study_and_continues_it(make: Any) -> None:
         assert {"psnr", "accuracy", "stability", "params", "macs", "latency"} == set(result.values)
         rows = search.ledger.epochs_table(result.number)
         assert [row.epoch for row in rows] == [1, 2, 3]
-        assert rows[-1].psnr == result.values["psnr"]
+        assert rows[-1].values["psnr"] == result.values["psnr"]
         assert len(search.ledger.probe(result.number).steps) > 3
         assert search.ledger.trial(result.number).gates
 
@@ -124,8 +124,10 @@ def test_workers_are_busy_with_epochs_of_this_search_alone(monkeypatch: pytest.M
     monkeypatch.setattr("nas.engine.search.time.monotonic", lambda: clock[0])
 
     def rows(*seconds: float) -> list[EpochRow]:
-        fields = {"denoise_loss": 1.0, "classify_loss": None, "psnr": None, "accuracy": None, "stability": None}
-        return [EpochRow(epoch=n, seconds=took, **fields) for n, took in enumerate(seconds, start=1)]
+        return [
+            EpochRow(epoch=n, denoise_loss=1.0, classify_loss=None, seconds=took)
+            for n, took in enumerate(seconds, start=1)
+        ]
 
     busy = _Busy((7, row) for row in rows(50.0, 60.0))
     assert busy.share(1) is None

@@ -69,10 +69,8 @@ class Tune:
             epoch=epoch,
             denoise_loss=1.0,
             classify_loss=1.0,
-            psnr=quality,
-            accuracy=quality,
-            stability=quality,
             seconds=1.0,
+            values=dict.fromkeys(NAMES, quality),
         )
         done = epoch == self.searcher.ledger.config.epochs
         measurement = Measurement(
@@ -194,7 +192,7 @@ def test_latency_is_learned_from_though_no_rung_knows_it(tmp_path: Path) -> None
                 name, proposed = str(trial), searcher.ask(str(trial))
                 widths.append(proposed.spec["width"])
                 row = EpochRow(
-                    epoch=1, denoise_loss=1.0, classify_loss=1.0, psnr=20.0, accuracy=50.0, stability=0.5, seconds=1.0
+                    epoch=1, denoise_loss=1.0, classify_loss=1.0, seconds=1.0, values={"psnr": 20.0, "accuracy": 50.0}
                 )
                 if trial % 3 == 0:
                     searcher.record(name, Report(number=trial, rows=(row,)))

@@ -50,7 +50,7 @@ class Worker:
 
 
 def epochs(reports: list[Report]) -> list[tuple[int, float | None]]:
-    return [(row.epoch, row.psnr) for report in reports for row in report.rows]
+    return [(row.epoch, row.values.get("psnr")) for report in reports for row in report.rows]
 
 
 def full(*_: Any) -> None:
@@ -168,7 +168,9 @@ def test_no_figure_on_test_takes_a_confirmation_s_run_away(
 ) -> None:
     if not finite:
         monkeypatch.setattr(
-            trainable, "judge", lambda *_: Judgement(psnr=math.nan, accuracy=50.0, denoise=math.nan, classify=2.0)
+            trainable,
+            "judge",
+            lambda *_: Judgement(values={"psnr": math.nan, "accuracy": 50.0}, denoise=math.nan, classify=2.0),
         )
     last = Worker(tmp_path, digits, epochs=1, confirming=True).run()[-1]
     assert last.outcome == "complete"

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from nas.errors import ConfigError
-from nas.search.objectives import DEFAULT, KINDS, TrivialQuality, digits_of, resolve_objectives
+from nas.search.objectives import DEFAULT, METRICS, OBJECTIVES, TrivialQuality, metric_of, resolve_objectives, titled
 from nas.types import Constraint, Task
 
 TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
@@ -16,7 +16,7 @@ LIMITS = (Constraint(name="params", upper=2_000_000), Constraint(name="macs", up
 
 
 def test_references_are_the_design_s() -> None:
-    objectives, notes = resolve_objectives(tuple(KINDS), TASK, TRIVIAL, LIMITS)
+    objectives, notes = resolve_objectives(OBJECTIVES, TASK, TRIVIAL, LIMITS)
     assert not notes
     assert {o.name: o.reference for o in objectives} == {
         "psnr": 14.1,
@@ -31,12 +31,33 @@ def test_references_are_the_design_s() -> None:
 
 def test_the_default_is_the_first_three() -> None:
     """As `search --help` says."""
-    assert tuple(KINDS)[:3] == DEFAULT
+    assert OBJECTIVES[:3] == DEFAULT
 
 
-def test_amounts_have_no_decimals() -> None:
-    found = {name: digits_of(name) for name in (*KINDS, "of a newer version")}
-    assert [name for name, digits in found.items() if digits is None] == ["params", "macs", "of a newer version"]
+def test_figures_have_the_digits_and_the_unit_of_their_metric() -> None:
+    values = {"psnr": 20.8449, "ssim": 0.79614, "accuracy": 97.819, "stability": 0.79649, "latency": 0.51244}
+    assert {name: METRICS[name].text(value) for name, value in values.items()} == {
+        "psnr": "20.84 dB",
+        "ssim": "0.7961",
+        "accuracy": "97.82 %",
+        "stability": "0.796",
+        "latency": "0.512 ms",
+    }
+    assert METRICS["params"].text(1234567) == METRICS["macs"].figure(1234567.0) == "1,234,567"
+    assert METRICS["psnr"].figure(20.8449) == "20.84"
+    assert metric_of("of a newer version").text(0.5) == "0.500"
+
+
+def test_amounts_are_short_in_narrow_tables() -> None:
+    shown = {999: "999", 1000: "1k", 12_345: "12.3k", 1_234_567: "1.23M", 2.5e9: "2.5G"}
+    assert {value: METRICS["macs"].short(value) for value in shown} == shown
+    assert METRICS["latency"].short(12345.6) == "12345.600"
+
+
+def test_figures_in_a_sentence_stand_in_the_order_of_the_table() -> None:
+    values = {"noisy_psnr": 14.2, "accuracy": 97.819, "ssim": 0.79614, "psnr": 20.8449, "confusion": None}
+    assert titled(values) == "PSNR 20.84 dB, SSIM 0.7961, accuracy 97.82 %"
+    assert titled(values | {"accuracy": None}) == "PSNR 20.84 dB, SSIM 0.7961"
 
 
 def test_accuracy_drops_out_without_labels_and_says_so() -> None:

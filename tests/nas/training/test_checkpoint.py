@@ -79,7 +79,7 @@ def start(
 def finish(run: Evaluation, after_step: Callable[[], None] = lambda: None) -> tuple[list[torch.Tensor], object]:
     while not run.done:
         run.advance(after_step)
-    rows = [(row.epoch, row.denoise_loss, row.classify_loss, row.psnr, row.accuracy, row.stability) for row in run.rows]
+    rows = [(row.epoch, row.denoise_loss, row.classify_loss, row.values) for row in run.rows]
     return list(run.training.network.state_dict().values()), (rows, run.training.probe_curve())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import shlex
@@ -28,6 +29,7 @@ from study_samples import COST, DISTRIBUTIONS, Driver, make_candidate, make_conf
 from nas.errors import LeaseLostError, StorageError, StudyError
 from nas.outcome import Outcome
 from nas.search.confirmation import ConfirmedRun
+from nas.search.objectives import METRICS
 from nas.training.checkpoint import save_checkpoint
 from nas.training.version import TRAINING_VERSION
 from nas.types import Counts, Objective
@@ -758,6 +760,31 @@ def test_trained_trials_are_judged_by_their_last_validated_epoch(rungs: SqlLedge
     assert list(rungs.judged()) == list(expected)
     with open_study("rungs", rungs.storage) as again:
         assert again.judged() == expected
+
+
+def test_rungs_judge_by_any_metric_that_validations_find(
+    new_study: Callable[..., SqlLedger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METRICS, "made_up", dataclasses.replace(METRICS["accuracy"], name="made_up"))  # type: ignore[arg-type]
+    ledger = new_study(
+        objectives=(
+            Objective(name="made_up", direction="maximize", unit="%", reference=0.0),
+            Objective(name="latency", direction="minimize", unit="ms", reference=100.0),
+            Objective(name="psnr", direction="maximize", unit="dB", reference=14.0),
+        )
+    )
+    assert [o.name for o in ledger.rung_objectives()] == ["made_up", "psnr"]
+    driver = Driver(ledger)
+    first, second, lacks = (driver.start() for _ in range(3))
+    for number in (first, second):
+        ledger.epochs(number, [row(1, made_up=0.1 + number), row(3, made_up=70.25 + number)])
+    ledger.epochs(lacks, [row(1)])
+    assert ledger.epochs_table(first)[1] == row(3, made_up=70.25)
+    assert ledger.epochs_tables()[second][0].values["made_up"] == 1.1
+    assert ledger.rung(1) == {first: (0.1, 21.0), second: (1.1, 21.0)}
+    ledger.prune(first, Outcome.STOPPED)
+    ledger.complete(second, make_measurement(made_up=99.5))
+    assert ledger.judged() == {first: (3, (70.25, math.nan, 23.0)), second: (27, (99.5, 2.0, 20.0))}
 
 
 def test_what_a_large_study_was_judged_by_is_read_once(rungs: SqlLedger) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
@@ -10,8 +9,6 @@ from typing import Any, Literal, NamedTuple, get_args
 from nas.errors import SpecError
 from nas.types import (
     Task,
-    canonical_json,
-    digest_of,
     from_fields,
     without_defaults,
 )
@@ -292,26 +289,6 @@ class UNetSpec:
     def from_dict(cls, value: Mapping[str, Any]) -> UNetSpec:
         """Reads a spec. Raises SpecError for a missing or unknown field and for a value outside its rule."""
         return from_fields(cls, value, "unet")
-
-    def to_json(self) -> str:
-        """Returns canonical JSON: equal networks give equal text."""
-        return canonical_json(self.to_dict())
-
-    @classmethod
-    def from_json(cls, text: str) -> UNetSpec:
-        """Raises SpecError when the text is not a JSON object that describes a U-Net."""
-        try:
-            value = json.loads(text)
-        except ValueError as error:
-            raise SpecError(f"unet: not JSON ({error}); give an object as `UNetSpec.to_json` writes it") from None
-        if not isinstance(value, dict):
-            raise SpecError(f"unet: JSON is a {type(value).__name__}; give an object as `UNetSpec.to_json` writes it")
-        return cls.from_dict(value)
-
-    @property
-    def digest(self) -> str:
-        """The identity of the architecture, 16 hexadecimal digits."""
-        return digest_of(self.to_json())
 
 
 def deepest(task: Task) -> int:

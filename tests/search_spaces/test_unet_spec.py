@@ -1,5 +1,6 @@
 """A spec is validated, canonical and survives JSON."""
 
+import json
 from dataclasses import asdict
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from unet_strategies import specs
 
 from nas.errors import SpecError
-from nas.types import Task
+from nas.types import Task, canonical_json, digest_of
 from search_spaces.unet.spec import CHOICES, UNetSpec, deepest
 
 BASE: dict[str, Any] = {
@@ -29,18 +30,22 @@ def task(height: int, width: int) -> Task:
     return Task(channels=1, classes=10, height=height, width=width, noise="gaussian:50")
 
 
+def digest(spec: UNetSpec) -> str:
+    """Of the architecture alone, made as a candidate's is."""
+    return digest_of(canonical_json(spec.to_dict()))
+
+
 @settings(deadline=None)
 @given(specs())
 def test_json_and_dictionary_round_trips(spec: UNetSpec) -> None:
-    assert UNetSpec.from_json(spec.to_json()) == spec
     assert UNetSpec.from_dict(spec.to_dict()) == spec
-    assert UNetSpec.from_json(spec.to_json()).digest == spec.digest
+    assert UNetSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
 
 @settings(deadline=None)
 @given(specs(), specs())
 def test_equal_specs_and_only_they_share_a_digest(one: UNetSpec, other: UNetSpec) -> None:
-    assert (one.digest == other.digest) == (one == other)
+    assert (digest(one) == digest(other)) == (one == other)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +90,7 @@ def test_a_choice_that_is_switched_off_does_not_change_the_digest(
 ) -> None:
     one, other = UNetSpec(**BASE | off), UNetSpec(**BASE | off | without_effect)
     assert one == other
-    assert one.digest == other.digest
+    assert digest(one) == digest(other)
 
 
 @settings(deadline=None)
@@ -95,13 +100,14 @@ def test_what_is_canonical_stays_as_it_is(spec: UNetSpec) -> None:
 
 
 def test_numbers_of_another_type_are_the_same_number() -> None:
-    assert UNetSpec(**BASE | {"kernel": 3.0, "nddr_alpha": 1, "columns": True}).digest == UNetSpec(**BASE).digest
+    same = UNetSpec(**BASE | {"kernel": 3.0, "nddr_alpha": 1, "columns": True})
+    assert digest(same) == digest(UNetSpec(**BASE))
 
 
 def test_digests_of_stored_studies_stay() -> None:
-    assert UNetSpec(**BASE).digest == "d82e95b03f4a51c1"
+    assert digest(UNetSpec(**BASE)) == "d82e95b03f4a51c1"
     head = {"head_attach": "decoder", "head_hidden": 2, "head_width": 32, "head_dropout": 0.25}
-    assert UNetSpec(**BASE, **head).digest == "23bdea10faa2f11f"
+    assert digest(UNetSpec(**BASE, **head)) == "23bdea10faa2f11f"
 
 
 @pytest.mark.parametrize(
@@ -140,17 +146,15 @@ def test_a_value_outside_its_rule_is_refused(field: str, value: Any, message: st
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("value", "message"),
     [
-        ("{", "unet: not JSON"),
-        ("[3]", "unet: JSON is a list; give an object"),
-        ('{"depth": 3}', "unknown field 'depth'"),
-        ('{"levels": 3}', "field 'width' is missing"),
+        ({"depth": 3}, "unknown field 'depth'"),
+        ({"levels": 3}, "field 'width' is missing"),
     ],
 )
-def test_text_that_is_no_spec_is_refused(text: str, message: str) -> None:
-    with pytest.raises(SpecError, match=message.replace("[", r"\[")):
-        UNetSpec.from_json(text)
+def test_a_dictionary_that_is_no_spec_is_refused(value: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        UNetSpec.from_dict(value)
 
 
 def test_an_image_that_is_too_small_for_the_depth_is_refused_in_one_line() -> None:

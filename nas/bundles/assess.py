@@ -103,8 +103,9 @@ def assess_bundle(
         )
     if bundle.classes and data.classes and data.classes != bundle.classes:
         raise DataError(
-            f"{data.name}: {len(data.classes)} classes ({_some(data.classes)}) are not the {len(bundle.classes)} of "
-            f"{bundle.path} ({_some(bundle.classes)}); evaluate it on data with the same class names"
+            f"{data.name}: its {len(data.classes)} classes ({_some(data.classes)}) differ from the "
+            f"{len(bundle.classes)} of {bundle.path} ({_some(bundle.classes)}); evaluate it on data with the same "
+            "class names"
         )
     return assess_data(bundle.network, data, noise, part=part, denoiser=denoiser)
 

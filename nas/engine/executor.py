@@ -109,7 +109,7 @@ def _connect(address: str, quiet: dict[str, Any]) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if address != "auto":
         if not host or not port.isdigit():
-            raise ClusterError(f"cluster address {address!r} is not one; {rule}")
+            raise ClusterError(f"{address!r} is no address of a cluster; {rule}")
         try:
             # Ray itself keeps trying for half a minute and then prints pages.
             socket.create_connection((host, int(port)), timeout=5).close()

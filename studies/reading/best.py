@@ -175,7 +175,7 @@ def _by_number(
             return result, asked
     for result in searched:
         if result.number == number and number in confirmed:
-            why = "by the means another is at least as good in all objectives and better in one"
+            why = "by the confirmed means another trial is at least as good in all objectives and better in one"
             return _with_means(result, confirmed[number]), f"{asked}; {why}"
         if result.number == number:
             return result, f"{asked}; it is not confirmed, its values are those of the search's one run"

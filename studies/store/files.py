@@ -39,7 +39,9 @@ def check_name(url: URL, name: str) -> None:
             "beginning with a letter or digit"
         )
     if files_dir(url, name).is_file():
-        raise ConfigError(f"study name {name!r} is that of a file where the study keeps its weights; choose another")
+        raise ConfigError(
+            f"study name {name!r} cannot have a folder for weights, because a file has this name; choose another"
+        )
     _check_folder(url, files_dir(url, name), name)
 
 

@@ -122,5 +122,5 @@ def test_data_that_does_not_fit_a_bundle_is_refused(network: nn.Module) -> None:
     colour = Split(split.images.repeat(3, axis=1), split.labels)
     with pytest.raises(DataError, match=r"images have 3 channel\(s\), the network of bundle takes 1"):
         assess_bundle(bundle_of(network), dataset(colour), NOISE)
-    with pytest.raises(DataError, match=r"2 classes \(cat, dog\) are not the 10 of bundle \(0, 1, 2, ...\)"):
+    with pytest.raises(DataError, match=r"its 2 classes \(cat, dog\) differ from the 10 of bundle \(0, 1, 2, ...\)"):
         assess_bundle(bundle_of(network), dataset(split, ("cat", "dog")), NOISE)

@@ -59,7 +59,7 @@ def test_scratch_folders_of_killed_processes_are_deleted(tmp_path: Path) -> None
     ("address", "message"),
     [
         ("127.0.0.1:1", "no Ray cluster answers at '127.0.0.1:1'"),
-        ("nonsense", "cluster address 'nonsense' is not one"),
+        ("nonsense", "'nonsense' is no address of a cluster"),
         ("ray://127.0.0.1:1", "no Ray cluster answers"),
     ],
 )

@@ -96,7 +96,7 @@ def test_a_member_that_is_not_on_the_confirmed_front_can_be_asked_for(ledger: Sq
     confirm(ledger, front[1], 18, 19, latency=2)
     worse = choose(ledger, pick=str(front[1]))
     assert worse.chosen.values["psnr"] == 18.5
-    assert "another is at least as good in all objectives and better in one" in worse.reason
+    assert "another trial is at least as good in all objectives and better in one" in worse.reason
     unknown = choose(ledger, pick=str(front[3]))
     assert (unknown.chosen.values["psnr"], "it is not confirmed" in unknown.reason) == (27, True)
     with pytest.raises(StudyError, match="trial 99 is not on the front"):

@@ -294,7 +294,7 @@ def test_names_that_are_not_valid(storage: Storage, name: str) -> None:
 
 def test_a_study_is_not_named_like_the_database_file(tmp_path: Path) -> None:
     with open_storage(str(tmp_path / "first")) as storage:
-        assert "is that of a file" in refused(
+        assert "because a file has this name" in refused(
             lambda: create_study(storage, make_config("first"), DISTRIBUTIONS, {}, ""), ConfigError
         )
 

@@ -1,4 +1,4 @@
-"""Names of the files of every bundle, beside those of its formats (see `nas.bundles.formats`)."""
+"""The names of the files of every bundle, beside those of its formats (see `nas.bundles.formats`)."""
 
 ARCHITECTURE = "architecture.json"
 WEIGHTS = "weights.safetensors"

@@ -1,8 +1,8 @@
-"""The table of formats in which a bundle holds its network for other runtimes than skipnas.
+"""The table of formats in which a bundle stores its network for other runtimes than skipnas.
 
-A new format is a file of its own with a function that writes it and one that opens it, and an entry of `FORMATS`.
-Export writes every format and compares it with the network, the card lists it and shows its use, and the command names
-it. Libraries are imported only when a format is written or opened.
+A new format is a file of its own, with a function that writes it and one that opens it, and an entry of `FORMATS`. The
+export then writes every format and compares it with the network, the card lists it and shows its use, and the command
+names it. Libraries are imported only when a format is written or opened.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Exportable:
 
     Attributes:
         network: on the CPU, in evaluation mode.
-        program: the same as a program of torch.export for every batch, height and width.
+        program: the same network as a program of torch.export, for every batch, height and width.
     """
 
     network: nn.Module
@@ -34,17 +34,17 @@ class Exportable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """One format, which computes what the network does up to rounding.
+    """One format, whose program equals the network up to rounding.
 
     Attributes:
         file: its name in a bundle.
         title: its name in sentences.
         described: its line in the card's list of files.
-        write: writes a file of it.
-        open: returns what the file computes: noisy images (N, C, H, W) -> denoised images and logits.
-        heading: stands above `usage` in the card.
+        write: writes a file of this format.
+        open: returns the file's program: noisy images (N, C, H, W) -> denoised images and logits.
+        heading: heading above `usage` in the card.
         usage: a program in Python that uses the file without skipnas, in the bundle's folder. ``{shape}`` stands for an
-            image's shape, ``{answer}`` for what it prints of the logits.
+            image's shape, ``{answer}`` for the expression of the logits that it prints.
     """
 
     file: str
@@ -79,14 +79,14 @@ def _write_program(made: Exportable, file: Path) -> None:
 
 
 def _open_program(made: Exportable, file: Path) -> Predict:
-    """Runs the program that was written: its file is not opened, because that can run code."""
+    """Runs the program that was written. Its file is not opened, because this can run code."""
     run: Predict = made.program.module()
     return run
 
 
 ONNX = "model.onnx"
 INT8 = "model.int8.onnx"
-"""The quantised form of `ONNX`, which is written on request. It is no entry of `FORMATS`, because it is less exact."""
+"""The quantised form of `ONNX`, which is written on request. It has no entry in `FORMATS`, because it is less exact."""
 
 FORMATS: Mapping[str, Format] = {
     "onnx": Format(

@@ -1,11 +1,11 @@
 """Asynchronous successive halving for several objectives, as a Ray Tune scheduler.
 
-Rungs stand at epochs r, r * eta, r * eta^2, ... (Li et al., ASHA, 2020), the first where a tenth of the run is
-done. A candidate that reaches a rung goes on when it is among the best 1/eta of all that reached it so far, by
-non-domination rank and within a rank by hypervolume contribution or, as the study is set, by an epsilon-net
-(Salinas et al., 2021; in ASHA: Schmucker et al., MO-ASHA, 2021).
-Objectives may have any direction and scale. Who diverged never reaches a rung; ties go on together; the
-first to reach a rung always goes on.
+Rungs stand at epochs r, r * eta, r * eta^2, ... (Li et al., ASHA, 2020); the first one is where a tenth of the run is
+done. A candidate passes a rung when it is among the best 1/eta of all candidates that have reached it so far. They are
+ordered by non-domination rank, and within a rank by hypervolume contribution or by an epsilon-net, as the study is set
+(Salinas et al., 2021; in ASHA: Schmucker et al., MO-ASHA, 2021). Objectives may have any direction and scale. A
+candidate that diverged never reaches a rung, equal candidates pass together, and the first candidate at a rung always
+passes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class RungScheduler(LivesInDriver, FIFOScheduler):
 
     def _judge(self, trial_id: str, report: Report, row: EpochRow) -> str:
         ledger = self._searcher.ledger
-        # Tune asks its scheduler before its callbacks: the row is not in the epochs table yet.
+        # Tune asks its scheduler before its callbacks, so the row is not in the epochs table yet.
         if not self._searcher.record(trial_id, report):
             return TrialScheduler.STOP
         within = ledger.config.within_rank

@@ -1,4 +1,4 @@
-"""One candidate, judged: (network, task, recipe, seed) -> `Measurement`, an epoch at a time."""
+"""The evaluation of one candidate, one epoch at a time: (network, task, recipe, seed) -> `Measurement`."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from nas.types import Cost, EpochRow, Measurement, Recipe, Task, flat, from_flat
 
 
 class Evaluation:
-    """Trains one candidate and measures it. `advance` until `done`, then `measurement`.
+    """Trains one candidate and measures it. Call `advance` until `done`, then `measurement`.
 
     Args:
-        build: makes the untrained network; called with torch's global generator seeded, which also
-            feeds dropout, so one process must run one evaluation at a time.
-        task: what is trained and judged.
-        recipe: how.
-        data: on the device, noise drawn.
-        cost: the network's size, reported with the values.
+        build: makes the untrained network. It is called with torch's global generator seeded, which also feeds dropout,
+            so one process must run one evaluation at a time.
+        task: the task that is trained and judged.
+        recipe: the training recipe.
+        data: data on the device, with its noise drawn.
+        cost: the network's size, which is reported with the values.
         seed: see `candidate_seed`.
-        precision: of training; validation is always judged in fp32, the precision of an export.
+        precision: precision of training; validation is always in fp32, the precision of an export.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Evaluation:
         return row
 
     def _validated(self) -> dict[str, float]:
-        """Every metric that a validation finds, by name."""
+        """Returns every metric that a validation measures, by name."""
         values = dict(judge(self.training.network, self.training.data.validation).values)
         values |= {name: compute(self.training.probe_curve()) for name, compute in OF_RUN.items()}
         for name, value in values.items():
@@ -96,7 +96,7 @@ class Evaluation:
         return values
 
     def state(self) -> dict[str, Any]:
-        """The run as tensors and plain values, safe to load with ``weights_only``; see `load_state`."""
+        """Returns the run as tensors and plain values, safe to load with ``weights_only``; see `load_state`."""
         return {
             "training": self.training.state(),
             "rows": [flat(row) for row in self.rows],
@@ -110,7 +110,7 @@ class Evaluation:
         self.seconds = state["seconds"]
 
     def measurement(self) -> Measurement:
-        """The full-budget result. Every metric is measured, whether it is an objective or not."""
+        """Returns the result of the full budget. Every metric is measured, whether it is an objective or not."""
         assert self.done
         values = dict(self.rows[-1].values)
         values |= {name: float(getattr(self.cost, name)) for name, m in METRICS.items() if m.source == "cost"}
@@ -127,7 +127,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What a network does on noisy images.
+    """The quality of a network on noisy images.
 
     Attributes:
         values: every metric on images that applies, by name (see `nas.training.metrics.ON_IMAGES`).
@@ -141,9 +141,11 @@ class Judgement:
 
 
 def judge(network: nn.Module, batches: Iterable[NoisyBatch], trivial: float = 1.0) -> Judgement:
-    """Judges a network in evaluation mode and true fp32. It is left in training mode as found.
+    """Judges a network in evaluation mode and true fp32, and restores its mode.
 
     Args:
+        network: the network.
+        batches: batches on the network's device.
         trivial: the unit of `Judgement.denoise`, see `nas.training.batches.trivial_loss`.
     """
     was_training = network.training
@@ -165,7 +167,8 @@ def judge(network: nn.Module, batches: Iterable[NoisyBatch], trivial: float = 1.
 
 
 def noisy_psnr(batches: Iterable[NoisyBatch]) -> float:
-    """Mean PSNR in dB of noisy images themselves; of the validation images it is the reference point's PSNR."""
+    """Returns the mean PSNR in dB of the noisy images themselves, which is the reference point's PSNR for validation
+    images."""
     return mean(torch.cat([psnr(noisy, clean, clip=False) for noisy, clean, _ in batches]))
 
 
@@ -177,14 +180,14 @@ def _reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
-    # A reused worker would otherwise report the largest trial it ever ran. Not every system lets a
-    # process reset its peak; there the figure is the worker's peak so far.
+    # A reused worker would otherwise report the largest trial it ever ran. Not every system lets a process reset its
+    # peak; there the figure is the worker's peak so far.
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak_memory(device: torch.device) -> float:
-    """Peak memory in MiB since the last reset: of the device for CUDA, else of this process."""
+    """Returns the peak memory in MiB since the last reset: of the device for CUDA, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     status = Path("/proc/self/status")

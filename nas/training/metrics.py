@@ -1,4 +1,4 @@
-"""The functions that compute metrics, by the names that they have in `nas.search.objectives.METRICS`."""
+"""The functions that compute metrics, by their names in `nas.search.objectives.METRICS`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from nas.training.stability import stability
 from nas.types import ProbeCurve, Task
 
 PSNR_CAP = 60.0
-"""dB; what an exact restoration is given, so that means stay finite."""
+"""The PSNR in dB of an exact restoration, so that means stay finite."""
 
 
 def psnr(image: Tensor, clean: Tensor, *, clip: bool = True) -> Tensor:
-    """Peak signal-to-noise ratio of each image, shape (N,), in dB up to `PSNR_CAP`.
+    """Returns the peak signal-to-noise ratio of each image, shape (N,), in dB up to `PSNR_CAP`.
 
-    The mean squared error runs over all channels and pixels of an image, both arguments of shape
-    (N, C, H, W), and is taken in float32 whatever their type. A network's output is clipped to [0, 1]
-    first, where `clean` lies; the noisy input is judged as it is (``clip=False``), so that
-    ``gaussian:S`` stands at 20 log10(255 / S) dB as in the literature.
+    The mean squared error runs over all channels and pixels of an image, both arguments of shape (N, C, H, W), and is
+    computed in float32 whatever their type. A network's output is first clipped to [0, 1], where `clean` lies. The
+    noisy input is judged as it is (``clip=False``), so that ``gaussian:S`` has 20 log10(255 / S) dB as in the
+    literature.
     """
     image = image.float().clamp(0.0, 1.0) if clip else image.float()
     error = (image - clean.float()).square().flatten(1).mean(1)
@@ -32,12 +32,12 @@ def psnr(image: Tensor, clean: Tensor, *, clip: bool = True) -> Tensor:
 
 
 def correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """Whether the largest logit is the label's, shape (N,), boolean. `logits` (N, K), `labels` (N,)."""
+    """Tells whether the largest logit is the label's, shape (N,), boolean. `logits` (N, K), `labels` (N,)."""
     return logits.argmax(1) == labels
 
 
 def latency(network: nn.Module, task: Task, repeats: int = 15) -> float:
-    """Median time in ms for one image of the task (batch 1, fp32), on the network's device, after warm-up."""
+    """Returns the median time in ms for one image (batch 1, fp32), on the network's device, after warm-up."""
     device = next(network.parameters()).device
     image = torch.zeros(1, task.channels, task.height, task.width, device=device)
     was_training = network.training
@@ -56,7 +56,8 @@ def latency(network: nn.Module, task: Task, repeats: int = 15) -> float:
 
 @contextlib.contextmanager
 def true_fp32() -> Iterator[None]:
-    """cuDNN's convolutions as exact as their type; by default it rounds fp32 to TF32, which training may."""
+    """Makes cuDNN's convolutions as exact as their type. By default cuDNN rounds fp32 to TF32, which training may
+    use."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -67,12 +68,12 @@ def true_fp32() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """A batch of noisy images and what a network makes of it.
+    """A batch of noisy images and a network's outputs for it.
 
     Attributes:
         noisy, clean, denoised: images (N, C, H, W); `clean` lies in [0, 1], the others need not.
         labels: classes (N,); None where the data has none.
-        logits: (N, K); K is 0 for a network that knows no classes.
+        logits: (N, K); K is 0 for a network without classes.
     """
 
     noisy: Tensor
@@ -83,17 +84,17 @@ class Answers:
 
 
 def mean(rows: Tensor) -> float:
-    """The mean of all values, summed in double precision."""
+    """Returns the mean of all values, summed in double precision."""
     return float(rows.double().mean())
 
 
 @dataclass(frozen=True, slots=True)
 class OnImages:
-    """How a metric on images is computed, batch by batch.
+    """The computation of a metric on images, batch by batch.
 
     Attributes:
-        each: what a batch gives: a row for each of its images, shape (N, ...), or None where the metric does not apply.
-        total: the metric, from the rows of all batches.
+        each: from a batch to a row for each of its images, shape (N, ...), or None where the metric does not apply.
+        total: from the rows of all batches to the metric.
     """
 
     each: Callable[[Answers], Tensor | None]
@@ -101,7 +102,7 @@ class OnImages:
 
 
 def right_answers(answers: Answers) -> Tensor | None:
-    """Whether each image's class was answered (N,), boolean; None without labels or without classes."""
+    """Tells whether each image was classified correctly (N,), boolean; None without labels or without classes."""
     if answers.labels is None or not answers.logits.shape[1]:
         return None
     return correct(answers.logits, answers.labels)
@@ -111,13 +112,13 @@ ON_IMAGES: Mapping[str, OnImages] = {
     "psnr": OnImages(lambda answers: psnr(answers.denoised, answers.clean)),
     "accuracy": OnImages(right_answers, lambda rows: 100.0 * mean(rows)),
 }
-"""Metrics of the source ``images``."""
+"""The metrics of the source ``images``."""
 
 OF_RUN: Mapping[str, Callable[[ProbeCurve], float]] = {"stability": stability}
-"""Metrics of the source ``run``."""
+"""The metrics of the source ``run``."""
 
 OF_NETWORK: Mapping[str, Callable[[nn.Module, Task], float]] = {"latency": latency}
-"""Metrics of the source ``network``."""
+"""The metrics of the source ``network``."""
 
 
 class Tally:
@@ -127,11 +128,11 @@ class Tally:
         self._rows: dict[str, list[Tensor]] = {name: [] for name in ON_IMAGES}
 
     def add(self, answers: Answers) -> None:
-        """Takes in one more batch."""
+        """Adds one more batch."""
         for name, metric in ON_IMAGES.items():
             if (rows := metric.each(answers)) is not None:
                 self._rows[name].append(rows)
 
     def values(self) -> dict[str, float]:
-        """Every metric that applies to what was added, by name."""
+        """Returns every metric that applies to the added batches, by name."""
         return {name: ON_IMAGES[name].total(torch.cat(rows)) for name, rows in self._rows.items() if rows}

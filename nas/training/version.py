@@ -1,4 +1,4 @@
-"""The version of the training code, which says whose figures may be compared. Free of torch."""
+"""The version of the training code, which tells whose figures may be compared. This module does not import torch."""
 
 TRAINING_VERSION = 2
 """It is raised by every change after which the same candidate, data and seed may give another figure: in the loop, the

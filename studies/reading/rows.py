@@ -13,7 +13,7 @@ from studies.store.records import TrialRecord
 
 
 def study_rows(ledger: SqlLedger) -> list[dict[str, Any]]:
-    """One flat row per trial, for tables: outcome, objectives, size, cost, hyperparameters, digest."""
+    """Returns one flat row per trial, for tables: outcome, objectives, size, cost, hyperparameters, digest."""
     with ledger.storage.guard():
         trials = ledger.study.get_trials(deepcopy=False)
     records = {record.number: record for record in ledger.trials()}
@@ -41,7 +41,7 @@ def study_rows(ledger: SqlLedger) -> list[dict[str, Any]]:
 
 
 def to_csv(ledger: SqlLedger, path: Path) -> int:
-    """Writes `study_rows` to a CSV file, whole or not at all; returns the number of trials.
+    """Writes `study_rows` to a CSV file, whole or not at all, and returns the number of trials.
 
     Raises:
         ConfigError: the file cannot be written.
@@ -55,7 +55,7 @@ def to_csv(ledger: SqlLedger, path: Path) -> int:
             writer.writerows(rows)
 
     try:
-        path.parent.stat()  # a folder that is mistyped is not made
+        path.parent.stat()  # a mistyped folder is not made
         write_whole(path, write)
     except OSError as error:
         raise ConfigError(f"cannot write {path} ({error.strerror}); name a file in a folder that exists") from None

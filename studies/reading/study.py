@@ -12,7 +12,7 @@ from studies.store.records import EPOCH_METRICS, EpochRecord, ProbeRecord, Trial
 
 
 def stored_epoch(record: EpochRecord | Row[Any]) -> EpochRow:
-    """An epoch as it was reported; `record` has the columns of `EpochRecord`."""
+    """Returns an epoch as it was reported. `record` has the columns of `EpochRecord`."""
     values = {name: value for name in EPOCH_METRICS if (value := getattr(record, name)) is not None}
     return EpochRow(
         epoch=record.epoch,

@@ -1,4 +1,4 @@
-"""Whether the figures of a study compare: which versions of the training code they come from."""
+"""The versions of the training code behind the figures of a study, which tell whether the figures compare."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def training_versions(ledger: SqlLedger) -> dict[str, dict[int, int]]:
-    """Under ``trials`` and ``confirming runs``: version of the training code -> how many it trained to an end."""
+    """Returns, under ``trials`` and ``confirming runs``, version of the training code -> number of trained ones."""
     runs = Counter(run.training_version for run in ledger.confirmations())
     return {"trials": ledger.training_versions(), "confirming runs": dict(sorted(runs.items()))}
 
 
 def versions_line(trained: Mapping[str, Mapping[int, int]]) -> str:
-    """What there is to know of `training_versions` before figures are compared; empty when all are of this version."""
+    """Returns a warning about `training_versions` for a comparison of figures; empty when all are of this version."""
     if {version for versions in trained.values() for version in versions} <= {TRAINING_VERSION}:
         return ""
     told = [

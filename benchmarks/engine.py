@@ -66,7 +66,7 @@ def speed_table(data: Dataset, trials: int, samplers: Sequence[str], rounds: int
             found[sampler].append(search(data, sampler, trials).per_second())
         found["Tune alone"].append(tune_alone(data, trials).per_second())
     alone = found["Tune alone"]
-    lines = [f"| {trials} trials | a second | to be | least, most | of Tune alone |", "|---|---|---|---|---|"]
+    lines = [f"| {trials} trials | a second | goal | least, most | of Tune alone |", "|---|---|---|---|---|"]
     for name, speeds in found.items():
         share = median(one / other for one, other in zip(speeds, alone, strict=True))
         goal = _goal(SPEED_GOALS.get(name), ".0f")
@@ -76,7 +76,7 @@ def speed_table(data: Dataset, trials: int, samplers: Sequence[str], rounds: int
 
 def busy_table(data: Dataset, seconds: Sequence[float], samplers: Sequence[str]) -> str:
     """Share of the workers' time that trials get, by sampler and length of a trial."""
-    lines = ["| seconds of a trial | trials | sampler | share of the workers' time | to be |", "|---|---|---|---|---|"]
+    lines = ["| seconds of a trial | trials | sampler | share of the workers' time | goal |", "|---|---|---|---|---|"]
     for length in seconds:
         trials = BUSY_TRIALS[length]
         for sampler in samplers:
@@ -93,7 +93,7 @@ def memory_table(data: Dataset, trials: int, sampler: str, time_limit: float) ->
     done, first = len(watch.ends), min(WARM_TRIALS, len(watch.ends))
     return "\n".join(
         [
-            "| sampler | trials | driver after | of them | MiB at the end | growth | to be | a second, last tenth |",
+            "| sampler | trials | driver after | of them | MiB at the end | growth | goal | a second, last tenth |",
             "|---|---|---|---|---|---|---|---|",
             f"| {sampler} | {done} | {watch.memory[first - 1]:.0f} MiB | {first} | {watch.memory[-1]:.0f} "
             f"| {watch.memory[-1] - watch.memory[first - 1]:+.0f} MiB | {MEMORY_GOAL:.0f} MiB "

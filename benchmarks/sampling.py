@@ -199,7 +199,7 @@ def cost_of_optuna(url: str, name: str) -> float:
 
 def cost_table(trials: int, samplers: Sequence[str]) -> str:
     """Milliseconds of a proposal by sampler, the project's and Optuna's TPE."""
-    lines = [f"| {trials} finished trials | ms a proposal | to be | ms written after it | of Optuna's TPE |"]
+    lines = [f"| {trials} finished trials | ms a proposal | goal | ms written after it | of Optuna's TPE |"]
     lines.append("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/studies.db"
@@ -301,7 +301,7 @@ def open_table(trials: int) -> str:
         best = time.perf_counter() - started
     return "\n".join(
         [
-            f"| {trials} trials, {size:.0f} MiB | seconds | to be |",
+            f"| {trials} trials, {size:.0f} MiB | seconds | goal |",
             "|---|---|---|",
             f"| open, counted, front known | {answered:.2f} | |",
             f"| and the first proposal made | {proposed:.2f} | {GOAL_OPEN:.0f} |",

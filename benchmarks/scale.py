@@ -69,7 +69,7 @@ def virtual_part(workers: int, trials: int, sampler: str, stopping: bool) -> Non
     print(
         f"{workers:,} workers, trials of about {TRIAL_SECONDS / 60:.0f} minutes when trained to the end, sampler "
         f"{sampler}, early stopping {'on' if stopping else 'off'}\n\n"
-        "| trials | decisions | ms a decision | workers' time lost to waiting | to be under | driver | database |\n"
+        "| trials | decisions | ms a decision | workers' time lost to waiting | goal, less than | driver | database |\n"
         "|---|---|---|---|---|---|---|",
         flush=True,
     )

@@ -296,7 +296,7 @@ def _agreements(sample: Sample, parts: Array, found: Sequence[Observed]) -> list
     scores, n = scores_by(found), len(found)
     highest = " | ".join([*(f"{value:.2f}" for value in highest_possible(found)), ""])
     lines = [
-        f"| agreement with calm (to be: {GOAL}) | {' | '.join(sample.targets)} |",
+        f"| agreement with calm (goal: {GOAL}) | {' | '.join(sample.targets)} |",
         "|---" * (1 + len(sample.targets)) + "|",
         _line("the score", partial(sample.agreement, scores), n),
         _line("the score, given PSNR and accuracy", partial(sample.partial, scores), n),

@@ -1,4 +1,4 @@
-"""The card of a bundle: what a person reads before using a network."""
+"""The card of a bundle, which people read before they use a network."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ QUALITY = {
     "noisy_ssim": ("SSIM of the noisy images", "{:.4f}"),
     "accuracy": ("top-1 accuracy on the noisy images, %", "{:.2f}"),
 }
-"""What is measured on images and the card knows: name -> (label, format)."""
+"""The measurements on images that the card shows: name -> (label, format)."""
 
 TRAINING = {
     "stability": ("training stability, 0 to 1", "{:.3f}"),
     "latency": ("time for one image", "{:.3f} ms"),
 }
-"""What is measured in training and the card knows."""
+"""The measurements in training that the card shows."""
 
 CONFIRMED = {
     "psnr": ("PSNR on validation, dB", 2),
@@ -30,7 +30,7 @@ CONFIRMED = {
     "test_psnr": ("PSNR on test, dB", 2),
     "test_accuracy": ("accuracy on test, %", 2),
 }
-"""Means over seeds that the card knows: name -> (label, digits)."""
+"""The means over seeds that the card shows: name -> (label, digits)."""
 
 FILES = {
     ARCHITECTURE: "spec, recipe, task, classes, versions and every fact behind this card",
@@ -49,7 +49,8 @@ TRAINED_LIMIT = ("- The test split was looked at once, after the training.",)
 
 
 def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
-    """Markdown from what architecture.json and parity.json hold (see `nas.bundles.export.export_bundle`)."""
+    """Writes Markdown from the contents of architecture.json and parity.json (see
+    `nas.bundles.export.export_bundle`)."""
     task, facts, cost = architecture["task"], architecture["facts"], architecture["cost"]
     classes, space, versions = architecture["classes"], architecture["space"], architecture["versions"]
     values = facts.get("values", {})
@@ -122,13 +123,13 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
 
 
 def _usage(shape: str, answer: str) -> Iterable[str]:
-    """How each format is used without skipnas."""
+    """Returns a program for each format that uses it without skipnas."""
     for each in FORMATS.values():
         yield from (each.heading, "", f"```python\n{each.usage.format(shape=shape, answer=answer)}```", "")
 
 
 def _measured(facts: Mapping[str, Any]) -> list[str]:
-    """A table of these weights' figures by split; what a search measured where nothing else is known."""
+    """Returns a table of these weights' figures by split; the search's figures where no others are known."""
     measured = facts.get("measured") or {facts.get("split", "unnamed"): facts.get("values", {})}
     splits = list(measured)
     lines = [
@@ -145,7 +146,7 @@ def _measured(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _confirmed(confirmed: Mapping[str, Any] | None) -> list[str]:
-    """A table of means over seeds; nothing without them."""
+    """Returns a table of means over seeds; nothing without them."""
     if not confirmed:
         return []
     seeds = confirmed["seeds"]
@@ -165,7 +166,7 @@ def _confirmed(confirmed: Mapping[str, Any] | None) -> list[str]:
 
 
 def _int8(facts: Mapping[str, Any]) -> list[str]:
-    """What the int8 program costs in quality; nothing without one."""
+    """Returns a table of the quality that the int8 program costs; nothing without one."""
     if (int8 := facts.get("int8")) is None:
         return []
     lines = [
@@ -190,7 +191,7 @@ def _int8(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _items(values: Mapping[str, Any]) -> Iterable[str]:
-    """A list entry for each value that is known."""
+    """Returns a list entry for each known value."""
     return (f"- {label}: {value}" for label, value in values.items() if value not in (None, ""))
 
 

@@ -13,10 +13,9 @@ from studies.store.optuna_bridge import enqueued_params
 
 
 def measured(source: SqlLedger, ledger: SqlLedger) -> dict[str, Measurement]:
-    """Measurements of another study by digest, where data, noise, precision and seed of both are the same.
+    """Returns measurements of another study by digest, if both studies have the same data, noise, precision and seed.
 
-    The recipe is part of the digest, epochs included. Trials of another version of the training code than this one are
-    not among them.
+    The recipe is part of the digest, epochs included. Trials of another version of the training code are left out.
     """
     for field in ("fingerprint", "subset", "task", "device", "precision", "seed"):
         if getattr(source.config, field) != getattr(ledger.config, field):
@@ -26,9 +25,9 @@ def measured(source: SqlLedger, ledger: SqlLedger) -> dict[str, Measurement]:
 
 
 def enqueue_front(source: SqlLedger, ledger: SqlLedger, space: SearchSpace) -> str:
-    """Enqueues the front of another study, as far as it lies in this study's space and is not in it; a line about it.
+    """Enqueues the front of another study, without candidates that are in this study or outside its space.
 
-    So a search that was stopped before it had enqueued them all goes on with the rest.
+    Returns a line about it. A search that was stopped before it had enqueued them all continues with the rest.
     """
     known, count = _proposed(ledger), 0
     front = source.results(source.front())
@@ -47,14 +46,17 @@ def enqueue_front(source: SqlLedger, ledger: SqlLedger, space: SearchSpace) -> s
     if count and (others := sorted({result.training_version for result in front} - {ledger.training_version})):
         versions = " and ".join(map(str, others))
         line += (
-            f"; those that version {versions} of the training code trained there are trained again, by version "
+            f"; candidates that version {versions} of the training code trained there are trained again, by version "
             f"{ledger.training_version}"
         )
     return line
 
 
 def _proposed(ledger: SqlLedger) -> list[dict[str, Any]]:
-    """Hyperparameters of a study's trials, enqueued ones among them, but for what another training code trained."""
+    """Returns the hyperparameters of a study's trials, including enqueued ones.
+
+    Trials that another version of the training code trained are left out.
+    """
     others = {
         record.number
         for record in ledger.trials()
@@ -65,10 +67,12 @@ def _proposed(ledger: SqlLedger) -> list[dict[str, Any]]:
 
 
 def enqueue_baselines(ledger: SqlLedger, space: SearchSpace, most: int | None = None) -> list[str]:
-    """Enqueues the space's reference networks, those that the study does not hold yet; lines that say which.
+    """Enqueues the space's reference networks that the study does not have yet. Returns lines about them.
 
     Args:
-        most: with more of them, or without any, none is enqueued, and nothing said.
+        ledger: the study.
+        space: the study's space.
+        most: with more of them than this, or without any, none is enqueued and no line is returned.
     """
     config = ledger.config
     references = space.baselines(config.task, config.epochs, config.constraints)

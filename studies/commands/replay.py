@@ -1,4 +1,4 @@
-"""A study, proposed once more: the engine itself runs again, with the store in place of training."""
+"""A study proposed once more: the engine itself runs again, with the store in place of training."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """How a replay went.
+    """The result of a replay.
 
     Attributes:
-        proposed: trials proposed again, in the stored order of asks and tells.
-        differs: the first trial whose candidate is another one; None when all are the same.
+        proposed: number of trials proposed again, in the stored order of asks and tells.
+        differs: the first trial whose candidate differs; None when all are the same.
     """
 
     proposed: int
@@ -37,11 +37,10 @@ class Replayed:
 def replay(ledger: SqlLedger) -> Replayed:
     """Proposes a study's candidates again, in the stored order of asks and tells, and compares digests.
 
-    Trials that were enqueued are enqueued again. What each trial brought is taken from the store, so
-    nothing is trained.
+    Enqueued trials are enqueued again. Each trial's results come from the store, so nothing is trained.
 
     Raises:
-        StudyError: the study has trials of before the order of asks was kept.
+        StudyError: the study has trials from before the order of asks was kept.
     """
     trials = {trial.number: trial for trial in ledger.study.get_trials(deepcopy=False)}
     records = {record.number: record for record in ledger.trials()}
@@ -76,7 +75,7 @@ def replay(ledger: SqlLedger) -> Replayed:
                             break
                         again.study.enqueue_trial(fixed)
                 if record.outcome.rejected:
-                    continue  # drawn again on the way to the next that is accepted
+                    continue  # it is drawn again on the way to the next accepted one
                 job = searcher.ask(str(number))
                 proposed += 1
                 if job is None or (job.number, job.digest) != (number, record.digest):

@@ -1,4 +1,4 @@
-"""Figures of what happens over time: hypervolume, learning curves, stability, workers, gates."""
+"""Figures over time: hypervolume, learning curves, stability, workers, gates."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from nas.search.confirmation import Confirmed
 
 CURVES = 300
-"""At most so many trials beside the front's are drawn as curves."""
+"""The largest number of trials beside the front's that are drawn as curves."""
 
 
 def hypervolume_over(steps: Sequence[Mapping[str, float]], axis: str) -> go.Figure | None:
-    """`hypervolume_steps` over ``trials``, ``epochs`` or ``minutes``; each step is a trial's end."""
+    """Draws `hypervolume_steps` over ``trials``, ``epochs`` or ``minutes``; each step is a trial's end."""
     if not steps:
         return None
     x = [step[axis] for step in steps]
@@ -45,7 +45,7 @@ def hypervolume_over(steps: Sequence[Mapping[str, float]], axis: str) -> go.Figu
 
 
 def learning_curves(history: History, column: str) -> go.Figure | None:
-    """A loss or a metric over epochs: the front's members by themselves, a part of the others in gray."""
+    """Draws a loss or a metric over epochs: each of the front's members, and a part of the other trials in gray."""
     drawn = {t.number: [(r.epoch, at) for r in t.epochs if _finite(at := flat(r).get(column))] for t in history.trials}
     members = [t for t in history.front if drawn[t.number]]
     others = [t for t in history.trials if not t.on_front and drawn[t.number]]
@@ -91,7 +91,7 @@ def learning_curves(history: History, column: str) -> go.Figure | None:
 
 
 def gates(history: History) -> go.Figure | None:
-    """Learned skip gates by level, of the front's members that have any; of the others where none does."""
+    """Draws learned skip gates by level, of the front's members; of other trials where no member has gates."""
     trials = [t for t in history.front if t.gates] or [t for t in history.complete if t.gates]
     if not trials:
         return None
@@ -114,7 +114,7 @@ def gates(history: History) -> go.Figure | None:
 
 
 def confirmed_gates(confirmed: Sequence[Confirmed]) -> go.Figure | None:
-    """Learned skip gates by level, of each confirmed network that has any, over its seeds."""
+    """Draws learned skip gates by level, of each confirmed network that has gates, over its seeds."""
     gated = [one for one in confirmed if one.gates]
     if not gated:
         return None
@@ -143,7 +143,7 @@ def _gate_axes(figure: go.Figure) -> go.Figure:
 
 
 def shown_probes(history: History) -> list[int]:
-    """Trials whose stability is explained: the knee, the front's most stable member, the least stable trial."""
+    """Returns the trials whose stability is explained: the knee, the most stable one, the least stable one."""
     if history.knee is None or not history.probes:
         return []
     score = {t.number: t.values.get("stability", 0.0) for t in history.complete if t.number in history.probes}
@@ -151,7 +151,7 @@ def shown_probes(history: History) -> list[int]:
 
 
 def stability_curve(history: History, number: int) -> go.Figure | None:
-    """Probe losses of a trial over steps, the worst that was still to come at each, and the probes that spike."""
+    """Draws a trial's probe losses over steps, the worst loss that was still to come at each, and the spikes."""
     probe = history.probes[number]
     figure = go.Figure()
     for index, (task, losses) in enumerate((("denoising", probe.denoise), ("classification", probe.classify))):
@@ -191,7 +191,7 @@ def stability_curve(history: History, number: int) -> go.Figure | None:
 
 
 def workers(history: History) -> go.Figure | None:
-    """Trials as bars from start to end, packed into as few rows as were busy at a time."""
+    """Draws trials as bars from start to end, in as few rows as were busy at a time."""
     spans = lanes(history)
     if not spans:
         return None
@@ -219,7 +219,7 @@ def workers(history: History) -> go.Figure | None:
 
 
 def _some(history: History, trials: Sequence[Trial], count: int = 8) -> list[Trial]:
-    """At most `count` trials, the knee first, the others spread evenly."""
+    """Returns at most `count` trials: the knee first, the others spread evenly."""
     first = [t for t in trials if t.number == history.knee]
     rest = [t for t in trials if t.number != history.knee]
     return first + rest[:: max(1, math.ceil(len(rest) / max(1, count - len(first))))]

@@ -52,21 +52,21 @@ STEPS: Mapping[int, tuple[str, ...]] = {
     ),
     4: ("ALTER TABLE skipnas_epochs ADD COLUMN further JSON",),
 }
-"""Schema version -> statements that make it of the one before, as SQLite and PostgreSQL both read them.
+"""Schema version -> statements that make it from the version before, in SQL that SQLite and PostgreSQL both read.
 
-They are never changed once released, and know nothing of `studies.store.records`, which goes on changing.
+They are never changed once released, and do not use `studies.store.records`, which goes on changing.
 """
 
 
 def migrate(engine: Engine, version: int) -> None:
-    """Brings tables of schema `version` up to date; each step is done whole or not at all.
+    """Brings tables of schema `version` up to date. Each step is done whole or not at all.
 
-    The caller sees to it that no other process does the same.
+    The caller ensures that no other process does the same.
     """
     for target in sorted(STEPS):
         if target > version:
             with engine.begin() as connection:
-                # The write comes first: Python's sqlite3 begins a transaction for it, but not for a CREATE.
+                # The write comes first, because Python's sqlite3 begins a transaction for it, but not for a CREATE.
                 connection.execute(
                     text("UPDATE skipnas_meta SET value = :version WHERE key = 'schema_version'"),
                     {"version": str(target)},

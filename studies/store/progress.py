@@ -1,4 +1,4 @@
-"""What has been read of a study's ended trials."""
+"""The part of a study's ended trials that has been read."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from studies.store.records import group_of
 
 @dataclass(slots=True)
 class Past:
-    """What has been read of a study's oldest trials, all of which have ended, so that it is not read again.
+    """Facts about a study's oldest trials, all of which have ended, so that they are not read again.
 
     Attributes:
-        up_to: Optuna's id of the last of them; trials: how many they are.
-        counts: as `Counts` has them.
-        started: by version of the training code, the digest of every trial of the study that is known to have begun,
-            later ones among them.
+        up_to: Optuna's id of the last of these trials.
+        trials: number of these trials.
+        counts: their counts, as in `Counts`.
+        started: by version of the training code, the digests of all trials of the study that are known to have begun,
+            later trials included.
     """
 
     up_to: int = -1
@@ -29,7 +30,7 @@ class Past:
     started: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def note(self, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
-        """Takes in those of the next trials that follow without one that has not ended; returns the rest."""
+        """Adds the next trials up to the first one that has not ended, and returns the rest."""
         for row in rows:
             if row.started is not None and row.digest is not None:
                 self.started[row.training_version].add(row.digest)

@@ -1,7 +1,7 @@
 """The project's own tables, in the same database as Optuna's, keyed by Optuna's study id and trial number.
 
-Optuna keeps hyperparameters, states and values; everything else that is known of a trial is here. Types
-are those that SQLite and PostgreSQL share; times are seconds since the epoch, UTC.
+Optuna keeps hyperparameters, states and values; everything else about a trial is here. The types exist in both SQLite
+and PostgreSQL. Times are seconds since the epoch, UTC.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _GROUPS_OF_STATES = {TrialState[outcome.state]: outcome.group for outcome in Out
 
 
 def group_of(state: TrialState, reason: str | None) -> str:
-    """The field of `Counts` that counts a trial of which Optuna has `state` and the records `reason`.
+    """Returns the field of `Counts` that counts a trial with Optuna's `state` and the records' `reason`.
 
     The state decides, because a trial that plain Optuna ended has no reason.
     """
@@ -42,7 +42,8 @@ def group_of(state: TrialState, reason: str | None) -> str:
 
 
 SCHEMA_VERSION = 4
-"""Every change of the tables below raises it, with a step in `studies.store.migrations`; higher ones are refused."""
+"""Every change of the tables below raises it, with a step in `studies.store.migrations`. Higher versions are
+refused."""
 
 
 class Base(DeclarativeBase):
@@ -57,7 +58,7 @@ class Base(DeclarativeBase):
 
 
 class MetaRecord(Base):
-    """Facts about the database itself; `schema_version` is the one that must be there."""
+    """Facts about the database itself. The fact `schema_version` is required."""
 
     __tablename__ = "skipnas_meta"
 
@@ -66,9 +67,9 @@ class MetaRecord(Base):
 
 
 class StudyRecord(Base):
-    """What a study was created with. `events` counts its asks and tells and hands out their order.
+    """The settings that a study was created with. `events` counts its asks and tells and gives each its place.
 
-    Whoever writes to this row holds the study until the commit; that is how drivers take turns.
+    A transaction that writes to this row holds the study until the commit; in this way drivers take turns.
     """
 
     __tablename__ = "skipnas_studies"
@@ -88,8 +89,8 @@ class DriverRecord(Base):
     Attributes:
         driver: random, 32 hexadecimal digits.
         host: name of its machine, for people.
-        place: where its `pid` means something: one boot of one machine, one namespace of processes.
-        born: when the process started, as `place` counts; None when it does not say.
+        place: the place within which its `pid` is unique: one boot of one machine, one namespace of processes.
+        born: start of the process, as `place` counts time; None when it cannot be read.
         expires: end of the lease, by the database's clock.
         reserved: places in the study's budget that it holds for trials it has not asked for yet.
     """
@@ -108,7 +109,7 @@ class DriverRecord(Base):
 
     @property
     def label(self) -> str:
-        """As people find it."""
+        """The process and its machine, in words for people."""
         return f"process {self.pid} on {self.host}"
 
 
@@ -117,19 +118,19 @@ class TrialRecord(Base):
 
     Attributes:
         digest: identity of the candidate; None until the trial starts or is rejected.
-        owner: the driver that asked for it or took it over last; None when nobody did or it gave it back.
-        started: when it first began to train; None while it has not.
-        reason: `Outcome.stored` of how the trial ended; None while it has not.
-        detail: traceback, or what else there is to say about its end.
-        ask_order: place of its ask among the study's events, asks and tells together, from 1; None in
-            trials of schema 1.
+        owner: the driver that asked for it or took it over last; None when there was none or it gave the trial back.
+        started: time at which it first began to train; None before.
+        reason: `Outcome.stored` of the trial's end; None before.
+        detail: traceback, or other details of its end.
+        ask_order: place of its ask among the study's events, asks and tells together, from 1; None in trials of schema
+            1.
         tell_order: place of its end among the study's events.
         latency: ms per image, if it was measured.
         peak_memory: MiB.
         epochs_done: the last epoch written to the epochs table.
-        values: everything that was measured, by name, whether it is an objective or not.
-        training_version: of the training code that trains it or did (`nas.training.version`); None in trials that
-            were never started, and in those of schema 1 and 2, which are of version 1.
+        values: every measured value by name, whether it is an objective or not.
+        training_version: version of the training code that trained or trains it (`nas.training.version`). It is None in
+            trials that were never started, and in trials of schema 1 and 2, which are of version 1.
     """
 
     __tablename__ = "skipnas_trials"
@@ -164,21 +165,21 @@ class TrialRecord(Base):
 
     @property
     def outcome(self) -> Outcome:
-        """How the trial ended; RUNNING until it has."""
+        """The end of the trial; RUNNING before."""
         return Outcome.read(self.reason)
 
     @property
     def trained_by(self) -> int | None:
-        """Version of the training code that trains it or did; None when it was never started."""
+        """The version of the training code that trained or trains it; None when it was never started."""
         return None if self.started is None else self.training_version or FIRST_VERSION
 
 
 EPOCH_METRICS = ("psnr", "accuracy", "stability")
-"""Metrics that have a column of their own in the epochs table, as all had at first; others are in `further`."""
+"""The metrics with a column of their own in the epochs table, as all had at first. Others are in `further`."""
 
 
 class EpochRecord(Base):
-    """`nas.types.EpochRow`; NULL stands for NaN in `denoise_loss`, and for a metric that was not measured.
+    """`nas.types.EpochRow`. NULL stands for NaN in `denoise_loss`, and for a metric that was not measured.
 
     Attributes:
         further: metrics without a column, by name.
@@ -207,9 +208,9 @@ class ConfirmationRecord(Base):
 
     Attributes:
         repeat: place of the seed among the confirmation's, from 0.
-        number: of the trial; None for a reference network that is no trial of the front.
+        number: number of the trial; None for a reference network that is no trial of the front.
         reference: name of the reference network; None for others.
-        ended: when.
+        ended: time of its end.
         training_version: as a trial's; None in runs of schema 2.
     """
 
@@ -249,7 +250,7 @@ class ProbeRecord(Base):
 
     @property
     def curve(self) -> ProbeCurve:
-        """As it was measured, to single precision."""
+        """The curve as it was measured, to single precision."""
         return ProbeCurve(
             steps=tuple(np.frombuffer(self.steps, "<i4").tolist()),
             denoise=tuple(np.frombuffer(self.denoise, "<f4").tolist()),
@@ -258,17 +259,17 @@ class ProbeRecord(Base):
 
 
 def epoch_columns(row: EpochRow) -> dict[str, Any]:
-    """An epoch as columns of `EpochRecord`."""
+    """Returns an epoch as columns of `EpochRecord`."""
     own = {name: getattr(row, name) for name in ("epoch", "denoise_loss", "classify_loss", "seconds")}
     own |= {name: row.values.get(name) for name in EPOCH_METRICS}
-    # SQLite turns NaN into NULL; doing it here gives every database the same. JSON has no word for infinity.
+    # SQLite turns NaN into NULL, so this is done for every database. JSON has no word for infinity.
     columns = {name: None if value is None or math.isnan(value) else value for name, value in own.items()}
     further = {n: float(v) for n, v in row.values.items() if n not in EPOCH_METRICS and math.isfinite(v)}
     return columns | {"further": further or None}
 
 
 def insert_missing(dialect: str, table: Table) -> postgresql.Insert | sqlite.Insert:
-    """An INSERT for rows that another process may have made meanwhile: they stay as they are."""
+    """Returns an INSERT that leaves a row as it is when another process has made it meanwhile."""
     if dialect == "postgresql":
         return postgresql.insert(table).on_conflict_do_nothing()
     return sqlite.insert(table).on_conflict_do_nothing()

@@ -1,8 +1,8 @@
 """The SQL that a driver needs for every trial, as statements on plain tables that are made once.
 
-SQLAlchemy runs these at a fraction of what its mapped classes cost. Parameters: ``study`` is the study's id, ``trial``
-the trial's number, ``id`` Optuna's id of the trial. A statement that changes a row takes the columns to be changed as
-further parameters, so no parameter of a condition is named like one.
+SQLAlchemy runs them at a fraction of the cost of its mapped classes. Parameters: ``study`` is the study's id, ``trial``
+is the trial's number, ``id`` is Optuna's id of the trial. A statement that changes a row takes the changed columns as
+further parameters, so no parameter of a condition has the name of a column.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from studies.store.optuna_bridge import OPTUNA_STUDIES, OPTUNA_TRIALS, PARAMS
 from studies.store.records import EPOCH_METRICS, DriverRecord, EpochRecord, ProbeRecord, StudyRecord, TrialRecord
 
 TRAINED = [outcome.stored for outcome in Outcome if outcome.trained]
-"""What the records have as the reason of trials that were trained to an end."""
+"""The reasons that records have for trials that were trained to an end."""
 
 
 STUDIES, TRIALS, EPOCHS, PROBES, DRIVERS = (
@@ -46,10 +46,10 @@ _OF_ID = OPTUNA_TRIALS.c.trial_id == bindparam("id")
 _VERSION = func.coalesce(TRIALS.c.training_version, literal_column(str(FIRST_VERSION)))
 
 TRAINED_BY = _VERSION.label("training_version")
-"""Version of the training code that trains a trial or did."""
+"""The version of the training code that trained or trains a trial."""
 
 OF_VERSION = _VERSION == bindparam("version")  # noqa: SIM300  (which is no constant)
-"""Of trials that the training code ``version`` trains or did."""
+"""The condition that the training code ``version`` trained or trains a trial."""
 
 # The study and its drivers
 HOLD = update(STUDIES).where(_OF_STUDY).values(tells=STUDIES.c.tells)
@@ -58,10 +58,10 @@ HOLD = update(STUDIES).where(_OF_STUDY).values(tells=STUDIES.c.tells)
 HOLD_OPTUNAS = (
     select(OPTUNA_STUDIES.c.study_id).where(OPTUNA_STUDIES.c.study_id == bindparam("study")).with_for_update()
 )
-"""Holds Optuna's study as its own drivers do."""
+"""Holds Optuna's study, as Optuna's own drivers do."""
 
 COUNT = update(STUDIES).where(_OF_STUDY).values(tells=STUDIES.c.tells + 1).returning(STUDIES.c.tells)
-"""The next event's place; holds the study too."""
+"""Returns the next event's place, and holds the study too."""
 
 CHANGE_DRIVER = update(DRIVERS).where(DRIVERS.c.driver == bindparam("own"))
 # One trial
@@ -74,7 +74,7 @@ CHANGE_EPOCHS_DONE = (
     .where(_OF_TRIAL, TRIALS.c.owner.is_not_distinct_from(bindparam("own")), TRIALS.c.started.is_not(None))
     .values(epochs_done=bindparam("last"))
 )
-"""Of a trial that ``own`` trains; no row when it does not."""
+"""Changes a trial that ``own`` trains; it changes no row when another driver trains it."""
 
 DROP_EPOCHS = (
     delete(EPOCHS)
@@ -96,7 +96,8 @@ TWIN = (
     )
     .limit(1)
 )
-"""Another trial of the digest ``twin`` that was trained to an end by the training code ``version``, or is under way."""
+"""Finds another trial of the digest ``twin`` that is under way, or was trained to an end by the training code
+``version``."""
 
 MAKE_OPTUNAS = insert(OPTUNA_TRIALS).returning(OPTUNA_TRIALS.c.trial_id)
 CHANGE_OPTUNAS = update(OPTUNA_TRIALS).where(_OF_ID)
@@ -117,7 +118,7 @@ OPEN: Select[Any] = (
     .where(OPTUNA_TRIALS.c.study_id == bindparam("study"), OPTUNA_TRIALS.c.trial_id > bindparam("after"))
     .order_by(OPTUNA_TRIALS.c.trial_id)
 )
-"""Every trial later than Optuna's id ``after``, with what the records have of it, oldest first."""
+"""Returns every trial later than Optuna's id ``after``, with its columns in the records, oldest first."""
 
 DRAWN = (
     select(OPTUNA_TRIALS.c.number, PARAMS.c.param_name, PARAMS.c.param_value)
@@ -125,11 +126,11 @@ DRAWN = (
     .where(OPTUNA_TRIALS.c.study_id == bindparam("study"))
     .where(OPTUNA_TRIALS.c.number.in_(bindparam("trials", expanding=True)))
 )
-"""Hyperparameters of the trials ``trials``, as Optuna stores them."""
+"""Returns the hyperparameters of the trials ``trials``, as Optuna stores them."""
 
 
 def _ended(query: Select[Any]) -> Select[Any]:
-    """Of trials that were trained to an end later than the event ``after``, in the order in which that was told."""
+    """Restricts a query to trials trained to an end after the event ``after``, in the order of their tells."""
     return (
         query.where(TRIALS.c.study_id == bindparam("study"), TRIALS.c.tell_order > bindparam("after"))
         .where(TRIALS.c.reason.in_(TRAINED))
@@ -138,20 +139,20 @@ def _ended(query: Select[Any]) -> Select[Any]:
 
 
 ENDED = _ended(select(*TRIALS.c["number", "tell_order", "digest", "reason"], TRIALS.c["values"].label("measured")))
-"""Every trial that was trained to an end later than the event ``after``, in order."""
+"""Returns every trial that was trained to an end later than the event ``after``, in order."""
 
 TRAINING_VERSIONS = (
     select(_VERSION, func.count())
     .where(TRIALS.c.study_id == bindparam("study"), TRIALS.c.reason.in_(TRAINED))
     .group_by(_VERSION)
 )
-"""Version of the training code, and how many trials it trained to an end."""
+"""Returns versions of the training code, and the number of trials that each trained to an end."""
 
 
 def at_rung(objectives: Sequence[str]) -> Select[Any]:
-    """Number and objectives of every trial from the number ``from`` on that was validated at the epoch ``rung``.
+    """Returns number and objectives of trials from the number ``from`` on that were validated at the epoch ``rung``.
 
-    Of those that the training code ``version`` trains or trained.
+    Only trials count that the training code ``version`` trained or trains.
     """
     of_trial = and_(TRIALS.c.study_id == EPOCHS.c.study_id, TRIALS.c.number == EPOCHS.c.number)
     return (
@@ -164,7 +165,7 @@ def at_rung(objectives: Sequence[str]) -> Select[Any]:
 
 
 def judged(objectives: Sequence[str]) -> Select[Any]:
-    """As `ENDED`, with the epoch at which each trial was validated last, and the objectives there."""
+    """Returns the rows of `ENDED`, with the epoch at which each trial was validated last, and the objectives there."""
     earlier = EPOCHS.alias()
     last = (
         select(func.max(earlier.c.epoch))
@@ -187,6 +188,6 @@ def _epoch_value(epochs: FromClause, name: str) -> ColumnElement[Any]:
 
 
 def _validated(epochs: FromClause, objectives: Sequence[str]) -> ColumnElement[bool]:
-    """Whether every objective that an epoch can have is there."""
+    """Tells whether an epoch has every objective that an epoch can have."""
     names = [name for name in ("psnr", *objectives) if METRICS[name].per_epoch]
     return and_(*(_epoch_value(epochs, name).is_not(None) for name in names))

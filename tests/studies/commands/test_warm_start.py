@@ -86,7 +86,9 @@ def test_a_front_that_other_training_code_measured_is_trained_again_and_told(
     with open_storage(f"sqlite:///{tmp_path / 's.db'}") as storage, storage.session() as session:
         session.execute(update(TrialRecord).values(training_version=None))
     search = prepared(tmp_path, warm_start="old")
-    told = f"those that version 1 of the training code trained there are trained again, by version {TRAINING_VERSION}"
+    told = (
+        f"candidates that version 1 of the training code trained there are trained again, by version {TRAINING_VERSION}"
+    )
     assert f"warm start: 2 candidates from study old; {told}" in search.notes
     assert search.known == {}
     trained, ends = proposed(search, trials=2)

@@ -51,9 +51,20 @@ def in_short(what: object) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)[:160] or type(what).__name__
 
 
+_NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""Texts of the errors by which torch tells it where it has no error of its own for it: the host's allocator, and what
+CUDA and its libraries allocate for themselves beside torch."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tells whether memory ran out, the host's or a device's."""
+    """Whether memory ran out, the host's or a device's."""
     import torch
 
-    # torch raises a plain RuntimeError when the host's allocator fails.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)

@@ -174,6 +174,21 @@ def test_a_reference_is_trained_with_classes(here: Path, run: Run) -> None:
     assert json.loads(said.out)["images"][0]["label"] in list("0123456789")
 
 
+def test_a_batch_that_memory_does_not_hold_is_refused(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr("nas.training.loop.Training._backward", fails)
+    said = run(
+        "train", "spec.json", "--data", "images:images", *OPTIONS, "--batch-size", "40", "--to", "new", "--quiet"
+    )
+    assert said.code == 2
+    assert said.err == (
+        "error: --batch-size 40 does not fit into memory (CUDA out of memory. Tried to allocate 2.00 GiB); "
+        "give a smaller one and another --to (--accumulate makes a step of several batches)\n"
+    )
+
+
 def test_every_kind_of_image_comes_out_under_its_name(here: Path, run: Run) -> None:
     (here / "in/deeper").mkdir(parents=True)
     Image.fromarray(photograph(40, 30)).save(here / "in/gray.png")

@@ -148,10 +148,11 @@ class CandidateTrainable(tune.Trainable):
                 report = Report(number=number, outcome=Outcome.DISK_FULL, detail=str(error))
             else:
                 report = Report(number=number, outcome=Outcome.EXCEPTION, detail=traceback.format_exc())
-        except torch.AcceleratorError:
-            raise  # a device that failed fails for good in this process; Tune goes on in another, `RETRIES` times
         except Exception as error:
-            outcome = Outcome.OUT_OF_MEMORY if is_out_of_memory(error) else Outcome.EXCEPTION
+            no_memory = is_out_of_memory(error)
+            if isinstance(error, torch.AcceleratorError) and not no_memory:
+                raise  # a device that failed fails for good in this process; Tune goes on in another, `RETRIES` times
+            outcome = Outcome.OUT_OF_MEMORY if no_memory else Outcome.EXCEPTION
             report = Report(number=number, outcome=outcome, detail=traceback.format_exc())
         if report.outcome is not None:
             self._end()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nas.data.augmentation import Augmentation
 from nas.data.noise import Noise, parse_noise
 from nas.data.sources import augmentation_for, parse_source, source_of
-from nas.errors import ConfigError, SpecError, StorageError
+from nas.errors import ConfigError, SpecError, StorageError, in_short, is_out_of_memory
 from nas.search.objectives import METRICS
 from nas.training.version import FIRST_VERSION, TRAINING_VERSION
 from nas.types import PRECISIONS, Candidate, Recipe, Task
@@ -130,7 +131,7 @@ def train(
     torch.manual_seed(request.seed)
     network = source.space.build(candidate.spec, data.task)
     bundle = request.to / BUNDLE
-    with claimed(request.to, configuration) as run_file:
+    with claimed(request.to, configuration) as run_file, _enough_memory(candidate.recipe, device):
         # A bundle's card is its last file.
         if "result" in run_file and (bundle / CARD).is_file():
             by = run_file.get("training_version", FIRST_VERSION)
@@ -168,6 +169,21 @@ def train(
             shutil.rmtree(cut_off, ignore_errors=True)
         _write_bundle(bundle, source, candidate, data, best, request, result, configuration)
     return {**result, "bundle": str(bundle)}
+
+
+@contextmanager
+def _enough_memory(recipe: Recipe, device: torch.device) -> Iterator[None]:
+    """Says so in one line when the block runs out of memory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        place = "the GPU's memory" if device.type == "cuda" else "memory"
+        raise ConfigError(
+            f"--batch-size {recipe.batch_size} does not fit into {place} ({in_short(error)}); give a smaller one and "
+            "another --to (--accumulate makes a step of several batches)"
+        ) from None
 
 
 # --- what is trained ---

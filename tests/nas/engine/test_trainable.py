@@ -98,14 +98,21 @@ def test_another_error_of_the_disk_is_an_exception_with_its_traceback(
     assert "PermissionError" in last.detail
 
 
+def raised(error: Exception) -> Any:
+    raise error
+
+
 @pytest.mark.parametrize(
     "allocate",
     [
         lambda: torch.empty(2**60),  # the host, as torch says it
         lambda: bytearray(2**62),  # the host, as Python says it
-        lambda: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")),
+        lambda: raised(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")),
+        lambda: raised(torch.AcceleratorError("CUDA error: out of memory")),
+        lambda: raised(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")),
+        lambda: raised(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")),
     ],
-    ids=["torch", "python", "device"],
+    ids=["torch", "python", "device", "cuda", "cublas", "cudnn"],
 )
 def test_memory_that_runs_out_ends_the_trial_and_not_the_worker(
     tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch, allocate: Callable[[], Any]

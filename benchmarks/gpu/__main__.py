@@ -25,7 +25,7 @@ CHECKS: Mapping[str, tuple[Callable[..., Iterator[Finding]], float]] = {
     "networks": (networks, 30),
     "steps": (steps, 20),
     "validation": (validation, 15),
-    "loop": (partial(loop, later=False), 80),
+    "loop": (partial(loop, later=False), 100),
     "resume": (resume, 30),
     "memory": (memory, 30),
     "front": (front, 100),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.gpu import trials
 from benchmarks.gpu.__main__ import CHECKS
 from benchmarks.gpu.agreement import distance
 from benchmarks.gpu.searches import Pace
@@ -59,6 +60,23 @@ def test_checks_with_ray_and_whole_trials(tmp_path: Path) -> None:
     assert there["began_at"] == there["total"] // 2
     assert [record["values"].get("at_a_time") for record in found["at-a-time"][:-1]] == [2, 1]
     assert found["search"][0]["values"]["complete"] == 1
+
+
+def test_a_gpu_s_memory_is_taken_but_for_a_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    mib, free = 2**20, [40_000 * 2**20 + 12_345]
+
+    def empty(size: int, **_: object) -> int:
+        assert size <= free[0]
+        if size > 9_000 * mib:
+            raise torch.OutOfMemoryError("in one piece there is not so much")
+        free[0] -= size
+        return size
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0], 80_000 * mib))
+    monkeypatch.setattr(torch, "empty", empty)
+    taken = trials._taken_but(300 * mib, torch.device("cuda"))
+    assert 300 * mib <= free[0] < 301 * mib
+    assert sum(taken) == 40_000 * mib + 12_345 - free[0]  # type: ignore[arg-type]
 
 
 def test_the_union_of_intervals_counts_overlaps_once() -> None:

@@ -15,7 +15,7 @@ project=$(cd "$(dirname "$0")/.." && pwd)
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
 
 packages=(
-    ray==2.60.0 jsonschema jsonschema-specifications referencing rpds-py
+    ray==2.60.0 attrs jsonschema jsonschema-specifications referencing rpds-py
     pydantic==2.14.4 pydantic-core==2.50.5 annotated-types typing-inspection
     optuna==5.0.0 alembic colorlog greenlet Mako SQLAlchemy==2.1.9
     plotly==7.1.0 tensorboardX torchjd==0.18.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -60,7 +61,8 @@ def search_command(options: Sequence[str], room: Room, share: float = 1.0) -> di
     """What ``skipnas search --json`` answers. It stops after a share of the time that is left.
 
     Raises:
-        RuntimeError: it did not end with exit code 0; the message has the end of what it said.
+        ModuleNotFoundError: it lacks a package.
+        RuntimeError: it did not end with exit code 0; the message has the last line that it said.
         subprocess.TimeoutExpired: it did not stop in time.
     """
     limit = max(1.0, share * room.left() - AFTERWARDS)
@@ -73,6 +75,9 @@ def search_command(options: Sequence[str], room: Room, share: float = 1.0) -> di
     )
     print(done.stderr, flush=True)
     if done.returncode != 0:
-        raise RuntimeError(f"skipnas search ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+        if missing := re.search("ModuleNotFoundError: No module named '([^']+)'", done.stderr):
+            raise ModuleNotFoundError(name=missing[1])
+        last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise RuntimeError(f"skipnas search ended with {done.returncode} and said: {last}")
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer

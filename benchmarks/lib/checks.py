@@ -32,8 +32,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 ROOM = 0.15
 """Share of its time, of at most `MOST_ROOM` seconds, that a check has to end by itself before it is killed."""
 MOST_ROOM = 10.0
-LEAST_SECONDS = 5.0
-"""A check is not begun with less."""
+LEAST_SECONDS = 15.0
+"""A check has so much at least, and is not begun with less."""
 LAST_SECONDS = 2.0
 """A process that has said how its check ended is killed after so long."""
 HEADER = "--- "
@@ -140,13 +140,13 @@ def run_checks(checks: Sequence[Check], records: Records, seconds: float, preloa
     wrong: list[str] = []
     not_done: list[str] = []
     for number, check in enumerate(checks):
-        share = check.weight / sum(later.weight for later in checks[number:])
-        bound = share * (ends - time.monotonic())
-        if bound < LEAST_SECONDS:
+        left = ends - time.monotonic()
+        if left < LEAST_SECONDS:
             end = "left out"
             records.add(check.name, "left out, as no time is left", {"end": end})
         else:
-            end, found = _run(context, check, records, bound)
+            share = check.weight / sum(later.weight for later in checks[number:])
+            end, found = _run(context, check, records, max(LEAST_SECONDS, share * left))
             wrong += found
         if end != "done":
             not_done.append(f"{check.name} ({end})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,10 @@ import torch
 from benchmarks.gpu import trials
 from benchmarks.gpu.__main__ import CHECKS
 from benchmarks.gpu.agreement import distance
+from benchmarks.gpu.processes import search_command
 from benchmarks.gpu.searches import Pace
 from benchmarks.gpu.speed import covered
-from benchmarks.lib.checks import PROJECT
+from benchmarks.lib.checks import PROJECT, Room
 from nas.engine.report import Report
 from nas.types import EpochRow
 
@@ -109,3 +111,21 @@ def test_epochs_count_once_all_workers_have_reported(monkeypatch: pytest.MonkeyP
     assert not pace.stop.is_set()
     report(0, 3, at=116.5)
     assert pace.stop.is_set()
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "told"),
+    [
+        ("Traceback\nModuleNotFoundError: No module named 'ray.tune'\n", ModuleNotFoundError, ""),
+        ("searching\nerror: no trial fits\n", RuntimeError, "ended with 2 and said: error: no trial fits"),
+    ],
+)
+def test_a_search_that_fails_says_why(
+    said: str, error: type[Exception], told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    done = subprocess.CompletedProcess([], 2, stdout="", stderr=said)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(error, match=f"{told}$") as raised:
+        search_command(["--trials", "0"], Room(folder=tmp_path, ends=math.inf))
+    if isinstance(raised.value, ModuleNotFoundError):
+        assert raised.value.name == "ray.tune"

@@ -261,7 +261,7 @@ class StudyConfig:
         precision: ``fp32`` or ``bf16``.
         threads: torch threads in each worker.
         early_stopping: whether candidates are stopped at rungs.
-        within_rank: what decides at a rung within a non-domination rank (`nas.search.pareto.WITHIN_RANK`).
+        within_rank: the rule by which candidates are stopped (`nas.search.rungs.RULES`).
         training_version: of the training code that made the study (`nas.training.version`); each trial keeps its own.
     """
 

@@ -128,6 +128,7 @@ class _Kind:
     allows: Callable[[Sequence[float]], bool]
     build: Callable[[Sequence[float]], Noise]
     text: str
+    form: str
     example: str
 
 
@@ -136,22 +137,32 @@ _KINDS = {
         allows=lambda v: len(v) in (1, 2) and v[0] > 0 and v[-1] <= 255 and (len(v) == 1 or v[0] < v[1]),
         build=lambda v: Gaussian(v[0], v[-1]),
         text="sigma must be above 0 and at most 255, a range A-B must have A < B",
+        form="gaussian:S or :A-B",
         example="gaussian:50 or gaussian:10-50",
     ),
     "poisson": _Kind(
         allows=lambda v: len(v) == 1 and 0 < v[0] <= 1e6,
         build=lambda v: Poisson(v[0]),
         text="the peak must be a number of photons above 0 and at most 1000000",
+        form="poisson:PEAK",
         example="poisson:30",
     ),
     "saltpepper": _Kind(
         allows=lambda v: len(v) == 1 and 0 < v[0] < 1,
         build=lambda v: SaltPepper(v[0]),
         text="the share of lost values must be above 0 and below 1",
+        form="saltpepper:P",
         example="saltpepper:0.1",
     ),
-    "none": _Kind(allows=lambda v: not v, build=lambda v: Clean(), text="takes no strength", example="none"),
+    "none": _Kind(
+        allows=lambda v: not v, build=lambda v: Clean(), text="takes no strength", form="none", example="none"
+    ),
 }
+
+
+def noises_in_short() -> str:
+    """Returns the noises in one line of help: ``gaussian:S or :A-B, poisson:PEAK, saltpepper:P, none``."""
+    return ", ".join(kind.form for kind in _KINDS.values())
 
 
 def _numbers(strength: str) -> tuple[float, ...] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -151,13 +151,6 @@ def net_gaps(values: Array, maximize: Sequence[bool]) -> Array:
             nearest = np.minimum(nearest, np.linalg.norm(points - points[taken], axis=1))
             taken = int(np.argmax(nearest))
     return gaps[rows.reshape(-1)]
-
-
-WITHIN_RANK: Mapping[str, Callable[[Array, Sequence[float], Sequence[bool]], Array]] = {
-    "hypervolume": contributions,
-    "epsilon-net": lambda values, reference_point, maximize: net_gaps(values, maximize),
-}
-"""Merits that order the points of one non-domination rank, the largest first."""
 
 
 def best_subset(values: Array, count: int, maximize: Sequence[bool]) -> NDArray[np.int64]:

@@ -1,58 +1,27 @@
-"""The epochs at which candidates are validated and may be stopped, and the candidates that go on there."""
+"""The epochs at which candidates are validated, and the rules that stop candidates there early.
+
+A new rule is a function of a `Rung` and an entry of `RULES`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from nas.search.pareto import WITHIN_RANK, dominators, fronts
+from nas.search.pareto import Array, contributions, dominators, fronts, net_gaps
 from nas.types import Objective
-
-FIRST_RUNG = 0.1
-"""The share of a run before which no candidate is stopped. Of 27 epochs on digits, ranks after the first correlate with
-the final ranks by up to 0.4, and ranks after the third by 0.8 to 0.9 (benchmarks/RESULTS.md)."""
-
-
-def has_rung(epoch: int, epochs: int) -> bool:
-    """Tells whether a validated epoch of a run of `epochs` is late enough for a rung."""
-    return epoch >= FIRST_RUNG * epochs
-
-
-def goes_on(
-    number: int, reached: Mapping[int, Sequence[float]], objectives: Sequence[Objective], within: str = "hypervolume"
-) -> bool:
-    """Tells whether a candidate passes its rung.
-
-    Args:
-        number: the candidate's number, a key of `reached`.
-        reached: values at this rung, in the order of `objectives`, of every candidate that reached it.
-        objectives: directions, and the reference from which contributions are counted.
-        within: the merit that decides within a rank, a key of `nas.search.pareto.WITHIN_RANK`.
-    """
-    numbers = list(reached)
-    own = numbers.index(number)
-    values = np.array([reached[n] for n in numbers], dtype=np.float64)
-    maximize = [o.direction == "maximize" for o in objectives]
-    places = math.ceil(len(numbers) / REDUCTION)
-    if dominators(values, own, maximize) >= places:  # most calls end here, without finding fronts of thousands
-        return False
-    for front in fronts(values, maximize):
-        if own in front:
-            if len(front) <= places:
-                return True
-            merits = WITHIN_RANK[within](values[front], [o.reference for o in objectives], maximize)
-            return bool(merits[front == own].item() >= np.sort(merits)[-places])
-        places -= len(front)
-        if places <= 0:
-            break
-    return False
-
 
 REDUCTION = 3
 """The ratio of consecutive milestones. Validation follows epochs 1, 3, 9, 27, ... and the last one, and rungs stand
 there."""
+
+FIRST_RUNG = 0.1
+"""The share of a run before which successive halving stops no candidate. Of 27 epochs on digits, ranks after the first
+correlate with the final ranks by up to 0.4, and ranks after the third by 0.8 to 0.9 (benchmarks/RESULTS.md)."""
 
 
 def is_milestone(epoch: int, epochs: int) -> bool:
@@ -60,3 +29,70 @@ def is_milestone(epoch: int, epochs: int) -> bool:
     while epoch % REDUCTION == 0 and epoch != epochs:
         epoch //= REDUCTION
     return epoch in (1, epochs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """A candidate that was validated before the end of its run.
+
+    Attributes:
+        number: the candidate's number.
+        epoch: the epoch after which it was validated.
+        epochs: epochs of a full run.
+        objectives: directions and reference point of the values.
+        reached: epoch -> values, in the order of `objectives`, of every candidate that was validated after it, by
+            number, whatever became of the candidate later.
+    """
+
+    number: int
+    epoch: int
+    epochs: int
+    objectives: Sequence[Objective]
+    reached: Callable[[int], Mapping[int, Sequence[float]]]
+
+
+Rule = Callable[[Rung], bool]
+"""Tells whether a candidate goes on."""
+
+Merit = Callable[[Array, Sequence[float], Sequence[bool]], Array]
+"""Orders points of one non-domination rank, the largest value first: (values, reference point, maximize) -> (n,)."""
+
+
+def successive_halving(rung: Rung, merit: Merit) -> bool:
+    """Asynchronous successive halving for several objectives.
+
+    A candidate passes a rung when it is among the best third of all candidates that have reached it so far. They are
+    ordered by non-domination rank, and within a rank by `merit` (Li et al., ASHA, 2020; for several objectives
+    Schmucker et al., MO-ASHA, 2021). Equal candidates pass together, and the first candidate at a rung always passes.
+    Objectives may have any direction and scale.
+    """
+    if rung.epoch < FIRST_RUNG * rung.epochs:
+        return True
+    reached = rung.reached(rung.epoch)
+    numbers = list(reached)
+    own = numbers.index(rung.number)
+    values = np.array([reached[n] for n in numbers], dtype=np.float64)
+    maximize = [o.direction == "maximize" for o in rung.objectives]
+    places = math.ceil(len(numbers) / REDUCTION)
+    if dominators(values, own, maximize) >= places:  # most calls end here, without finding fronts of thousands
+        return False
+    for front in fronts(values, maximize):
+        if own in front:
+            if len(front) <= places:
+                return True
+            merits = merit(values[front], [o.reference for o in rung.objectives], maximize)
+            return bool(merits[front == own].item() >= np.sort(merits)[-places])
+        places -= len(front)
+        if places <= 0:
+            break
+    return False
+
+
+RULES: Mapping[str, Rule] = {
+    "hypervolume": partial(successive_halving, merit=contributions),
+    "epsilon-net": partial(
+        successive_halving, merit=lambda values, reference_point, maximize: net_gaps(values, maximize)
+    ),
+}
+"""The rules of early stopping by name: successive halving, which prefers within a rank the larger contribution to the
+hypervolume, or what an epsilon-net takes first (Salinas et al., 2021)."""

@@ -17,7 +17,7 @@ from nas.engine.search import Progress, RunOptions, SearchEnd, run_search
 from nas.errors import ClusterError, ConfigError, StudyError
 from nas.protocols import SearchSpace
 from nas.search.objectives import DEFAULT, TrivialQuality, resolve_objectives
-from nas.search.pareto import WITHIN_RANK
+from nas.search.rungs import RULES
 from nas.search.sampler import CHOICES
 from nas.training.version import TRAINING_VERSION
 from nas.types import PRECISIONS, Constraint, Measurement, Objective, StudyConfig, Task
@@ -164,8 +164,8 @@ def _check(request: SearchRequest, options: RunOptions) -> None:
         parse_noise(request.noise)
     if request.sampler is not None and request.sampler not in CHOICES:
         raise ConfigError(f"sampler {request.sampler!r} is not known; choose from {', '.join(CHOICES)}")
-    if request.within_rank is not None and request.within_rank not in WITHIN_RANK:
-        raise ConfigError(f"--within-rank {request.within_rank!r} is not known; choose from {', '.join(WITHIN_RANK)}")
+    if request.within_rank is not None and request.within_rank not in RULES:
+        raise ConfigError(f"--within-rank {request.within_rank!r} is not known; choose from {', '.join(RULES)}")
     if request.precision is not None and request.precision not in PRECISIONS:
         raise ConfigError(f"--precision {request.precision!r} is not known; choose from {', '.join(PRECISIONS)}")
     for option, value, low in (

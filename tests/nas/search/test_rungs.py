@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.search.pareto import WITHIN_RANK, contributions, fronts
-from nas.search.rungs import goes_on
+from nas.search.pareto import contributions, fronts
+from nas.search.rungs import RULES, Rung, successive_halving
 from nas.types import Objective
 
 PSNR = Objective(name="psnr", direction="maximize", unit="dB", reference=14.0)
@@ -20,7 +21,11 @@ PARAMS = Objective(name="params", direction="minimize", unit="", reference=1000.
 def passing(
     reached: dict[int, tuple[float, ...]], objectives: tuple[Objective, ...], within: str = "hypervolume"
 ) -> list[int]:
-    return [number for number in reached if goes_on(number, reached, objectives, within)]
+    return [number for number in reached if RULES[within](rung(number, reached, objectives))]
+
+
+def rung(number: int, reached: dict[int, tuple[float, ...]], objectives: tuple[Objective, ...], epoch: int = 9) -> Rung:
+    return Rung(number=number, epoch=epoch, epochs=27, objectives=objectives, reached={epoch: reached}.__getitem__)
 
 
 def test_the_first_to_reach_a_rung_goes_on() -> None:
@@ -71,7 +76,7 @@ def test_direction_and_scale_do_not_matter(points: list[tuple[int, int]]) -> Non
     mixed = (up[0], Objective(name="b", direction="minimize", unit="", reference=1000.0))
     plain = {i: (float(a), float(b)) for i, (a, b) in enumerate(points)}
     scaled = {i: (float(a), -1000.0 * b) for i, (a, b) in enumerate(points)}
-    for within in WITHIN_RANK:
+    for within in RULES:
         assert passing(plain, up, within) == passing(scaled, mixed, within)
 
 
@@ -82,14 +87,14 @@ def test_whoever_goes_on_is_no_worse_than_whoever_stops(points: list[tuple[int, 
     by_rank = np.empty(len(points))
     for rank, front in enumerate(fronts(np.array(points, dtype=float), [True, True])):
         by_rank[front] = rank
-    for within in WITHIN_RANK:
+    for within in RULES:
         on = passing(reached, objectives, within)
         assert len(on) >= math.ceil(len(points) / 3)
         off = set(reached) - set(on)
         assert max(by_rank[on]) <= min((by_rank[i] for i in off), default=math.inf)
 
 
-@pytest.mark.parametrize("within", WITHIN_RANK)
+@pytest.mark.parametrize("within", RULES)
 @pytest.mark.parametrize("shape", [(30, 1), (40, 2), (27, 3), (25, 4)])
 @pytest.mark.parametrize("ties", [True, False])
 def test_as_if_all_were_ordered_by_rank_and_merit(within: str, shape: tuple[int, int], ties: bool) -> None:
@@ -101,29 +106,31 @@ def test_as_if_all_were_ordered_by_rank_and_merit(within: str, shape: tuple[int,
         for i in range(shape[1])
     )
     maximize = [o.direction == "maximize" for o in objectives]
+    rule = RULES[within]
+    assert isinstance(rule, functools.partial)
+    merit = rule.keywords["merit"]
     for size in range(1, len(values) + 1):
         keys: dict[int, tuple[int, float]] = {}
         for rank, front in enumerate(fronts(values[:size], maximize)):
-            merits = WITHIN_RANK[within](values[front], [o.reference for o in objectives], maximize)
-            keys |= {int(row): (rank, -float(merit)) for row, merit in zip(front, merits, strict=True)}
+            merits = merit(values[front], [o.reference for o in objectives], maximize)
+            keys |= {int(row): (rank, -float(found)) for row, found in zip(front, merits, strict=True)}
         last = sorted(keys.values())[math.ceil(size / 3) - 1]
         reached = {row: tuple(values[row]) for row in range(size)}
         assert passing(reached, objectives, within) == [row for row in range(size) if keys[row] <= last]
 
 
-def test_merits_are_known_of_the_rank_that_is_divided_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_merits_are_known_of_the_rank_that_is_divided_alone() -> None:
     asked: list[int] = []
 
     def merits(values: np.ndarray, *_: object) -> np.ndarray:
         asked.append(len(values))
         return values[:, 0]
 
-    monkeypatch.setattr("nas.search.rungs.WITHIN_RANK", {"counted": merits})
     # Fronts of 2, 3 and 4: of nine, three go on.
     rows = [(9, 8), (8, 9), (6, 4), (5, 5), (4, 6), (3, 0), (2, 1), (1, 2), (0, 3)]
     reached = {n: (float(a), float(b)) for n, (a, b) in enumerate(rows)}
     objectives = (PSNR, Objective(name="b", direction="maximize", unit="", reference=0.0))
-    assert passing(reached, objectives, "counted") == [0, 1, 2]
+    assert [n for n in reached if successive_halving(rung(n, reached, objectives), merits)] == [0, 1, 2]
     assert asked == [3, 3, 3], "once for each of the second front"
 
 
@@ -131,4 +138,12 @@ def test_merits_are_known_of_the_rank_that_is_divided_alone(monkeypatch: pytest.
 def test_an_excellent_start_is_no_place_on_later_rungs(count: int) -> None:
     """What a candidate was at a lower rung does not enter: only values at this rung do."""
     reached = {n: (15.0 + n / 100,) for n in range(count)} | {99: (14.1,)}
-    assert not goes_on(99, reached, (PSNR,))
+    assert 99 not in passing(reached, (PSNR,))
+
+
+def test_nobody_is_stopped_before_a_tenth_of_the_run() -> None:
+    """At epoch 1 of 27 not even the worst is, and at epoch 3 it is."""
+    reached: dict[int, tuple[float, ...]] = {n: (14.0 + n,) for n in range(9)}
+    for rule in RULES.values():
+        assert rule(rung(0, reached, (PSNR,), epoch=1))
+        assert not rule(rung(0, reached, (PSNR,), epoch=3))

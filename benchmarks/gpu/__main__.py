@@ -52,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data-root", type=Path, default=Path("data"), help="files of data sets (default: data)")
     parser.add_argument("--to", type=Path, default=FOLDER, help=f"folder of what is found (default: {FOLDER})")
     options = parser.parse_args(arguments)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device is cuda, and torch sees no GPU here; leave it out to run on the CPU")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     # Commands and workers are started in other folders.
     path = [str(Path(entry).resolve()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]

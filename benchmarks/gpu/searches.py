@@ -96,6 +96,7 @@ def _counts(found: Mapping[str, Any]) -> str:
 
 
 def _front(values: Mapping[int, Sequence[float]], maximize: Sequence[bool]) -> list[int]:
+    """Numbers of the trials that no other dominates."""
     import numpy as np
 
     from nas.search.pareto import non_dominated
@@ -109,7 +110,10 @@ def _front(values: Mapping[int, Sequence[float]], maximize: Sequence[bool]) -> l
 def _on_cpu(
     results: Sequence[TrialResult], names: Sequence[str], on: Setting, room: Room
 ) -> dict[int, list[list[float]]]:
-    """Number -> values of each of its runs on the CPU, seed by seed; only those that time was enough for."""
+    """Number -> values of its runs on the CPU, one for each seed.
+
+    A trial is left out when one of its runs diverged, or when there was no time for it.
+    """
     from nas.types import candidate_seed
 
     jobs = {
@@ -123,7 +127,8 @@ def _on_cpu(
         futures = {pool.submit(_values_on_cpu, *job, on.scale.subset, names): key for key, job in jobs.items()}
         try:
             for future in as_completed(futures, timeout=room.left()):
-                found[futures[future]] = future.result()
+                if (values := future.result()) is not None:
+                    found[futures[future]] = values
         except TimeoutError:
             pass
         pool.shutdown(wait=False, cancel_futures=True)
@@ -133,10 +138,15 @@ def _on_cpu(
 
 def _values_on_cpu(
     spec: Mapping[str, Any], recipe: Mapping[str, Any], seed: int, subset: int | None, names: Sequence[str]
-) -> list[float]:
-    """Trains one candidate in this process, on one thread."""
+) -> list[float] | None:
+    """Trains one candidate in this process, on one thread; None when it diverges."""
+    from nas.training.loop import Diverged
+
     torch.set_num_threads(1)
-    values = finished(evaluation_of(spec, recipe, seed, subset, CPU))
+    try:
+        values = finished(evaluation_of(spec, recipe, seed, subset, CPU))
+    except Diverged:
+        return None
     return [values[name] for name in names]
 
 

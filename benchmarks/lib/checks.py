@@ -1,11 +1,11 @@
-"""Checks that are bounded in time: each in a process of its own, everything it finds kept at once.
+"""Checks that are bounded in time: each has a process of its own, and what it finds is kept at once.
 
 A check is a generator of findings. Each finding is printed and written to two files as soon as it is there, so a run
-that is cut off has lost nothing. A check that hangs, or whose process crashes, costs itself alone. One that needs a
-package that is not installed says so in a line.
+that is cut off has lost nothing. A check that hangs, or whose process crashes, costs no other check anything. A check
+that needs a package that is not installed says so in a line.
 
-Processes are forked from a server that has imported torch and never touched a GPU, so a check neither waits for imports
-nor inherits another one's device.
+The processes are forked from a server that has imported the heavy modules and has never used a GPU. So a check does not
+wait for imports, and starts with a GPU of which no other check has left anything.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
 ROOM = 0.15
-"""Share of its time, of at most `MOST_ROOM` seconds, that a check has to end by itself before it is killed."""
+"""Share of a check's time, at most `MOST_ROOM` seconds, that is kept for its end: what is not over then is killed."""
 MOST_ROOM = 10.0
 LEAST_SECONDS = 15.0
-"""A check has so much at least, and is not begun with less."""
+"""Every check gets at least this time. When less is left it is not begun."""
 LAST_SECONDS = 2.0
-"""A process that has said how its check ended is killed after so long."""
+"""A process is killed so many seconds after it has said how its check ended."""
 HEADER = "--- "
-"""Before a check's name in the log."""
+"""This stands before a check's name in the log."""
 LOG_LINES = 5
-"""Last lines of a crashed check's output that are kept."""
+"""So many lines of a crashed check's output are told."""
 
 ENDS: Mapping[str, bool] = {
     "done": True,
@@ -58,9 +58,9 @@ class Finding:
     """One thing that a check found.
 
     Attributes:
-        text: for people, one line or a table.
-        values: the same for programs, as JSON can hold it.
-        right: whether it is as it should be; None where nothing is asked for.
+        text: the finding for people, in one line.
+        values: the finding for programs; what JSON cannot hold is kept as text.
+        right: whether it is as it should be; None for a measurement that may be anything.
     """
 
     text: str
@@ -70,10 +70,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """What a check has: a folder that is deleted afterwards, and time.
+    """The folder and the time that a check has. The folder is deleted afterwards.
 
     Attributes:
-        ends: `time.monotonic` at which the check should have ended.
+        ends: value of `time.monotonic` at which the check should have ended.
     """
 
     folder: Path
@@ -86,11 +86,13 @@ class Room:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """A question, with what answers it.
+    """One question and the function that answers it.
 
     Attributes:
-        work: finds it; a function of a module, possibly a `functools.partial`, as it goes to another process.
-        weight: its share of the time that is left when it begins, in units of those of the checks after it.
+        work: yields the findings. It goes to another process, so it is a function of a module, or a
+            `functools.partial` of one.
+        weight: the check's part of the time that is left when it begins; the other parts are those of the checks after
+            it.
     """
 
     name: str
@@ -99,9 +101,9 @@ class Check:
 
 
 class Records:
-    """What was found, on the terminal and in two files of a folder: ``NAME.jsonl`` and ``NAME.txt``.
+    """Findings on the terminal and in two files of a folder, ``NAME.jsonl`` and ``NAME.txt``.
 
-    Both are appended to, a finding at a time, and on the disk when `add` returns.
+    Both files are appended to. ``NAME.log`` has what the checks print.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -111,7 +113,7 @@ class Records:
         self._started = time.monotonic()
 
     def add(self, check: str, text: str, values: Mapping[str, Any] | None = None, right: bool | None = None) -> None:
-        """Keeps one finding."""
+        """Keeps one finding. It is on the disk when this returns."""
         seconds = round(time.monotonic() - self._started, 1)
         record = {"check": check, "at": seconds, "text": text, "right": right, "values": dict(values or {})}
         said = f"[{seconds:6.1f} s] {check}: {'' if right is None else 'right: ' if right else 'WRONG: '}{text}"
@@ -124,9 +126,10 @@ class Records:
 
 
 def run_checks(checks: Sequence[Check], records: Records, seconds: float, preload: Sequence[str] = ()) -> list[str]:
-    """Performs the checks in their order within `seconds`, and says at the end what was wrong and what is not done.
+    """Performs the checks in their order within `seconds`, and tells at the end what was wrong and what is not done.
 
-    What a check leaves of its time is shared by those after it. Returns what was wrong: findings, and ends of checks.
+    Time that a check does not need is there for the checks after it. Returns what was wrong: findings that are not
+    right, and checks that did not end as they should.
 
     Args:
         preload: modules that the server of processes imports; one that is missing is passed over.

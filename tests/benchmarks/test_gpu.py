@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.gpu import trials
+from benchmarks.gpu import searches, trials
 from benchmarks.gpu.__main__ import CHECKS
 from benchmarks.gpu.agreement import distance
 from benchmarks.gpu.processes import search_command
@@ -20,6 +20,7 @@ from benchmarks.gpu.searches import Pace
 from benchmarks.gpu.speed import covered
 from benchmarks.lib.checks import PROJECT, Room
 from nas.engine.report import Report
+from nas.training.loop import Diverged
 from nas.types import EpochRow
 
 WITH_RAY = ("front", "at-a-time", "search")
@@ -129,3 +130,15 @@ def test_a_search_that_fails_says_why(
         search_command(["--trials", "0"], Room(folder=tmp_path, ends=math.inf))
     if isinstance(raised.value, ModuleNotFoundError):
         assert raised.value.name == "ray.tune"
+
+
+def test_a_run_that_diverges_on_the_cpu_has_no_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverges(evaluation: object) -> None:
+        raise Diverged("loss is nan in epoch 1")
+
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    monkeypatch.setattr(searches, "evaluation_of", lambda *_: None)
+    monkeypatch.setattr(searches, "finished", diverges)
+    assert searches._values_on_cpu({}, {}, 0, None, ["psnr"]) is None
+    monkeypatch.setattr(searches, "finished", lambda evaluation: {"psnr": 20.0, "accuracy": 90.0})
+    assert searches._values_on_cpu({}, {}, 0, None, ["accuracy", "psnr"]) == [90.0, 20.0]

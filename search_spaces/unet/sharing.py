@@ -16,7 +16,7 @@ from nas.types import Cost
 from search_spaces.unet import cost, spec
 from search_spaces.unet.blocks import concatenated
 
-TASKS = 2
+COLUMNS = 2
 
 
 class Gather(nn.Module):
@@ -118,7 +118,7 @@ class CrossStitch(Exchange):
 
     def __init__(self, width: int, own: float) -> None:
         super().__init__(width, own)
-        size, (same, other) = TASKS * self.groups, self.initial
+        size, (same, other) = COLUMNS * self.groups, self.initial
         self.a = nn.Parameter(torch.full((size, size), other).fill_diagonal_(same))
 
     def forward(self, states: Sequence[Tensor]) -> list[Tensor]:
@@ -128,7 +128,7 @@ class CrossStitch(Exchange):
 
     @classmethod
     def cost(cls, width: int, pixels: int) -> Cost:
-        return Cost(params=(TASKS * cls.groups) ** 2, macs=0)
+        return Cost(params=(COLUMNS * cls.groups) ** 2, macs=0)
 
 
 class ChannelCrossStitch(Exchange):
@@ -139,14 +139,14 @@ class ChannelCrossStitch(Exchange):
 
     def __init__(self, width: int, own: float) -> None:
         super().__init__(width, own)
-        self.a = nn.Parameter(torch.full((TASKS, TASKS), 0.1).fill_diagonal_(0.9)[..., None].repeat(1, 1, width))
+        self.a = nn.Parameter(torch.full((COLUMNS, COLUMNS), 0.1).fill_diagonal_(0.9)[..., None].repeat(1, 1, width))
 
     def forward(self, states: Sequence[Tensor]) -> list[Tensor]:
         return [_sum(a[:, None, None] * state for a, state in zip(row, states, strict=True)) for row in self.a]
 
     @staticmethod
     def cost(width: int, pixels: int) -> Cost:
-        return Cost(params=TASKS**2 * width, macs=0)
+        return Cost(params=COLUMNS**2 * width, macs=0)
 
 
 class Sluice(CrossStitch):
@@ -183,7 +183,7 @@ class Nddr(Exchange):
 
     def __init__(self, width: int, own: float) -> None:
         super().__init__(width, own)
-        mixtures = torch.full((TASKS, TASKS), 1 - own).fill_diagonal_(own)
+        mixtures = torch.full((COLUMNS, COLUMNS), 1 - own).fill_diagonal_(own)
         self.tasks = nn.ModuleList(
             nn.Sequential(_diagonal(mixture, width), nn.BatchNorm2d(width, momentum=0.05), nn.ReLU())
             for mixture in mixtures
@@ -195,8 +195,8 @@ class Nddr(Exchange):
 
     @staticmethod
     def cost(width: int, pixels: int) -> Cost:
-        one = cost.conv(TASKS * width, width, 1, pixels, bias=False), Cost(params=2 * width, macs=0)
-        return cost.total(*one * TASKS)
+        one = cost.conv(COLUMNS * width, width, 1, pixels, bias=False), Cost(params=2 * width, macs=0)
+        return cost.total(*one * COLUMNS)
 
 
 SHARINGS: Mapping[spec.Sharing, type[Exchange]] = {

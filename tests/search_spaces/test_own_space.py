@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from unet_strategies import DIGITS, points
 
 from nas.errors import ConfigError
+from nas.protocols import SearchSpace
 from search_spaces import get_space, known_space
+from search_spaces.own import REQUIRED, OwnSpace
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = (ROOT / "docs" / "own-space.md").read_text()
@@ -141,6 +143,12 @@ def test_what_a_space_leaves_out_has_a_default_and_what_it_has_is_taken(
         sys.modules["chains"].ChainSpace, "baselines", lambda self, *_: {"dncnn": candidate}, raising=False
     )
     assert space.baselines(DIGITS, 3, ()) == {"dncnn": candidate}
+
+
+def test_every_part_of_the_protocol_is_required_or_has_a_default() -> None:
+    parts = {name for name in vars(SearchSpace) if not name.startswith("_")}
+    assert parts == {*REQUIRED, "baselines"}
+    assert parts <= set(dir(OwnSpace))
 
 
 def test_an_own_space_can_be_sent_to_a_worker(space: Any) -> None:

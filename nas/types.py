@@ -163,7 +163,7 @@ class Objective:
     @property
     def label(self) -> str:
         """``psnr (dB)``, or the name alone of what has no unit."""
-        return f"{self.name} ({self.unit})" if self.unit else self.name
+        return labelled(self.name, self.unit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -369,6 +369,11 @@ def from_fields(cls: type[T], value: Mapping[str, Any], what: str) -> T:
     if missing:
         raise SpecError(f"{what}: field {missing[0]!r} is missing")
     return cls(**value)
+
+
+def labelled(name: str, unit: str) -> str:
+    """A name with its unit, if there is one: ``psnr (dB)``."""
+    return f"{name} ({unit})" if unit else name
 
 
 def candidate_seed(study_seed: int, digest: str) -> int:

@@ -88,6 +88,11 @@ class Interval:
     high: float
     n: int
 
+    @property
+    def half(self) -> float:
+        """Half the interval's width."""
+        return self.high - self.mean
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confirmed:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from nas.errors import ConfigError
-from nas.types import Constraint, Direction, Objective, Task
+from nas.types import Constraint, Direction, Objective, Task, labelled
+
+if TYPE_CHECKING:
+    from nas.search.confirmation import Interval
 
 Source = Literal["cost", "images", "run", "network", "evaluation"]
 
@@ -82,6 +85,11 @@ class Metric:
         return self.per_epoch or self.source == "cost"
 
     @property
+    def label(self) -> str:
+        """As the head of a column: ``psnr (dB)``, or the name alone of what has no unit."""
+        return labelled(self.name, self.unit)
+
+    @property
     def form(self) -> str:
         """The format of its figures, which Python and the figures' JavaScript read alike: ``.2f``."""
         return ",.0f" if self.digits is None else f".{self.digits}f"
@@ -94,12 +102,30 @@ class Metric:
         """A value with its unit: ``20.84 dB``, ``97.82 %``."""
         return f"{self.figure(value)} {self.unit}".strip()
 
+    def titled(self, value: float) -> str:
+        """A value in a sentence: ``PSNR 20.84 dB``, ``1,234,567 parameters``."""
+        return f"{self.figure(value)} {self.title}" if self.digits is None else f"{self.title} {self.text(value)}"
+
+    def difference(self, value: float) -> str:
+        """A difference of two values, with its sign and without a unit: ``+0.12``."""
+        return format(value, f"+{self.form}")
+
     def short(self, value: float) -> str:
         """As `figure`, with amounts in three digits: ``1.23M``."""
         for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
             if self.digits is None and abs(value) >= factor:
                 return f"{value / factor:.3g}{suffix}"
         return self.figure(value)
+
+    def interval(self, value: Interval, *, short: bool = False) -> str:
+        """A mean and the half width of its interval: ``19.50 ± 0.40``; of an amount that never differs, it alone.
+
+        With `short` amounts are as `short` has them.
+        """
+        figure = self.short if short else self.figure
+        if self.digits is None and not value.half:
+            return figure(value.mean)
+        return f"{figure(value.mean)} ± {figure(value.half)}"
 
 
 def _needs_labels(task: Task) -> str | None:
@@ -202,13 +228,23 @@ def metric_of(name: str) -> Metric:
     return METRICS.get(name) or Metric(name=name, title=name, described=name, source="evaluation", direction="maximize")
 
 
+def of_source(*sources: Source) -> list[Metric]:
+    """The metrics that are computed from one of `sources`, in the order of the table."""
+    return [metric for metric in METRICS.values() if metric.source in sources]
+
+
 def titled(values: Mapping[str, float | None]) -> str:
     """Figures in a sentence, in the order of the table: ``PSNR 20.84 dB, SSIM 0.7961, accuracy 97.82 %``.
 
     What is None, and what is no metric, is left out.
     """
     known = ((metric, values.get(name)) for name, metric in METRICS.items())
-    return ", ".join(f"{metric.title} {metric.text(value)}" for metric, value in known if value is not None)
+    return ", ".join(metric.titled(value) for metric, value in known if value is not None)
+
+
+def limits_text(constraints: Sequence[Constraint]) -> str:
+    """Limits as people read them: ``params <= 2,000,000, macs <= 6,400,000``; ``none`` without any."""
+    return ", ".join(f"{c.name} <= {metric_of(c.name).figure(c.upper)}" for c in constraints) or "none"
 
 
 def resolve_objectives(

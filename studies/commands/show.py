@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import ConfigError
+from nas.search.objectives import METRICS, limits_text, metric_of, titled
 from nas.types import Recipe, Task
 from search_spaces import SPACES, get_space
 from search_spaces.draws import choices, is_discrete, sampled
@@ -92,8 +93,11 @@ def study_lines(ledger: SqlLedger, facts: Mapping[str, Any]) -> list[str]:
         f"noise       {task.noise}",
         f"training    {config.epochs} epochs, {config.device}, {config.precision}, {config.threads} threads, "
         f"seed {config.seed}, sampler {config.sampler}; made by version {config.training_version} of the training code",
-        "objectives  " + ", ".join(f"{o.name} ({o.direction}, from {o.reference:.4g})" for o in config.objectives),
-        "limits      " + ", ".join(f"{c.name} <= {c.upper:,}" for c in config.constraints),
+        "objectives  "
+        + ", ".join(
+            f"{o.name} ({o.direction}, from {metric_of(o.name).figure(o.reference)})" for o in config.objectives
+        ),
+        f"limits      {limits_text(config.constraints)}",
         f"trials      {counts['trained']} trained: {counts['complete']} complete, {counts['pruned']} pruned; "
         f"{counts['failed']} failed, {counts['running']} running, {counts['waiting']} waiting",
         f"front       {', '.join(map(str, facts['front'])) or 'empty'}",
@@ -123,9 +127,17 @@ def trial_lines(facts: Mapping[str, Any]) -> list[str]:
         if value is None or value == "" or name == "detail":
             continue
         if isinstance(value, Mapping):
-            value = ", ".join(f"{k} {v:.6g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
+            value = ", ".join(f"{k} {_shown_fact(k, v)}" for k, v in value.items())
+        elif name in METRICS:
+            value = _shown_fact(name, value)
         lines.append(f"{name.replace('_', ' '):<12} {value}")
     return [*lines, *(["", facts["detail"].rstrip()] if facts["detail"] else [])]
+
+
+def _shown_fact(name: str, value: Any) -> str:
+    if name in METRICS:
+        return METRICS[name].text(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def space_facts(
@@ -211,7 +223,7 @@ def space_lines(facts: Mapping[str, Any]) -> list[str]:
     task = facts["task"]
     lines = [f"for images of {task['channels']}x{task['height']}x{task['width']} in {task['classes']} classes"]
     for space in facts["spaces"]:
-        limits = ", ".join(f"{name} <= {upper:,}" for name, upper in space["limits"].items())
+        limits = ", ".join(f"{name} <= {METRICS[name].figure(upper)}" for name, upper in space["limits"].items())
         lines += [
             "",
             f"{space['space']} (version {space['version']}): {_size(space)}, {limits}",
@@ -223,7 +235,7 @@ def space_lines(facts: Mapping[str, Any]) -> list[str]:
         ]
         for drawn in space.get("sample", ()):
             spec = ", ".join(f"{key} {value}" for key, value in drawn["spec"].items())
-            lines.append(f"  {drawn['params']:,} params, {drawn['macs']:,} MACs: {spec}")
+            lines.append(f"  {titled(drawn)}: {spec}")
     return lines
 
 

@@ -21,8 +21,8 @@ from rich.text import Text
 
 from nas.engine.confirm import ConfirmProgress
 from nas.engine.search import Progress, SearchEnd
-from nas.search.confirmation import Confirmed, Interval
-from nas.search.objectives import metric_of
+from nas.search.confirmation import Confirmed
+from nas.search.objectives import metric_of, of_source
 from nas.types import Objective, StudyConfig
 from studies.reading.best import Choice
 
@@ -35,14 +35,6 @@ def duration(seconds: float) -> str:
     whole = round(seconds)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def amount(value: float, unit: str = "") -> str:
-    """A figure with four digits and its unit; thousands and millions as k and M."""
-    for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= 10 * factor or (not unit and abs(value) >= factor):
-            return f"{value / factor:.3g}{suffix} {unit}".strip()
-    return f"{value:.4g} {unit}".strip()
 
 
 P = TypeVar("P", Progress, ConfirmProgress)
@@ -115,7 +107,7 @@ class SearchDisplay(_Display[Progress]):
 
     def _figures(self, progress: Progress) -> list[tuple[str, str]]:
         best = [
-            (f"best {o.name}", amount(progress.best[o.name], o.unit) if o.name in progress.best else "-")
+            (f"best {o.name}", metric_of(o.name).text(progress.best[o.name]) if o.name in progress.best else "-")
             for o in self._config.objectives
         ]
         left = progress.seconds_left()
@@ -163,11 +155,11 @@ def front_table(choice: Choice, objectives: Sequence[Objective]) -> Table:
     """The front, best first in the first objective; the chosen member is marked."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("trial", justify="right")
-    costs = [name for name in ("params", "macs") if name not in {o.name for o in objectives}]
+    costs = [m for m in of_source("cost") if m.name not in {o.name for o in objectives}]
     for o in objectives:
         table.add_column(o.label, justify="right")
-    for name in costs:
-        table.add_column(name, justify="right")
+    for metric in costs:
+        table.add_column(metric.label, justify="right")
     table.add_column("")
     first = objectives[0]
     for result in sorted(choice.front, key=lambda r: r.values[first.name], reverse=first.direction == "maximize"):
@@ -175,7 +167,7 @@ def front_table(choice: Choice, objectives: Sequence[Objective]) -> Table:
         table.add_row(
             str(result.number),
             *(_figure(o, result.values[o.name], choice.confirmed.get(result.number)) for o in objectives),
-            *(amount(result.values[name]) for name in costs),
+            *(metric.short(result.values[metric.name]) for metric in costs),
             "<- chosen" if chosen else "",
             style="bold" if chosen else None,
         )
@@ -183,18 +175,10 @@ def front_table(choice: Choice, objectives: Sequence[Objective]) -> Table:
 
 
 def _figure(objective: Objective, value: float, confirmed: Confirmed | None = None) -> str:
-    digits = metric_of(objective.name).digits
+    metric = metric_of(objective.name)
     if confirmed is None:
-        return amount(value) if digits is None else f"{value:.{digits}f}"
-    return with_interval(confirmed.values[objective.name], digits)
-
-
-def with_interval(value: Interval, digits: int | None = 2) -> str:
-    """``20.12 ± 0.05``: a mean and the half width of its 95 % interval; the mean alone when it has no width."""
-    half = value.high - value.mean
-    if digits is None:
-        return f"{amount(value.mean)} ± {amount(half)}" if half else amount(value.mean)
-    return f"{value.mean:.{digits}f} ± {half:.{digits}f}"
+        return metric.short(value)
+    return metric.interval(confirmed.values[objective.name], short=True)
 
 
 def standing(choice: Choice, study: str) -> str:
@@ -210,9 +194,9 @@ def standing(choice: Choice, study: str) -> str:
 def on_test(confirmed: Confirmed) -> str:
     """The figures on the test split in one line."""
     figures = [
-        f"{name} {with_interval(confirmed.values[f'test_{name}'])} {unit}"
-        for name, unit in (("psnr", "dB"), ("accuracy", "%"))
-        if f"test_{name}" in confirmed.values
+        f"{metric.name} {metric.interval(confirmed.values[f'test_{metric.name}'])} {metric.unit}".strip()
+        for metric in of_source("images")
+        if f"test_{metric.name}" in confirmed.values
     ]
     return ", ".join(figures)
 
@@ -238,9 +222,10 @@ def confirmation_table(found: Sequence[Confirmed], choice: Choice, objectives: S
         style = "bold" if chosen else None
         figures = [_figure(o, 0.0, one) if one.values else "-" for o in objectives]
         table.add_row(label + mark, *figures, str(one.runs), style=style)
-        tests = [one.values.get(f"test_{o.name}") for o in objectives]
-        if any(tests):
-            table.add_row("  test", *("" if t is None else with_interval(t) for t in tests), style=style)
+        tests = {o.name: one.values.get(f"test_{o.name}") for o in objectives}
+        if any(tests.values()):
+            cells = ["" if test is None else metric_of(name).interval(test) for name, test in tests.items()]
+            table.add_row("  test", *cells, style=style)
         if one.failed:
             table.add_row(f"  {one.failed} of {one.runs} runs failed", style=style)
     return table

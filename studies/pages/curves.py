@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
+from nas.search.objectives import METRICS
 from nas.training.stability import lasting, spiking, task_stability
 from nas.types import flat
 from studies.pages.fronts import MANY
@@ -51,6 +52,8 @@ def learning_curves(history: History, column: str) -> go.Figure | None:
     others = [t for t in history.trials if not t.on_front and drawn[t.number]]
     if not members and not others:
         return None
+    metric = METRICS.get(column)
+    form = ".4g" if metric is None else metric.form
     figure = go.Figure()
     x: list[float | None] = []
     y: list[float | None] = []
@@ -68,7 +71,7 @@ def learning_curves(history: History, column: str) -> go.Figure | None:
             marker={"size": 3},
             line={"color": "rgba(138,143,152,0.45)", "width": 1},
             name="other trials",
-            hovertemplate="trial %{customdata}, epoch %{x}: %{y:.4g}<extra></extra>",
+            hovertemplate=f"trial %{{customdata}}, epoch %{{x}}: %{{y:{form}}}<extra></extra>",
         )
     for index, trial in enumerate(_some(history, members)):
         figure.add_scatter(
@@ -79,14 +82,16 @@ def learning_curves(history: History, column: str) -> go.Figure | None:
             line=line_style(index),
             name=_member(history, trial),
             customdata=[trial.number] * len(drawn[trial.number]),
-            hovertemplate=f"trial {trial.number}, epoch %{{x}}: %{{y:.4g}}<extra></extra>",
+            hovertemplate=f"trial {trial.number}, epoch %{{x}}: %{{y:{form}}}<extra></extra>",
         )
-    figure.update_xaxes(title="epoch", type="log" if column != "denoise_loss" else "linear")
-    if column != "denoise_loss":
+    figure.update_xaxes(title="epoch", type="linear" if metric is None else "log")
+    if metric is not None:
         ticks = sorted({epoch for rows in drawn.values() for epoch, _ in rows})
         figure.update_xaxes(tickvals=ticks, ticktext=[str(t) for t in ticks])
-    titles = {"denoise_loss": "loss", "psnr": "psnr (dB)", "accuracy": "accuracy (%)"}
-    figure.update_yaxes(title=titles[column], type="log" if column == "denoise_loss" else "linear")
+    if metric is None:
+        figure.update_yaxes(title="loss", type="log")
+    else:
+        figure.update_yaxes(title=metric.label)
     return laid_out(figure, 400)
 
 

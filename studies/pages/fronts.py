@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from nas.search.objectives import METRICS
 from nas.types import Objective
 from studies.pages.style import COLOURS, NAMES, SYMBOLS, decade_step, laid_out, log_cost_axes
 from studies.reading.history import FRONT, History, Trial
@@ -103,8 +104,10 @@ def sizes(history: History) -> go.Figure | None:
             figure.add_vline(x=limit.upper, line=line)
         else:
             figure.add_hline(y=limit.upper, line=line)
-    figure.update_xaxes(type="log", title="parameters", dtick=decade_step([t.params or 1 for t in known]))
-    figure.update_yaxes(type="log", title="MACs for an image", dtick=decade_step([t.macs or 1 for t in known]))
+    figure.update_xaxes(
+        type="log", title=METRICS["params"].described, dtick=decade_step([t.params or 1 for t in known])
+    )
+    figure.update_yaxes(type="log", title=METRICS["macs"].described, dtick=decade_step([t.macs or 1 for t in known]))
     return laid_out(figure, 400)
 
 

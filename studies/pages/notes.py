@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
+from nas.search.objectives import limits_text
 from studies.pages.fronts import front_3d
-from studies.reading.history import axis_value, read_history
+from studies.reading.history import costs_text, objectives_text, read_history
 from studies.store.optuna_bridge import OPTUNA_TRIALS, STUDY_ATTRIBUTES
 from studies.store.records import insert_missing
 
@@ -60,11 +61,10 @@ def annotate(ledger: SqlLedger) -> int:
 def study_note(ledger: SqlLedger) -> str:
     """Returns Markdown with the study's settings and the command that made it."""
     config = ledger.config
-    limits = ", ".join(f"{c.name} <= {c.upper:,}" for c in config.constraints) or "none"
     return (
         f"## {config.study}\n\nMade with\n\n```\n{ledger.command}\n```\n\n"
         f"Space {config.space} (version {config.space_version}), data {config.data}, noise {config.task.noise}, "
-        f"{config.epochs} epochs, seed {config.seed}. Limits: {limits}.\n\n"
+        f"{config.epochs} epochs, seed {config.seed}. Limits: {limits_text(config.constraints)}.\n\n"
         "The picture among the artifacts of each complete trial shows noisy images (above), the same images restored, "
         "and the clean ones (below).\n"
     )
@@ -75,10 +75,7 @@ def trial_note(trial: Trial, history: History) -> str:
     values = trial.values or trial.last
     # A note does not say whether its trial is on the front, because the front changes and the note does not.
     lines = [f"**{trial.ending}**, {trial.epochs_done} epochs"]
-    if values:
-        lines.append(", ".join(axis_value(o, values[o.name]) for o in history.config.objectives if o.name in values))
-    if trial.params is not None and trial.macs is not None:
-        lines.append(f"{trial.params:,} parameters, {trial.macs:,} MACs")
+    lines += filter(None, (objectives_text(history.config.objectives, values), costs_text(trial)))
     for name, fields in (("Architecture", trial.spec), ("Recipe", trial.recipe)):
         if fields:
             lines.append(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
+from nas.search.objectives import of_source
 from studies.pages.curves import (
     confirmed_gates,
     gates,
@@ -138,14 +139,15 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
             lacks="No trial has finished an epoch yet.",
         )
     )
-    for name in ("psnr", "accuracy"):
-        if name == "psnr" or history.config.task.classifies:
+    for metric in of_source("images"):
+        figure = learning_curves(history, metric.name)
+        if figure is not None or metric.name in {o.name for o in objectives}:
             plots.append(
                 Plot(
-                    name=f"curve-{name}",
-                    title=f"Validation {name}",
+                    name=f"curve-{metric.name}",
+                    title=f"Validation {metric.name}",
                     text="",
-                    figure=learning_curves(history, name),
+                    figure=figure,
                     lacks="No trial was validated yet.",
                 )
             )

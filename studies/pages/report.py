@@ -19,7 +19,7 @@ from nas.errors import ConfigError, SkipnasError
 from nas.files import write_whole
 from nas.outcome import Outcome
 from nas.search.confirmation import Confirmed, Interval, summarize
-from nas.search.objectives import metric_of
+from nas.search.objectives import DEFAULT, METRICS, Metric, limits_text, metric_of, of_source
 from nas.types import Objective, StudyConfig
 from search_spaces import get_space
 from search_spaces.unet.spec import UNetSpec
@@ -154,7 +154,7 @@ def _page_data(history: History, plots: Sequence[Plot]) -> str:
 
 def _trial_text(trial: Trial) -> str:
     lines = [f"outcome   {FRONT if trial.on_front else trial.ending}"]
-    lines += [f"{name:<9} {value:.6g}" for name, value in (trial.values or trial.last).items()]
+    lines += [f"{name:<9} {metric_of(name).text(value)}" for name, value in (trial.values or trial.last).items()]
     if trial.same_as is not None:
         lines.append(f"same as   trial {trial.same_as}")
     lines.append(f"epochs    {trial.epochs_done}")
@@ -186,10 +186,12 @@ def _answer(ledger: SqlLedger, history: History, confirmed: Sequence[Confirmed])
             ]
         ),
     ]
-    missing = {"psnr", "accuracy", "stability"} - {o.name for o in config.objectives}
+    missing = sorted(set(DEFAULT) - {o.name for o in config.objectives})
     if missing:
-        why = "; the data has no labels" if "accuracy" in missing and not task.classes else ""
-        parts.append(_lacks(f"Not among the objectives: {join_words(sorted(missing))}{why}."))
+        reasons = dict.fromkeys(METRICS[name].missing(task) for name in missing)
+        parts.append(
+            _lacks("; ".join([f"Not among the objectives: {join_words(missing)}", *filter(None, reasons)]) + ".")
+        )
     if told := versions_line(training_versions(ledger)):
         parts.append(_lacks(f"{told[:1].upper()}{told[1:]}."))
     if history.choice is None:
@@ -214,24 +216,23 @@ def _knee_cards(history: History, knee: Trial) -> str:
     cards = []
     for o in history.config.objectives:
         if found is None:
-            cards.append((f"{_figure(o.name, knee.values[o.name])} {o.unit}".strip(), f"{o.name}, one run"))
+            cards.append((metric_of(o.name).text(knee.values[o.name]), f"{o.name}, one run"))
         else:
-            cards.append(_confirmed_card(o.name, o.unit, found.values[o.name], f", {found.runs} seeds"))
-    for name, unit in (("psnr", "dB"), ("accuracy", "%")):
-        if found is not None and f"test_{name}" in found.values:
-            cards.append(_confirmed_card(name, unit, found.values[f"test_{name}"], " on test"))
+            cards.append(_confirmed_card(metric_of(o.name), found.values[o.name], f", {found.runs} seeds"))
+    for metric in of_source("images"):
+        if found is not None and f"test_{metric.name}" in found.values:
+            cards.append(_confirmed_card(metric, found.values[f"test_{metric.name}"], " on test"))
     measured = {o.name for o in history.config.objectives}
     cards += [
-        (f"{knee.values[name]:,.0f}", words)
-        for name, words in (("params", "parameters"), ("macs", "MACs for an image"))
-        if name in knee.values and name not in measured
+        (metric.text(knee.values[metric.name]), metric.described)
+        for metric in of_source("cost")
+        if metric.name in knee.values and metric.name not in measured
     ]
     return _cards(cards)
 
 
-def _confirmed_card(name: str, unit: str, value: Interval, what: str) -> tuple[str, str]:
-    mean, _, half = _interval(name, value).partition(" ± ")
-    return f"{mean} {unit}".strip(), f"± {half} {name}{what}"
+def _confirmed_card(metric: Metric, value: Interval, what: str) -> tuple[str, str]:
+    return metric.text(value.mean), f"± {metric.figure(value.half)} {metric.name}{what}"
 
 
 def _drawn(space: str, trial: Trial) -> str:
@@ -247,22 +248,22 @@ def _drawn(space: str, trial: Trial) -> str:
 
 def _front_table(history: History) -> str:
     objectives = history.config.objectives
-    costs = [name for name in ("params", "macs", "latency") if name not in {o.name for o in objectives}]
+    beside = [m for m in of_source("cost", "network") if m.name not in {o.name for o in objectives}]
     head = "".join(f'<th class="n">{escape(o.label)}</th>' for o in objectives)
-    head += "".join(f'<th class="n">{name}{" (ms)" if name == "latency" else ""}</th>' for name in costs)
+    head += "".join(f'<th class="n">{escape(metric.label)}</th>' for metric in beside)
     rows = []
     first = objectives[0]
     ordered = sorted(history.front, key=lambda t: t.values[first.name], reverse=first.direction == "maximize")
     for t in ordered[:30]:
-        cells = "".join(f'<td class="n">{_figure(o.name, t.values[o.name])}</td>' for o in objectives)
-        cells += "".join(f'<td class="n">{_figure(name, t.values[name])}</td>' for name in costs if name in t.values)
+        shown = [metric_of(o.name) for o in objectives] + [m for m in beside if m.name in t.values]
+        cells = "".join(f'<td class="n">{metric.figure(t.values[metric.name])}</td>' for metric in shown)
         mark = " ← knee" if t.number == history.knee else ""
         name = f" ({escape(t.reference)})" if t.reference else ""
         chosen = ' class="chosen"' if mark else ""
         rows.append(f'<tr{chosen}><td><a href="#trial-{t.number}">trial {t.number}</a>{name}{mark}</td>{cells}</tr>')
-    reference = "".join(f'<td class="n">{_figure(o.name, o.reference)}</td>' for o in objectives)
+    reference = "".join(f'<td class="n">{metric_of(o.name).figure(o.reference)}</td>' for o in objectives)
     rows.append(
-        f'<tr class="dim"><td>reference point</td>{reference}{"<td></td>" * len(costs)}</tr>'
+        f'<tr class="dim"><td>reference point</td>{reference}{"<td></td>" * len(beside)}</tr>'
         if all(abs(o.reference) < 1e300 for o in objectives)
         else ""
     )
@@ -277,14 +278,11 @@ def _front_table(history: History) -> str:
 
 def _reference_point(objectives: Sequence[Objective]) -> str:
     """What the hypervolume of these objectives is measured from."""
-    known = {
-        "psnr": "the noisy input's PSNR",
-        "accuracy": "the accuracy of always answering the largest class",
-        "stability": "a stability of 0",
-        "params": "the limit of parameters",
-        "macs": "the limit of MACs",
-    }
-    told = [known[o.name] if o.name in known else f"a {o.name} of {_figure(o.name, o.reference)}" for o in objectives]
+    metrics = [metric_of(o.name) for o in objectives]
+    told = [
+        metric.reference_title or f"a {metric.name} of {metric.figure(o.reference)}"
+        for metric, o in zip(metrics, objectives, strict=True)
+    ]
     return f" The reference point is {join_words(told)}."
 
 
@@ -295,8 +293,9 @@ def _confirmed(config: StudyConfig, choice: Choice, confirmed: Sequence[Confirme
         return heading + _lacks(
             f"The front was not trained again under other seeds. Do it with: skipnas confirm {config.study}"
         )
-    columns = [(o.name, o.label) for o in config.objectives]
-    columns += [(f"test_{o.name}", f"test {o.label}") for o in config.objectives if o.name in ("psnr", "accuracy")]
+    metrics = [metric_of(o.name) for o in config.objectives]
+    columns = [(metric.name, metric, metric.label) for metric in metrics]
+    columns += [(f"test_{m.name}", m, f"test {m.label}") for m in metrics if m.source == "images"]
     first = config.objectives[0]
     sign = -1 if first.direction == "maximize" else 1
     front = {result.digest for result in choice.confirmed_front}
@@ -306,12 +305,12 @@ def _confirmed(config: StudyConfig, choice: Choice, confirmed: Sequence[Confirme
     ):
         chosen = one.digest in front and one.digest == choice.chosen.digest
         mark = " ← knee" if chosen else " front" if one.digest in front else ""
-        cells = "".join(f'<td class="n">{_interval(name, one.values.get(name))}</td>' for name, _ in columns)
-        size = f"{one.values['params'].mean:,.0f}" if "params" in one.values else "-"
+        cells = "".join(f'<td class="n">{_interval(metric, one.values.get(name))}</td>' for name, metric, _ in columns)
+        size = METRICS["params"].figure(one.values["params"].mean) if "params" in one.values else "-"
         runs = f"{one.runs}" + (f", {one.failed} failed" if one.failed else "")
         row = f'<td>{_network(one)}{mark}</td>{cells}<td class="n">{size}</td><td class="n">{runs}</td>'
         rows.append(f'<tr class="chosen">{row}</tr>' if chosen else f"<tr>{row}</tr>")
-    head = "".join(f'<th class="n">{escape(words)}</th>' for _, words in columns)
+    head = "".join(f'<th class="n">{escape(words)}</th>' for *_, words in columns)
     beside = "networks of papers go by their name"
     lacks = ""
     if not any(one.reference for one in confirmed):
@@ -342,12 +341,8 @@ def _network(one: Confirmed) -> str:
     return f'<a href="#trial-{one.number}">trial {one.number}</a>{reference}'
 
 
-def _interval(name: str, value: Interval | None) -> str:
-    """``19.50 ± 0.40``: a mean and the half width of its interval."""
-    if value is None:
-        return "-"
-    name = name.removeprefix("test_")
-    return f"{_figure(name, value.mean)} ± {_figure(name, value.high - value.mean)}"
+def _interval(metric: Metric, value: Interval | None) -> str:
+    return "-" if value is None else metric.interval(value)
 
 
 def _front(history: History, plots: Sequence[Plot]) -> str:
@@ -401,7 +396,7 @@ def _images(pictures: Samples) -> str:
         cells = []
         for picture in row:
             label = escape(picture.label) if picture.right else f'<span class="wrong">{escape(picture.label)}</span> ✗'
-            psnr = "" if picture.psnr is None else f"{picture.psnr:.1f} dB"
+            psnr = "" if picture.psnr is None else METRICS["psnr"].text(picture.psnr)
             cells.append(
                 f'<td><img src="data:image/png;base64,{picture.png}" width="{pictures.size[0]}" '
                 f'height="{pictures.size[1]}" alt="{escape(name)}">{"<br>".join(filter(None, (label, psnr)))}</td>'
@@ -465,7 +460,7 @@ def _origin(ledger: SqlLedger) -> str:
         f"begun by version {config.training_version} of the training code",
         "search": f"sampler {escape(config.sampler)}, seed {config.seed}, early stopping "
         + ("on" if config.early_stopping else "off"),
-        "limits": escape(", ".join(f"{c.name} <= {c.upper:,}" for c in config.constraints) or "none"),
+        "limits": escape(limits_text(config.constraints)),
         "hardware": escape(describe(hardware)) if hardware else "not known",
         "commit": f"<code>{escape(str(provenance.get('commit') or 'not known'))}</code>",
         "versions": escape(", ".join(f"{k} {v}" for k, v in provenance.get("versions", {}).items()) or "not known"),
@@ -512,10 +507,6 @@ def _cards(cards: Iterable[tuple[str, str]]) -> str:
 
 def _lacks(text: str) -> str:
     return f'<p class="lacks">{escape(text)}</p>'
-
-
-def _figure(name: str, value: float) -> str:
-    return metric_of(name).figure(value)
 
 
 def _source(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from nas.search.objectives import metric_of
 from nas.types import Objective
 
 COLOURS = {
@@ -56,7 +57,7 @@ def shortened(text: str, most: int = 12) -> str:
 
 def log_cost_axes(figure: go.Figure, x: Objective | None, y: Objective | None) -> None:
     for objective, update in ((x, figure.update_xaxes), (y, figure.update_yaxes)):
-        if objective is not None and objective.name in ("params", "macs"):
+        if objective is not None and metric_of(objective.name).source == "cost":
             update(type="log")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from nas.errors import ConfigError, StudyError
 from nas.search.confirmation import Confirmed, summarize
+from nas.search.objectives import metric_of
 from nas.search.pareto import Array, hypervolume, knee, non_dominated
 from nas.types import Objective, TrialResult
 
@@ -158,7 +159,7 @@ def _pick(
     if pick in names:
         column = names.index(pick)
         index = int((np.argmax if maximize[column] else np.argmin)(values[:, column]))
-        value = f"{values[index, column]:.4g} {objectives[column].unit}".strip()
+        value = metric_of(pick).text(values[index, column])
         return front[index], f"trial {front[index].number} has the best {pick} of the front{means}, {value}"
     if pick.isdigit():
         return _by_number(int(pick), front, searched, confirmed)

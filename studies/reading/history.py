@@ -13,10 +13,11 @@ import numpy as np
 from sqlalchemy import select
 
 from nas.outcome import GROUPS, Outcome
-from nas.search.objectives import METRICS
+from nas.search.objectives import metric_of, of_source, titled
 from nas.search.pareto import hypervolume
 from nas.types import EpochRow, Objective, ProbeCurve, StudyConfig, flat
 from studies.reading.best import Choice, choose
+from studies.reading.study import recorded
 from studies.store.records import ProbeRecord, TrialRecord
 
 if TYPE_CHECKING:
@@ -61,7 +62,6 @@ class Trial:
     same_as: int | None
     params: int | None
     macs: int | None
-    latency: float | None
     peak_memory: float | None
     seconds: float | None
     started: float | None
@@ -134,13 +134,14 @@ class History:
         import pandas as pd
 
         names = [o.name for o in self.config.objectives]
+        beside = [metric.name for metric in of_source("cost", "network") if metric.name not in names]
         rows = [
             {
                 "number": t.number,
                 "outcome": t.group,
                 "reason": t.outcome.stored,
                 **{name: t.values.get(name) for name in names},
-                **{name: getattr(t, name) for name in ("params", "macs", "latency") if name not in names},
+                **{name: recorded(t, name) for name in beside},
                 **{name: getattr(t, name) for name in ("seconds", "peak_memory", "epochs_done", "digest")},
                 "training_version": t.training_version,
                 "started": None if t.started is None else pd.Timestamp(t.started, unit="s", tz="UTC"),
@@ -158,7 +159,7 @@ class History:
         """One row a trial and epoch: losses, validation figures where the epoch was validated, seconds."""
         import pandas as pd
 
-        measured = [name for name, metric in METRICS.items() if metric.per_epoch]
+        measured = [metric.name for metric in of_source("images", "run")]
         columns = ["number", "epoch", "denoise_loss", "classify_loss", *measured, "seconds"]
         rows = [{"number": t.number, **flat(row)} for t in self.trials for row in t.epochs]
         return pd.DataFrame(rows, columns=columns)
@@ -178,18 +179,19 @@ def describe_trial(trial: Trial, objectives: Sequence[Objective], width: int = 5
     if trial.outcome.ended_early:
         head += f" · {trial.epochs_done} epochs"
     values = trial.values or trial.last
-    figures = [axis_value(o, values[o.name]) for o in objectives if o.name in values]
-    if trial.params is not None:
-        figures.append(f"{trial.params:,} params")
-    if trial.macs is not None:
-        figures.append(f"{trial.macs:,} MACs")
+    figures = [figure for figure in (objectives_text(objectives, values), costs_text(trial)) if figure]
     spec = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in trial.spec.items())
     return "<br>".join([head, *textwrap.wrap(", ".join(figures), width), *textwrap.wrap(spec, width)])
 
 
-def axis_value(objective: Objective, value: float) -> str:
-    """``psnr 20.12 dB``."""
-    return f"{objective.name} {value:.4g} {objective.unit}".strip()
+def objectives_text(objectives: Sequence[Objective], values: Mapping[str, float]) -> str:
+    """The objectives that are known: ``psnr 20.12 dB, accuracy 97.50 %``."""
+    return ", ".join(f"{o.name} {metric_of(o.name).text(values[o.name])}" for o in objectives if o.name in values)
+
+
+def costs_text(trial: Trial) -> str:
+    """The costs of a trial, if it was proposed: ``158,539 parameters, 1,944,192 MACs``."""
+    return titled({metric.name: recorded(trial, metric.name) for metric in of_source("cost")})
 
 
 def read_history(ledger: SqlLedger) -> History:
@@ -225,7 +227,6 @@ def read_history(ledger: SqlLedger) -> History:
                 same_as=first.get(record.digest or "") if outcome is Outcome.DUPLICATE else None,
                 params=record.params,
                 macs=record.macs,
-                latency=record.latency,
                 peak_memory=record.peak_memory,
                 seconds=record.seconds if record.seconds is not None else sum(row.seconds for row in rows) or None,
                 started=record.started,
@@ -262,7 +263,7 @@ def _last(rows: Sequence[EpochRow], objectives: Sequence[Objective], record: Tri
     validated = [row for row in rows if row.validated]
     if not validated:
         return {}
-    costs = {name: getattr(record, name) for name, metric in METRICS.items() if metric.source == "cost"}
+    costs = {metric.name: recorded(record, metric.name) for metric in of_source("cost")}
     known = costs | dict(validated[-1].values)
     return {o.name: float(value) for o in objectives if (value := known.get(o.name)) is not None}
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from nas.errors import ConfigError
 from nas.files import write_whole
+from nas.search.objectives import of_source
+from studies.reading.study import recorded
 from studies.store.ledger import SqlLedger
 from studies.store.records import TrialRecord
 
@@ -18,19 +20,16 @@ def study_rows(ledger: SqlLedger) -> list[dict[str, Any]]:
         trials = ledger.study.get_trials(deepcopy=False)
     records = {record.number: record for record in ledger.trials()}
     nothing = TrialRecord()
+    names = dict.fromkeys([o.name for o in ledger.config.objectives] + [m.name for m in of_source("cost", "network")])
     rows = []
     for trial in trials:
         record = records.get(trial.number, nothing)
-        measured = record.values or {}
         rows.append(
             {
                 "number": trial.number,
                 "state": trial.state.name,
                 "reason": record.reason,
-                **{objective.name: measured.get(objective.name) for objective in ledger.config.objectives},
-                "params": record.params,
-                "macs": record.macs,
-                "latency": record.latency,
+                **{name: recorded(record, name) for name in names},
                 "seconds": record.seconds,
                 "training_version": record.trained_by,
                 **{name: trial.params.get(name) for name in ledger.distributions},

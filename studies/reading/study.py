@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Row
 
+from nas.search.objectives import metric_of
 from nas.types import EpochRow, Measurement, ProbeCurve
 from studies.store.records import EPOCH_METRICS, EpochRecord, ProbeRecord, TrialRecord
+
+if TYPE_CHECKING:
+    from studies.reading.history import Trial
 
 
 def stored_epoch(record: EpochRecord | Row[Any]) -> EpochRow:
@@ -21,6 +25,14 @@ def stored_epoch(record: EpochRecord | Row[Any]) -> EpochRow:
         seconds=record.seconds,
         values=values | (record.further or {}),
     )
+
+
+def recorded(trial: TrialRecord | Trial, name: str) -> float | None:
+    """A metric of a trial; its costs are known from its start, others when it is complete."""
+    if metric_of(name).source == "cost":
+        cost: int | None = getattr(trial, name)
+        return cost
+    return (trial.values or {}).get(name)
 
 
 def stored_measurement(trial: TrialRecord, probe: ProbeCurve) -> Measurement:

@@ -7,7 +7,17 @@ import dataclasses
 import pytest
 
 from nas.errors import ConfigError
-from nas.search.objectives import DEFAULT, METRICS, OBJECTIVES, TrivialQuality, metric_of, resolve_objectives, titled
+from nas.search.confirmation import Interval
+from nas.search.objectives import (
+    DEFAULT,
+    METRICS,
+    OBJECTIVES,
+    TrivialQuality,
+    limits_text,
+    metric_of,
+    resolve_objectives,
+    titled,
+)
 from nas.types import Constraint, Task
 
 TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
@@ -54,10 +64,31 @@ def test_amounts_are_short_in_narrow_tables() -> None:
     assert METRICS["latency"].short(12345.6) == "12345.600"
 
 
+def test_intervals_have_the_digits_of_their_metric() -> None:
+    def around(mean: float, half: float) -> Interval:
+        return Interval(mean=mean, sd=1.0, low=mean - half, high=mean + half, n=3)
+
+    assert METRICS["psnr"].interval(around(19.5, 0.375)) == "19.50 ± 0.38"
+    assert METRICS["latency"].interval(around(0.5, 0.0)) == "0.500 ± 0.000"
+    params = METRICS["params"]
+    assert params.interval(around(123_456, 500)) == "123,456 ± 500"
+    assert params.interval(around(123_456, 500), short=True) == "123k ± 500"
+    assert params.interval(around(123_456, 0)) == "123,456"
+    assert params.interval(around(123_456, 0), short=True) == "123k"
+    assert METRICS["accuracy"].difference(-0.125) == "-0.12"
+    assert METRICS["psnr"].difference(0.5) == "+0.50"
+
+
 def test_figures_in_a_sentence_stand_in_the_order_of_the_table() -> None:
     values = {"noisy_psnr": 14.2, "accuracy": 97.819, "ssim": 0.79614, "psnr": 20.8449, "confusion": None}
     assert titled(values) == "PSNR 20.84 dB, SSIM 0.7961, accuracy 97.82 %"
     assert titled(values | {"accuracy": None}) == "PSNR 20.84 dB, SSIM 0.7961"
+    assert titled({"macs": 9_000_000, "params": 1234}) == "1,234 parameters, 9,000,000 MACs"
+
+
+def test_limits_are_told_with_their_figures() -> None:
+    assert limits_text(LIMITS) == "params <= 2,000,000, macs <= 6,400,000"
+    assert limits_text(()) == "none"
 
 
 def test_accuracy_drops_out_without_labels_and_says_so() -> None:

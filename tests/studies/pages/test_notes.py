@@ -33,7 +33,7 @@ def test_every_ended_trial_gets_a_note_once(ledger: SqlLedger, driver: Driver) -
     assert annotate(ledger) == 2
     assert annotate(ledger) == 0
     done, gone, running = (get_note(_with_study(ledger, number)) for number in range(3))
-    assert "psnr 21.5 dB" in done
+    assert "psnr 21.50 dB" in done
     assert "1,000,000 parameters" in done
     assert "depth 1000" in done
     assert "ValueError: no such thing" in gone

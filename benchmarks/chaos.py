@@ -1,10 +1,10 @@
 """Searches that are killed again and again: ``python -m benchmarks.chaos --kills 200 [--seed 0]``.
 
-Searches of real small networks on the digits run in processes of their own, one in three with a Ray of its
-own, the others on a cluster of two nodes. At random moments something is killed -9: the driver with its whole Ray, a
-worker, or a node's raylet. What has ended is started again with the same command, until the study is
-complete. Then the study must be as if nothing had happened; see `violations`. Prints one line a search and
-exits with 1 when a rule is broken.
+Searches of real small networks on the digits run in processes of their own. One in three has a Ray of its own, and the
+others run on a cluster of two nodes. At random moments a process is killed with signal 9: the driver with its whole
+Ray, a worker, or a node's raylet. A search that ended by it is started again with the same command, until its study is
+complete. Then the study must be as if nothing had happened (`violations`). The program prints one line for each search
+and exits with 1 when a rule is broken.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ from studies.store.files import files_dir
 from studies.store.ledger import SqlLedger
 
 LOSSES = 2
-"""Workers and nodes that are killed in one driver's life; more may exhaust `nas.engine.searcher.RETRIES`."""
+"""Workers and nodes that are killed in one driver's life at most; more may exhaust `nas.engine.searcher.RETRIES`."""
 STARTUP = 240.0
+"""Seconds within which a search must have begun to train."""
 PATIENCE = 300.0
-"""Seconds within which a search must have begun to train, and within which one that is left alone must end."""
+"""Seconds within which a search that is left alone must end."""
 EPOCHS = 27
 MEMORY = 100 * 2**20
-"""Bytes of the object store of each node of a cluster."""
+"""The size in bytes of the object store of each node of a cluster."""
 
 
 @dataclass
@@ -51,9 +52,9 @@ class Search:
     """One study in a folder of its own, and everything that was seen of it while it was being killed.
 
     Attributes:
-        checkpoints: trial number -> rows of the longest checkpoint that lay there at a kill.
-        kills: what was killed, how often.
-        faults: what went wrong on the way.
+        checkpoints: trial number -> rows of the longest checkpoint that was there at a kill.
+        kills: number of kills by kind of process.
+        faults: sentences about anything that went wrong on the way.
     """
 
     folder: Path
@@ -70,7 +71,7 @@ class Search:
         return f"sqlite:///{self.folder / 'chaos.db'}"
 
     def start(self) -> None:
-        """Runs the search's command, the same each time."""
+        """Starts the search's command, which is the same each time."""
         command = [sys.executable, str(ROOT / "app_cli.py"), "search", "--study", "chaos", "--storage", self.url]
         command += ["--trials", str(self.trials), "--epochs", str(EPOCHS), "--subset", "400", "--seed", str(self.seed)]
         command += ["--max-params", "12000", "--early-stopping", "--concurrency", "2", "--cpus-per-trial", "1"]
@@ -87,7 +88,7 @@ class Search:
         return self.process.poll()
 
     def kill_driver(self) -> None:
-        """The driver, its process group, and whatever of its own Ray is in other groups."""
+        """Kills the driver, its process group, and the processes of its own Ray that are in other groups."""
         assert self.process is not None
         family = [self.process.pid, *descendants(self.process.pid)]
         with contextlib.suppress(ProcessLookupError):
@@ -108,7 +109,7 @@ class Search:
                 self.checkpoints[number] = rows
 
     def rows_written(self) -> int:
-        """Rows of the epochs table; 0 while there is no table."""
+        """Counts the rows of the epochs table; 0 while there is no table."""
         path = self.folder / "chaos.db"
         if not path.exists():
             return 0
@@ -119,11 +120,11 @@ class Search:
                 return 0
 
     def has_more_rows(self, before: int) -> bool:
-        """Whether more than `before` rows are written, or the search has ended."""
+        """Tells whether more than `before` rows are written, or the search has ended."""
         return self.rows_written() > before or self.ended() is not None
 
     def has_workers(self, top: int) -> bool:
-        """Whether a worker descends from the process `top`, or the search has ended."""
+        """Tells whether a worker descends from the process `top`, or the search has ended."""
         return bool(workers_below(top)) or self.ended() is not None
 
 
@@ -142,7 +143,7 @@ class Cluster:
         return self._cluster.add_node(num_cpus=1, object_store_memory=MEMORY)
 
     def kill_node(self, chance: random.Random) -> None:
-        """Kills a node's raylet, and puts another node in its place."""
+        """Kills a node's raylet, and adds another node in its place."""
         index = chance.randrange(2)
         (raylet,) = self._nodes[index].all_processes["raylet"]
         kill(raylet.process.pid)
@@ -155,7 +156,7 @@ class Cluster:
 
 
 def descendants(pid: int) -> list[int]:
-    """Every process below `pid`."""
+    """Returns every process below `pid`."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -171,7 +172,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def named(name: str, pids: list[int]) -> list[int]:
-    """Those of the processes whose command line holds `name`."""
+    """Returns the processes whose command line contains `name`."""
     found = []
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -186,7 +187,7 @@ def kill(pid: int) -> None:
 
 
 def wait(until: Callable[[], bool], seconds: float) -> bool:
-    """Whether it happened in time."""
+    """Waits until the condition holds, for so many seconds at most; tells whether it came to hold."""
     deadline = time.monotonic() + seconds
     while not until():
         if time.monotonic() > deadline:
@@ -196,15 +197,15 @@ def wait(until: Callable[[], bool], seconds: float) -> bool:
 
 
 def workers_below(process: int) -> list[int]:
-    """Workers of the search that descend from a process, idle ones and those in a call."""
+    """Returns the search's workers that descend from a process, idle ones and those in a call."""
     below = descendants(process)
     return named("ray::Cand", below) + named("ray::Resource", below)
 
 
 def torment(search: Search, kills: int, chance: random.Random, cluster: Cluster | None) -> None:
-    """Kills something `kills` times, or until the study is complete; then lets the search end."""
+    """Kills a process `kills` times, or until the study is complete; then lets the search end."""
     search.start()
-    spared = 0  # workers and nodes killed since the driver was started
+    spared = 0  # workers and nodes that were killed since the driver was started
     while sum(search.kills.values()) < kills and search.ended() is None:
         before = search.rows_written()
         if chance.random() < 0.8 and not wait(partial(search.has_more_rows, before), STARTUP):
@@ -223,7 +224,7 @@ def torment(search: Search, kills: int, chance: random.Random, cluster: Cluster 
         top = os.getpid() if cluster is not None else search.process.pid
         below = descendants(top)
         if victim == "worker":
-            # Between two trials of a fresh cluster there may be none for a moment.
+            # A fresh cluster may have no worker for a moment between two trials.
             wait(partial(search.has_workers, top), STARTUP)
             workers = workers_below(top)
             if not workers:
@@ -238,7 +239,7 @@ def torment(search: Search, kills: int, chance: random.Random, cluster: Cluster 
             if not raylets:
                 continue
             kill(raylets[0])
-            # The only node there is: its driver ends too.
+            # It was the only node, so the driver ends too.
             if not wait(lambda: search.ended() is not None, STARTUP):
                 search.faults.append(f"the driver hangs {STARTUP:g} s after its only node was lost")
             search.kill_driver()
@@ -256,11 +257,11 @@ def torment(search: Search, kills: int, chance: random.Random, cluster: Cluster 
 
 
 def violations(search: Search) -> Iterator[str]:
-    """Every rule that the study of an ended search breaks.
+    """Yields every rule that the study of an ended search breaks.
 
-    Exactly N trials are trained, none is RUNNING, failed or lost, each was asked for and told once, no
-    candidate was trained twice, no epoch that lay in a checkpoint was trained again, the front is the one
-    that the epochs table gives, and on disk are its weights and a picture of every complete trial alone.
+    Exactly N trials are trained, and none is running, failed or lost. Each was asked for and told once. No candidate
+    was trained twice, and no epoch that a checkpoint held was trained again. The front is the one that the epochs table
+    gives. The folder holds the front's weights, a picture of every complete trial, and nothing else.
     """
     yield from search.faults
     with contextlib.closing(sqlite3.connect(search.folder / "chaos.db")) as connection:
@@ -313,7 +314,11 @@ def _wrong_front(ledger: SqlLedger) -> Iterator[str]:
 
 
 def run(kills: int, seed: int, folder: Path, *, trials: int = 8, each: int = 7) -> tuple[Counter[str], list[str]]:
-    """Searches until `kills` kills were made, about `each` a search; what was killed, and the rules broken."""
+    """Runs searches until `kills` kills were made, about `each` in a search.
+
+    Returns:
+        the number of kills by kind of process, and the rules that were broken.
+    """
     killed: Counter[str] = Counter()
     broken: list[str] = []
     for index in itertools.count():
@@ -353,7 +358,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="a new folder that studies and logs stay in")
     given = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is ended first
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the searches that run are ended first
     began = time.monotonic()
     with contextlib.nullcontext(given.keep) if given.keep else tempfile.TemporaryDirectory() as folder:
         killed, broken = run(given.kills, given.seed, Path(folder).resolve())

@@ -1,9 +1,9 @@
-"""Do confirmed intervals cover what further seeds say? ``python -m benchmarks.confirm``, minutes on one core.
+"""Do confirmed intervals cover the means of further seeds? ``python -m benchmarks.confirm`` takes minutes on one core.
 
-A few small networks are trained on digits under many seeds each, as `skipnas confirm` trains them. From a
-network's runs, five are drawn for an interval and twenty others for a mean, many times over. A 95 % interval
-covers the true mean 95 times in 100; the mean of twenty further runs is itself uncertain, so that it is
-covered a little less often: in 93 of 100 for normal values.
+A few small networks are trained on digits under many seeds each, as `skipnas confirm` trains them. Many times over,
+five of a network's runs are drawn for an interval and twenty others for a mean. A 95 % interval covers the true mean
+95 times in 100. The mean of twenty further runs is itself uncertain, so that an interval covers it a little less often:
+93 times in 100 for normal values.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ CPU = torch.device("cpu")
 TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
 
 Values = Mapping[str, NDArray[np.float64]]
-"""Name -> one value for each seed, shape (seeds,)."""
+"""Name -> one value for each seed, of shape (seeds,)."""
 
 
 def train(candidate: Candidate, data: Dataset, batches: DeviceData, seed: int) -> dict[str, float]:
-    """One run of a confirmation: values on validation and test."""
+    """Makes one run of a confirmation. Returns its values on the validation and the test split."""
     space = SPACES["unet"]
     build = partial(space.build, candidate.spec, TASK)
     run = Evaluation(build, TASK, candidate.recipe, batches, space.cost(candidate.spec, TASK), seed=seed)
@@ -53,15 +53,15 @@ def train(candidate: Candidate, data: Dataset, batches: DeviceData, seed: int) -
 
 
 def expected(n: int = INTERVAL, further: int = FURTHER) -> float:
-    """Share of 95 % intervals from `n` normal values that cover the mean of `further` others."""
+    """Returns the share of 95 % intervals from `n` normal values that cover the mean of `further` others."""
     edge = float(scipy.stats.t.ppf(0.975, n - 1)) / np.sqrt(1 + n / further)
     return float(1 - 2 * scipy.stats.t.sf(edge, n - 1))
 
 
 def coverage(values: NDArray[np.float64], generator: np.random.Generator, draws: int = DRAWS) -> tuple[float, float]:
-    """Share of intervals that cover the mean of further runs, and the mean of all, over random draws.
+    """Returns the shares of intervals that cover the mean of further runs, and the mean of all, over random draws.
 
-    The mean of all stands for the true one; that it holds the drawn runs too makes it a little easier to cover.
+    The mean of all runs stands for the true mean. It includes the drawn runs, which makes it a little easier to cover.
     """
     further = everything = 0
     centre = values.mean()
@@ -74,7 +74,7 @@ def coverage(values: NDArray[np.float64], generator: np.random.Generator, draws:
 
 
 def table(runs: Mapping[str, Values]) -> list[str]:
-    """Markdown: coverage by network and value, and over all."""
+    """Writes the coverage by network and value, and over all, in Markdown."""
     generator = np.random.default_rng(0)
     lines = [
         "| network | value | seeds | mean | sd | covers 20 further | covers all |",
@@ -84,7 +84,7 @@ def table(runs: Mapping[str, Values]) -> list[str]:
     for network, values in runs.items():
         for name, column in values.items():
             if column.std() == 0:
-                continue  # the same under every seed: any interval is right
+                continue  # the value is the same under every seed, so any interval covers it
             share = coverage(column, generator)
             shares.append(share)
             lines.append(

@@ -1,15 +1,15 @@
 """What the engine costs: ``python -m benchmarks.engine``.
 
-Three questions, answered with trials that do no training (`benchmarks.lib.made_up`) and go the whole way
-otherwise: the sampler proposes, Ray Tune hands out, a worker reports one epoch, a measurement and a probe curve
-of 200 points, records and Optuna's tables are written to SQLite.
+Three parts answer with trials that train nothing (`benchmarks.lib.made_up`) and go the whole way otherwise: the sampler
+proposes, Ray Tune starts a trial, a worker reports one epoch, a measurement and a probe curve of 200 points, and
+records and Optuna's tables are written to SQLite.
 
-- ``speed``: trials a second over a study's first trials, from the first report to the last, for several
-  samplers. Beside it, in the same run, Ray Tune alone: the same worker, a searcher that only counts, and nothing
-  written. The ratio is what is left of Tune's own speed.
-- ``busy``: the share of two workers' time that trials of some seconds get. The work is counted in CPU time,
-  so that a driver that takes the workers' cores away counts against the share.
-- ``memory``: how much the driver's memory grows over many trials.
+- ``speed`` measures trials a second over a study's first trials, from the first report to the last, for several
+  samplers. Beside it, in the same run, stands Ray Tune alone: the same worker with a searcher that only counts, and
+  nothing is written. The ratio is the share of Tune's own speed that is left.
+- ``busy`` measures the share of two workers' time that trials of some seconds get. Their work is counted in CPU time,
+  so that a driver that takes the workers' cores away lowers the share.
+- ``memory`` measures how much the driver's memory grows over many trials.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from nas.engine.resources import Resources
 SPEED_TRIALS = 400
 SPEED_GOALS = {"auto": 15.0, "random": 40.0}
 BUSY_TRIALS = {0.1: 200, 1.0: 60, 10.0: 10}
-"""Seconds of a trial -> how many are run."""
+"""Seconds of a trial -> the number of trials."""
 BUSY_GOALS = {1.0: 0.85, 10.0: 0.97}
 MEMORY_TRIALS = 5000
 MEMORY_GOAL = 50.0
 WARM_TRIALS = 400
-"""Trials before memory is first looked at: every module is loaded and every cache of fixed size full."""
+"""Trials before memory is first measured, when every module is loaded and every cache of fixed size is full."""
 
 
 def tune_alone(data: Dataset, trials: int) -> Watch:
-    """The same workers, told what to do by a searcher that has a list, and nothing is kept."""
+    """Runs the same workers with a searcher that has a list, and keeps nothing."""
     space, config, watch = WorkingSpace(), study_config("made-up", "random"), Watch()
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     jobs = []
@@ -59,7 +59,7 @@ def tune_alone(data: Dataset, trials: int) -> Watch:
 
 
 def speed_table(data: Dataset, trials: int, samplers: Sequence[str], rounds: int) -> str:
-    """Trials a second by sampler, and beside them Tune alone; in turns, and of all rounds the median."""
+    """Measures trials a second by sampler and of Tune alone, in turns; the table shows medians over rounds."""
     found: dict[str, list[float]] = {name: [] for name in (*samplers, "Tune alone")}
     for _ in range(rounds):
         for sampler in samplers:
@@ -75,7 +75,7 @@ def speed_table(data: Dataset, trials: int, samplers: Sequence[str], rounds: int
 
 
 def busy_table(data: Dataset, seconds: Sequence[float], samplers: Sequence[str]) -> str:
-    """Share of the workers' time that trials get, by sampler and length of a trial."""
+    """Measures the share of the workers' time that trials get, by sampler and length of a trial."""
     lines = ["| seconds of a trial | trials | sampler | share of the workers' time | goal |", "|---|---|---|---|---|"]
     for length in seconds:
         trials = BUSY_TRIALS[length]
@@ -88,7 +88,7 @@ def busy_table(data: Dataset, seconds: Sequence[float], samplers: Sequence[str])
 
 
 def memory_table(data: Dataset, trials: int, sampler: str, time_limit: float) -> str:
-    """The driver's memory at the end against that after the first trials."""
+    """Compares the driver's memory at the end with that after the first trials."""
     watch = search(data, sampler, trials, time_limit=time_limit)
     done, first = len(watch.ends), min(WARM_TRIALS, len(watch.ends))
     return "\n".join(

@@ -1,10 +1,10 @@
-"""A small gray network trained on 388 crops and judged on Set12 at full size, beside published figures.
+"""A small gray network trained on 387 crops and judged on Set12 at full size, beside published figures.
 
     python -m benchmarks.photographs --data-root DIR [--minutes 40] [--threads 2] [--to runs/photographs]
 
-`DIR` holds ``train400`` (400 gray 180x180 crops of BSD500) and ``set12``. The budget is a number of minutes on
-free cores: steps are timed once, in CPU seconds, and the schedule spans as many as fit. The plan is kept in
-``--to``, so that the same command goes on after a stop; nothing but Set12 at the end looks at Set12.
+`DIR` holds ``train400`` (400 gray 180x180 crops of BSD500) and ``set12``. The budget is a number of minutes on free
+cores: steps are timed once, in CPU seconds, and the schedule has as many steps as fit. The plan is kept in ``--to``, so
+that the same command goes on after a stop. Set12 is looked at once, at the end.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ SPEC: dict[str, Any] = {
 PATCH, BATCH, LEARNING_RATE, WEIGHT_DECAY, EMA = 64, 16, 0.003, 0.0, 0.999
 STEPS_PER_EPOCH = 400
 VALIDATION_EVERY = 32
-"""One crop in so many is for validation: 13 of 400."""
+"""Every 32nd crop is for validation: 13 of 400."""
 SPEED_UP = 0.9
-"""Of each further thread, over the first."""
+"""The speed that each further thread adds, in units of the first one's."""
 
 PUBLISHED = (
     ("BM3D", None, None, 29.97),
@@ -60,11 +60,11 @@ PUBLISHED = (
     ("DnCNN-S", 557, 36.3, 30.44),
     ("DRUNet", 32_600, 138.6, 30.94),
 )
-"""Set12 at sigma 25: thousands of parameters, GMACs at 256x256, dB."""
+"""Published figures on Set12 at sigma 25: thousands of parameters, GMACs at 256x256, dB."""
 
 
 def main() -> None:
-    """Trains, or goes on, and prints the table."""
+    """Trains the network, or goes on with it, and prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=40.0)
@@ -104,7 +104,7 @@ def main() -> None:
 
 
 def lay_out(root: Path, folder: Path) -> None:
-    """Links to the images as ``images:`` wants them: train, val and test."""
+    """Links to the images as ``images:`` wants them, in the folders train, val and test."""
     crops, test = sorted((root / "train400").glob("*.png")), sorted((root / "set12").glob("*.png"))
     if len(crops) != 400 or len(test) != 12:
         raise SystemExit(f"{root}: {len(crops)} images in train400 and {len(test)} in set12; 400 and 12 are needed")
@@ -121,7 +121,7 @@ def lay_out(root: Path, folder: Path) -> None:
 
 
 def planned(folder: Path, minutes: float, threads: int) -> dict[str, Any]:
-    """The plan of the folder; a new one from timed steps if there is none."""
+    """Returns the plan that the folder has, or makes one from timed steps."""
     file = folder / "plan.json"
     if file.exists():
         plan: dict[str, Any] = json.loads(file.read_text())
@@ -135,7 +135,7 @@ def planned(folder: Path, minutes: float, threads: int) -> dict[str, Any]:
 
 
 def step_seconds(folder: Path, steps: int = 12) -> float:
-    """CPU seconds of a step on one thread, the least of some; waiting for a core does not count."""
+    """Times a step in CPU seconds on one thread, the least of some; waiting for a core does not count."""
     torch.set_num_threads(1)
     photographs = Photographs.read(f"images:{folder / 'data'}", folder)
     data = Patches(
@@ -147,7 +147,7 @@ def step_seconds(folder: Path, steps: int = 12) -> float:
         device=torch.device("cpu"),
     )
     task = Task(channels=1, classes=0, height=PATCH, width=PATCH, noise=NOISE)
-    # So many epochs that no step is one after which the training probes itself.
+    # With so many epochs the training probes itself after none of the timed steps.
     recipe = Recipe(epochs=100_000, batch_size=BATCH, learning_rate=1e-6, weight_decay=0.0, classification_weight=0.0)
     space = get_space("unet")
     training = Training(space.build(space.spec(SPEC), task), task, recipe, data, seed=0, precision="bf16")
@@ -160,7 +160,7 @@ def step_seconds(folder: Path, steps: int = 12) -> float:
 
 
 def report(bundle: Path, folder: Path, seconds: float) -> None:
-    """The table: this network beside published ones, and its images one by one."""
+    """Prints the table with this network beside published ones, and the PSNR of each image."""
     opened = open_bundle(bundle)
     paths = sorted((folder / "data" / "test").iterdir())
     each = [assess_photographs(opened.network, 1, [path], parse_noise(NOISE)).psnr for path in paths]
@@ -179,6 +179,7 @@ def report(bundle: Path, folder: Path, seconds: float) -> None:
 
 
 def write(folder: Path, plan: dict[str, Any]) -> None:
+    """Keeps the plan in the folder."""
     (folder / "plan.json").write_text(json.dumps(plan, indent=2) + "\n")
 
 

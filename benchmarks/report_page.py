@@ -1,8 +1,8 @@
-"""The report of a large study: bytes, seconds to write, seconds to open in headless Chromium.
+"""The report of a large study: its bytes, and the seconds to write it and to open it in headless Chromium.
 
     python -m benchmarks.report_page NAME --storage URL [--trials 3000]
 
-The trials of a stored study stand for more of them, with their values moved a little.
+The trials of a stored study are repeated, with their values moved a little, until there are enough.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LIMIT_MB, LIMIT_SECONDS = 15.0, 3.0
 
 
 def grown(history: History, trials: int, seed: int = 0) -> History:
-    """A history of `trials` trials, made of those of `history` in turn, values and places moved at random.
+    """Makes a history of `trials` trials from those of `history` in turn, with values and places moved at random.
 
     Raises:
         ValueError: there is no complete trial to grow from.
@@ -61,7 +61,11 @@ OPTIONS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshad
 
 
 def seconds_to_open(page: Path) -> tuple[float, float]:
-    """Until the page is there and answers; and, scrolled to at once, until the front in 3-D is drawn."""
+    """Times the page in Chromium.
+
+    Returns:
+        the seconds until the page is there and answers, and, scrolled to at once, until the front in 3-D is drawn.
+    """
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -1,14 +1,15 @@
 """What a proposal costs in a large study, and whether a cheap one is as good: ``python -m benchmarks.sampling``.
 
-Trials are made up (`benchmarks.lib.made_up`): the space ``unet``, three objectives, nothing is trained.
+Trials are made up (`benchmarks.lib.made_up`): the space is ``unet`` with three objectives, and nothing is trained.
 
-- ``cost``: a study of many finished trials on SQLite. Milliseconds of a proposal and of what the search writes for
-  it, through the project's searcher; beside it, in the same run, Optuna's TPE over as many trials in memory, where
-  nothing is written. The project's sampler does more in its time: it draws until a proposal is new and within limits.
-- ``quality``: hypervolume after some trials, one at a time, over seeds; the project's samplers on a study in
-  memory, Optuna's TPE as it is (limits not asked of it, repeated candidates count as trials), the same values.
-- ``open``: seconds until a study of many trials is open, has answered what a search asks first, and has its first
-  proposal; and until ``best`` answers, as a command in a fresh process.
+- ``cost`` fills a study on SQLite with many finished trials. It measures the milliseconds of a proposal through the
+  project's searcher, and of what the search writes for it. Beside it, in the same run, stands Optuna's TPE over as many
+  trials in memory, where nothing is written. The project's sampler does more in its time: it draws until a proposal is
+  new and within the limits.
+- ``quality`` compares the hypervolume after some trials, one at a time, over seeds. The project's samplers work on a
+  study in memory. Optuna's TPE is used as it is: it is not told the limits, and repeated candidates count as trials.
+- ``open`` measures the seconds until a study of many trials is open, has answered what a search asks first, and has its
+  first proposal, and until ``best`` answers, as a command in a fresh process.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from nas.engine.report import Report
 from nas.engine.searcher import PROPOSALS_PER_TRIAL, StudySearcher
 from nas.outcome import Outcome
 from nas.search.pareto import hypervolume
+from nas.training.version import TRAINING_VERSION
 from studies.reading.best import choose
 from studies.store.catalog import create_study, open_study
 from studies.store.database import open_storage
@@ -56,7 +58,7 @@ REFERENCE = [objective.reference for objective in OBJECTIVES]
 
 
 def fill(ledger: SqlLedger, trials: int, seed: int = 0) -> None:
-    """Makes an empty study one of finished random trials, with all that a search would have written of them."""
+    """Fills an empty study with finished random trials, and with all that a search would have written of them."""
     generator, rows = np.random.default_rng(seed), _Rows(ledger)
     seen: set[str] = set()
     while rows.count < trials:
@@ -71,7 +73,7 @@ def fill(ledger: SqlLedger, trials: int, seed: int = 0) -> None:
 
 
 def draw(distribution: BaseDistribution, generator: np.random.Generator) -> Any:
-    """A value of a distribution of the space ``unet``: choices, or whole numbers."""
+    """Draws a value of a distribution of the space ``unet``: one of its choices, or a whole number."""
     if isinstance(distribution, optuna.distributions.CategoricalDistribution):
         return distribution.choices[generator.integers(len(distribution.choices))]
     assert isinstance(distribution, optuna.distributions.IntDistribution)
@@ -79,11 +81,11 @@ def draw(distribution: BaseDistribution, generator: np.random.Generator) -> Any:
 
 
 class _Rows:
-    """The rows of finished trials, for all tables, written at once."""
+    """The rows of finished trials, for all tables, which are written at once."""
 
     def __init__(self, ledger: SqlLedger) -> None:
         self.ledger, self.count = ledger, 0
-        self.first = 10**6 * ledger.study_id  # Optuna's ids are of all studies of a database
+        self.first = 10**6 * ledger.study_id  # Optuna numbers the trials of all studies of a database
         self.tables: dict[Any, list[dict[str, Any]]] = {
             table: []
             for table in (
@@ -127,6 +129,7 @@ class _Rows:
                 "macs": cost.macs,
                 "seconds": 1.0,
                 "seed": 0,
+                "training_version": TRAINING_VERSION,
                 "epochs_done": 1,
                 "values": dict(found.values),
                 "gates": [dict(gate) for gate in found.gates],
@@ -148,7 +151,11 @@ class _Rows:
 
 
 def one_trial(searcher: StudySearcher, name: str) -> tuple[float, float]:
-    """Proposes a trial and tells its made-up values; seconds of the proposal, and of all that is written after it."""
+    """Proposes a trial and tells its made-up values.
+
+    Returns:
+        the seconds of the proposal, and of everything that is written after it.
+    """
     started = time.perf_counter()
     job = searcher.ask(name)
     assert job is not None
@@ -163,22 +170,26 @@ def one_trial(searcher: StudySearcher, name: str) -> tuple[float, float]:
 
 
 def searcher_of(ledger: SqlLedger, trials: int) -> StudySearcher:
-    """As a search has it."""
+    """Makes a searcher as a search has it."""
     return StudySearcher(ledger, SPACE, trials=trials, stopping=lambda: False, on_end=lambda number, outcome: None)
 
 
 def cost_of_proposals(url: str, name: str) -> tuple[float, float]:
-    """Median milliseconds of a proposal by the project, and of writing its trial, in a study that is there."""
+    """Times the project's proposals in a stored study.
+
+    Returns:
+        median milliseconds of a proposal, and of writing its trial.
+    """
     with open_study(name, url) as ledger, ledger.drive():
         searcher = searcher_of(ledger, 10**6)
-        one_trial(searcher, "first")  # reads what is there
+        one_trial(searcher, "first")  # this one reads the study
         times = [one_trial(searcher, str(number)) for number in range(PROPOSALS)]
     proposed, written = zip(*times, strict=True)
     return 1000 * statistics.median(proposed), 1000 * statistics.median(written)
 
 
 def cost_of_optuna(url: str, name: str) -> float:
-    """Median milliseconds of ask, suggest and tell by Optuna's TPE, over the same trials in memory."""
+    """Times ask, suggest and tell by Optuna's TPE over the same trials in memory, in median milliseconds."""
     with open_study(name, url) as ledger:
         space, directions = ledger.distributions, ledger.study.directions
         trials = ledger.study.get_trials(deepcopy=False)
@@ -198,7 +209,7 @@ def cost_of_optuna(url: str, name: str) -> float:
 
 
 def cost_table(trials: int, samplers: Sequence[str]) -> str:
-    """Milliseconds of a proposal by sampler, the project's and Optuna's TPE."""
+    """Measures the milliseconds of a proposal, by sampler of the project and by Optuna's TPE."""
     lines = [f"| {trials} finished trials | ms a proposal | goal | ms written after it | of Optuna's TPE |"]
     lines.append("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
@@ -215,14 +226,15 @@ def cost_table(trials: int, samplers: Sequence[str]) -> str:
 
 
 def volumes(points: Sequence[Sequence[float]]) -> list[float]:
-    """Hypervolume of made-up values after a third, two thirds and all of them, each of the reference's box."""
+    """Returns hypervolumes after a third, two thirds and all of the values, as shares of the box above the
+    reference."""
     box = float(np.prod(np.subtract([22.0, 99.0, 1.0], REFERENCE)))
     ends = [len(points) * part // 3 for part in (1, 2, 3)]
     return [hypervolume(np.array(points[:end]), REFERENCE, MAXIMIZE) / box for end in ends]
 
 
 def search_ours(sampler: str, trials: int, seed: int) -> list[float]:
-    """`volumes` of a study of the project's own."""
+    """Returns the `volumes` of a study of the project's own."""
     with open_storage("sqlite://") as storage:
         config = study_config("made-up", sampler, seed=seed)
         ledger = create_study(storage, config, SPACE.distributions(TASK), {}, "")
@@ -234,13 +246,16 @@ def search_ours(sampler: str, trials: int, seed: int) -> list[float]:
 
 
 def search_optuna(trials: int, seed: int) -> list[float]:
-    """`volumes` of Optuna's TPE as it is; what is over a limit is told as failed and asked again, for nothing."""
+    """Returns the `volumes` of Optuna's TPE as it is.
+
+    A proposal over a limit is told as failed and asked again; it is not counted.
+    """
     study = optuna.create_study(
         directions=[objective.direction for objective in OBJECTIVES], sampler=optuna.samplers.TPESampler(seed=seed)
     )
     limits = SPACE.limits(TASK)
     points: list[list[float]] = []
-    for _ in range(PROPOSALS_PER_TRIAL * trials):  # as the project's searcher; it may never leave what is over a limit
+    for _ in range(PROPOSALS_PER_TRIAL * trials):  # as many as the searcher makes; all may be over a limit
         if len(points) == trials:
             break
         trial = study.ask(SPACE.distributions(TASK))
@@ -256,7 +271,7 @@ def search_optuna(trials: int, seed: int) -> list[float]:
 
 
 def quality_table(trials: int, seeds: int, samplers: Sequence[str]) -> str:
-    """Hypervolume over seeds, with the difference to Optuna's TPE paired by seed."""
+    """Compares hypervolumes over seeds, with the difference to Optuna's TPE paired by seed."""
     theirs = [search_optuna(trials, seed) for seed in range(seeds)]
     lines = [
         f"| {seeds} seeds: share of the box | {' | '.join(f'{trials * k // 3} trials' for k in (1, 2, 3))} "
@@ -278,7 +293,7 @@ def _quality_row(name: str, ours: Sequence[Sequence[float]], theirs: Sequence[Se
 
 
 def open_table(trials: int) -> str:
-    """Seconds until a large study is open and answers."""
+    """Measures the seconds until a large study is open and answers."""
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/studies.db"
         with open_storage(url) as storage:

@@ -5,8 +5,8 @@
   The clock goes on by the real time that every decision takes, so that workers who wait for the driver are seen. As the
   study grows the table shows the time of a decision, the share of the workers' time that is lost to waiting, the
   driver's memory and the size of the database.
-- ``clusters``: real Ray clusters of one, two and four nodes on this machine, two workers a node, whose trials sleep:
-  trials a second, and the share of the workers' time that trials get.
+- ``clusters``: real Ray clusters of one, two and four nodes run on this machine, with two workers a node whose trials
+  sleep. The table shows trials a second, and the share of the workers' time that trials get.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class MadeUp:
         )
 
     def seconds(self, candidate: Candidate) -> float:
-        # Not all alike, so that workers do not ask in step.
+        # Trials differ in length, so that workers do not ask in step.
         return TRIAL_SECONDS / EPOCHS * (0.5 + (int(candidate.digest[:4], 16) / 0xFFFF))
 
 
@@ -109,13 +109,13 @@ def virtual_part(workers: int, trials: int, sampler: str, stopping: bool) -> Non
 
 
 def _lost(now: Trace, before: Trace) -> float:
-    """Share of the workers' time that went into waiting, between two moments."""
+    """Returns the share of the workers' time that went into waiting between two moments."""
     waited = now.waited - before.waited
     return waited / (waited + now.busy - before.busy)
 
 
 def clusters_part(nodes: Sequence[int], sampler: str) -> None:
-    """Prints how searches get on on clusters of so many nodes."""
+    """Prints the pace of searches on clusters of several numbers of nodes."""
     data = load("digits", subset=128)
     print(
         f"Trials that sleep {SLEEP:g} s, {WORKERS_OF_A_NODE} workers a node, sampler {sampler}\n\n"
@@ -133,7 +133,7 @@ def clusters_part(nodes: Sequence[int], sampler: str) -> None:
 
 @contextmanager
 def cluster(nodes: int) -> Iterator[str]:
-    """A Ray cluster of a head without workers, and `nodes` nodes beside it; its address."""
+    """Starts a Ray cluster of a head without workers and of `nodes` nodes; yields its address."""
     from ray.cluster_utils import Cluster
 
     memory = 100 * 2**20  # bytes of each node's object store

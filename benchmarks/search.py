@@ -2,23 +2,27 @@
 
 Searches of the space ``table`` are replayed on its trained answers (`benchmarks.lib.tabular`) with a virtual clock
 (`benchmarks.lib.virtual`). A method sees the values of the first training seed alone. Its result at any moment is the
-front, by these values, of what it has trained to the end; that front's hypervolume is taken over the values of the
-second seed, as a share of that of all architectures, so that luck does not pay. The table gives this share over the
-epochs spent.
+front, by these values, of the candidates that it has trained to the end. The hypervolume of that front is taken over
+the
+values of the second seed, as a share of the hypervolume of all architectures, so that luck does not pay. The table
+gives
+this share over the epochs spent.
 
-- ``random``, ``nsga2``, ``tpe``, ``gp``: Optuna's samplers as they are, every trial trained to the end; ``gp`` not more
-  than 60 of them, as its proposals take seconds then.
-- ``ray``: Ray's own OptunaSearch over the three objectives with Ray's ASHA on PSNR, as they are.
-- ``moasha``: Syne Tune's multi-objective ASHA, when it is installed.
-- ``skipnas``: ``skipnas search --early-stopping`` with its default sampler: the project's searcher, scheduler and
-  records; ``skipnas, no references`` does not begin with the papers' networks, ``skipnas, full`` does not stop trials,
-  ``skipnas, random`` draws at random.
-- ``oracle``: knows the first seed's front and begins with it, the slowest network first; then random ones, all trained
-  to the end. It shows what the metric costs with many workers: the epochs of others while the best ones train. It is no
-  bound: who stops the others, or keeps them at slow networks, spends fewer.
+- ``random``, ``nsga2``, ``tpe`` and ``gp`` are Optuna's samplers as they are, with every trial trained to the end.
+  ``gp``
+  trains 60 at most, because its proposals take seconds then.
+- ``ray`` is Ray's OptunaSearch over the three objectives with Ray's ASHA on PSNR, as they are.
+- ``moasha`` is Syne Tune's multi-objective ASHA, when it is installed.
+- ``skipnas`` is ``skipnas search --early-stopping`` with its default sampler: the project's searcher, scheduler and
+  records. ``skipnas, no references`` does not begin with the papers' networks, ``skipnas, full`` does not stop trials,
+  and ``skipnas, random`` draws at random.
+- ``oracle`` knows the first seed's front and begins with it, the slowest network first. It goes on with random
+  networks,
+  all trained to the end. It shows what the measure costs with many workers: the epochs that others spend while the best
+  networks train. It is no bound, because a method that stops the others, or keeps them at slow networks, spends fewer.
 
-What an Optuna sampler proposes again is answered at once and costs nothing, see `ASKS`; Ray and Syne Tune train it
-again, as they do. Finished replays are kept under ``runs/search`` and not made again.
+A candidate that one of Optuna's samplers proposes again is answered at once and costs nothing, see `ASKS`. Ray and Syne
+Tune train it again, as they do in earnest. Finished replays are kept under ``runs/search`` and not made again.
 """
 
 from __future__ import annotations
@@ -54,20 +58,20 @@ from studies.store.catalog import create_study
 from studies.store.database import open_storage
 
 TRAININGS = 200
-"""Full trainings that are the yardstick."""
+"""The number of full trainings after which methods are compared."""
 TOLD_APART = 0.001
-"""Shares of the hypervolume that differ by less are taken for the same."""
+"""Shares of the hypervolume that differ by less count as the same."""
 SEEDS, WORKERS = 20, (1, 4, 16, 64)
 POINTS = tuple(EPOCHS * trainings for trainings in (5, 10, 20, 40, 80, 120, 160, 200))
 FOLDER = Path("runs/search")
 MAXIMIZE = [objective.direction == "maximize" for objective in OBJECTIVES]
 REFERENCE = [objective.reference for objective in OBJECTIVES]
 MOST = 600
-"""Trials of a search at most, of the 648 candidates that there are: the last few would have to be guessed."""
+"""The most trials of a search; of the 648 candidates, a method would have to guess the last few."""
 MOST_TRAININGS = {"gp": 60}
-"""Full trainings of a method at most; its curve stays where it is from there on."""
+"""The most full trainings of a method; its curve is level from there on."""
 ASKS = 3
-"""Proposals in a row of Optuna's samplers that are answered for nothing, as they are known; then comes a random one."""
+"""So many known proposals in a row by an Optuna sampler are answered for nothing; then comes a random one."""
 
 REFERENCES: Mapping[str, Mapping[str, Any]] = {
     "unet": {},
@@ -78,12 +82,12 @@ REFERENCES: Mapping[str, Mapping[str, Any]] = {
     "cross-stitch": {"head_attach": "decoder", "columns": 2, "sharing": "cross_stitch"},
     "nddr": {"head_attach": "decoder", "columns": 2, "sharing": "nddr"},
 }
-"""What comes nearest in this space to the networks that a new search begins with."""
+"""The networks of this space that are nearest to those that a new search begins with."""
 
 
 @dataclass(frozen=True, slots=True)
 class FirstSeed:
-    """Answers of the table's first seed (see `benchmarks.lib.virtual.Answers`)."""
+    """The answers of the table's first seed (see `benchmarks.lib.virtual.Answers`)."""
 
     table: Table
 
@@ -95,7 +99,7 @@ class FirstSeed:
 
 
 def references() -> list[Candidate]:
-    """See `REFERENCES`."""
+    """Returns the candidates of `REFERENCES`."""
     found = {candidate.spec: candidate for candidate in tabular.candidates()}
     plain = {"levels": 3, "width": 16, "fusion": "concat", "gate": "none", "encoder": "learned"}
     some = cast("UNetSpec", next(iter(found)))
@@ -104,7 +108,7 @@ def references() -> list[Candidate]:
 
 
 def draw_new(known: Collection[str], generator: np.random.Generator) -> tuple[dict[str, Any], Candidate] | None:
-    """Hyperparameters of a random candidate that is not known, and it; None when all are."""
+    """Draws a random candidate that is not known, with its hyperparameters; None when all are known."""
     new = [candidate for candidate in tabular.candidates() if candidate.digest not in known]
     if not new:
         return None
@@ -113,7 +117,7 @@ def draw_new(known: Collection[str], generator: np.random.Generator) -> tuple[di
 
 
 class Samples:
-    """An Optuna sampler as it is; every trial is trained to the end (see `benchmarks.lib.virtual.Method`)."""
+    """One of Optuna's samplers as it is; every trial is trained to the end (see `benchmarks.lib.virtual.Method`)."""
 
     looks = (EPOCHS,)
 
@@ -149,7 +153,7 @@ class Samples:
 
 
 class RaysOwn:
-    """Ray's OptunaSearch and Ray's ASHA (see `benchmarks.lib.virtual.Method`)."""
+    """Ray's OptunaSearch with Ray's ASHA (see `benchmarks.lib.virtual.Method`)."""
 
     def __init__(self, seed: int) -> None:
         from ray.tune.schedulers import AsyncHyperBandScheduler
@@ -228,7 +232,7 @@ class SyneTunes:
 
 
 class Oracle:
-    """Knows the answers; every trial is trained to the end (see `benchmarks.lib.virtual.Method`)."""
+    """A method that knows the answers and trains every trial to the end (see `benchmarks.lib.virtual.Method`)."""
 
     looks = (EPOCHS,)
 
@@ -248,14 +252,14 @@ class Oracle:
         return True
 
     def end(self, name: str, epoch: int, values: Values | None) -> None:
-        """Nothing that it does not know."""
+        """Learns nothing, because it knows everything."""
 
 
 @contextmanager
 def skipnas(
     seed: int, sampler: str = "auto", stopping: bool = True, first: Sequence[Candidate] = ()
 ) -> Iterator[Method]:
-    """The project's own search."""
+    """Makes the project's own search, in a study in memory."""
     config = study_config(
         "search",
         sampler,
@@ -293,7 +297,8 @@ METHODS: Mapping[str, Callable[[int, FirstSeed], Any]] = {
 
 
 def volumes(table: Table, trace: Trace, points: Sequence[float]) -> list[float]:
-    """Share of the second seed's hypervolume that the front found has, after each number of epochs spent."""
+    """Returns the share of the second seed's hypervolume that the front found has, after each number of epochs
+    spent."""
     rows = np.array([table.row(candidate) for _, candidate in trace.finished], dtype=np.int64)
     spent = np.array([epochs for epochs, _ in trace.finished])
     first, second = (table.all_values[:, seed, -1] for seed in (0, 1))
@@ -318,7 +323,7 @@ def _volume(values: NDArray[np.float64]) -> float:
 
 
 def grid() -> list[float]:
-    """Epochs at which a curve is kept: from one full training, evenly in logarithms, and `POINTS`."""
+    """Returns the epochs at which a curve is kept: from one full training, evenly in logarithms, and `POINTS`."""
     return sorted({*np.geomspace(EPOCHS, EPOCHS * TRAININGS, 60).round(1).tolist(), *map(float, POINTS)})
 
 
@@ -328,8 +333,8 @@ class Replay:
 
     Attributes:
         method: a key of `METHODS`.
-        workers: how many train at a time.
-        seed: of the method.
+        workers: the number of trials at a time.
+        seed: the method's seed.
     """
 
     method: str
@@ -338,7 +343,7 @@ class Replay:
 
     @property
     def key(self) -> str:
-        """Under which its record is kept."""
+        """The key of its record."""
         return f"{self.method}/{self.workers}/{self.seed}"
 
 
@@ -346,8 +351,9 @@ def perform(replay: Replay, path: Path, trainings: int = TRAININGS) -> Record:
     """Makes one search; its record holds the curve over `grid`.
 
     Args:
-        path: file of the table.
-        trainings: the search ends when so many full trainings' epochs are given out.
+        replay: the search.
+        path: the file of the table.
+        trainings: the search ends when the epochs of so many full trainings are given out.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
@@ -367,13 +373,16 @@ def perform(replay: Replay, path: Path, trainings: int = TRAININGS) -> Record:
 
 
 def area(curve: Sequence[float]) -> float:
-    """Mean of a curve over the logarithm of epochs, from one full training to `TRAININGS`."""
+    """Returns the mean of a curve over the logarithm of epochs, from one full training to `TRAININGS`."""
     logs = np.log(grid())
     return float(np.trapezoid(curve, logs) / (logs[-1] - logs[0]))
 
 
 def all_known(table: Table) -> float:
-    """What a search ends with that has trained all there is: more of the second seed's hypervolume is luck."""
+    """Returns the share with which a search ends that has trained everything.
+
+    More of the second seed's hypervolume is luck.
+    """
     first, second = (table.all_values[:, seed, -1] for seed in (0, 1))
     return _volume(second[non_dominated(first, MAXIMIZE)]) / _all(table)
 
@@ -381,10 +390,14 @@ def all_known(table: Table) -> float:
 def table_of(
     found: Mapping[str, Record], methods: Sequence[str], workers: int, seeds: Sequence[int], most: float
 ) -> str:
-    """Share of the hypervolume by epochs spent, area, and the epochs to what the best other one ends with.
+    """Writes the share of the hypervolume by epochs spent, the area, and the epochs to what the best rival ends with.
 
     Args:
-        most: see `all_known`; what the others have beyond it need not be reached.
+        found: records of replays by key.
+        methods: the rows; a method without all of its replays is left out.
+        workers: the number of workers of these replays.
+        seeds: the seeds of these replays.
+        most: see `all_known`; a share that rivals have beyond it need not be reached.
     """
     curves = {}
     for method in methods:
@@ -417,7 +430,7 @@ def table_of(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Replays what is missing, then prints a table for each number of workers. Returns the exit code."""
+    """Makes the replays that are missing, then prints a table for each number of workers. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=(__doc__ or "").partition("?")[0])
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--workers", type=int, nargs="+", default=list(WORKERS))

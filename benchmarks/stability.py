@@ -1,19 +1,19 @@
 """Does the stability score deserve its name? ``python -m benchmarks.stability [--quick]``.
 
-A score from one run should say what other runs would show. So each of 48 small networks (every skip fusion
-with every gate it can have, in a plain and in a residual U-Net, and AddUNet's trunk with and without
-normalisation) is trained on digits at gaussian:50 for 27 epochs, under 5 seeds at the base learning rate and
-under 2 seeds at a quarter, twice, four and eight times that rate. The score of a single run is held against
+A score from one run should say what other runs would show. So each of 48 small networks (every skip fusion with every
+gate it can have, in a plain and in a residual U-Net, and AddUNet's trunk with and without normalisation) is trained on
+digits at gaussian:50 for 27 epochs, under 5 seeds at the base learning rate and under 2 seeds at a quarter, twice, four
+and eight times that rate. The score of a single run is compared with two quantities:
 
-*spread*: the standard deviation of the final validation loss over the *other* seeds at the base rate, and
-*sensitivity*: the mean over the five rates of ``min(loss, trivial) - best``, best being the least over the
-rates (Wortsman et al. 2023, with a run that diverged counted as trivial),
+- *spread* is the standard deviation of the final validation loss over the *other* seeds at the base rate,
+- *sensitivity* is the mean over the five rates of ``min(loss, trivial) - best``, where best is the least loss over the
+  rates (Wortsman et al. 2023; a run that diverged counts as trivial).
 
-both in nats, ``ln(loss / trivial loss)``, and averaged over the two tasks; spread also in units of the nats gained,
-because a network that learns nothing cannot spread. Statistics: `benchmarks.lib.agreement`.
+Both are in nats, ``ln(loss / trivial loss)``, averaged over the two tasks. Spread is also given in units of the nats
+gained, because a network that learns nothing cannot spread. `benchmarks.lib.agreement` has the statistics.
 
-Controls that must not score high: learning rate zero; all weights frozen (no gradient reaches
-them); initial weights ten times too large; gradients cut to a hundredth of AdamW's epsilon.
+Four controls must not score high: a learning rate of zero; frozen weights, which no gradient reaches; initial weights
+that are ten times too large; and gradients cut to a hundredth of AdamW's epsilon.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SETTING = Setting(data="digits", subset=None, noise="gaussian:50", epochs=27)
 QUICK = Setting(data="digits", subset=200, noise="gaussian:50", epochs=3)
 SEEDS, RATE_SEEDS = range(5), range(2)
 FACTORS = (0.25, 2.0, 4.0, 8.0)
-"""Of the base learning rate, beside 1."""
+"""Learning rates beside the base rate, as multiples of it."""
 FILE = Path("runs/stability/runs.jsonl")
 
 
@@ -76,8 +76,8 @@ class Run(Job):
     """A training whose probe curve is kept.
 
     Attributes:
-        name: of the architecture.
-        factor: of the base learning rate.
+        name: name of the architecture.
+        factor: the learning rate as a multiple of the base rate.
         control: a key of `CONTROLS`, or empty.
     """
 
@@ -93,7 +93,7 @@ class Run(Job):
 
 @cache
 def architectures(task: Task) -> dict[str, UNetSpec]:
-    """Every distinct network of the study by name: trunk, fusion, gate."""
+    """Returns every distinct network of the study by name: trunk, fusion, gate."""
     pairs = [{"fusion": fusion, "gate": gate} for fusion in CHOICES["fusion"] for gate in CHOICES["gate"]]
     skips = [{"fusion": "add", "gate": gate} for gate in ("none", "scalar", "channel")]
     skips.append({"fusion": "concat", "gate": "none"})
@@ -113,7 +113,10 @@ def architectures(task: Task) -> dict[str, UNetSpec]:
 
 
 def jobs(setting: Setting, *, seeds: Sequence[int], factors: Sequence[float], only: Sequence[str] = ()) -> list[Run]:
-    """All runs, seed by seed, so that those of a part of the time are of all architectures; controls first."""
+    """Returns all runs: the controls first, then seed by seed.
+
+    So the runs that are there before an interruption are of all architectures.
+    """
     task = runs.task_of(setting)
     specs = {name: spec for name, spec in architectures(task).items() if not only or name in only}
     recipe = Recipe(**{**RECIPE, "epochs": setting.epochs, "batch_size": BATCH})
@@ -130,7 +133,7 @@ def jobs(setting: Setting, *, seeds: Sequence[int], factors: Sequence[float], on
 
 
 def perform(run: Run) -> dict[str, Any]:
-    """Trains one and keeps its probe curve and its final validation losses over the trivial ones."""
+    """Trains a network and keeps its probe curve and its final validation losses over the trivial ones."""
     evaluation, diverged = runs.trained(run, CONTROLS[run.control] if run.control else lambda network: None)
     training = evaluation.training
     probe = training.probe_curve()
@@ -155,7 +158,10 @@ def perform(run: Run) -> dict[str, Any]:
 
 
 def final_losses(training: Any) -> list[float]:
-    """Validation losses over the trivial ones: MSE over the noisy images' MSE, cross-entropy over ln(classes)."""
+    """Returns validation losses over the trivial ones.
+
+    The MSE is divided by that of the noisy images, and cross-entropy by ln(classes).
+    """
     import torch
     import torch.nn.functional as F
 
@@ -172,7 +178,7 @@ def final_losses(training: Any) -> list[float]:
 
 
 def observed(found: Mapping[str, Record], plan: Sequence[Run]) -> dict[str, agreement.Observed]:
-    """What the finished runs show of each architecture that has all of its runs."""
+    """Returns what the finished runs show of each architecture that has all of its runs."""
     by_name: dict[str, list[Record]] = {}
     for run in plan:
         if not run.control:
@@ -181,7 +187,7 @@ def observed(found: Mapping[str, Record], plan: Sequence[Run]) -> dict[str, agre
 
 
 def controls(found: Mapping[str, Record], plan: Sequence[Run]) -> dict[str, list[float]]:
-    """Scores of the controls, by control."""
+    """Returns the scores of the controls, by control."""
     scores: dict[str, list[float]] = {}
     for run in plan:
         if run.control and run.key in found:
@@ -190,7 +196,7 @@ def controls(found: Mapping[str, Record], plan: Sequence[Run]) -> dict[str, list
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Trains what is missing, then prints the tables. Returns the exit code."""
+    """Makes the runs that are missing, then prints the tables. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stability", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few networks, epochs and seeds, to see that it runs")
     parser.add_argument(

@@ -1,10 +1,10 @@
 """Does it pay to train equal networks together? ``python -m benchmarks.stacking``.
 
-Networks of one architecture that differ in their seed alone, as the seeds of a confirmation do, are trained one
-after the other, and as one: as a network with all their channels in grouped convolutions, and by `torch.func.vmap`
-over their stacked weights. Printed is images per second and seed against training them separately, in one thread and
-one process, in turns: the median over rounds of the ratio within a round. Batches, loss and optimiser are the same;
-what is learned is the same within rounding (`tests/benchmarks/test_stacking.py`).
+Networks of one architecture that differ in their seed alone, as the seeds of a confirmation do, are trained one after
+the other and as one. They become one as a network with all their channels in grouped convolutions, or by
+`torch.func.vmap` over their stacked weights. The table shows images per second and seed as a multiple of separate
+training, in one thread and one process, in turns: the median over rounds of the ratio within a round. Batches, loss and
+optimiser are the same, and both ways learn the same within rounding (`tests/benchmarks/test_stacking.py`).
 
 The grouped form is built here, for the parts of the U-Net and the residual U-Net; it is not part of the product.
 """
@@ -38,15 +38,15 @@ NETWORKS: tuple[tuple[str, int], ...] = (("unet", 4), ("unet", 16), ("residual-u
 SEEDS = (3, 5)
 ROUNDS = 3
 STEPS = 2
-"""Of a timed round."""
+"""Steps of a timed round."""
 
 FOLDER = Path("runs/stacking")
 FORMS = ("grouped", "vmap")
 
 Batch = tuple[Tensor, Tensor, Tensor]
-"""Noisy and clean images (S, N, C, H, W) and labels (S, N): of each network its own."""
+"""Noisy and clean images (S, N, C, H, W) and labels (S, N), where each network has its own."""
 Step = Callable[[Batch], Tensor]
-"""Trains one step; the losses (S,)."""
+"""Trains one step and returns the losses (S,)."""
 
 
 class StackedLinear(nn.Module):
@@ -63,7 +63,7 @@ class StackedLinear(nn.Module):
 
 
 class StackedConcat(nn.Module):
-    """[u, s] of each network: (N, S * C) twice -> (N, S * 2C)."""
+    """Concatenates [u, s] of each network: (N, S * C) twice -> (N, S * 2C)."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -74,10 +74,10 @@ class StackedConcat(nn.Module):
 
 
 def grouped(networks: Sequence[nn.Module]) -> nn.Module:
-    """All networks as one: images (N, S * C, H, W) -> (denoised (N, S * C, H, W), logits (N, S * K)).
+    """Makes one network of all: images (N, S * C, H, W) -> (denoised (N, S * C, H, W), logits (N, S * K)).
 
     Raises:
-        ValueError: a part has weights that this cannot put side by side.
+        ValueError: a part has weights that cannot be put side by side here.
     """
     whole = copy.deepcopy(networks[0])
     for name, first in list(whole.named_modules()):
@@ -92,7 +92,7 @@ def grouped(networks: Sequence[nn.Module]) -> nn.Module:
 
 
 def _side_by_side(first: nn.Module, parts: Sequence[nn.Module]) -> nn.Module | None:
-    """One module for several; None where one does for all as it is."""
+    """Makes one module of several; None where a single one works for all networks as it is."""
     count = len(parts)
     wide: nn.Module
     if isinstance(first, Concat):
@@ -123,13 +123,13 @@ def _side_by_side(first: nn.Module, parts: Sequence[nn.Module]) -> nn.Module | N
 
 
 def _pair(sizes: tuple[int, ...] | str) -> tuple[int, int]:
-    """(height, width) of what torch types as any number of sizes."""
+    """Returns (height, width) from a tuple that torch types as having any length."""
     height, width = (int(size) for size in sizes)
     return height, width
 
 
 def separate_steps(networks: Sequence[nn.Module], *, bf16: bool) -> Step:
-    """One network after the other."""
+    """Trains one network after the other."""
     networks = [copy.deepcopy(each).to(memory_format=torch.channels_last) for each in networks]
     optimizers = [_optimizer(list(each.parameters())) for each in networks]
 
@@ -146,7 +146,7 @@ def separate_steps(networks: Sequence[nn.Module], *, bf16: bool) -> Step:
 
 
 def grouped_steps(networks: Sequence[nn.Module], *, bf16: bool) -> Step:
-    """All networks in one pass of wide, grouped layers."""
+    """Trains all networks in one pass of wide, grouped layers."""
     count = len(networks)
     whole = grouped(networks).to(memory_format=torch.channels_last)
     optimizer = _optimizer(list(whole.parameters()))
@@ -164,7 +164,7 @@ def grouped_steps(networks: Sequence[nn.Module], *, bf16: bool) -> Step:
 
 
 def vmap_steps(networks: Sequence[nn.Module], *, bf16: bool) -> Step:
-    """All networks by `torch.func.vmap` over their stacked weights."""
+    """Trains all networks by `torch.func.vmap` over their stacked weights."""
     weights, buffers = stack_module_state([copy.deepcopy(each) for each in networks])
     skeleton = copy.deepcopy(networks[0])
     optimizer = _optimizer(list(weights.values()))
@@ -205,7 +205,7 @@ def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 def batches(side: int, seeds: int, count: int, size: int = RECIPE["batch_size"]) -> list[Batch]:
-    """Digits at `side`, of each network in an order and under a noise of its own."""
+    """Returns batches of digits at `side`, for each network in an order and under a noise of its own."""
     data = enlarged(load("digits"), side, 1, 640)
     images, labels = torch.tensor(data.train.images), torch.as_tensor(data.train.labels)
     generator = torch.Generator().manual_seed(0)
@@ -220,7 +220,7 @@ def batches(side: int, seeds: int, count: int, size: int = RECIPE["batch_size"])
 
 
 def built(side: int, name: str, width: int, seeds: int) -> list[nn.Module]:
-    """The same network under several seeds."""
+    """Builds the same network under several seeds."""
     task = Task(channels=1, classes=10, height=side, width=side, noise=NOISE)
     networks = []
     for seed in range(seeds):
@@ -242,26 +242,26 @@ def measure(what: Record) -> Record:
         for precision in ("fp32", "bf16")
         for form, make in STEPS_OF.items()
     }
-    in_turns(loops, 1, torch.device("cpu"))  # warms up
+    in_turns(loops, 1, torch.device("cpu"))  # this round warms up
     return {**what, "seconds": in_turns(loops, ROUNDS, torch.device("cpu"))}
 
 
 def gain(record: Record, form: str, precision: str) -> float:
-    """Images per second and seed of a form over those of separate training in the same precision."""
+    """Returns images per second and seed of a form over those of separate training in the same precision."""
     seconds = record["seconds"]
     separate, stacked = seconds[f"separate {precision}"], seconds[f"{form} {precision}"]
     return float(statistics.median(a / b for a, b in zip(separate, stacked, strict=True)))
 
 
 def best(record: Record) -> float:
-    """The fastest of the stacked forms over the fastest separate one, whatever their precision."""
+    """Returns the speed of the fastest stacked form over that of the fastest separate one, in any precision."""
     medians = {name: float(statistics.median(times)) for name, times in record["seconds"].items()}
     separate = min(time for name, time in medians.items() if name.startswith("separate"))
     return separate / min(time for name, time in medians.items() if not name.startswith("separate"))
 
 
 def table(records: Sequence[Record]) -> str:
-    """Every case, then the median at each size."""
+    """Writes every case, then the median at each size."""
     lines = [
         "| images | network | width | seeds | grouped, fp32 | vmap, fp32 | grouped, bf16 | vmap, bf16 | best of each |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -284,7 +284,7 @@ def table(records: Sequence[Record]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures what is missing, then prints the table. Returns the exit code."""
+    """Measures the cases that are missing, then prints the table. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stacking", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--sides", type=int, nargs="+", default=list(SIDES), help="pixels (default: 8 28)")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="networks together (default: 3 5)")

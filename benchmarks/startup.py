@@ -1,6 +1,6 @@
 """How long the quick commands take to answer: ``python -m benchmarks.startup``.
 
-Prints the median wall time of fresh processes, and the ratio to a bare ``python -c pass`` in the same run.
+It prints the median wall time of fresh processes, and the ratio to a bare ``python -c pass`` in the same run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ REPEATS = 7
 
 
 def seconds(command: list[str], folder: Path) -> float:
-    """Median wall time of a command in a fresh process, after one run that warms the disk's cache."""
+    """Times a command in fresh processes, after one run that warms the disk's cache; returns the median wall time."""
     times = []
     for _ in range(REPEATS + 1):
         started = time.perf_counter()

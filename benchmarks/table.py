@@ -1,11 +1,11 @@
 """Trains the whole space ``table`` once and for all: ``python -m benchmarks.table [--shard I/N]``.
 
 Each of its 648 candidates is trained on digits at gaussian:50 for 27 epochs under two seeds, by the project's own
-training, and judged after every epoch. Finished runs are kept with their probe curves under ``runs/table``, one
-a line; what is there is not trained again. Shards may run on several machines: ``--shard 1/4`` trains every fourth
-run into a file of its own, and every file in the folder counts. When all are there, the table is written beside its
-card (`benchmarks.lib.tabular` reads it). Stability is computed from the probe curves then, with today's formula: after
-that has changed, ``--no-training`` brings the table up to date.
+training, and judged after every epoch. Finished runs are kept with their probe curves under ``runs/table``, one a line,
+and are not made again. Several machines may share the work: ``--shard 1/4`` trains every fourth run into a file of its
+own, and every file in the folder counts. When all runs are there, the table is written beside its card, and
+`benchmarks.lib.tabular` reads it. Stability is computed from the probe curves at that moment, by today's formula; after
+the formula has changed, ``--no-training`` brings the table up to date.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ CARD = tabular.FILE.with_name("TABLE.md")
 
 
 def jobs() -> list[Job]:
-    """All trainings, seed by seed."""
+    """Returns all trainings, seed by seed."""
     found = tabular.candidates()
     return [Job(setting=SETTING, candidate=candidate, seed=seed) for seed in SEEDS for candidate in found]
 
 
 def perform(job: Job) -> dict[str, Any]:
-    """Trains one and judges it after every epoch."""
+    """Trains a candidate and judges it after every epoch."""
     from nas.training.evaluation import judge
 
     epochs: list[list[float]] = []
@@ -73,7 +73,7 @@ def perform(job: Job) -> dict[str, Any]:
 
 
 def assemble(found: Mapping[str, Record]) -> Table:
-    """The table of all runs, by key. Raises KeyError when one is missing."""
+    """Makes the table of all runs, which are given by key. Raises KeyError when one is missing."""
     candidates = tabular.candidates()
     stored = np.full((len(candidates), len(SEEDS), EPOCHS, len(tabular.OBJECTIVES)), -1, np.int16)
     seconds = np.zeros(stored.shape[:2], np.float32)
@@ -95,9 +95,9 @@ def assemble(found: Mapping[str, Record]) -> Table:
 
 
 def stability_after(record: Record, epoch: int, epochs: int = EPOCHS) -> float:
-    """The score that a search would have seen after an epoch: of the probes until then."""
+    """Returns the score that a search would have seen after an epoch, from the probes until then."""
     total = record["steps"]
-    # As `nas.training.loop.Training` spaces its probes; those of a run that diverged end early.
+    # `nas.training.loop.Training` spaces its probes like this; those of a run that diverged end early.
     probes = np.round(np.linspace(0, total, min(PROBES, total) + 1))
     seen = int(np.sum(probes <= total * epoch / epochs))
     return stability(
@@ -108,7 +108,7 @@ def stability_after(record: Record, epoch: int, epochs: int = EPOCHS) -> float:
 
 
 def card(table: Table) -> str:
-    """What a stranger must know of the table, and what it says at a glance."""
+    """Writes the card: what a stranger must know of the table, and what it says at a glance."""
     final = table.all_values[:, :, -1]
     known = np.nan_to_num(final, nan=-1.0)
     agree = [spearman(known[:, 0, k], known[:, 1, k]) for k in range(len(tabular.OBJECTIVES))]
@@ -155,7 +155,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Trains what is missing, then writes the table. Returns the exit code."""
+    """Makes the runs that are missing, then writes the table. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.table", description=(__doc__ or "").partition(":")[0])
     parser.add_argument("--shard", type=_shard, default=(1, 1), metavar="I/N", help="train every Nth run only")
     parser.add_argument("--results", type=Path, default=FOLDER, help=f"folder of finished runs (default: {FOLDER})")

@@ -1,16 +1,14 @@
 """Is training fast, and is it as good? ``python -m benchmarks.training`` and ``... --quality``.
 
-Images per second of the project's loop (`nas.training.loop`) against the loop that people write: a DataLoader over the
-same images as floats in memory, noise added to each batch, fp32, the default memory layout, torch's default AdamW,
-the loss read after each step. Same network, batch, schedule and threads, in one process, in turns; a ratio is the
-median over rounds of the two times in one round. The 200 probes of a run, which people do without, are timed by
-themselves and counted as a study of 27 epochs has them on data of that size, see `RUNS`; the last column counts them
-as in a run as short as one on digits. Neither loop validates here. The precision is the one that timing chooses for the
-network, as ``train`` does and as a study does for its space.
+The first command measures images per second of the project's loop against the usual one (`benchmarks.lib.loops`), for
+six networks at four image sizes. Probes are counted as a study of 27 epochs has them on data of that size
+(`benchmarks.lib.loops.TRAINING_IMAGES`); the last column counts them as in a run as short as one on digits. The
+precision is the one that timing chooses for the network, as ``train`` does and as a study does for its space.
 
-With ``--quality``: the same candidates under the same seeds trained in fp32 and in bf16, and the paired differences.
+With ``--quality`` the same candidates are trained under the same seeds in fp32 and in bf16, and the paired differences
+are shown.
 
-What is finished is kept in a file, and the same command goes on where it was stopped.
+Finished measurements are kept in a file, and the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -35,13 +33,13 @@ from search_spaces import get_space
 QUALITY_NETWORKS: tuple[tuple[str, int], ...] = (("unet", 8), ("residual-unet", 8))
 QUALITY_SEEDS = 6
 MARGINS: Mapping[str, float] = {"psnr": 0.2, "accuracy": 1.5, "stability": 0.05}
-"""A loss up to this is taken for none: dB, percentage points, and of the score's 0..1."""
+"""A loss up to this counts as none: in dB, percentage points, and units of the score (0..1)."""
 
 FOLDER = Path("runs/training")
 
 
 def speed_table(records: Sequence[Record]) -> str:
-    """Each network at each size, and the ratios over all of them."""
+    """Writes each network at each size, and the ratios over all of them."""
     lines = [
         "| images | network | parameters | plain, images/s | fp32 | bf16 | chosen | ratio | in a short run |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -71,7 +69,7 @@ def speed_table(records: Sequence[Record]) -> str:
 
 
 def quality(name: str, width: int, seed: int, precision: str, epochs: int, device: torch.device) -> Record:
-    """Validation values after a whole training on digits."""
+    """Trains a network on digits to the end; its record has the validation values."""
     data = load("digits")
     made = candidate(name, width, epochs)
     _, channels, height, side = data.train.images.shape
@@ -93,7 +91,7 @@ def quality(name: str, width: int, seed: int, precision: str, epochs: int, devic
 
 
 def differences(records: Sequence[Record], value: str, network: str | None = None) -> list[float]:
-    """bf16 minus fp32, by network and seed; pairs of which one is missing are left out."""
+    """Returns bf16 minus fp32, by network and seed; pairs of which one is missing are left out."""
     found = {(r["network"], r["seed"], r["precision"]): r["values"][value] for r in records}
     pairs = sorted({key[:2] for key in found if network in (None, key[0])})
     return [
@@ -104,7 +102,7 @@ def differences(records: Sequence[Record], value: str, network: str | None = Non
 
 
 def judged(records: Sequence[Record], value: str) -> Cell:
-    """Whether bf16 loses more than the margin, over all networks and seeds."""
+    """Tests whether bf16 loses less than the margin, over all networks and seeds."""
     units = {"psnr": "dB", "accuracy": "points", "stability": ""}
     return non_inferiority(
         differences(records, value),
@@ -117,7 +115,7 @@ def judged(records: Sequence[Record], value: str) -> Cell:
 
 
 def quality_table(records: Sequence[Record]) -> str:
-    """Means of both precisions, and the paired difference with its interval."""
+    """Writes the means of both precisions, and the paired difference with its interval."""
     lines = [
         "| value | fp32 | bf16 | bf16 - fp32, mean with 95 % interval | pairs | margin | p that it loses less |",
         "|---|---|---|---|---|---|---|",

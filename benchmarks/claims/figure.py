@@ -1,4 +1,4 @@
-"""Skip gates by depth as a small SVG: one panel a setting, one line a task, bars for 95 % intervals."""
+"""A small SVG of the skip gates by depth: each setting is a panel, each task a line with bars for 95 % intervals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FIGURE = "claims-gates.svg"
 """The name of its file."""
 
 COLOURS = ("#1f4e8c", "#b34700", "#2f7d32")
-"""Dark enough for white paper; told apart by lightness and by marker as well as by hue."""
+"""They are dark enough for white paper, and differ in lightness and marker as well as in hue."""
 
 WIDTH, HEIGHT = 380, 250
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 34, 42
@@ -20,11 +20,11 @@ COLUMNS = 2
 LEGEND = 34
 
 Panel = Mapping[str, Sequence[Interval]]
-"""Gates of each task, shallow first."""
+"""The gates of each task, shallow first."""
 
 
 def gates_figure(results: Results) -> str:
-    """The figure of claim b."""
+    """Draws the figure of claim b."""
     lines = {
         "denoising alone": "addunet, denoising alone",
         "joint, head at bottleneck": "addunet",
@@ -42,7 +42,7 @@ def gates_figure(results: Results) -> str:
 
 
 def gates_svg(panels: Mapping[str, Panel]) -> str:
-    """The figure. Every panel has its own scale, which includes 1, where gates start."""
+    """Draws one panel for each setting. Every panel has its own scale, which includes 1, where gates start."""
     rows = -(-len(panels) // COLUMNS)
     width, height = COLUMNS * WIDTH, LEGEND + rows * HEIGHT
     tasks = list(dict.fromkeys(task for panel in panels.values() for task in panel))
@@ -122,7 +122,7 @@ def _marker(index: int, x: float, y: float) -> str:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Between 3 and 7 round values inside the range."""
+    """Chooses between 3 and 7 round values inside the range."""
     for exponent in range(2, -5, -1):
         for base in (5.0, 2.0, 1.0):
             step = base * 10.0**exponent

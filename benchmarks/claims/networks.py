@@ -15,18 +15,18 @@ from search_spaces.unet.references import RECIPE, reference_network
 from search_spaces.unet.spec import RANGES, UNetSpec
 
 BUDGETS: Mapping[str, int] = {"digits": 22_000, "fashion-mnist": 5_200}
-"""Parameters. What about an hour on two cores allows; a weight costs 12 times as much at 28x28 as at 8x8."""
+"""Parameters, as many as about an hour on two cores allows; a weight costs 12 times as much at 28x28 as at 8x8."""
 
 ADDUNET_SHARE: Mapping[str, float] = {"digits": 1.0, "fashion-mnist": 0.5}
-"""Of the budget, for all networks on AddUNet's trunk: each of its weights works at full resolution."""
+"""The share of the budget for networks on AddUNet's trunk, each of whose weights works at full resolution."""
 
 LEVELS: Mapping[str, int] = {"digits": 3, "fashion-mnist": 2}
-"""Of all but AddUNet. The least that two columns take is 4 channels, 20,000 parameters at 3 levels, 5,000 at 2."""
+"""Levels of all networks but AddUNet. Two columns need 4 channels: 20,000 parameters at 3 levels, 5,000 at 2."""
 
 ADDUNET_LEVELS = 3
 
 BATCH: Mapping[str, int] = {"digits": 32, "fashion-mnist": 64}
-"""So that a run has about 900 steps on either."""
+"""Batch sizes with which a run has about 900 steps on either data set."""
 
 SGD_RATE = 0.001
 
@@ -51,7 +51,7 @@ RECIPE_NOTE = (
 )
 
 SKIPS = ("concat", "add", "addunet", "channel gate")
-"""Of claim a: AddUNet's trunk, the skip alone differs."""
+"""The networks of claim a, on AddUNet's trunk, which differ in the skip alone."""
 HEADS = ("addunet", "addunet, head of 256")
 SHARING = (
     "single-task-denoise",
@@ -72,10 +72,10 @@ OWN_SIZE = (
     "addunet, head of 256",
     "multi-resnet-none-added",
 )
-"""Those as wide as another network, whatever that costs."""
+"""Networks that are as wide as another one, whatever that costs."""
 
 Make = Callable[[Task, int, str], tuple[UNetSpec, Recipe]]
-"""From the task, the parameter budget and the data's name."""
+"""Makes an architecture and a recipe from the task, the parameter budget and the data's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +83,10 @@ class Network:
     """One arm of the benchmark.
 
     Attributes:
-        share: of the budget that it is fitted to.
-        metrics: those that mean something for it.
-        data: where it is trained.
+        make: builds its architecture and recipe.
+        share: the share of the budget to which it is fitted.
+        metrics: the metrics that mean something for it.
+        data: the data sources on which it is trained.
     """
 
     make: Make
@@ -95,19 +96,19 @@ class Network:
 
 
 def cost(candidate: Candidate, task: Task) -> Cost:
-    """Parameters and MACs of a candidate."""
+    """Counts the parameters and MACs of a candidate."""
     return get_space("unet").cost(candidate.spec, task)
 
 
 def fitted(spec: UNetSpec, task: Task, budget: float) -> UNetSpec:
-    """`spec` with the width whose parameters come closest to `budget`."""
+    """Returns `spec` with the width whose parameters come closest to `budget`."""
     space = get_space("unet")
 
     def widths() -> Iterator[UNetSpec]:
         for width in range(RANGES["width"][0], RANGES["width"][1] + 1):
             try:
                 yield replace(spec, width=width)
-            except SpecError:  # sluice wants even ones
+            except SpecError:  # sluice needs even widths
                 continue
 
     return min(widths(), key=lambda wide: abs(space.cost(wide, task).params - budget))
@@ -124,7 +125,7 @@ def _share(name: str, data: str) -> float:
 
 
 def _fitted(name: str, **changes: Any) -> Make:
-    """A reference network, with some choices changed, at the budget."""
+    """Makes a reference network, with some choices changed, that has the budget's parameters."""
 
     def make(task: Task, budget: int, data: str) -> tuple[UNetSpec, Recipe]:
         spec, recipe = _base(name, task, data)
@@ -134,7 +135,7 @@ def _fitted(name: str, **changes: Any) -> Make:
 
 
 def _as_wide_as(source: str, name: str, **changes: Any) -> Make:
-    """A reference network, with some choices changed, as wide as another one at the budget."""
+    """Makes a reference network, with some choices changed, that is as wide as another one at the budget."""
 
     def make(task: Task, budget: int, data: str) -> tuple[UNetSpec, Recipe]:
         spec, recipe = _base(name, task, data)
@@ -145,7 +146,7 @@ def _as_wide_as(source: str, name: str, **changes: Any) -> Make:
 
 
 def _one_recipe(name: str) -> Make:
-    """A network of two columns under the recipe of all others."""
+    """Makes a network of two columns under the recipe of all others."""
 
     def make(task: Task, budget: int, data: str) -> tuple[UNetSpec, Recipe]:
         return _fitted(name)(task, budget, data)[0], _base("hard-sharing", task, data)[1]
@@ -154,7 +155,7 @@ def _one_recipe(name: str) -> Make:
 
 
 def _own_recipe(name: str) -> Make:
-    """A network of two columns under the recipe of its paper, at a base rate that it bears."""
+    """Makes a network of two columns under the recipe of its paper, at a base rate with which it does not diverge."""
 
     def make(task: Task, budget: int, data: str) -> tuple[UNetSpec, Recipe]:
         spec, recipe = _fitted(name)(task, budget, data)
@@ -196,14 +197,18 @@ NETWORKS: Mapping[str, Network] = {
 
 @cache
 def candidate(network: str, task: Task, setting: Setting) -> Candidate:
-    """The candidate of a network in a setting."""
+    """Returns the candidate of a network in a setting."""
     arm = NETWORKS[network]
     spec, recipe = arm.make(task, round(arm.share * BUDGETS[setting.data]), setting.data)
     return Candidate(spec=spec, recipe=replace(recipe, epochs=setting.epochs, batch_size=BATCH[setting.data]))
 
 
 def skip_counts() -> Iterator[tuple[int, int, int, tuple[int, int, int, int]]]:
-    """(levels, width, skips, parameters without skips, added, scalar gate, concatenated) of AddUNet's trunk."""
+    """Counts the parameters of AddUNet's trunk with each kind of skip.
+
+    Yields:
+        levels, width, number of skips, and the parameters with no skips, added, with a scalar gate, and concatenated.
+    """
     task = Task(channels=1, classes=10, height=28, width=28, noise="gaussian:25")
     base, _ = _base("addunet", task, "digits")
     space = get_space("unet")

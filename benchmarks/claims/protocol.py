@@ -1,4 +1,4 @@
-"""What is claimed, which networks are trained for it under which seeds, and how it is decided.
+"""The claims, the networks and seeds that are trained for them, and the rules by which they are decided.
 
 The report prints `RULES` and `CLAIMS` as they stand here. They were written before the first full run.
 """
@@ -51,27 +51,32 @@ comparisons would be of SGD with AdamW.""",
 loses at most 0.1 dB and 1 point), and one without loses at most little (0.3 dB and 2 points, with
 fewer parameters: the width of the residual U-Net, the encoder's parameters gone).""",
 }
-"""What each claim says and by which comparisons it is decided, by letter."""
+"""The text of each claim and the comparisons by which it is decided, by letter."""
 
 FIRST_SEED = 2
-"""Seeds 0 and 1 were used in pilot runs, before the rules were settled, and are left out."""
+"""Seeds 0 and 1 were used in pilot runs before the rules were settled, and are left out."""
 
 NOISES = ("gaussian:25", "gaussian:50")
 
 MARGINS = {"psnr": 0.1, "accuracy": 1.0, "stability": 0.02}
+"""Differences in dB, in points, and of the score, below which an advantage is negligible."""
 LITTLE = {"psnr": 0.3, "accuracy": 2.0}
+"""The losses that claim f calls little."""
 GATE_MARGIN = 0.02
+"""The rise of a mean gate below which it is negligible."""
 BARELY = 60.0
 """Accuracy in percent below which a network counts as one that has hardly learned to classify."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is trained: settings, and the number of seeds of a network in one of them.
+    """The runs of the benchmark: its settings, and the number of seeds of a network in each of them.
 
     Attributes:
-        quick: a check that everything runs; its verdicts mean nothing, and the report says so.
-        fewest: networks with fewer seeds than `many` have these, by data source.
+        settings: data and noise of the runs.
+        many: the number of seeds of claim a's networks, by data source.
+        fewest: the number of seeds of all other networks, by data source.
+        quick: whether this is a check that everything runs; its verdicts mean nothing, and the report says so.
     """
 
     settings: tuple[Setting, ...]
@@ -80,12 +85,13 @@ class Plan:
     quick: bool = False
 
     def seeds(self, network: str, setting: Setting) -> range:
+        """Returns the seeds of a network in a setting; none where it is not trained."""
         if setting.data not in NETWORKS[network].data:
             return range(0)
         return self._first((self.many if network in SKIPS else self.fewest)[setting.data])
 
     def jobs(self) -> list[Job]:
-        """Setting by setting, seed by seed, so that what is there after an interruption is paired."""
+        """Returns all runs, setting by setting and seed by seed, so that the runs before an interruption are paired."""
         return [
             self.job(name, setting, seed)
             for setting in self.settings
@@ -99,12 +105,13 @@ class Plan:
         return range(FIRST_SEED, FIRST_SEED + count)
 
     def job(self, network: str, setting: Setting, seed: int) -> Job:
+        """Returns one run."""
         candidate = networks.candidate(network, runs.task_of(setting), setting)
         return Job(setting=setting, candidate=candidate, seed=seed)
 
 
 def plan(*, quick: bool = False, only: str | None = None, root: Path | None = None) -> Plan:
-    """The full plan, the quick one, or the part of it that is about one data source."""
+    """Returns the full plan, the quick one, or the part of the full plan that is about one data source."""
     if quick:
         settings = tuple(Setting(data="digits", subset=300, noise=noise, epochs=3) for noise in NOISES)
         return Plan(settings=settings, many={"digits": 2}, fewest={"digits": 2}, quick=True)

@@ -20,7 +20,7 @@ TITLES = {"psnr": "PSNR (dB)", "accuracy": "accuracy (%)", "stability": "stabili
 
 
 def report(results: Results, sessions: Sequence[Record], command: str) -> str:
-    """The whole report in Markdown."""
+    """Writes the whole report in Markdown."""
     found = claims(results)
     plan = results.plan
     have = sum(len(results.runs(name, setting)) for name in NETWORKS for setting in plan.settings)
@@ -51,7 +51,7 @@ def report(results: Results, sessions: Sequence[Record], command: str) -> str:
 
 
 def _barely_learned(results: Results) -> list[str]:
-    """What a reader must know before believing a comparison of accuracies."""
+    """Names the networks that hardly learned to classify, as a warning before any comparison of accuracies."""
     found = [
         f"{name} {statistics.mean(values):.0f} % ({setting.name})"
         for setting in results.plan.settings
@@ -104,7 +104,7 @@ def _rules() -> list[str]:
 
 
 def _evidence(claim: Claim, results: Results) -> list[str]:
-    """What is shown with a claim beside its comparisons."""
+    """Returns the tables and the figure that are shown with a claim beside its comparisons."""
     if claim.letter == "b":
         return _gates(results)
     if claim.letter == "d":
@@ -219,7 +219,7 @@ def _p(value: float) -> str:
 
 
 def write(results: Results, path: Path, sessions: Sequence[Record], command: str) -> str:
-    """Writes the report and, beside it, the figure. Returns the report."""
+    """Writes the report into a file, and the figure beside it. Returns the report."""
     text = report(results, sessions, command)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)

@@ -1,4 +1,4 @@
-"""The runs of the claims: each is made once, kept in a file, and found again by network and setting."""
+"""The runs of the claims. Each is made once, kept in a file, and found again by network and setting."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger("benchmarks.claims")
 
 
 class Results:
-    """Finished runs of a plan, by network and setting."""
+    """The finished runs of a plan, by network and setting."""
 
     def __init__(self, plan: Plan, records: Mapping[str, Record]) -> None:
         self.plan = plan
@@ -32,31 +32,34 @@ class Results:
                 self._found[name, setting] = {s: records[j.key] for s, j in jobs.items() if j.key in records}
 
     def runs(self, network: str, setting: Setting) -> dict[int, Record]:
-        """By seed."""
+        """Returns the records by seed."""
         return self._found[network, setting]
 
     def values(self, network: str, setting: Setting, metric: str) -> dict[int, float]:
-        """By seed; without runs that lack the metric, as diverged ones lack all but stability."""
+        """Returns a metric by seed, without runs that lack it; diverged runs lack all but stability."""
         return {s: float(r[metric]) for s, r in self._found[network, setting].items() if metric in r}
 
     def differences(self, ours: str, theirs: str, setting: Setting, metric: str) -> list[float]:
-        """Ours minus theirs, for the seeds that both have."""
+        """Returns the differences, ours minus theirs, for the seeds that both networks have."""
         a, b = self.values(ours, setting, metric), self.values(theirs, setting, metric)
         return [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
 
     def gates(self, network: str, setting: Setting) -> dict[int, list[float]]:
-        """By seed, shallow first."""
+        """Returns the gates by seed, shallow first."""
         return {s: list(r["gates"]) for s, r in self._found[network, setting].items() if r.get("gates")}
 
     @property
     def seconds(self) -> float:
-        """Of all runs together, each counted once."""
+        """The seconds of all runs together, each counted once."""
         records = {r["key"]: r for found in self._found.values() for r in found.values()}
         return sum(float(r["seconds"]) for r in records.values())
 
 
 def perform(job: Job) -> dict[str, Any]:
-    """As `runs.perform`, with the stability score that the rules were written for, so that all runs have the same."""
+    """Makes a run as `runs.perform` does, but with the stability score with penalties.
+
+    The rules were written for that score, so all runs keep it.
+    """
     evaluation, diverged = runs.trained(job)
     training = evaluation.training
     probe, done = training.probe_curve(), training.step / training.total_steps
@@ -65,7 +68,7 @@ def perform(job: Job) -> dict[str, Any]:
 
 
 def train(plan: Plan, path: Path) -> bool:
-    """Performs the runs of `plan` that the file lacks. False when it was stopped."""
+    """Makes the runs of `plan` that the file lacks. Returns False when it was stopped."""
     todo = runs.missing(plan.jobs(), path)
     if not todo:
         log.info("every run is in %s", path)
@@ -76,7 +79,7 @@ def train(plan: Plan, path: Path) -> bool:
 
 
 def session() -> dict[str, str]:
-    """When and where runs are made. No paths and no names of machines or people."""
+    """Describes when and where runs are made, without paths and names of machines or people."""
     found = provenance.versions()
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -1,4 +1,4 @@
-"""From finished runs to a verdict on each claim."""
+"""The verdict on each claim, from finished runs."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ class Claim:
     """A claim that was judged.
 
     Attributes:
+        letter: its letter, a to f.
+        text: the claim in one line.
         cells: its comparisons, corrected together; none where parameters are counted.
         parts: the verdict on each of its parts.
     """
@@ -56,7 +58,7 @@ def judge(letter: str, text: str, cells: Sequence[Cell]) -> Claim:
 
 
 def claim_a(results: Results) -> Claim:
-    """Stability of gated additive skips against concatenation."""
+    """Judges the stability of gated additive skips against concatenation."""
     cells = []
     for gated in ("addunet", "channel gate"):
         for setting in results.plan.settings:
@@ -92,7 +94,7 @@ def _spread(results: Results, gated: str, setting: Setting, metric: str) -> Cell
 
 
 def claim_b(results: Results) -> Claim:
-    """Gates of denoising alone against the joint task."""
+    """Judges whether gates rise from denoising alone to the joint task."""
     cells = [
         superiority(
             [change[half] for change in moved],
@@ -109,8 +111,12 @@ def claim_b(results: Results) -> Claim:
 
 
 def moved_gates(results: Results) -> Iterator[tuple[str, Setting, list[dict[str, float]]]]:
-    """Where the head is attached, the setting, and by how much the mean gate of the shallow and of the deep half moved
-    from denoising alone to the joint task under each seed. A gate in the middle is in neither half."""
+    """Yields by how much gates moved from denoising alone to the joint task.
+
+    Yields:
+        the place of the head, the setting, and for each seed the change of the mean gate of the shallow and of the deep
+        half. A gate in the middle is in neither half.
+    """
     for joint, where in (("addunet", "bottleneck"), ("addunet, head at decoder end", "decoder end")):
         for setting in results.plan.settings:
             if setting.data not in NETWORKS[joint].data:
@@ -125,7 +131,7 @@ def moved_gates(results: Results) -> Iterator[tuple[str, Setting, list[dict[str,
 
 
 def claim_c(results: Results) -> Claim:
-    """PSNR with and without a wide head."""
+    """Judges PSNR with and without a wide head."""
     cells = [
         non_inferiority(
             results.differences("addunet", "addunet, head of 256", setting, "psnr"),
@@ -142,7 +148,7 @@ def claim_c(results: Results) -> Claim:
 
 
 def claim_d() -> Claim:
-    """Parameters of skips, counted."""
+    """Judges the parameters of skips, which are counted."""
     add_holds = concat_holds = True
     for _, width, skips, (none, add, scalar, concat) in networks.skip_counts():
         add_holds &= add == none and scalar == none + skips
@@ -156,7 +162,7 @@ def claim_d() -> Claim:
 
 
 def claim_e(results: Results) -> Claim:
-    """NDDR against its rivals."""
+    """Judges NDDR against its rivals."""
     cells = []
     for rival, metrics in (
         ("sluice", ("psnr", "accuracy")),
@@ -182,7 +188,7 @@ def claim_e(results: Results) -> Claim:
 
 
 def claim_f(results: Results) -> Claim:
-    """Multi-ResNets against their residual U-Net."""
+    """Judges Multi-ResNets against their residual U-Net."""
     cells = []
     for network, margins, part in (
         ("multi-resnet", MARGINS, "parameters returned: matches"),
@@ -205,7 +211,7 @@ def claim_f(results: Results) -> Claim:
 
 
 def claims(results: Results) -> list[Claim]:
-    """All six, judged."""
+    """Judges all six claims."""
     return [
         claim_a(results),
         claim_b(results),

@@ -1,7 +1,7 @@
-"""How well a score from one run agrees with what other runs show. Pure functions.
+"""How well a score from one run agrees with what other runs show. All functions are pure.
 
-The unit is the architecture: intervals resample architectures, and constants are fitted on one half of them
-and judged on the other.
+The unit is the architecture: intervals resample architectures, and constants are fitted on one half of them and judged
+on the other half.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ Score = Callable[["Curve"], float]
 GOAL = 0.6
 RESAMPLES = 2000
 EVALUATIONS = 250
-"""Of the agreement, from each start of a fit."""
+"""Evaluations of the agreement from each start of a fit."""
 LEAST_GAIN = 0.02
-"""Nats below trivial; who gains less is taken to gain this much."""
+"""The least gain in nats below trivial that is used as a unit."""
 SPLITS = 10
-"""Random halvings of the architectures for fitted constants."""
+"""The number of random halvings of the architectures for fitted constants."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The probe curve of one run: losses over the trivial ones of both tasks, and the share of the run done."""
+    """The probe curve of one run: the losses over the trivial losses of both tasks, and the share of the run that was
+    done."""
 
     denoise: tuple[float, ...]
     classify: tuple[float, ...]
@@ -45,11 +46,11 @@ class Curve:
 
     @classmethod
     def of(cls, record: Record) -> Curve:
-        """From the record of a run (`benchmarks.stability.perform`)."""
+        """Reads the record of a run (`benchmarks.stability.perform`)."""
         return cls(tuple(record["denoise"]), tuple(record["classify"]), record["done"])
 
     def score(self, of_task: Callable[[Sequence[float]], float] = task_stability) -> float:
-        """The stability score of `nas.training.stability`, or another one; 0 for a run that diverged."""
+        """Returns the stability score of `nas.training.stability`, or another one; 0 for a run that diverged."""
         return 0.0 if self.done < 1 else math.sqrt(of_task(self.denoise) * of_task(self.classify))
 
 
@@ -58,10 +59,10 @@ class Observed:
     """What the runs of one architecture show.
 
     Attributes:
-        curves: of the runs at the base rate, by seed.
-        quality: (seeds, 2) PSNR in dB and accuracy in percent of those runs; of a diverged one those of doing nothing.
-        final: (seeds, 2) their final validation losses in nats, denoising and classification.
-        sensitivity: nats lost on average over learning rates against the best of them.
+        curves: probe curves of the runs at the base rate, by seed.
+        quality: (seeds, 2) PSNR in dB and accuracy in percent of those runs; 0 for a run that diverged.
+        final: (seeds, 2) their final validation losses in nats, of denoising and of classification.
+        sensitivity: the nats lost against the best learning rate, on average over the rates.
     """
 
     curves: tuple[Curve, ...]
@@ -71,7 +72,7 @@ class Observed:
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> Observed:
-        """From the records of all of its runs (`benchmarks.stability.perform`)."""
+        """Reads the records of all runs of an architecture (`benchmarks.stability.perform`)."""
         base = sorted((r for r in records if r["factor"] == 1.0), key=lambda r: int(r["seed"]))
         rates = sorted({float(r["factor"]) for r in records})
         by_rate = np.array([np.mean([_nats(r) for r in records if r["factor"] == rate], axis=0) for rate in rates])
@@ -84,28 +85,34 @@ class Observed:
         )
 
     def spread(self, seeds: Sequence[int]) -> float:
-        """Standard deviation of the final losses over some seeds, in nats, mean over the tasks."""
+        """Returns the standard deviation of the final losses over some seeds, in nats, averaged over the tasks."""
         return float(self.final[list(seeds)].std(axis=0, ddof=1).mean())
 
     def share_spread(self, seeds: Sequence[int]) -> float:
-        """The same in units of what is gained: who gains next to nothing cannot spread in nats."""
+        """Returns the spread in units of the nats gained.
+
+        A network that gains next to nothing cannot spread in nats.
+        """
         final = self.final[list(seeds)]
         gained = np.maximum(-final.mean(axis=0), LEAST_GAIN)
         return float((final.std(axis=0, ddof=1) / gained).mean())
 
 
 def _nats(record: Record) -> Array:
-    """Final losses in nats over the trivial ones; a run that diverged has done nothing."""
+    """Returns final losses in nats over the trivial ones; a run that diverged has the trivial loss."""
     return np.asarray(np.log(np.maximum(record.get("final", [1.0, 1.0]), 1e-12)))
 
 
 def spearman(a: Array, b: Array) -> float:
-    """Spearman's rank correlation; 0 where one of the two is constant."""
+    """Returns Spearman's rank correlation; 0 where one of the two is constant."""
     return _correlation(rankdata(a), rankdata(b))
 
 
 def partial_spearman(a: Array, b: Array, given: Array) -> float:
-    """Spearman's correlation of what the ranks of `given` (n, k) do not explain linearly in those of `a` and `b`."""
+    """Returns Spearman's correlation of `a` and `b` given other quantities.
+
+    From the ranks of both, the part is removed that the ranks of `given` (n, k) explain linearly.
+    """
     known = np.column_stack([np.ones(len(a)), *(rankdata(column) for column in given.T)])
 
     def rest(values: Array) -> Array:
@@ -116,8 +123,10 @@ def partial_spearman(a: Array, b: Array, given: Array) -> float:
 
 
 def icc(values: Array) -> float:
-    """Intraclass correlation ICC(1, 1) of (architectures, seeds): how much of a single score is the architecture's
-    (Shrout and Fleiss 1979)."""
+    """Returns the intraclass correlation ICC(1, 1) of (architectures, seeds) (Shrout and Fleiss 1979).
+
+    It is the share of a single score's variance that is the architecture's.
+    """
     k = values.shape[1]
     between = k * values.mean(axis=1).var(ddof=1)
     within = values.var(axis=1, ddof=1).mean()
@@ -135,7 +144,8 @@ class Sample:
     """Architectures as arrays.
 
     Attributes:
-        targets: by name, (architectures, seeds): what a calm network has little of, from the seeds but one.
+        targets: by name, (architectures, seeds): quantities that are small for a calm network, each from all seeds but
+            the one of the column.
         quality: (architectures, seeds, 2) PSNR and accuracy.
     """
 
@@ -144,6 +154,7 @@ class Sample:
 
     @classmethod
     def of(cls, found: Sequence[Observed]) -> Sample:
+        """Collects what the runs of some architectures show."""
         seeds = range(len(found[0].curves))
         others = [[other for other in seeds if other != seed] for seed in seeds]
         return cls(
@@ -156,8 +167,10 @@ class Sample:
         )
 
     def agreement(self, scores: Array, rows: Rows | slice = slice(None)) -> Array:
-        """How well scores (architectures, seeds) foretell calm: minus Spearman's correlation with each target, mean
-        over the seed whose run is scored."""
+        """Returns how well scores (architectures, seeds) predict calm, for each target.
+
+        It is minus Spearman's correlation with the target, averaged over the seed whose run is scored.
+        """
         scores = scores[rows]
         return np.array(
             [
@@ -167,7 +180,7 @@ class Sample:
         )
 
     def partial(self, scores: Array, rows: Rows | slice = slice(None)) -> Array:
-        """The same given PSNR and accuracy of the run that is scored."""
+        """Returns the agreement given PSNR and accuracy of the run that is scored."""
         scores, known = scores[rows], self.quality[rows]
         return np.array(
             [
@@ -183,9 +196,11 @@ class Sample:
 
 
 def highest_possible(found: Sequence[Observed]) -> Array:
-    """The most that a faultless score could agree with each spread, as few seeds tell that: square root of its
-    reliability, which is the rank correlation of two halves of the seeds, stretched to all seeds but one (Spearman and
-    Brown); 0 when the halves do not agree at all."""
+    """Returns the most that a faultless score could agree with each spread, since few seeds tell a spread poorly.
+
+    It is the square root of the spread's reliability: the rank correlation of two halves of the seeds, stretched to all
+    seeds but one (Spearman and Brown); 0 when the halves do not agree at all.
+    """
     seeds = range(len(found[0].curves))
     reached = []
     for spread in (Observed.spread, Observed.share_spread):
@@ -201,12 +216,14 @@ def highest_possible(found: Sequence[Observed]) -> Array:
 
 
 def fitted(parts: Array, sample: Sample, rows: Rows) -> Weights:
-    """The constants of the score with penalties that agree best, on average over the targets, on architectures `rows`.
+    """Fits the constants of the score with penalties to architectures `rows`.
 
-    By Nelder-Mead in logarithms.
+    They have the best agreement there, on average over the targets, by Nelder-Mead in logarithms.
 
     Args:
         parts: (architectures, seeds, tasks, 6), see `trait_table`.
+        sample: the architectures.
+        rows: indices of the architectures to fit to.
     """
 
     def loss(logs: Array) -> float:
@@ -220,7 +237,8 @@ def fitted(parts: Array, sample: Sample, rows: Rows) -> Weights:
 
 
 def trait_table(found: Sequence[Observed]) -> Array:
-    """(architectures, seeds, tasks, 6): D, p, E, F, N and A of each curve; D is 0 where it has no traits."""
+    """Returns D, p, E, F, N and A of each curve, (architectures, seeds, tasks, 6); D is 0 for a curve without
+    traits."""
 
     def row(losses: Sequence[float], done: float) -> tuple[float, ...]:
         one = traits(losses)
@@ -230,7 +248,7 @@ def trait_table(found: Sequence[Observed]) -> Array:
 
 
 def penalised_scores(parts: Array, weights: Weights = WEIGHTS) -> Array:
-    """Scores with penalties (architectures, seeds) from `trait_table`."""
+    """Returns scores with penalties (architectures, seeds) from `trait_table`."""
     gained, *others, done = np.moveaxis(parts, -1, 0)
     gain, *factors = astuple(weights)
     penalty = sum(factor * other for factor, other in zip(factors, others, strict=True))
@@ -238,17 +256,17 @@ def penalised_scores(parts: Array, weights: Weights = WEIGHTS) -> Array:
 
 
 def scores_by(found: Sequence[Observed], of_task: Callable[[Sequence[float]], float] = task_stability) -> Array:
-    """Scores (architectures, seeds)."""
+    """Returns scores (architectures, seeds)."""
     return np.array([[curve.score(of_task) for curve in one.curves] for one in found])
 
 
 def removed(losses: Sequence[float]) -> float:
-    """The project's score without "for good": the share of the trivial loss that is removed, mean over the run."""
+    """Returns the share of the trivial loss that is removed, for good or not, averaged over the run."""
     return float(np.maximum(0.0, 1.0 - np.asarray(losses)).mean())
 
 
 def others(parts: Array, found: Sequence[Observed]) -> dict[str, Array]:
-    """Other scores (architectures, seeds), by name."""
+    """Returns other scores (architectures, seeds), by name."""
     none = Weights(gain=WEIGHTS.gain, spikes=0.0, regress=0.0, last_regress=0.0, roughness=0.0)
     only = {
         "spikes alone": replace(none, spikes=WEIGHTS.spikes),
@@ -265,7 +283,10 @@ def others(parts: Array, found: Sequence[Observed]) -> dict[str, Array]:
 
 
 def tables(found: Mapping[str, Observed], controls: Mapping[str, Sequence[float]]) -> str:
-    """The report, in Markdown. Agreement is told where there are five seeds and other learning rates."""
+    """Writes the report in Markdown.
+
+    Agreement is in it where there are five seeds and runs at other learning rates.
+    """
     if len(found) < 4:
         return f"{len(found)} architectures have all of their runs; at least 4 are needed"
     observed = list(found.values())
@@ -310,7 +331,10 @@ def _agreements(sample: Sample, parts: Array, found: Sequence[Observed]) -> list
 
 
 def _halves(sample: Sample, parts: Array, scores: Array) -> list[str]:
-    """The score, and that with penalties as it is and with constants fitted on the other half of the architectures."""
+    """Compares the score with the one with penalties, on halves of the architectures.
+
+    The latter has its own constants, and constants that were fitted on the other half.
+    """
     rng = np.random.default_rng(0)
     judged: dict[str, list[Array]] = {"the score": [], "with penalties": [], "with penalties, fitted": []}
     weights = []
@@ -339,13 +363,13 @@ def _line(name: str, agreement: Callable[[Rows], Array], n: int) -> str:
 
 
 def _reliability(values: Array) -> str:
-    """Intraclass correlation of (architectures, seeds) with its interval."""
+    """Writes the intraclass correlation of (architectures, seeds) with its interval."""
     ((value, low, high),) = _bootstrap(lambda rows: np.array([icc(values[rows])]), len(values)).T
     return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _bootstrap(statistic: Callable[[Rows], Array], n: int) -> Array:
-    """(3, k): the statistic over all n architectures, and its 95 % percentile interval over resampled ones."""
+    """Returns (3, k): the statistic over all n architectures, and its 95 % percentile interval over resampled ones."""
     rng = np.random.default_rng(0)
     drawn = np.array([statistic(rng.integers(0, n, size=n)) for _ in range(RESAMPLES)])
     return np.vstack([statistic(np.arange(n)), *np.nanquantile(drawn, (0.025, 0.975), axis=0)])

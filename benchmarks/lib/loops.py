@@ -1,9 +1,10 @@
-"""The project's training loop beside the loop that people write, timed in one process and in turns.
+"""The project's training loop beside the usual one, timed in one process and in turns.
 
-People write a DataLoader over the same images as floats in memory, noise added to each batch, fp32, the default memory
-layout, torch's default AdamW, and they read the loss after each step. Both loops have the same network, batch, schedule
-and threads. A ratio is the median over rounds of the two times of one round. The 200 probes of a run, which people do
-without, are timed by themselves and counted as often as a run of a given length has them. Neither loop validates here.
+The usual loop is what people write: a DataLoader over the same images as floats in memory, noise added to each batch,
+fp32, the default memory layout, torch's default AdamW, and the loss read after each step. Both loops have the same
+network, batch, schedule and threads. A ratio is the median over rounds of the two times of one round. The 200 probes of
+a run, which the usual loop has not, are timed by themselves and counted as often as a run of a given length has them.
+Neither loop validates here.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from search_spaces.unet.references import RECIPE, reference_network
 from search_spaces.unet.spec import UNetSpec
 
 SIZES: Mapping[int, int] = {8: 1, 28: 1, 32: 3, 64: 3}
-"""Side in pixels -> channels: as digits, Fashion-MNIST, CIFAR and Tiny ImageNet have them."""
+"""Side in pixels -> channels, as digits, Fashion-MNIST, CIFAR and Tiny ImageNet have them."""
 
 NETWORKS: tuple[tuple[str, int], ...] = (
     ("unet", 4),
@@ -43,7 +44,7 @@ NETWORKS: tuple[tuple[str, int], ...] = (
     ("nddr", 16),
     ("unet", 56),
 )
-"""References and their widths, at 3 levels: 10k, 28k, 41k, 136k, 348k and 1.9M parameters."""
+"""Reference networks and their widths, at 3 levels: 10k, 28k, 41k, 136k, 348k and 1.9M parameters."""
 
 NOISE = "gaussian:50"
 STUDY_EPOCHS = 27
@@ -51,9 +52,9 @@ TRAINING_IMAGES: Mapping[int, int] = {8: 1079, 28: 58_000, 32: 48_000, 64: 100_0
 """Side in pixels -> images of the training split of digits, Fashion-MNIST, CIFAR-10 and Tiny ImageNet."""
 
 LEAST_STEPS = 5
-"""Of a timed round."""
+"""The least number of steps in a timed round."""
 PROBED = 5
-"""One probe is timed for so many steps."""
+"""One probe is timed for this number of steps."""
 ROUND_SECONDS = 0.25
 MOST_STEPS = 20
 MOST_ROUNDS, LEAST_ROUNDS = 5, 3
@@ -63,7 +64,7 @@ SLOW_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What both loops train."""
+    """The task, the images and the candidate that both loops train."""
 
     task: Task
     data: Dataset
@@ -75,9 +76,15 @@ class Subject:
 
 
 def enlarged(data: Dataset, side: int, channels: int, images: int) -> Dataset:
-    """`data` at another size, the same in every channel: uint8, `images` of training and 64 to judge.
+    """Resizes images, makes them the same in every channel, and returns uint8.
 
     Training images are repeated where there are too few.
+
+    Args:
+        data: images and labels.
+        side: height and width of the result in pixels.
+        channels: channels of the result.
+        images: how many of training; validation and test have 64.
     """
 
     def resized(split: Split, count: int) -> Split:
@@ -93,7 +100,8 @@ def enlarged(data: Dataset, side: int, channels: int, images: int) -> Dataset:
 
 
 def candidate(name: str, width: int, epochs: int) -> Candidate:
-    """A reference at `width` and 3 levels, the same at every size, with the references' AdamW recipe."""
+    """Returns a reference network of `width` at 3 levels, the same at every image size, with the references' AdamW
+    recipe."""
     smallest = Task(channels=1, classes=10, height=8, width=8, noise=NOISE)
     found = reference_network(name, smallest).spec
     assert isinstance(found, UNetSpec)
@@ -101,12 +109,12 @@ def candidate(name: str, width: int, epochs: int) -> Candidate:
 
 
 def study_steps(side: int) -> int:
-    """Of a run of 27 epochs on the data of this size."""
+    """Returns the optimiser steps of 27 epochs on the data of this size."""
     return STUDY_EPOCHS * math.ceil(TRAINING_IMAGES[side] / int(RECIPE["batch_size"]))
 
 
 def subject(side: int, name: str, width: int, steps: int) -> Subject:
-    """Data of `steps` batches, and a recipe with as many steps in all as a study has."""
+    """Returns data of `steps` batches, and a recipe with as many steps in all as a study has."""
     made = candidate(name, width, max(1, study_steps(side) // steps))
     channels = SIZES[side]
     data = enlarged(load("digits"), side, channels, steps * made.recipe.batch_size)
@@ -115,7 +123,7 @@ def subject(side: int, name: str, width: int, steps: int) -> Subject:
 
 
 def people(network: nn.Module, on: Subject, device: torch.device) -> Callable[[], None]:
-    """One epoch of the loop that people write: the same loss and schedule, nothing else of the project's."""
+    """Returns one epoch of the usual loop, with the same loss and schedule and nothing else of the project's."""
     labels = torch.as_tensor(on.data.train.labels)
     loader = DataLoader(
         TensorDataset(to_float(torch.tensor(on.data.train.images)), labels),
@@ -155,7 +163,7 @@ def people(network: nn.Module, on: Subject, device: torch.device) -> Callable[[]
 
 
 def ours(network: nn.Module, on: Subject, data: DeviceData, precision: str) -> tuple[Callable[[], object], ...]:
-    """One epoch of the project's loop without its probes, and one probe for each `PROBED` of its steps."""
+    """Returns one epoch of the project's loop without its probes, and one probe for each `PROBED` of its steps."""
     training = Training(network, on.task, on.recipe, data, seed=0, precision=precision)
     training._probe_at = set()
 
@@ -167,10 +175,9 @@ def ours(network: nn.Module, on: Subject, data: DeviceData, precision: str) -> t
 
 
 def in_turns(loops: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of each loop in each round; the loops take turns within a round.
+    """Times each loop in each round, in seconds; the loops take turns within a round.
 
-    One thread on the CPU is timed by what it had of the CPU, whatever else the machine does; otherwise the wall
-    clock decides.
+    One thread on the CPU is timed by its CPU time, whatever else the machine does. Otherwise the wall clock decides.
     """
     clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
 
@@ -189,10 +196,14 @@ def in_turns(loops: Mapping[str, Callable[[], object]], rounds: int, device: tor
 
 
 def faster(seconds: Mapping[str, Sequence[float]], precision: str, steps: float = math.inf) -> float:
-    """How many times as fast as people's loop the project's is: the median over rounds of the ratio within a round.
+    """Returns how many times as fast as the usual loop the project's is.
+
+    It is the median over rounds of the ratio within a round.
 
     Args:
-        steps: of a run with 200 probes; without any by default.
+        seconds: seconds of each loop in each round, as `in_turns` returns them.
+        precision: fp32 or bf16.
+        steps: length of a run with 200 probes; infinitely many by default, so that probes do not count.
     """
     probes = PROBES / steps * PROBED
     rounds = zip(seconds["people"], seconds[precision], seconds[f"{precision}, probes"], strict=True)
@@ -200,12 +211,12 @@ def faster(seconds: Mapping[str, Sequence[float]], precision: str, steps: float 
 
 
 def speed(side: int, name: str, width: int, device: torch.device) -> Record:
-    """Times one network at one size; see the module."""
+    """Times one network at one image size, see the module."""
     space = get_space("unet")
     torch.manual_seed(0)
     first = subject(side, name, width, LEAST_STEPS)
     network = space.build(first.candidate.spec, first.task)
-    # One epoch tells how long a round is to be; what torch does once is done by then.
+    # One epoch tells how long a round has to be, and gets torch's first-time work out of the way.
     per_step = in_turns({"people": people(copy.deepcopy(network), first, device)}, 1, device)["people"][0] / LEAST_STEPS
     steps = min(MOST_STEPS, max(LEAST_STEPS, round(ROUND_SECONDS / per_step)))
     on = subject(side, name, width, steps)
@@ -216,7 +227,7 @@ def speed(side: int, name: str, width: int, device: torch.device) -> Record:
         loops[precision], loops[f"{precision}, probes"] = ours(copy.deepcopy(network), on, data, precision)
     slow = per_step * steps > SLOW_SECONDS
     if not slow:
-        in_turns(loops, 1, device)  # warms up
+        in_turns(loops, 1, device)  # this round warms up
     return {
         "side": side,
         "network": name,

@@ -1,8 +1,9 @@
-"""Made-up trials for benchmarks of the engine: candidates of the space ``unet`` whose values cost nothing.
+"""Made-up trials for benchmarks of the engine: candidates of the space ``unet`` with values that cost nothing.
 
-The values are no network's. They depend on the candidate as those of networks do, as far as a search is
-concerned: every choice has an effect of its own on each objective, some pairs of choices have another
-together, switched-off hyperparameters have none, and what helps one objective often hurts the next.
+No network has these values. They depend on the candidate as those of networks do, as far as a search is concerned:
+every
+choice has an effect of its own on each objective, some pairs of choices have another effect together, hyperparameters
+that are switched off have none, and what helps one objective often hurts the next.
 """
 
 from __future__ import annotations
@@ -34,28 +35,28 @@ OBJECTIVES: tuple[Objective, ...] = resolve_objectives(
 )[0]
 PROBES = 200
 PAIRS = (("fusion", "gate"), ("width", "levels"), ("learning_rate", "optimizer"), ("sharing", "columns"))
-"""Hyperparameters that act together."""
+"""Hyperparameters that have an effect together."""
 
 
 def values(spec: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, float]:
-    """PSNR in dB, accuracy in percent and stability in 0..1 of a made-up candidate; always the same ones."""
+    """Returns PSNR in dB, accuracy in percent and stability in 0..1 of a made-up candidate, always the same ones."""
     chosen = {**spec, **recipe}
     facts = [f"{name}={value}" for name, value in chosen.items()]
     facts += [f"{a}={chosen[a]},{b}={chosen[b]}" for a, b in PAIRS if a in chosen and b in chosen]
     effects = np.sum([_effects(fact) for fact in facts], axis=0)
-    common, each = effects[0], effects[1:] - effects[1:].mean()  # what one gains the others lose
+    common, each = effects[0], effects[1:] - effects[1:].mean()  # one objective gains what the others lose
     scores = [1 / (1 + math.exp(-0.5 * float(common + 1.5 * own))) for own in each]
     return {"psnr": 14.0 + 8.0 * scores[0], "accuracy": 10.0 + 89.0 * scores[1], "stability": scores[2]}
 
 
 @functools.cache
 def _effects(fact: str) -> Any:
-    """Of one choice, or of two together: on all objectives at once, and on each."""
+    """Returns the effects of one choice, or of two together: on all objectives at once, and on each."""
     return np.random.default_rng(int(digest_of(fact), 16)).normal(size=4)
 
 
 def measurement(spec: Mapping[str, Any], recipe: Mapping[str, Any], seconds: float = 0.0, **more: float) -> Measurement:
-    """What a worker would report of a made-up candidate, as large as a real one, and `more` values."""
+    """Returns what a worker would report of a made-up candidate, as large as a real report, and `more` values."""
     found = values(spec, recipe)
     curve = tuple(np.linspace(1.0, 1.0 - 0.5 * found["stability"], PROBES).tolist())
     return Measurement(
@@ -69,7 +70,7 @@ def measurement(spec: Mapping[str, Any], recipe: Mapping[str, Any], seconds: flo
 
 
 def epoch_row(epoch: int, found: Mapping[str, float], seconds: float = 0.0) -> EpochRow:
-    """A validated epoch of a made-up candidate."""
+    """Returns a validated epoch of a made-up candidate."""
     return EpochRow(
         epoch=epoch,
         denoise_loss=0.5,
@@ -81,10 +82,11 @@ def epoch_row(epoch: int, found: Mapping[str, float], seconds: float = 0.0) -> E
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkingSpace(UNetSpace):
-    """The space ``unet`` for trials that do no training.
+    """The space ``unet`` for trials that train nothing.
 
     Attributes:
-        work: seconds of CPU time that each trial takes; sleep: and seconds that it takes without any.
+        work: seconds of CPU time that each trial takes.
+        sleep: further seconds that it sleeps.
     """
 
     work: float = 0.0
@@ -92,7 +94,7 @@ class WorkingSpace(UNetSpace):
 
 
 def study_config(name: str, sampler: str, **changes: Any) -> StudyConfig:
-    """Of a study of made-up trials of one epoch."""
+    """Returns the configuration of a study of made-up trials of one epoch."""
     settings: dict[str, Any] = {
         "study": name,
         "space": "unet",
@@ -109,10 +111,11 @@ def study_config(name: str, sampler: str, **changes: Any) -> StudyConfig:
 
 
 class MadeUpTrainable(tune.Trainable):
-    """In the place of `nas.engine.trainable.CandidateTrainable`: keeps its core busy, and reports made-up values.
+    """Keeps a core busy and reports made-up values, in the place of `nas.engine.trainable.CandidateTrainable`.
 
-    The work is counted in CPU time, so a trial takes longer when something else wants the core. Among the values
-    are ``worker``, a process id, and ``began`` and ``ended``, in seconds since the epoch.
+    The work is counted in CPU time, so that a trial takes longer when other processes use the core. Among the values
+    are
+    ``worker``, a process id, and ``began`` and ``ended``, in seconds since the epoch.
     """
 
     def setup(  # type: ignore[override]  # tune.with_parameters supplies the rest
@@ -144,7 +147,7 @@ class MadeUpTrainable(tune.Trainable):
         return {"report": report, "done": True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing."""
+        """Saves nothing."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing."""
+        """Loads nothing."""

@@ -26,37 +26,44 @@ NOTHING = WorkingSpace()
 
 @dataclass(slots=True)
 class Watch:
-    """When the driver knew that trials had ended, its memory in MiB then; worker, begin and end of them."""
+    """What was seen of a search.
+
+    Attributes:
+        ends: times at which the driver knew that a trial had ended, in seconds.
+        memory: the driver's memory at these times, in MiB.
+        spans: worker, begin and end of each trial.
+    """
 
     ends: list[float] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
     spans: list[tuple[float, float, float]] = field(default_factory=list)
 
     def note(self) -> None:
+        """Notes that a trial has ended."""
         self.ends.append(time.perf_counter())
         self.memory.append(resident())
 
     def per_second(self) -> float:
-        """Trials a second from the first end to the last."""
+        """Returns the trials a second from the first end to the last."""
         return (len(self.ends) - 1) / (self.ends[-1] - self.ends[0])
 
 
 def resident() -> float:
-    """MiB of memory that this process has in RAM."""
+    """Returns the memory in MiB that this process has in RAM."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 @contextmanager
 def made_up_workers() -> Iterator[None]:
-    """Workers that train nothing, while the block runs."""
+    """Lets workers report made-up values while the block runs."""
     with mock.patch.object(executor, "CandidateTrainable", MadeUpTrainable):
         yield
 
 
 @contextmanager
 def empty_study(sampler: str, space: WorkingSpace) -> Iterator[tuple[SqlLedger, Path]]:
-    """A new study on SQLite in a folder of its own, and its folder for weights."""
+    """Makes a new study on SQLite in a folder of its own; yields it and its folder for weights."""
     with tempfile.TemporaryDirectory() as folder, open_storage(f"sqlite:///{folder}/studies.db") as storage:
         config = study_config("made-up", sampler)
         yield create_study(storage, config, space.distributions(TASK), {}, ""), Path(folder) / "made-up"
@@ -88,11 +95,11 @@ def search(
 
 
 def busy_share(spans: Sequence[tuple[float, float, float]], work: float) -> float:
-    """Share of the workers' time that trials' work took, while all of them had something to do.
+    """Returns the share of the workers' time that the work of trials took, while all workers had trials.
 
     Args:
         spans: worker, begin and end of every trial, in seconds of one clock. The share is taken from the moment at
-            which the last worker began its first trial, to the one at which the first ended its last.
+            which the last worker began its first trial to the moment at which the first worker ended its last.
         work: seconds of CPU time of a trial; it is spread evenly over the trial's span.
     """
     workers = {worker for worker, _, _ in spans}

@@ -1,4 +1,4 @@
-"""A score with penalties, which the project's own is held against. Pure functions.
+"""A stability score with penalties, with which the project's own is compared. All functions are pure.
 
 With ``y = ln(loss / trivial loss)`` in nats, over the probes of a run,
 
@@ -11,7 +11,7 @@ With ``y = ln(loss / trivial loss)`` in nats, over the probes of a run,
     F  the same over the last 5 % of the run
     N  robust deviation of the residual around the running median, in units of D
 
-`nas.training.stability` was this until `benchmarks.stability` had measured it.
+The project's score had this form until `benchmarks.stability` had measured it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from nas.training.stability import running_median, spiking
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What the score is made of: D, p, E, F and N of one task's probe curve."""
+    """D, p, E, F and N of one task's probe curve, of which the score is made."""
 
     gained: float
     spikes: float
@@ -38,7 +38,7 @@ class Traits:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The constants of the score: D is held against `gain` nats, the others are weights in the exponent."""
+    """The constants of the score: the unit of D in nats (`gain`), and the weights in the exponent."""
 
     gain: float = 0.1
     spikes: float = 20.0
@@ -51,9 +51,13 @@ WEIGHTS = Weights()
 
 
 def traits(losses: Sequence[float]) -> Traits | None:
-    """Traits of one task's probe losses over the trivial loss, in order of steps, the first before any training.
+    """Computes the traits of one task's probe curve.
 
-    None for fewer than 3 finite probes, and for a run that never gets below trivial.
+    Args:
+        losses: losses over the trivial loss in order of steps, the first before any training.
+
+    Returns:
+        the traits; None for fewer than 3 finite probes, and for a run that never gets below trivial.
     """
     loss = np.asarray(losses, dtype=np.float64)
     loss = loss[np.isfinite(loss)]
@@ -76,12 +80,12 @@ def traits(losses: Sequence[float]) -> Traits | None:
 
 
 def penalised(losses: Sequence[float], share_done: float = 1.0, weights: Weights = WEIGHTS) -> float:
-    """Score of one task's probe curve.
+    """Computes the score of one task's probe curve.
 
     Args:
         losses: see `traits`.
         share_done: A, the share of the planned run before divergence (1 for a run that did not diverge).
-        weights: of the traits.
+        weights: the constants.
 
     Returns:
         A value in 0..1; 0 for a curve without traits.

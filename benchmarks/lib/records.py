@@ -1,7 +1,7 @@
-"""A file of records, one a line, that an experiment adds to as it goes: what is in it is not measured again.
+"""A file of records, one a line, to which an experiment adds as it goes, so that it measures nothing twice.
 
-One process writes. An experiment may be stopped at any moment: a line that was cut short is passed over, and what
-it stood for is measured again.
+Only one process writes to it. An experiment may be stopped at any moment: a line that was cut short is passed over when
+the file is read, and its record is measured again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Record = Mapping[str, Any]
 
 
 def read(path: Path) -> dict[str, Record]:
-    """Finished runs by key. A line that is no record (cut short, or about a session) is passed over."""
+    """Reads finished records by key. A line that is no record (cut short, or about a session) is passed over."""
     records: dict[str, Record] = {}
     for line in _lines(path):
         if "key" in line:
@@ -28,7 +28,7 @@ def read(path: Path) -> dict[str, Record]:
 
 
 def sessions(path: Path) -> list[Record]:
-    """What `note_session` kept, in order."""
+    """Reads what `note_session` kept, in order."""
     return [line["session"] for line in _lines(path) if "session" in line]
 
 
@@ -46,7 +46,7 @@ def append(path: Path, record: Record) -> None:
 
 
 def note_session(path: Path, about: Record) -> None:
-    """Keeps when and where the runs that follow were made."""
+    """Keeps when and where the records that follow were made."""
     append(path, {"session": about})
 
 
@@ -63,7 +63,13 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def measured(asked: Sequence[Record], path: Path, measure: Callable[[Record], Record]) -> list[Record]:
-    """The records of all that is asked for, in its order; what the file lacks is measured and added to it."""
+    """Returns the records of all that is asked for, in its order.
+
+    Args:
+        asked: descriptions, each of which identifies its record.
+        path: the file; a record that it lacks is measured and added to it.
+        measure: makes the record of a description.
+    """
     done = dict(read(path))
     for what in asked:
         key = digest_of(canonical_json(what))

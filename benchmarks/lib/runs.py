@@ -1,8 +1,6 @@
-"""Many training runs in worker processes, each finished run kept as one line of a file.
+"""Many training runs in worker processes, each finished run kept as one line of a file (`benchmarks.lib.records`).
 
-A run that is in the file is not done again. One process writes, a line at a time, so a benchmark can be
-stopped at any moment: Ctrl-C lets the running ones end and keeps them, and a line that was cut short is
-ignored and its run repeated.
+A run that is in the file is not made again. Ctrl-C lets the runs under way end and keeps them.
 """
 
 from __future__ import annotations
@@ -33,21 +31,21 @@ if TYPE_CHECKING:
 
 WORKERS = 2
 PRECISION = "bf16"
-"""Of training, for every run. With AVX512-bf16 5 % faster than fp32 over all networks, 15 % for AddUNet."""
+"""The precision of every run. With AVX512-bf16 it is 5 % faster than fp32 over all networks, 15 % for AddUNet."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What is trained on.
+    """The data, the noise and the length of a run.
 
     Attributes:
-        data: source, as ``--data`` takes it.
-        subset: training images, None for all.
-        noise: as ``--noise`` takes it.
-        epochs: of every run.
-        root: where the files of `data` are.
+        data: the source, as ``--data`` takes it.
+        subset: number of training images; None for all.
+        noise: the noise, as ``--noise`` takes it.
+        epochs: epochs of every run.
+        root: the folder in which the files of `data` are.
     """
 
     data: str
@@ -58,6 +56,7 @@ class Setting:
 
     @property
     def name(self) -> str:
+        """Data and noise, for people."""
         return f"{self.data}, {self.noise}"
 
 
@@ -71,7 +70,7 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Identity of the run: equal keys give equal results, whatever the network is called."""
+        """The identity of the run: equal keys give equal results, whatever the network is called."""
         setting = self.setting
         return digest_of(
             canonical_json(
@@ -92,19 +91,21 @@ T = TypeVar("T")
 
 
 def missing(jobs: Sequence[J], path: Path) -> list[J]:
-    """Those of `jobs` that the file lacks, each run once."""
+    """Returns the jobs that the file lacks, each once."""
     done = read(path)
     return list({job.key: job for job in jobs if job.key not in done}.values())
 
 
 def perform_all(jobs: Sequence[T], path: Path, work: Callable[[T], Record], workers: int = WORKERS) -> bool:
-    """Does the jobs in worker processes and appends the record of each as it ends. False when it was stopped.
+    """Does the jobs in worker processes and appends the record of each as it ends. Returns False when it was stopped.
 
     After Ctrl-C the jobs under way are finished and kept; when a worker is killed, the jobs in the workers are lost.
 
     Args:
+        jobs: the jobs, in the order in which they begin.
+        path: the file of records.
         work: makes the record of a job, in a worker: `perform` for a `Job`, or a function of the experiment.
-        workers: processes, of one thread each.
+        workers: the number of processes, of one thread each.
     """
     os.environ["OMP_NUM_THREADS"] = "1"
     started = time.perf_counter()
@@ -141,7 +142,7 @@ def _progress(done: int, of: int, seconds: float) -> None:
 
 
 def _start_worker() -> None:
-    """One torch thread, and Ctrl-C left to the parent."""
+    """Gives torch one thread, and leaves Ctrl-C to the parent."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -149,7 +150,7 @@ def _start_worker() -> None:
 
 
 def task_of(setting: Setting) -> Task:
-    """What `setting` makes of its data."""
+    """Returns the task of a setting's data."""
     data = _dataset(setting)
     return data.task(setting.noise)
 
@@ -159,11 +160,15 @@ def trained(
     change: Callable[[nn.Module], None] = lambda network: None,
     after_epoch: Callable[[Evaluation], None] = lambda evaluation: None,
 ) -> tuple[Evaluation, str]:
-    """Trains one run in this process. Returns it as far as it came, and why it diverged, if it did.
+    """Trains one run in this process.
 
     Args:
-        change: what is done to the fresh network first.
-        after_epoch: called after each one.
+        job: the run.
+        change: changes the fresh network before it is trained.
+        after_epoch: is called after each epoch.
+
+    Returns:
+        the training as far as it came, and the reason for which it diverged, or an empty text.
     """
     import torch
 
@@ -171,7 +176,7 @@ def trained(
     from nas.training.evaluation import Evaluation
     from nas.training.loop import Diverged
 
-    # A worker sees the settings one after the other, so one is enough to keep.
+    # Jobs come setting by setting, so a worker keeps the data of one setting.
     if _device.get("for") != job.setting:
         task = task_of(job.setting)
         data = DeviceData.of(_dataset(job.setting), task, torch.device("cpu"))
@@ -197,12 +202,12 @@ def trained(
 
 
 def perform(job: Job) -> dict[str, Any]:
-    """Trains and judges one run, in this process. A run that diverges is a result: its reason and stability."""
+    """Trains and judges one run in this process. The record of a run that diverged has the reason and stability 0."""
     return record_of(job, *trained(job))
 
 
 def record_of(job: Job, evaluation: Evaluation, diverged: str) -> dict[str, Any]:
-    """What is kept of a run (see `trained`)."""
+    """Returns the record of a run (see `trained`)."""
     record: dict[str, Any] = {
         "key": job.key,
         "data": job.setting.data,
@@ -224,12 +229,12 @@ def record_of(job: Job, evaluation: Evaluation, diverged: str) -> dict[str, Any]
 
 
 def short(values: Sequence[float]) -> list[float]:
-    """Five digits of each; what is not finite is left out, as JSON has no word for it."""
+    """Rounds values to five digits; values that are not finite are left out, because JSON cannot hold them."""
     return [float(f"{value:.5g}") for value in values if math.isfinite(value)]
 
 
 def estimate(jobs: Sequence[Job]) -> float:
-    """Hours that `jobs` take in `WORKERS` free cores, from a few timed steps of each network."""
+    """Returns the hours that `jobs` take on `WORKERS` free cores, from a few timed steps of each network."""
     import torch
 
     from nas.training.batches import DeviceData
@@ -243,7 +248,7 @@ def estimate(jobs: Sequence[Job]) -> float:
         data = _dataset(job.setting)
         if shape not in per_image:
             few = _first(data, 12 * job.candidate.recipe.batch_size)
-            # As many steps as in earnest, so that probes are as rare; at rate 0, as it is cut off before it learns.
+            # As many steps as in a real run, so that probes are as rare; at rate 0, so that nothing diverges.
             epochs = job.candidate.recipe.epochs * len(data.train.images) // len(few.train.images)
             recipe = replace(job.candidate.recipe, epochs=max(2, epochs), learning_rate=0.0)
             task = task_of(job.setting)
@@ -252,7 +257,7 @@ def estimate(jobs: Sequence[Job]) -> float:
                 network, task, recipe, DeviceData.of(few, task, torch.device("cpu")), seed=0, precision=PRECISION
             )
             training.run_epoch()
-            started = time.process_time()  # of this process alone, whatever else the machine does
+            started = time.process_time()  # other processes do not count
             training.run_epoch()
             per_image[shape] = (time.process_time() - started) / len(few.train.images)
         total += per_image[shape] * len(data.train.images) * job.candidate.recipe.epochs

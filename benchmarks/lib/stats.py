@@ -1,8 +1,8 @@
-"""Intervals, paired one-sided tests, Holm's correction and the rule from tests to a verdict. Pure functions.
+"""Intervals, paired one-sided tests, Holm's correction and the rule from tests to a verdict. All functions are pure.
 
-A claim is cut into parts, a part into cells: one comparison (a rival, a quantity) in one setting (data,
-noise). Every cell asks whether a true mean lies above a claimed bound, and whether it lies below a bound
-at which the claim would be worthless. Both questions are one-sided paired tests over seeds.
+A claim has parts, and a part has cells: one comparison (a rival, a quantity) in one setting (data, noise). Every cell
+asks whether a true mean lies above a claimed bound, and whether it lies below a bound at which the claim would be
+worthless. Both questions are one-sided paired tests over seeds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Outcome = Literal["for", "against", "open"]
 Verdict = Literal["holds", "does not hold", "undecided"]
 
 LEVEL = 0.025
-"""Of each one-sided test after Holm's correction; alone, it is the edge of a 95 % interval."""
+"""The level of each one-sided test after Holm's correction; without correction it is the edge of a 95 % interval."""
 
 RESAMPLES = 4000
 
@@ -35,7 +35,7 @@ class Interval:
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
-    """Mean and 95 % t interval of independent values."""
+    """Returns the mean and the 95 % t interval of independent values."""
     n = len(values)
     if n == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
@@ -47,7 +47,7 @@ def mean_interval(values: Sequence[float]) -> Interval:
 
 
 def p_above(values: Sequence[float], bound: float) -> float:
-    """One-sided p of the t test that the true mean lies above `bound`; 1 for fewer than two values."""
+    """Returns the one-sided p of the t test that the true mean lies above `bound`; 1 for fewer than two values."""
     if len(values) < 2:
         return 1.0
     excess = float(np.mean(values)) - bound
@@ -58,12 +58,15 @@ def p_above(values: Sequence[float], bound: float) -> float:
 
 
 def p_below(values: Sequence[float], bound: float) -> float:
-    """One-sided p of the t test that the true mean lies below `bound`; 1 for fewer than two values."""
+    """Returns the one-sided p of the t test that the true mean lies below `bound`; 1 for fewer than two values."""
     return p_above([-value for value in values], -bound)
 
 
 def p_wilcoxon(differences: Sequence[float]) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test; 1 when nothing differs. With n pairs at least 2^(1-n)."""
+    """Returns the two-sided p of Wilcoxon's signed-rank test; 1 when nothing differs.
+
+    With n pairs it is at least 2^(1-n).
+    """
     nonzero = [d for d in differences if d != 0]
     if not nonzero:
         return 1.0
@@ -72,12 +75,13 @@ def p_wilcoxon(differences: Sequence[float]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Standard deviations over seeds compared: ``ln(sd of ours / sd of theirs)``, negative when ours is steadier.
+    """A comparison of standard deviations over seeds.
 
     Attributes:
-        log_ratio: with its 95 % interval from a bootstrap over pairs.
-        p_smaller: one-sided p of Brown and Forsythe's test that ours is the smaller spread.
-        p_larger: the same that it is the larger.
+        log_ratio: ``ln(sd of ours / sd of theirs)``, negative when ours is steadier, with its 95 % interval from a
+            bootstrap over pairs.
+        p_smaller: one-sided p of Brown and Forsythe's test that our spread is the smaller one.
+        p_larger: one-sided p of the same test that it is the larger one.
     """
 
     log_ratio: Interval
@@ -88,8 +92,9 @@ class Spread:
 def compare_spread(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
     """Compares the spread of two paired samples of one length.
 
-    The test is Brown and Forsythe's (Levene's around the median), which stands up to heavy tails; it does
-    not use the pairing. For two groups its F is the square of a t, so it splits into one-sided tests.
+    The test is Brown and Forsythe's (Levene's around the median), which is robust against heavy tails. It does not use
+    the
+    pairing. For two groups its F is the square of a t, so it can be split into one-sided tests.
     """
     a, b = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
     n = len(a)
@@ -107,12 +112,12 @@ def compare_spread(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
 
 
 def holm(values: Sequence[float], most_true: int | None = None) -> list[float]:
-    """Holm's step-down adjusted p values (1979), in the order given: each may be held against the level as is.
+    """Returns Holm's step-down adjusted p values (1979), in the order given, each to be compared with the level.
 
     Args:
         values: raw p values.
-        most_true: the largest number of null hypotheses that can be true at once, when that is fewer than
-            all of them; no factor need exceed it (Shaffer 1986).
+        most_true: the largest number of null hypotheses that can be true at once, when that is fewer than all of them;
+            no factor need exceed it (Shaffer 1986).
     """
     adjusted = [0.0] * len(values)
     running = 0.0
@@ -129,12 +134,12 @@ class Cell:
 
     Attributes:
         part: the part of the claim that it decides.
-        label: what is compared.
+        label: the comparison in words.
         setting: data and noise.
-        unit: of the difference.
+        unit: the unit of the difference.
         difference: mean and 95 % interval, uncorrected.
-        p_for: that the true value lies above the claimed bound; after `corrected`, adjusted.
-        p_against: that it lies below the bound under which the claim is worthless; adjusted likewise.
+        p_for: p of the test that the true value lies above the claimed bound; adjusted by `corrected`.
+        p_against: p of the test that it lies below the bound under which the claim is worthless; adjusted likewise.
         wilcoxon: two-sided signed-rank p, uncorrected, for reading only; NaN where it does not apply.
     """
 
@@ -149,37 +154,44 @@ class Cell:
 
     @property
     def outcome(self) -> Outcome:
-        """``against`` wins where both are shown: an advantage that is real but worthlessly small."""
+        """The side for which the cell speaks.
+
+        ``against`` wins where both are shown, by an advantage that is real but so small that it is worthless.
+        """
         if self.p_against < LEVEL:
             return "against"
         return "for" if self.p_for < LEVEL else "open"
 
 
 def superiority(differences: Sequence[float], *, margin: float, part: str, label: str, setting: str, unit: str) -> Cell:
-    """A claim of being better: for when the mean is above 0, against when it is below `margin`."""
+    """Tests a claim of being better: a mean above 0 speaks for it, and a mean below `margin` against it."""
     return _cell(differences, 0.0, margin, part, label, setting, unit)
 
 
 def non_inferiority(
     differences: Sequence[float], *, margin: float, part: str, label: str, setting: str, unit: str
 ) -> Cell:
-    """A claim of losing at most `margin`: for when the mean is above ``-margin``, against when below it."""
+    """Tests a claim of losing at most `margin`: a mean above ``-margin`` speaks for it, one below against it."""
     return _cell(differences, -margin, -margin, part, label, setting, unit)
 
 
 def corrected(cells: Sequence[Cell]) -> list[Cell]:
-    """The cells of one claim with their p values adjusted together.
+    """Returns the cells of one claim with their p values adjusted together.
 
-    A mean cannot be below one bound and above a higher one, so at most one of a cell's two null
-    hypotheses is true: of twice as many tests as cells, at most as many as cells.
+    A mean cannot be below one bound and above a higher one, so at most one of a cell's two null hypotheses is true. Of
+    twice as many tests as cells, at most as many as cells can be true at once.
     """
     adjusted = holm([p for cell in cells for p in (cell.p_for, cell.p_against)], most_true=len(cells))
     return [replace(cell, p_for=adjusted[2 * i], p_against=adjusted[2 * i + 1]) for i, cell in enumerate(cells)]
 
 
 def part_verdict(outcomes: Sequence[Outcome]) -> Verdict:
-    """A part holds when more than half of its cells speak for it and none against; it does not hold when
-    at least half speak against it; it is undecided otherwise, and without cells."""
+    """Decides a part of a claim.
+
+    It holds when more than half of its cells speak for it and none against it. It does not hold when at least half
+    speak
+    against it. Otherwise, and without cells, it is undecided.
+    """
     if not outcomes:
         return "undecided"
     against = outcomes.count("against")
@@ -189,7 +201,7 @@ def part_verdict(outcomes: Sequence[Outcome]) -> Verdict:
 
 
 def claim_verdict(parts: Sequence[Verdict]) -> Verdict:
-    """A claim holds when all of its parts do, and does not hold as soon as one of them does not."""
+    """Decides a claim: it holds when all of its parts do, and does not hold as soon as one of them does not."""
     if "does not hold" in parts:
         return "does not hold"
     return "holds" if parts and all(part == "holds" for part in parts) else "undecided"

@@ -1,11 +1,12 @@
-"""A trained answer to every candidate of the space ``table``: search methods are compared in seconds.
+"""A trained answer to every candidate of the space ``table``, with which search methods are compared in seconds.
 
-The file `FILE`, which `benchmarks.table` makes, holds each of 648 architectures under two seeds, every epoch. ::
+The file `FILE`, which `benchmarks.table` makes, has the values of 648 architectures under two seeds after every epoch.
+::
 
     table = Table.read()
     table.values(candidate, seed=0, epoch=27)    # (PSNR in dB, accuracy in percent, stability in 0..1)
 
-`TABLE.md` beside it is its card.
+`TABLE.md` beside the file is its card.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
 EPOCHS = 27
 OBJECTIVES = ("psnr", "accuracy", "stability")
 UNITS = np.array([100.0, 100.0, 10_000.0])
-"""Values are stored as whole numbers of 0.01 dB, 0.01 percent and 0.0001; -1 stands for what a diverged run lacks."""
+"""Values are stored as whole numbers of 0.01 dB, 0.01 percent and 0.0001; -1 stands for a value after divergence."""
 
 
 def candidates() -> list[Candidate]:
-    """Every candidate of the space, each once, in an order that never changes."""
+    """Returns every candidate of the space, each once, in an order that never changes."""
     distributions = SPACE.distributions(TASK)
     choices = [choices_of(distribution) for distribution in distributions.values()]
     drawn = (SPACE.decode(dict(zip(distributions, point, strict=True)), TASK, EPOCHS) for point in product(*choices))
@@ -41,7 +42,7 @@ def candidates() -> list[Candidate]:
 
 
 def choices_of(distribution: BaseDistribution) -> Sequence[CategoricalChoiceType]:
-    """Every value of a distribution of this space."""
+    """Returns every value of a distribution of this space."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices
     assert isinstance(distribution, IntDistribution)
@@ -50,13 +51,13 @@ def choices_of(distribution: BaseDistribution) -> Sequence[CategoricalChoiceType
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """What trainings of all candidates of the space gave.
+    """The values that trainings of all candidates of the space gave.
 
     Attributes:
-        digests: (n,) of the candidates.
+        digests: (n,) digests of the candidates.
         stored: (n, seeds, epochs, objectives) whole numbers, see `UNITS`.
-        seconds: (n, seeds) of a whole training on one core.
-        params, macs: (n,).
+        seconds: (n, seeds) seconds of a whole training on one core.
+        params, macs: (n,) parameters and MACs.
     """
 
     digests: NDArray[np.str_]
@@ -67,17 +68,17 @@ class Table:
 
     @classmethod
     def read(cls, path: Path = FILE) -> Table:
-        """From its file, which is read without unpickling anything."""
+        """Reads the table from its file, without unpickling anything."""
         with np.load(path, allow_pickle=False) as arrays:
             return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
 
     def write(self, path: Path = FILE) -> None:
-        """To its file."""
+        """Writes the table to its file."""
         np.savez_compressed(path, **{name: getattr(self, name) for name in self.__dataclass_fields__})
 
     @cached_property
     def all_values(self) -> NDArray[np.float64]:
-        """(n, seeds, epochs, objectives) PSNR, accuracy and stability; NaN from where a run diverged."""
+        """PSNR, accuracy and stability, (n, seeds, epochs, objectives); NaN from where a run diverged."""
         return np.where(self.stored < 0, np.nan, self.stored / UNITS)
 
     @cached_property
@@ -85,10 +86,10 @@ class Table:
         return {str(digest): row for row, digest in enumerate(self.digests)}
 
     def row(self, candidate: Candidate) -> int:
-        """Where a candidate stands. Raises KeyError for one that is not of the space."""
+        """Returns the row of a candidate. Raises KeyError for one that is not of the space."""
         return self._rows[candidate.digest]
 
     def values(self, candidate: Candidate, *, seed: int, epoch: int = EPOCHS) -> tuple[float, ...] | None:
-        """PSNR, accuracy and stability after an epoch, from 1; None once the run has diverged."""
+        """Returns PSNR, accuracy and stability after an epoch, from 1; None once the run has diverged."""
         found = self.all_values[self.row(candidate), seed, epoch - 1]
         return None if np.isnan(found).any() else tuple(found.tolist())

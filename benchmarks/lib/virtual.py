@@ -1,8 +1,9 @@
-"""Searches on a virtual clock: workers that answer from what is known already, and any number of them.
+"""Searches on a virtual clock, with any number of workers that answer from known values.
 
-A `Method` proposes, is told values where it wants to look, and says who goes on; `run` hands its trials to workers
-whose epochs last as long as the answers say. `Skipnas` is the project's own: the real searcher, the real
-scheduler and the real records, without Ray.
+A `Method` proposes candidates, is told values at the epochs that it wants to see, and says which trials go on. `run`
+gives its trials to workers whose epochs last as long as the answers say. `Skipnas` is the project's own method: the
+real
+searcher, the real scheduler and the real records, without Ray.
 """
 
 from __future__ import annotations
@@ -34,40 +35,44 @@ Values = tuple[float, ...]
 
 
 class Answers(Protocol):
-    """What a training would show."""
+    """The values and times that trainings would have."""
 
     def values(self, candidate: Candidate, epoch: int) -> Values | None:
-        """After an epoch, from 1; None once the run has diverged."""
+        """Returns the values after an epoch, from 1; None once the run has diverged."""
 
     def seconds(self, candidate: Candidate) -> float:
-        """Of an epoch."""
+        """Returns the seconds of an epoch."""
 
 
 class Method(Protocol):
-    """A search method. Trials are known by a name."""
+    """A search method. It knows trials by a name."""
 
     @property
     def looks(self) -> Collection[int]:
         """The epochs at which `after` is called, the last one among them."""
 
     def ask(self, name: str) -> Candidate | None:
-        """What the trial `name` is to train; None when there is nothing for now."""
+        """Returns the candidate that the trial `name` is to train; None when there is nothing to train for now."""
 
     def after(self, name: str, epoch: int, values: Values) -> bool:
-        """Whether it goes on. Not asked at the last epoch."""
+        """Tells whether a trial goes on after an epoch. It is not called at the last epoch."""
 
     def end(self, name: str, epoch: int, values: Values | None) -> None:
-        """It is trained to the end with these values, or has diverged, or did not go on."""
+        """Ends a trial: it was trained to the end with these values, or diverged (None), or did not go on."""
 
 
 @dataclass(slots=True)
 class Trace:
-    """What happened.
+    """The course of a search.
 
     Attributes:
         finished: (epochs trained in all until then, candidate) of each trial that was trained to the end, in order.
-        epochs: trained in all; asked: trials begun; clock: virtual seconds; busy: those of all workers in training.
-        decisions: answers of the method, and the seconds that they took, `deciding`.
+        epochs: epochs trained in all.
+        asked: trials begun.
+        clock: virtual seconds.
+        busy: virtual seconds of all workers in training.
+        decisions: number of the method's answers.
+        deciding: real seconds that these answers took.
         waited: virtual seconds that workers waited for answers.
     """
 
@@ -95,18 +100,24 @@ def run(
     """Searches until `budget` epochs are given out, `trials` are begun or the method has nothing more to train.
 
     Args:
-        epochs: of a full training.
+        method: the search method.
+        answers: values and times of its trials.
+        workers: number of trials at a time.
+        epochs: epochs of a full training.
+        budget: epochs that are given out at most.
+        trials: trials that are begun at most.
         deciding_takes_time: whether the clock goes on by the real time that the method takes to answer, one worker
-            after the other.
+            after
+            the other.
         observe: called whenever a trial has begun.
     """
     trace, names, order = Trace(), itertools.count(), itertools.count()
     looks = sorted({epoch for epoch in method.looks if epoch < epochs} | {epochs})
-    # When it ends, order, when it began, epochs, trial, what it trains, the epoch that it reaches.
+    # The time at which it ends, order, the time at which it began, epochs, trial, candidate, the epoch that it reaches.
     events: list[tuple[float, int, float, int, str, Candidate, int]] = []
     given = 0
     free_since = deque([0.0] * workers)
-    answered = 0.0  # when the driver has answered all that were told or asked so far
+    answered = 0.0  # the time at which the driver has given all answers so far
 
     def timed(answer: Callable[[], T]) -> T:
         nonlocal answered
@@ -127,7 +138,7 @@ def run(
         heapq.heappush(events, (ends, next(order), answered, until - since, name, candidate, until))
 
     def under_way() -> float:
-        """Epochs of the trials that are being trained, as far as they are."""
+        """Counts the epochs of the trials that are being trained, as far as they are."""
         shares = ((trace.clock - begun) / (ends - begun) * count for ends, _, begun, count, *_ in events)
         return sum(max(0.0, share) for share in shares)
 
@@ -160,9 +171,10 @@ class Skipnas:
     """The project's own search in a study of its own (see `Method`).
 
     Args:
-        ledger: of an empty study, which this is the driver of.
+        ledger: the ledger of an empty study, of which this is the driver.
+        space: the space of the study.
+        trials: the size that the study should have.
         first: candidates to begin with.
-        trials: the size the study should have.
     """
 
     def __init__(self, ledger: SqlLedger, space: SearchSpace, *, trials: int, first: Sequence[Candidate] = ()) -> None:

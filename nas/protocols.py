@@ -24,11 +24,10 @@ from nas.types import (
 )
 
 if TYPE_CHECKING:
-    import optuna
     from optuna.distributions import BaseDistribution
     from torch import Tensor, nn
 
-    from nas.search.pareto import Array
+    from nas.search.past import Propose
 
 
 class SearchSpace(Protocol):
@@ -145,29 +144,26 @@ class Abilities:
 class Ledger(Protocol):
     """What is kept: the only way the engine writes. Used by the driver alone, from one thread.
 
-    A trial's records are written before Optuna is told, so that a trial that is finished in the study
-    is complete in the records. Every method may raise StorageError.
+    A trial's records are written with what Optuna is told, in one transaction, so that a trial that is finished in the
+    study is complete in the records. Every method may raise StorageError.
 
     Several drivers, on several machines, may work on one study. A driver owns the trials that it asks
     for or claims; what it writes to a trial that another has taken over raises LeaseLostError and
     changes nothing. Together they keep to one budget::
 
         with ledger.drive():
-            if (claimed := ledger.claim()) is not None:   # an interrupted trial has its place already
+            if (claimed := ledger.claim(propose)) is not None:   # an interrupted trial has its place already
                 number, params = claimed
             elif ledger.reserve(trials):                  # a place for a new one
-                trial = ledger.study.ask(ledger.distributions)
+                number, params = ledger.ask(propose)
             ...
             ledger.start(number, candidate, cost, worker) or ledger.reject(number, candidate, cost, Outcome.DUPLICATE)
 
     Attributes:
-        study: Optuna's. Within `drive`, trials that its `ask` makes are this driver's from the first moment,
-            each in the place of a reservation if there is one.
         reserved: places that this driver holds for trials it has not asked for yet.
     """
 
     config: StudyConfig
-    study: optuna.Study
     distributions: dict[str, BaseDistribution]
 
     @property
@@ -189,13 +185,19 @@ class Ledger(Protocol):
         False says that the places are taken, not that all is done: an unfinished trial may still fail.
         """
 
-    def release(self) -> None:
-        """Gives an unused reservation back."""
+    def ask(self, propose: Propose) -> tuple[int, dict[str, Any]]:
+        """A new trial of this driver, or the oldest enqueued one: its number and hyperparameters.
 
-    def claim(self) -> tuple[int, dict[str, Any]] | None:
+        What an enqueued trial leaves open, which is everything of a new one, is taken from `propose`. The trial takes
+        the place of a reservation if the driver holds any. Raises LeaseLostError when the reservation ran out with the
+        lease, and the budget is full by now.
+        """
+
+    def claim(self, propose: Propose) -> tuple[int, dict[str, Any]] | None:
         """Takes over the oldest trial that no live driver owns: number and hyperparameters; None without one.
 
-        No other driver gets it as well. It may have been started before, and have a checkpoint.
+        No other driver gets it as well. It may have been started before, and have a checkpoint. If it was cut off
+        while it was proposed, `propose` gives the rest of its hyperparameters.
         """
 
     def interrupt(self, number: int) -> None:
@@ -203,9 +205,6 @@ class Ledger(Protocol):
 
     def counts(self) -> Counts:
         """Trials by outcome, from the store."""
-
-    def trained_digests(self) -> Mapping[str, int]:
-        """Digest -> number of every trial that was trained to an end (COMPLETE or PRUNED)."""
 
     def started_digests(self) -> Set[str]:
         """Digest of every trial that this version of the training code began to train, whatever became of it.
@@ -218,12 +217,6 @@ class Ledger(Protocol):
 
     def ended(self) -> Set[int]:
         """Numbers of the trials that have ended, however."""
-
-    def drawn(self, numbers: Sequence[int]) -> Array:
-        """Hyperparameters of trials as Optuna stores them, shape (trials, hyperparameters).
-
-        In the order of `distributions`; NaN where none was drawn yet.
-        """
 
     def start(self, number: int, candidate: Candidate, cost: Cost, worker: str) -> bool:
         """A trial begins to train: candidate, cost, constraints and start time are recorded.
@@ -263,19 +256,8 @@ class Ledger(Protocol):
         Whatever became of it later, and whichever driver trained it, but by this version of the training code.
         """
 
-    def judged(self) -> Mapping[int, tuple[int, tuple[float, ...]]]:
-        """Number -> (epoch, values of the objectives there), of every trained trial, in the order of tells.
-
-        The epoch is the last that was validated: the full budget of a COMPLETE trial, the rung of a stopped
-        one, whose objectives that are known at the end alone are NaN. Trials that diverged or ran out of memory
-        have epoch 0 and no values. Those of every version of the training code are there: samplers learn from all.
-        """
-
     def objective_values(self) -> Mapping[int, tuple[float, ...]]:
         """Number -> values, in the order of the study's objectives, of every COMPLETE trial."""
 
     def front(self) -> list[int]:
         """Numbers of the trials on the Pareto front, by the study's objectives."""
-
-    def events(self) -> list[tuple[str, int]]:
-        """Asks and tells in the order in which they happened: ("ask" or "tell", number)."""

@@ -22,7 +22,7 @@ from nas.engine.report import LivesInDriver, Report
 from nas.errors import LeaseLostError, SkipnasError
 from nas.outcome import Outcome
 from nas.protocols import Ledger, SearchSpace
-from nas.search.sampler import NovelSampler
+from nas.search.sampler import proposer
 from nas.types import Candidate, Cost, Measurement, candidate_seed
 
 WAIT_SECONDS = 0.2
@@ -143,15 +143,13 @@ class StudySearcher(JobSearcher):
         self._lost: set[str] = set()
         self._started = ledger.started_digests()  # it grows as the ledger reads
         config = ledger.config
-        ledger.study.sampler = NovelSampler(
-            config.sampler, config.seed, ledger.distributions, ledger, config.objectives, self._acceptable
-        )
+        self._propose = proposer(config.sampler, config.seed, ledger.distributions, config.objectives, self._acceptable)
 
     def ask(self, trial_id: str) -> Job | None:
         self.over = bool(self.stopping() or self.disk_full or not self.left)
         if self.over:
             return None
-        claimed = self.ledger.claim()
+        claimed = self.ledger.claim(self._propose)
         if claimed is not None:
             return self._begin(trial_id, *claimed)
         while True:
@@ -168,10 +166,10 @@ class StudySearcher(JobSearcher):
                     time.sleep(WAIT_SECONDS)
                 return None
             try:
-                trial = self.ledger.study.ask(self.ledger.distributions)
+                asked = self.ledger.ask(self._propose)
             except LeaseLostError:  # the lease ran out, and others filled the budget meanwhile
                 return None
-            job = self._begin(trial_id, trial.number, trial.params)
+            job = self._begin(trial_id, *asked)
             if job is not None:
                 return job
 

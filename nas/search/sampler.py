@@ -1,45 +1,110 @@
-"""Where proposals come from: Optuna's samplers, seeded by trial and asked again until a proposal is new.
+"""Proposals for a study: samplers by name, seeded by trial and asked again until a proposal is new and within limits.
 
-What each learns from: ``tpe`` from every trained trial, stopped and diverged ones included, by `RankedTPE`;
-``gp`` and ``nsga2`` from COMPLETE trials alone; ``random`` and ``qmc`` from none. Trials of another version of the
-training code teach as well: they only say where to look, and a study would otherwise begin anew with each version.
+What each learns from: ``tpe`` from every trained trial, stopped and diverged ones included; ``gp`` and ``nsga2`` from
+complete trials alone; ``random`` and ``qmc`` from none. Trials of another version of the training code teach as well:
+they only say where to look, and a study would otherwise begin anew with each version.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
-import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler
-from optuna.trial import FrozenTrial
 
 from nas.errors import ConfigError
-from nas.search.tpe import Acceptable, Past, RankedTPE
-from nas.types import Objective, digest_of
+from nas.search.past import Acceptable, Past, Propose
+from nas.search.tpe import ranked_tpe
+from nas.types import Objective
 
 TRIES = 20
-"""Draws of the sampler before plain random ones take over, for as many tries again."""
+"""Draws of one of Optuna's samplers before plain random ones take over, for as many tries again."""
 
 
-def _qmc(seed: int, trial_seed: int, *_: object) -> BaseSampler:
-    # The sequence is the study's, so its scrambling is; what it cannot draw (categories) is the trial's.
-    return QMCSampler(
-        scramble=True, seed=seed, independent_sampler=RandomSampler(trial_seed), warn_independent_sampling=False
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One trial that a sampler is to propose hyperparameters for.
+
+    Attributes:
+        number: of the trial.
+        seed: of the trial, from the study's seed and the number.
+        study_seed: of the study.
+        space: every hyperparameter.
+        objectives: of the values that `past` has.
+        past: of the study.
+        acceptable: tells whether a proposal may be trained. A sampler need not ask, as its next draw is taken when one
+            is not acceptable.
+    """
+
+    number: int
+    seed: int
+    study_seed: int
+    space: Mapping[str, BaseDistribution]
+    objectives: Sequence[Objective]
+    past: Past
+    acceptable: Acceptable
+
+
+Sampler = Callable[[Question], Iterator[dict[str, Any]]]
+"""Draws for one trial, each of them every hyperparameter; the first that is acceptable becomes the proposal."""
+
+
+def _tpe(question: Question) -> Iterator[dict[str, Any]]:
+    """One draw, which is the best acceptable one of many; a random one while TPE has nothing to learn from."""
+    found = ranked_tpe(
+        question.number,
+        question.past,
+        seed=question.seed,
+        space=question.space,
+        objectives=question.objectives,
+        acceptable=question.acceptable,
     )
+    yield found or next(random_draws(question.seed, question.space))
 
 
-Maker = Callable[[int, int, Past, Sequence[Objective], Mapping[str, BaseDistribution], Acceptable], BaseSampler]
-"""(the study's seed, the trial's seed, past, objectives, space, acceptable) -> sampler"""
+def optunas(make: Callable[[Question], BaseSampler]) -> Sampler:
+    """A sampler of Optuna's. Only here it is known what those ask for: a study, and a trial in it."""
 
-SAMPLERS: dict[str, Maker] = {
-    "tpe": lambda seed, *rest: RankedTPE(*rest),
-    "gp": lambda seed, trial_seed, *_: GPSampler(seed=trial_seed),
-    "nsga2": lambda seed, trial_seed, *_: NSGAIISampler(seed=trial_seed, population_size=20),
-    "random": lambda seed, trial_seed, *_: RandomSampler(seed=trial_seed),
-    "qmc": _qmc,
+    def draws(question: Question) -> Iterator[dict[str, Any]]:
+        sampler = make(question)
+        study, trial = question.past.as_optuna(question.number)
+        sampler.before_trial(study, trial)
+        relative = sampler.infer_relative_search_space(study, trial)
+        for _ in range(TRIES):
+            params = sampler.sample_relative(study, trial, relative)
+            for name, distribution in question.space.items():
+                if name not in params:
+                    params[name] = sampler.sample_independent(study, trial, name, distribution)
+            yield params
+
+    return draws
+
+
+def random_draws(seed: int, space: Mapping[str, BaseDistribution]) -> Iterator[dict[str, Any]]:
+    """Every hyperparameter drawn for itself, again and again."""
+    sampler, nothing = RandomSampler(seed), None
+    while True:  # it looks at neither study nor trial
+        yield {name: sampler.sample_independent(nothing, nothing, name, space[name]) for name in space}  # type: ignore[arg-type]
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "tpe": _tpe,
+    "gp": optunas(lambda question: GPSampler(seed=question.seed)),
+    "nsga2": optunas(lambda question: NSGAIISampler(seed=question.seed, population_size=20)),
+    "random": lambda question: islice(random_draws(question.seed, question.space), TRIES),
+    # The sequence is the study's, and so is its scrambling; categories, which it cannot draw, are the trial's.
+    "qmc": optunas(
+        lambda question: QMCSampler(
+            scramble=True,
+            seed=question.study_seed,
+            independent_sampler=RandomSampler(question.seed),
+            warn_independent_sampling=False,
+        )
+    ),
 }
 
 AUTO = "tpe"
@@ -48,71 +113,48 @@ AUTO = "tpe"
 CHOICES = ("auto", *SAMPLERS)
 
 
-class NovelSampler(BaseSampler):
-    """An Optuna sampler that draws again while its proposal is not acceptable.
+def proposer(
+    name: str,
+    seed: int,
+    space: Mapping[str, BaseDistribution],
+    objectives: Sequence[Objective],
+    acceptable: Acceptable,
+) -> Propose:
+    """The function that proposes the trials of a study.
 
-    A new base sampler is made for each trial from the study's seed and the trial's number, so proposals
-    depend on the stored study alone: a search that is stopped and continued proposes the same as one
-    that was not.
+    Each proposal depends on the study's seed, the trial's number and the stored study alone: a search that is stopped
+    and continued proposes the same as one that was not. When neither the sampler's draws nor `TRIES` random ones are
+    acceptable, the last one is proposed, and whoever asked records why it is not trained.
 
     Args:
         name: one of `CHOICES`.
-        seed: the study's seed.
-        space: every hyperparameter; all are drawn here.
-        past, objectives: what is known of trials, for samplers that learn from stopped ones.
-        acceptable: when neither the sampler's draws nor as many plain random ones give such a proposal, the last
-            one is returned, and the searcher records why it is not trained.
+        seed: of the study.
+        space: every hyperparameter.
+        objectives: of the study.
+        acceptable: tells whether a proposal may be trained.
+
+    Raises:
+        ConfigError: the name is not known.
     """
+    if name != "auto" and name not in SAMPLERS:
+        raise ConfigError(f"sampler {name!r} is not known; choose from {', '.join(CHOICES)}")
+    sampler = SAMPLERS[AUTO if name == "auto" else name]
 
-    def __init__(
-        self,
-        name: str,
-        seed: int,
-        space: Mapping[str, BaseDistribution],
-        past: Past,
-        objectives: Sequence[Objective],
-        acceptable: Acceptable,
-    ) -> None:
-        if name not in CHOICES:
-            raise ConfigError(f"sampler {name!r} is not known; choose from {', '.join(CHOICES)}")
-        make = SAMPLERS[AUTO if name == "auto" else name]
-        self._make: Callable[[int, int], BaseSampler] = lambda seed, trial_seed: make(
-            seed, trial_seed, past, objectives, space, acceptable
+    def propose(number: int, past: Past) -> dict[str, Any]:
+        trial_seed = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+        question = Question(
+            number=number,
+            seed=trial_seed,
+            study_seed=seed,
+            space=space,
+            objectives=objectives,
+            past=past,
+            acceptable=acceptable,
         )
-        self._seed = seed
-        self._space = dict(space)
-        self._acceptable = acceptable
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._space
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        trial_seed = self._trial_seed(trial)
-        base = self._make(self._seed, trial_seed)
-        base.before_trial(study, trial)
-        relative = base.infer_relative_search_space(study, trial)
-        fallback = RandomSampler(trial_seed)
-        tries = 1 if isinstance(base, RankedTPE) else TRIES  # which draws many itself
         params: dict[str, Any] = {}
-        for attempt in range(tries + TRIES):
-            params = base.sample_relative(study, trial, relative) if attempt < tries else {}
-            independent = base if attempt < tries else fallback
-            for name, distribution in search_space.items():
-                if name not in params:
-                    params[name] = independent.sample_independent(study, trial, name, distribution)
-            if self._acceptable(params):
+        for params in chain(sampler(question), islice(random_draws(trial_seed, space), TRIES)):
+            if acceptable(params):
                 break
         return params
 
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """A hyperparameter that the space does not have, asked for by somebody else: at random, each for itself."""
-        seed = np.random.SeedSequence((self._seed, trial.number, int(digest_of(param_name), 16)))
-        sampler = RandomSampler(int(seed.generate_state(1)[0]))
-        return sampler.sample_independent(study, trial, param_name, param_distribution)
-
-    def _trial_seed(self, trial: FrozenTrial) -> int:
-        return int(np.random.SeedSequence((self._seed, trial.number)).generate_state(1)[0])
+    return propose

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import optuna
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, RandomSampler
-from optuna.trial import FrozenTrial
 
 from nas.search.pareto import Array, best_subset
+from nas.search.past import Acceptable, Judged, Past
 from nas.types import Objective
 
 KNOWN = 250
@@ -29,26 +27,17 @@ them."""
 CELLS = 1000
 """The number of cells into which a hyperparameter without a step is cut."""
 
-Judged = Mapping[int, tuple[int, tuple[float, ...]]]
-"""Trial number -> (epoch up to which it was judged, values of the objectives there). A value is NaN for an objective
-that is known only at the end, and the values are () for a trial that diverged."""
 
-Acceptable = Callable[[Mapping[str, Any]], bool]
-"""Tells whether a proposal may be trained: it is new, and within its limits."""
-
-
-class Past(Protocol):
-    """The questions that a sampler may ask of a study; a part of `nas.protocols.Ledger`."""
-
-    def judged(self) -> Judged: ...
-
-    def under_way(self) -> list[int]: ...
-
-    def drawn(self, numbers: Sequence[int]) -> Array: ...
-
-
-class RankedTPE(BaseSampler):
-    """Tree-structured Parzen estimator over trials that are ranked by rung, then by non-domination.
+def ranked_tpe(
+    number: int,
+    past: Past,
+    *,
+    seed: int,
+    space: Mapping[str, BaseDistribution],
+    objectives: Sequence[Objective],
+    acceptable: Acceptable,
+) -> dict[str, Any]:
+    """A tree-structured Parzen estimator over trials that are ranked by rung, then by non-domination.
 
     With several objectives Optuna's own TPE puts stopped trials into the good set when few are complete, and it needs
     their values where a study must not have any. Here the good set is the best tenth of all trained trials: trials that
@@ -62,73 +51,59 @@ class RankedTPE(BaseSampler):
     acceptable one with the highest ratio of the densities is proposed.
 
     Args:
-        seed: seed of this sampler.
+        number: the trial that is proposed; it is none of the others.
         past: the study.
-        objectives: objectives of the judged values.
+        seed: seed of the draws.
         space: every hyperparameter, in the order of `Past.drawn`.
-        acceptable: see `NovelSampler`.
+        objectives: objectives of the judged values.
+        acceptable: tells whether a proposal may be trained.
+
+    Returns:
+        The best acceptable candidate of some draws; nothing when there is none, or too few trials are trained.
     """
-
-    def __init__(
-        self,
-        seed: int,
-        past: Past,
-        objectives: Sequence[Objective],
-        space: Mapping[str, BaseDistribution],
-        acceptable: Acceptable,
-    ) -> None:
-        self._past, self._objectives, self._space, self._acceptable = past, objectives, dict(space), acceptable
-        self._rng = np.random.default_rng(seed)
-        self._random = RandomSampler(seed)
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._space
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Returns the best acceptable candidate of some draws; nothing when there is none, or too few trials are
-        trained."""
-        tables = self._look(trial.number)
-        if not tables:
-            return {}
-        uniform = self._rng.random((CANDIDATES, len(tables)))
-        cells = np.column_stack([table.cells(column) for table, column in zip(tables.values(), uniform.T, strict=True)])
-        cells = np.unique(cells, axis=0)
-        merit = sum(table.merit[column] for table, column in zip(tables.values(), cells.T, strict=True))
-        for row in cells[np.argsort(-merit, kind="stable")]:
-            params = {
-                name: self._space[name].to_external_repr(table.value(cell, self._rng))
-                for (name, table), cell in zip(tables.items(), row.tolist(), strict=True)
-            }
-            if self._acceptable(params):
-                return params
+    rng = np.random.default_rng(seed)
+    tables = _tables(number, past, rng, space, objectives)
+    if not tables:
         return {}
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        return self._random.sample_independent(study, trial, param_name, param_distribution)
-
-    def _look(self, number: int) -> dict[str, Table]:
-        """Returns the tables for a proposal; none while too few trials are trained."""
-        judged = self._past.judged()
-        if len(judged) < STARTUP_TRIALS:
-            return {}
-        trials = sorted({*judged, *self._past.under_way()} - {number})
-        # Optuna's default for one objective takes the same share as its good set.
-        good = sorted(best_judged(judged, math.ceil(0.1 * min(len(trials), KNOWN)), self._objectives))
-        if not good:  # all diverged, or the objectives are known only at an end that none reached
-            return {}
-        others = sorted(set(trials) - set(good))
-        if len(others) > KNOWN - len(good):
-            others = sorted(self._rng.choice(others, KNOWN - len(good), replace=False).tolist())
-        # The order is that of the numbers, because the estimator gives later observations more weight.
-        observed = self._past.drawn(good), self._past.drawn(others)
-        return {
-            name: Table(distribution, *(rows[:, column] for rows in observed))
-            for column, (name, distribution) in enumerate(self._space.items())
+    uniform = rng.random((CANDIDATES, len(tables)))
+    cells = np.column_stack([table.cells(column) for table, column in zip(tables.values(), uniform.T, strict=True)])
+    cells = np.unique(cells, axis=0)
+    merit = sum(table.merit[column] for table, column in zip(tables.values(), cells.T, strict=True))
+    for row in cells[np.argsort(-merit, kind="stable")]:
+        params = {
+            name: space[name].to_external_repr(table.value(cell, rng))
+            for (name, table), cell in zip(tables.items(), row.tolist(), strict=True)
         }
+        if acceptable(params):
+            return params
+    return {}
+
+
+def _tables(
+    number: int,
+    past: Past,
+    rng: np.random.Generator,
+    space: Mapping[str, BaseDistribution],
+    objectives: Sequence[Objective],
+) -> dict[str, Table]:
+    """Returns the tables for a proposal; none while too few trials are trained."""
+    judged = past.judged()
+    if len(judged) < STARTUP_TRIALS:
+        return {}
+    trials = sorted({*judged, *past.under_way()} - {number})
+    # Optuna's default for one objective takes the same share as its good set.
+    good = sorted(best_judged(judged, math.ceil(0.1 * min(len(trials), KNOWN)), objectives))
+    if not good:  # all diverged, or the objectives are known only at an end that none reached
+        return {}
+    others = sorted(set(trials) - set(good))
+    if len(others) > KNOWN - len(good):
+        others = sorted(rng.choice(others, KNOWN - len(good), replace=False).tolist())
+    # The order is that of the numbers, because the estimator gives later observations more weight.
+    observed = past.drawn(good), past.drawn(others)
+    return {
+        name: Table(distribution, *(rows[:, column] for rows in observed))
+        for column, (name, distribution) in enumerate(space.items())
+    }
 
 
 class Table:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, json_to_distribution
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -41,6 +41,7 @@ from nas.outcome import Outcome
 from nas.search.confirmation import ConfirmedRun
 from nas.search.objectives import metric_of
 from nas.search.pareto import Array, non_dominated
+from nas.search.past import Judged, Propose
 from nas.training.version import FIRST_VERSION, TRAINING_VERSION
 from nas.types import (
     Candidate,
@@ -62,14 +63,14 @@ from studies.store.optuna_bridge import (
     SYSTEM_ATTRIBUTES,
     USER_ATTRIBUTES,
     VALUES,
-    DrawnParams,
-    FreshTrial,
     attribute_rows,
     constraint_attributes,
+    enqueued_params,
     forget_trials,
     now,
     param_row,
     picture_attribute,
+    stored_trial,
     value_rows,
 )
 from studies.store.patience import patient
@@ -83,6 +84,7 @@ from studies.store.records import (
     TrialRecord,
     epoch_columns,
     group_of,
+    insert_missing,
 )
 from studies.store.urls import masked_command
 
@@ -110,26 +112,6 @@ class Unfinished:
     dead: DriverRecord | None
 
 
-_Draw = tuple[optuna.Trial, list[dict[str, Any]]]
-"""A trial with its hyperparameters, and the rows of those that are drawn now."""
-
-
-class _Study(optuna.Study):
-    """Optuna's study, with trials that belong to the driver that asks for them from their first moment."""
-
-    ledger: SqlLedger
-
-    def ask(self, fixed_distributions: dict[str, BaseDistribution] | None = None) -> optuna.Trial:
-        """Takes the oldest enqueued trial or makes one, and draws its hyperparameters.
-
-        A reservation, if the driver holds any, becomes the trial's place in the budget.
-
-        Raises:
-            LeaseLostError: the lease ran out since the reservation, and the budget is full by now.
-        """
-        return self.ledger._draw(self.ledger._make_trial(), fixed_distributions or {})
-
-
 class SqlLedger:
     """One study of an open `Storage`; see `nas.protocols.Ledger` for what each method promises.
 
@@ -145,9 +127,7 @@ class SqlLedger:
 
     def __init__(self, storage: Storage, name: str, record: StudyRecord) -> None:
         self.storage = storage
-        study = _Study(study_name=name, storage=storage.optuna)
-        study.ledger = self
-        self.study: optuna.Study = study
+        self.study = optuna.load_study(study_name=name, storage=storage.optuna)
         self.config = StudyConfig.from_dict(record.config)
         self.distributions: dict[str, BaseDistribution] = {
             name: json_to_distribution(text) for name, text in record.distributions.items()
@@ -163,7 +143,6 @@ class SqlLedger:
         self._held: set[int] = set()  # trials that this driver knows it owns
         self._asked: set[int] = set()  # those of them that took the place of a reservation
         self._waited = False  # whether the last reservation was refused
-        self._fresh: int | None = None  # the trial that was just made, which has no hyperparameters yet
         self._making = False  # whether a trial was made of which the answer was lost
         self._ids: dict[int, int] = {}  # Optuna's, of the trials that this driver owns
         self._past = Past()
@@ -279,24 +258,26 @@ class SqlLedger:
         self._reserved, self._budget, self._waited = reserved, trials, not free
         return bool(free)
 
-    @patient
-    def release(self) -> None:
-        """Gives an unused reservation back; nothing happens when there is none."""
-        with self.storage.transaction() as connection:
-            reserved = max(0, min(self._driving().renew(connection), self._reserved) - 1)
-            self._keep(connection, reserved)
-        self._reserved = reserved
+    def ask(self, propose: Propose) -> tuple[int, dict[str, Any]]:
+        """Takes the oldest enqueued trial or makes one: its number and hyperparameters.
 
-    def claim(self) -> tuple[int, dict[str, Any]] | None:
+        A reservation, if the driver holds any, becomes the trial's place in the budget.
+
+        Raises:
+            LeaseLostError: the lease ran out since the reservation, and the budget is full by now.
+        """
+        number, blank = self._make_trial()
+        return number, self._complete_params(number, propose, {} if blank else None)
+
+    def claim(self, propose: Propose) -> tuple[int, dict[str, Any]] | None:
         """Takes over the oldest trial whose driver is gone: number and hyperparameters, or None.
 
-        A trial whose end is in the records is told on the way. One that was cut off while it was being
-        proposed has the rest of its hyperparameters drawn, so that `study.sampler` must be set.
+        A trial whose end is in the records is told on the way.
         """
         while (claimed := self._claim_oldest()) is not None:
             number, ended = claimed
             if not ended:
-                return number, dict(self._draw(number, self.distributions).params)
+                return number, self._complete_params(number, propose)
         return None
 
     def interrupt(self, number: int) -> None:
@@ -332,28 +313,26 @@ class SqlLedger:
         return number, ended
 
     @patient
-    def _make_trial(self) -> int:
-        """An Optuna trial without hyperparameters, owned by this driver; its number."""
+    def _make_trial(self) -> tuple[int, bool]:
+        """An Optuna trial, owned by this driver: its number, and whether nothing is known of it yet."""
         with self.storage.transaction() as connection:
             self._lock(connection)
             lease = self._lease if self._reserved else None
             reserved = 0 if lease is None else lease.renew(connection)
-            made = self._made_unheard(connection) if self._making else None
+            unheard = self._made_unheard(connection) if self._making else None
             self._making = True  # until it is known to be committed
-            if made is None:
-                if lease is not None:
-                    reserved = self._take_place(connection, reserved)
-                made = self._insert_trial(connection)
+            if unheard is None and lease is not None:
+                reserved = self._take_place(connection, reserved)
+            number, blank = self._insert_trial(connection) if unheard is None else (unheard, False)
         self._making = False
-        number, self._ids[number] = made
         self._held.add(number)
         if lease is not None:
             self._reserved = reserved
             self._asked.add(number)
-        return number
+        return number, blank
 
-    def _made_unheard(self, connection: Connection) -> tuple[int, int] | None:
-        """Number and Optuna's id of the trial that a call made whose answer was lost."""
+    def _made_unheard(self, connection: Connection) -> int | None:
+        """The number of the trial that a call made whose answer was lost."""
         if self._lease is None:
             return None
         made = select(sql.TRIALS.c.number).where(
@@ -363,8 +342,8 @@ class SqlLedger:
             sql.TRIALS.c.started.is_(None),
             sql.TRIALS.c.number.not_in(list(self._held)),
         )
-        number = connection.scalar(made)
-        return None if number is None else (number, self._trial_id(number, connection))
+        number: int | None = connection.scalar(made)
+        return number
 
     def _take_place(self, connection: Connection, reserved: int) -> int:
         """Gives up one of the reservations for the trial that is about to be made; returns how many are left."""
@@ -378,60 +357,75 @@ class SqlLedger:
             )
         return 0
 
-    def _insert_trial(self, connection: Connection) -> tuple[int, int]:
-        """Takes the oldest enqueued trial or makes one, as Optuna does, under Optuna's own lock; number and id."""
+    def _insert_trial(self, connection: Connection) -> tuple[int, bool]:
+        """Takes the oldest enqueued trial or makes one, as Optuna does, under Optuna's own lock.
+
+        Returns its number, and whether it was made.
+        """
         connection.execute(sql.HOLD_OPTUNAS, {"study": self._id})
         rows = self._open(connection)
         enqueued = next((row for row in rows if row.state is TrialState.WAITING), None)
         begun = {"state": TrialState.RUNNING, "datetime_start": now()}
         if enqueued is None:
             number = rows[-1].number + 1 if rows else self._past.trials
-            trial_id = connection.scalar(sql.MAKE_OPTUNAS, {"study_id": self._id, "number": number} | begun)
-            self._fresh = number
+            made = {"study_id": self._id, "number": number} | begun
+            self._ids[number] = connection.execute(sql.MAKE_OPTUNAS, made).scalar_one()
         else:
-            number, trial_id = enqueued.number, enqueued.trial_id
-            connection.execute(sql.CHANGE_OPTUNAS, {"id": trial_id} | begun)
+            number = enqueued.number
+            self._ids[number] = enqueued.trial_id
+            connection.execute(sql.CHANGE_OPTUNAS, {"id": enqueued.trial_id} | begun)
         order = self._next_event(connection)
         row = {"study_id": self._id, "number": number, "owner": self._owner, "ask_order": order}
         connection.execute(insert(sql.TRIALS), row)
-        return number, trial_id
+        return number, enqueued is None
+
+    def _complete_params(self, number: int, propose: Propose, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """All hyperparameters of a trial of this driver; `propose` gives those that it lacks, and they are written.
+
+        Args:
+            number: of the trial.
+            propose: see `nas.search.past`.
+            known: hyperparameters that the trial has, by name; None when they are to be read.
+        """
+        enqueued: Mapping[str, Any] = {}
+        if known is None:
+            known, enqueued = self._read_params(number)
+        params = {**enqueued, **known}
+        if not params.keys() >= self.distributions.keys():
+            params = {**self._proposed(number, propose), **params}
+        params = {name: params[name] for name in self.distributions}
+        self._write_params(number, {name: value for name, value in params.items() if name not in known})
+        return params
 
     @patient
-    def _draw(self, number: int, distributions: Mapping[str, BaseDistribution]) -> optuna.Trial:
-        """Draws the hyperparameters that a trial of this driver has not yet, and writes them in one transaction."""
+    def _read_params(self, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Hyperparameters that a trial has, and those that it was enqueued with."""
+        _, trial = self.as_optuna(number)
+        return trial.params, enqueued_params(trial)
+
+    @patient
+    def _proposed(self, number: int, propose: Propose) -> dict[str, Any]:
+        with self.storage.guard():
+            return propose(number, self)
+
+    @patient
+    def _write_params(self, number: int, params: Mapping[str, Any]) -> None:
+        """Writes hyperparameters in one transaction; those that a lost call wrote are there already."""
+        if not params:
+            return
+        with self.storage.transaction() as connection:
+            trial_id = self._trial_id(number, connection)
+            rows = [
+                param_row(trial_id, name, self.distributions[name].to_internal_repr(value), self.distributions[name])
+                for name, value in params.items()
+            ]
+            connection.execute(insert_missing(connection.dialect.name, PARAMS), rows)
+
+    def as_optuna(self, number: int) -> tuple[optuna.Study, FrozenTrial]:
+        """The study and one of its trials as Optuna's own samplers take them; trials are read anew."""
         with self.storage.guard():
             forget_trials(self.study)
-            fresh, self._fresh = number == self._fresh, None  # what a lost call wrote is read by the next
-            draw = self._draw_fresh if fresh else self._draw_rest
-            trial, rows = draw(number, distributions)
-        if rows:
-            with self.storage.transaction() as connection:
-                connection.execute(insert(PARAMS), rows)
-        return trial
-
-    def _draw_fresh(self, number: int, distributions: Mapping[str, BaseDistribution]) -> _Draw:
-        """Of a trial that was made a moment ago, so that nothing has to be read of it."""
-        study, trial_id = self.study, self._ids[number]
-        trial = FreshTrial(study, number, trial_id)
-        frozen, sampler = trial._cached_frozen_trial, study.sampler
-        sampler.before_trial(study, frozen)
-        drawn = sampler.sample_relative(study, frozen, sampler.infer_relative_search_space(study, frozen))
-        rows = []
-        for name, distribution in distributions.items():
-            value = drawn[name] if name in drawn else sampler.sample_independent(study, frozen, name, distribution)
-            frozen.params[name], frozen.distributions[name] = value, distribution
-            rows.append(param_row(trial_id, name, distribution.to_internal_repr(value), distribution))
-        return trial, rows
-
-    def _draw_rest(self, number: int, distributions: Mapping[str, BaseDistribution]) -> _Draw:
-        """Of a trial that was enqueued with some of them, or cut off while they were drawn."""
-        storage = self.study._storage
-        trial = optuna.Trial(self.study, storage.get_trial_id_from_study_id_trial_number(self._id, number))
-        store, trial.storage = trial.storage, (drawn := DrawnParams())  # type: ignore[assignment]
-        for name, distribution in distributions.items():
-            trial._suggest(name, distribution)
-        trial.storage = store
-        return trial, drawn.rows
+            return self.study, stored_trial(self.storage.optuna, self._id, number)
 
     def _trial_id(self, number: int, connection: Connection) -> int:
         """Optuna's id of a trial."""
@@ -542,7 +536,7 @@ class SqlLedger:
         return known | found
 
     @patient
-    def judged(self) -> Mapping[int, tuple[int, tuple[float, ...]]]:
+    def judged(self) -> Judged:
         """Number -> last validated epoch and the objectives' values there, of every trained trial.
 
         NaN for an objective that a stopped trial does not have.

@@ -16,8 +16,9 @@ from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.storages import BaseStorage
 from optuna.storages._rdb import models
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from sqlalchemy import Table
 
 SEEN_TO_WORK = ("5.0.0",)
@@ -105,34 +106,6 @@ def enqueued_params(trial: FrozenTrial) -> dict[str, Any]:
     return params
 
 
-class DrawnParams:
-    """In the place of Optuna's storage while a trial is drawn: keeps what it would write, one by one."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-
-    def set_trial_param(self, trial_id: int, name: str, value: float, distribution: BaseDistribution) -> None:
-        self.rows.append(param_row(trial_id, name, value, distribution))
-
-
-class FreshTrial(optuna.Trial):
-    """Optuna's trial that was made a moment ago: nothing has to be read of it."""
-
-    def __init__(self, study: optuna.Study, number: int, trial_id: int) -> None:
-        self.study, self.storage, self._trial_id = study, study._storage, trial_id
-        self._cached_frozen_trial = FrozenTrial(
-            number=number,
-            state=TrialState.RUNNING,
-            value=None,
-            datetime_start=datetime.now(),
-            datetime_complete=None,
-            params={},
-            distributions={},
-            user_attrs={},
-            system_attrs={},
-            intermediate_values={},
-            trial_id=trial_id,
-        )
-        self.relative_search_space: dict[str, BaseDistribution] | None = None
-        self._relative_params: dict[str, Any] | None = None
-        self._fixed_params: dict[str, Any] = {}
+def stored_trial(storage: BaseStorage, study_id: int, number: int) -> FrozenTrial:
+    """One trial of a study as Optuna reads it."""
+    return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, number))

@@ -8,6 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from nas.engine.search import RunOptions
+from nas.search.past import Past
 from search_spaces import get_space
 from search_spaces.unet.references import reference_network
 from studies.commands.search import Search, SearchRequest, prepare
@@ -20,6 +21,10 @@ OPTIONS = RunOptions(trials=20)
 def prepared(folder: Path, **asked: Any) -> Search:
     request = SearchRequest(study="s", storage=f"sqlite:///{folder / 's.db'}", epochs=3, baselines=True)
     return prepare(replace(request, **asked), OPTIONS)
+
+
+def never(number: int, past: Past) -> dict[str, Any]:
+    raise AssertionError(f"trial {number} was enqueued with every hyperparameter")
 
 
 def waiting(search: Search) -> list[str]:
@@ -38,14 +43,14 @@ def test_a_study_begins_with_the_references_in_its_space(tmp_path: Path) -> None
         "single-task-classify (not in the study's space)",
     )
     for name in names:
-        trial = search.ledger.study.ask(search.ledger.distributions)
-        found = search.space.decode(trial.params, search.ledger.config.task, 3)
+        _, params = search.ledger.ask(never)
+        found = search.space.decode(params, search.ledger.config.task, 3)
         assert found == reference_network(name, search.ledger.config.task, epochs=3)
 
 
 def test_they_are_enqueued_only_once(tmp_path: Path) -> None:
     first = prepared(tmp_path)
-    first.ledger.study.ask(first.ledger.distributions)
+    first.ledger.ask(never)
     again = prepared(tmp_path)
     assert waiting(again) == waiting(first)
     assert len(again.ledger.study.get_trials()) == 12

@@ -64,9 +64,7 @@ def new_study(storage: Storage) -> Callable[..., SqlLedger]:
 
 @pytest.fixture
 def ledger(new_study: Callable[..., SqlLedger]) -> SqlLedger:
-    made = new_study()
-    made.study.sampler = optuna.samplers.RandomSampler(seed=0)
-    return made
+    return new_study()
 
 
 @pytest.fixture

@@ -18,12 +18,13 @@ from random import Random
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import RandomSampler
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 from nas.outcome import Outcome
+from nas.search.past import Propose
+from nas.search.sampler import proposer
 from nas.types import (
     Candidate,
     Constraint,
@@ -111,6 +112,15 @@ def row(epoch: int, **changes: Any) -> EpochRow:
 COST = Cost(params=1_000_000, macs=9_000_000)
 
 
+def at_random(ledger: SqlLedger, seed: int = 0) -> Propose:
+    """Proposes anything."""
+    return proposer("random", seed, ledger.distributions, (), lambda params: True)
+
+
+def claim(ledger: SqlLedger) -> tuple[int, dict[str, Any]] | None:
+    return ledger.claim(at_random(ledger))
+
+
 class Driver:
     """Does to a ledger what a search does: asks, starts, ends. Without a depth each candidate is a new one."""
 
@@ -118,7 +128,11 @@ class Driver:
         self.ledger = ledger
 
     def ask(self) -> int:
-        return int(self.ledger.study.ask(self.ledger.distributions).number)
+        return self.ledger.ask(at_random(self.ledger))[0]
+
+    def give_back(self) -> None:
+        """Gives up a place: a trial that fails takes none."""
+        self.ledger.fail(self.ask(), Outcome.EXCEPTION)
 
     def start(self, depth: int | None = None) -> int:
         number = self.ask()
@@ -145,16 +159,16 @@ def driver_until(url: str, trials: int, seed: int, dies_after: int) -> None:
     """
     random = Random(seed)
     with open_study("first", url) as ledger:
-        ledger.study.sampler = RandomSampler(seed=seed)
+        propose = at_random(ledger, seed)
         with ledger.drive():
             print("ready", flush=True)
             sys.stdin.readline()
             while ledger.counts().trained < trials:
-                claimed = ledger.claim()
+                claimed = ledger.claim(propose)
                 if claimed is not None:
                     number = claimed[0]
                 elif ledger.reserve(trials):
-                    number = ledger.study.ask(ledger.distributions).number
+                    number, _ = ledger.ask(propose)
                 else:
                     time.sleep(0.05)
                     continue
@@ -164,7 +178,7 @@ def driver_until(url: str, trials: int, seed: int, dies_after: int) -> None:
                     ledger.reject(number, make_candidate(depth), COST, Outcome.DUPLICATE)
                     if claimed is not None:
                         break
-                    number, depth = ledger.study.ask(ledger.distributions).number, random.randrange(2 * trials)
+                    number, depth = ledger.ask(propose)[0], random.randrange(2 * trials)
                 else:
                     ledger.epochs(number, [row(1)])
                     dies_after -= 1

@@ -8,7 +8,6 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,8 +17,9 @@ from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator, _ParzenEstim
 from optuna.samplers._tpe.sampler import default_weights
 
 from nas.search.pareto import Array
-from nas.search.sampler import NovelSampler
-from nas.search.tpe import CELLS, KNOWN, STARTUP_TRIALS, Judged, Table, best_judged
+from nas.search.past import Judged
+from nas.search.sampler import proposer
+from nas.search.tpe import CELLS, KNOWN, STARTUP_TRIALS, Table, best_judged
 from nas.types import Objective
 
 PARAMETERS = _ParzenEstimatorParameters(
@@ -99,15 +99,8 @@ def proposals(past: Any, count: int = 60, number: int = 10**6, **options: Any) -
     space: dict[str, BaseDistribution] = options.get("space", WIDTH)
     objectives = options.get("objectives", [Objective(name="width", direction="maximize", unit="", reference=0.0)])
     acceptable = options.get("acceptable", lambda params: True)
-    study = optuna.create_study(directions=[o.direction for o in objectives])
-    trial = optuna.trial.create_trial(state=optuna.trial.TrialState.COMPLETE, values=[0.0] * len(objectives))
-    trial.number = number
-    found = []
-    for seed in range(count):
-        sampler = NovelSampler("tpe", seed, space, past, objectives, acceptable)
-        params = sampler.sample_relative(study, trial, space)
-        found.append(params["width"] if space is WIDTH else params)
-    return found
+    found = [proposer("tpe", seed, space, objectives, acceptable)(number, past) for seed in range(count)]
+    return [params["width"] for params in found] if space is WIDTH else found
 
 
 class Near:
@@ -222,18 +215,3 @@ def test_an_objective_that_is_known_at_the_end_alone_ranks_what_has_ended() -> N
     assert best_judged({**stopped, **ended}, 2, objectives) == [30, 31]
     assert best_judged({**stopped, **ended}, 12, objectives)[-2:] == [19, 18]
     assert best_judged(dict.fromkeys(range(20), (3, (np.nan,))), 3, objectives[1:]) == []
-
-
-def test_what_is_not_of_the_space_is_drawn_at_random_and_the_same_again() -> None:
-    study = optuna.create_study()
-    sampler = NovelSampler("tpe", 0, SQUARE, Pairs(), [], lambda params: True)
-    other = FloatDistribution(0.0, 1.0)
-
-    def draw(number: int, name: str) -> float:
-        trial = optuna.trial.create_trial(value=0.0)
-        trial.number = number
-        return float(sampler.sample_independent(study, trial, name, other))
-
-    drawn = [draw(number, name) for number in range(3) for name in "xy"]
-    assert drawn == [draw(number, name) for number in range(3) for name in "xy"]
-    assert len(set(drawn)) == 6

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 import pytest
 from sqlalchemy import event, update
-from study_samples import make_measurement
+from study_samples import Driver, make_measurement
 
 from nas.engine.search import RunOptions
 from nas.engine.searcher import StudySearcher
@@ -44,7 +44,7 @@ def source(tmp_path: Path) -> dict[str, Candidate]:
     for name, (psnr, accuracy) in (FRONT | BEHIND).items():
         candidate = candidates[name]
         ledger.study.enqueue_trial({k: space.encode(candidate)[k] for k in ledger.distributions})
-        number = ledger.study.ask(ledger.distributions).number
+        number = Driver(ledger).ask()
         assert ledger.start(number, candidate, space.cost(candidate.spec, ledger.config.task), "worker")
         ledger.complete(number, make_measurement(psnr, accuracy=accuracy))
     ledger.close()

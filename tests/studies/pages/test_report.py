@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sqlalchemy import event
-from study_samples import COST, DISTRIBUTIONS, Driver, make_candidate, make_measurement, row
+from study_samples import COST, Driver, make_candidate, make_measurement, row
 
 import studies.pages.plots
 import studies.reading.history
@@ -449,7 +449,7 @@ def test_data_frames(three: SqlLedger) -> None:
 def test_a_network_of_the_papers_is_called_by_its_name(three: SqlLedger) -> None:
     attributes = {"baseline": "unet++"}
     three.study.enqueue_trial({"depth": 4, "fusion": "add", "learning_rate": 1e-3}, user_attrs=attributes)
-    number = three.study.ask(DISTRIBUTIONS).number
+    number = Driver(three).ask()
     assert three.start(number, make_candidate(77), COST, "")
     three.complete(number, make_measurement(99.0, accuracy=99.0, stability=0.99))
     page = page_of(three)

@@ -24,7 +24,18 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy import Connection, event, insert, select, update
 from sqlalchemy.exc import OperationalError
-from study_samples import COST, DISTRIBUTIONS, Driver, make_candidate, make_config, make_measurement, row, spawn
+from study_samples import (
+    COST,
+    DISTRIBUTIONS,
+    Driver,
+    at_random,
+    claim,
+    make_candidate,
+    make_config,
+    make_measurement,
+    row,
+    spawn,
+)
 
 from nas.errors import LeaseLostError, StorageError, StudyError
 from nas.outcome import Outcome
@@ -48,7 +59,6 @@ from studies.store.records import DriverRecord, EpochRecord, TrialRecord, insert
 def opened(url: str) -> Iterator[SqlLedger]:
     """The study "first" as another process has it."""
     with open_study("first", url) as ledger:
-        ledger.study.sampler = optuna.samplers.RandomSampler(seed=1)
         yield ledger
 
 
@@ -62,6 +72,16 @@ def lapse(ledger: SqlLedger) -> None:
     """The lease of this ledger's driver runs out, as if it had not been heard of for long."""
     with ledger.storage.session() as session:
         session.execute(update(DriverRecord).where(DriverRecord.driver == ledger._owner).values(expires=0.0))
+
+
+def begin(ledger: SqlLedger, **params: Any) -> int:
+    """A driver makes a trial, and is cut off when it has written some of its hyperparameters."""
+    number, _ = ledger._make_trial()
+    storage = ledger.storage.optuna
+    trial_id = storage.get_trial_id_from_study_id_trial_number(ledger.study_id, number)
+    for name, value in params.items():
+        storage.set_trial_param(trial_id, name, DISTRIBUTIONS[name].to_internal_repr(value), DISTRIBUTIONS[name])
+    return number
 
 
 def state(ledger: SqlLedger, number: int) -> TrialState:
@@ -78,11 +98,11 @@ def test_places_are_held_by_all_drivers_together(ledger: SqlLedger, other: SqlLe
         assert other.reserve(3)
         assert not ledger.reserve(3)
         assert not other.reserve(3)
-        ledger.release()
+        Driver(ledger).give_back()
         assert other.reserve(3)
-        other.release()
-        other.release()
-        other.release()
+        for _ in range(2):
+            Driver(other).give_back()
+        assert (ledger.reserved, other.reserved) == (1, 0)
         assert [ledger.reserve(3) for _ in range(3)] == [True, True, False]
 
 
@@ -94,7 +114,8 @@ def test_a_reservation_becomes_a_trial_and_its_end_counts(ledger: SqlLedger, oth
             assert not other.reserve(1)
             (ledger.fail if again else ledger.prune)(number, outcome)
             assert other.reserve(1) is again
-            other.release()
+            if again:
+                Driver(other).give_back()
 
 
 def test_a_rejected_proposal_leaves_its_reservation(ledger: SqlLedger, other: SqlLedger) -> None:
@@ -127,7 +148,7 @@ def test_interrupted_trials_keep_their_place(ledger: SqlLedger, other: SqlLedger
         number = Driver(ledger).start()
     with other.drive():
         assert not other.reserve(1)
-        assert other.claim() is not None
+        assert claim(other) is not None
         assert not other.reserve(1)
         other.fail(number, Outcome.EXCEPTION)
         assert other.reserve(1)
@@ -138,15 +159,14 @@ def test_a_claimed_proposal_that_is_rejected_leaves_no_reservation(ledger: SqlLe
         assert ledger.reserve(1)
         number = Driver(ledger).ask()
     with other.drive():
-        assert other.claim() is not None
+        assert claim(other) is not None
         other.reject(number, make_candidate(), COST, Outcome.OVER_LIMIT)
         assert [other.reserve(1), other.reserve(1)] == [True, False]
 
 
 def test_reservations_are_of_drivers_alone(ledger: SqlLedger) -> None:
-    for call in (lambda: ledger.reserve(1), ledger.release):
-        with pytest.raises(RuntimeError, match="within drive"):
-            call()
+    with pytest.raises(RuntimeError, match="within drive"):
+        ledger.reserve(1)
     with ledger.drive(), pytest.raises(RuntimeError, match="drives its study already"), ledger.drive():
         pass
 
@@ -154,10 +174,10 @@ def test_reservations_are_of_drivers_alone(ledger: SqlLedger) -> None:
 def test_an_enqueued_trial_is_asked_for_once(ledger: SqlLedger, other: SqlLedger) -> None:
     ledger.study.enqueue_trial({"depth": 4, "fusion": "add", "learning_rate": 1e-3})
     with ledger.drive(), other.drive():
-        trial = ledger.study.ask(DISTRIBUTIONS)
-        assert trial.params == {"depth": 4, "fusion": "add", "learning_rate": 1e-3}
-        assert other.study.ask(DISTRIBUTIONS).number == trial.number + 1
-        assert other.claim() is None
+        number, params = ledger.ask(at_random(ledger))
+        assert params == {"depth": 4, "fusion": "add", "learning_rate": 1e-3}
+        assert Driver(other).ask() == number + 1
+        assert claim(other) is None
 
 
 def test_a_database_in_memory_is_driven() -> None:
@@ -176,8 +196,8 @@ def test_trials_of_a_live_driver_are_not_claimed(ledger: SqlLedger, other: SqlLe
     with ledger.drive(), other.drive():
         Driver(ledger).start()
         Driver(ledger).ask()
-        assert other.claim() is None
-        assert ledger.claim() is None
+        assert claim(other) is None
+        assert claim(ledger) is None
         assert [trial.driver is not None for trial in other.unfinished()] == [True, True]
 
 
@@ -190,9 +210,9 @@ def test_interrupted_trials_are_claimed_once_oldest_first(ledger: SqlLedger, oth
     params = [trial.params for trial in ledger.study.get_trials()]
     assert set(params[asked]) == set(DISTRIBUTIONS)
     with other.drive(), opened(url) as third, third.drive():
-        assert other.claim() == (asked, params[asked])
-        assert third.claim() == (started, params[started])
-        assert other.claim() is third.claim() is None
+        assert claim(other) == (asked, params[asked])
+        assert claim(third) == (started, params[started])
+        assert claim(other) is claim(third) is None
         assert third.start(started, make_candidate(3), COST, "worker-2")
         assert (third.trial(started).started, third.trial(started).worker) == (begun, "worker-2")
         assert third.epochs_table(started) == [row(1)]
@@ -204,22 +224,22 @@ def test_interrupted_trials_are_claimed_once_oldest_first(ledger: SqlLedger, oth
 
 def test_a_proposal_that_was_cut_off_is_drawn_to_its_end(ledger: SqlLedger, other: SqlLedger) -> None:
     with ledger.drive():
-        begun = ledger.study.ask({"depth": DISTRIBUTIONS["depth"]})
-        bare = ledger.study.ask()
+        begun, bare = begin(ledger, depth=3), begin(ledger)
     with other.drive():
-        for trial in (begun, bare):
-            claimed = other.claim()
+        for number, params in ((begun, {"depth": 3}), (bare, {})):
+            claimed = claim(other)
             assert claimed is not None
-            assert claimed[0] == trial.number
+            assert claimed[0] == number
             assert claimed[1].keys() == DISTRIBUTIONS.keys()
-            assert trial.params.items() <= claimed[1].items()
-            assert other.study.get_trials()[trial.number].params == claimed[1]
+            assert params.items() <= claimed[1].items()
+            assert {**at_random(other)(number, other), **params} == claimed[1], "as if it had not been cut off"
+            assert other.study.get_trials()[number].params == claimed[1]
 
 
 def test_what_plain_optuna_left_running_is_claimed(ledger: SqlLedger) -> None:
     number = optuna.load_study(study_name="first", storage=ledger.storage.optuna).ask(DISTRIBUTIONS).number
     with ledger.drive():
-        claimed = ledger.claim()
+        claimed = claim(ledger)
         assert claimed is not None
         assert claimed[0] == number
         assert ledger.start(number, make_candidate(), COST, "")
@@ -245,7 +265,7 @@ def test_an_end_that_was_recorded_but_not_told_is_told_by_the_next(
     assert ledger.unfinished() == []
     with other.drive():
         assert other.reserve(1) is (outcome is Outcome.EXCEPTION)
-        assert other.claim() is None
+        assert claim(other) is None
     assert state(ledger, number).name == outcome.state
     assert ledger.study.get_trials()[number].values == ([22.0, 2.0] if outcome is Outcome.COMPLETE else None)
 
@@ -263,7 +283,7 @@ def test_an_end_is_recorded_and_told_or_neither(
             ledger.complete(number, make_measurement())
     assert ledger.trial(number).reason is None
     with other.drive():
-        claimed = other.claim()
+        claimed = claim(other)
         assert claimed is not None
         assert claimed[0] == number
 
@@ -291,19 +311,19 @@ def test_what_has_ended_is_read_once_whatever_ends_first(ledger: SqlLedger, othe
 
 def test_hyperparameters_are_read_as_they_are_stored(ledger: SqlLedger, other: SqlLedger) -> None:
     with ledger.drive():
-        whole = ledger.study.ask(DISTRIBUTIONS)
-        begun = ledger.study.ask({"depth": DISTRIBUTIONS["depth"]})
-        stored = [whole.params["depth"], whole.params["learning_rate"]]
-        choice = DISTRIBUTIONS["fusion"].to_internal_repr(whole.params["fusion"])
+        whole, params = ledger.ask(at_random(ledger))
+        begun = begin(ledger, depth=3)
+        stored = [params["depth"], params["learning_rate"]]
+        choice = DISTRIBUTIONS["fusion"].to_internal_repr(params["fusion"])
         for each in (ledger, other, ledger):
-            rows = each.drawn([begun.number, whole.number])
+            rows = each.drawn([begun, whole])
             assert rows[1].tolist() == [*stored, choice]
-            assert rows[0, 0] == begun.params["depth"]
+            assert rows[0, 0] == 3
             assert np.isnan(rows[0, 1:]).all()
     with other.drive():
-        claimed = other.claim(), other.claim()
-        assert [one[0] for one in claimed if one] == [whole.number, begun.number]
-        assert not np.isnan(ledger.drawn([begun.number])).any()  # it was not whole, so it is read again
+        claimed = claim(other), claim(other)
+        assert [one[0] for one in claimed if one] == [whole, begun]
+        assert not np.isnan(ledger.drawn([begun])).any()  # it was not whole, so it is read again
 
 
 def test_places_are_held_ahead_while_there_are_many(ledger: SqlLedger, other: SqlLedger) -> None:
@@ -328,7 +348,7 @@ def test_a_driver_that_lost_its_trial_cannot_write_to_it(ledger: SqlLedger, othe
         number = Driver(ledger).start()
         asked = Driver(ledger).ask()
         lapse(ledger)
-        assert [claimed[0] for claimed in (other.claim(), other.claim()) if claimed] == [number, asked]
+        assert [claimed[0] for claimed in (claim(other), claim(other)) if claimed] == [number, asked]
         writes: list[Callable[[], Any]] = [
             lambda: ledger.start(number, make_candidate(9), COST, "worker-9"),
             lambda: ledger.epochs(number, [row(1)]),
@@ -356,9 +376,9 @@ def test_a_lease_that_ran_out_goes_on_when_nobody_took_the_trials(ledger: SqlLed
         number = Driver(ledger).start()
         lapse(ledger)
         ledger.epochs(number, [row(1)])
-        assert ledger.claim() is None
+        assert claim(ledger) is None
         assert ledger.reserve(2)
-        assert other.claim() is None
+        assert claim(other) is None
         ledger.complete(number, make_measurement())
 
 
@@ -371,9 +391,9 @@ def test_a_reservation_that_ran_out_is_used_only_if_its_place_is_free(ledger: Sq
         lapse(ledger)
         assert other.reserve(1)
         with pytest.raises(LeaseLostError, match="other drivers have the place"):
-            ledger.study.ask(DISTRIBUTIONS)
+            Driver(ledger).ask()
         assert not ledger.reserve(1)
-        other.release()
+        Driver(other).give_back()
         assert ledger.reserve(1)
 
 
@@ -387,14 +407,14 @@ def test_a_lease_is_renewed_while_its_driver_lives(
     with ledger.drive():
         number = Driver(ledger).start()
         time.sleep(2)
-        assert other.claim() is None
+        assert claim(other) is None
     with monkeypatch.context() as patch, other.drive():
         patch.setattr(leases.Lease, "_keep", lambda self, stop: None)
         with ledger.drive():
-            assert ledger.claim() is not None
-            assert other.claim() is None
+            assert claim(ledger) is not None
+            assert claim(other) is None
             time.sleep(1.5)
-            claimed = other.claim()
+            claimed = claim(other)
             assert claimed is not None
             assert claimed[0] == number
 
@@ -417,12 +437,12 @@ def test_a_killed_process_is_dead_at_once(url: str, ledger: SqlLedger) -> None:
         (trial,) = ledger.unfinished()
         assert trial.driver is not None
         assert trial.driver.pid == process.pid
-        assert ledger.claim() is None
+        assert claim(ledger) is None
         assert not ledger.reserve(2)
         process.kill()
         while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
             time.sleep(0.01)
-        assert ledger.claim() is not None  # even before its parent has waited for it
+        assert claim(ledger) is not None  # even before its parent has waited for it
         assert ledger.reserve(2)
         process.communicate()
 
@@ -441,7 +461,7 @@ def test_a_process_id_that_was_given_again_is_another_process(ledger: SqlLedger,
             with ledger.storage.session() as session:
                 session.execute(update(DriverRecord).where(DriverRecord.driver == ledger._owner).values(**change))
             number = Driver(ledger).start()
-            assert (other.claim() is None) is alive
+            assert (claim(other) is None) is alive
             (ledger if alive else other).fail(number, Outcome.EXCEPTION)
 
 
@@ -493,7 +513,7 @@ def test_a_driver_outlives_its_database(
         with away(ledger, 0.3):
             ledger.complete(number, make_measurement())
         time.sleep(0.3)
-        assert other.claim() is None
+        assert claim(other) is None
         ledger.fail(asked, Outcome.EXCEPTION)
     assert [record.getMessage().rpartition("; ")[2] for record in caplog.records][:1] == ["going on, and trying again"]
     assert any("is back" in record.getMessage() for record in caplog.records)
@@ -549,7 +569,7 @@ def test_a_call_whose_answer_was_lost_is_not_carried_out_twice(
         orphan = Driver(other).start(depth=5)
     with ledger.drive():
         lost = 2  # of the look, and of the claim
-        claimed = ledger.claim()
+        claimed = claim(ledger)
         assert claimed is not None
         assert claimed[0] == orphan
         lost = 1
@@ -558,12 +578,13 @@ def test_a_call_whose_answer_was_lost_is_not_carried_out_twice(
             lost = 2
             assert ledger.reserve(2)
             lost = 1
-            number = ledger._make_trial()
+            number, blank = ledger._make_trial()
+            assert not blank, "whether anything was written of it is not known"
             lost = 1
-            drawn = ledger._draw(number, DISTRIBUTIONS)
-            assert ledger.study.get_trials()[number].params == drawn.params
+            params = ledger._complete_params(number, at_random(ledger), {})
+            assert ledger.study.get_trials()[number].params == params
             assert not ledger.reserve(2)
-            assert ledger.claim() is None
+            assert claim(ledger) is None
             lost = 1
             assert ledger.start(number, make_candidate(), COST, "")
             lost = 1
@@ -602,7 +623,7 @@ def test_no_candidate_is_started_twice(ledger: SqlLedger, other: SqlLedger) -> N
     # Interrupted ones go on, so nobody begins them anew; the one that goes on is no duplicate of itself.
     with other.drive():
         assert not starts(other, 4)
-        claimed = other.claim()
+        claimed = claim(other)
         assert claimed is not None
         assert other.start(claimed[0], make_candidate(4), COST, "")
 
@@ -614,13 +635,12 @@ def test_threads_share_one_budget(url: str, ledger: SqlLedger) -> None:
     def work(seed: int) -> int:
         done = 0
         with opened(url) as mine, mine.drive():
-            while mine.reserve(12):
+            while mine.reserved or mine.reserve(12):
                 number = Driver(mine).ask()
                 if mine.start(number, make_candidate(done), COST, ""):
                     mine.complete(number, make_measurement())
                 else:
                     mine.reject(number, make_candidate(done), COST, Outcome.DUPLICATE)
-                    mine.release()
                 done += 1
         return done
 
@@ -650,7 +670,7 @@ def test_eight_drivers_reach_the_number_together_though_three_are_killed(url: st
         process.communicate(timeout=120)
     assert [process.returncode for process in processes] == [-signal.SIGKILL] * 3 + [0] * 5
     with opened(url) as last, last.drive():
-        assert last.claim() is None
+        assert claim(last) is None
     counts = ledger.counts()
     assert (counts.complete, counts.running, counts.failed) == (40, 0, 0)
     assert len(ledger.trained_digests()) == 40
@@ -669,12 +689,10 @@ def test_32_writers_on_sqlite_wait_for_each_other(url: str, ledger: SqlLedger) -
     code = (
         "import sys\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
-        "import optuna\n"
         "from nas.outcome import Outcome\n"
         "from study_samples import Driver, open_study, row\n"
         "def work(seed):\n"
         "    with open_study('first', sys.argv[1]) as ledger, ledger.drive():\n"
-        "        ledger.study.sampler = optuna.samplers.RandomSampler(seed=seed)\n"
         "        for _ in range(2):\n"
         "            assert ledger.reserve(1000)\n"
         "            number = Driver(ledger).start()\n"

@@ -7,17 +7,28 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
+from unittest import mock
 
 import optuna
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
-from study_samples import COST, DISTRIBUTIONS, Driver, make_candidate, make_config, make_measurement, row
+from study_samples import (
+    COST,
+    DISTRIBUTIONS,
+    Driver,
+    claim,
+    make_candidate,
+    make_config,
+    make_measurement,
+    row,
+)
 
 from nas.errors import StorageError, StudyError
 from nas.outcome import Outcome
 from nas.protocols import Ledger
+from nas.search.sampler import SAMPLERS, optunas, proposer
 from nas.types import Counts, ProbeCurve
 from studies.store.catalog import create_study, open_study
 from studies.store.database import open_storage
@@ -329,14 +340,33 @@ def test_optuna_tells_begin_and_end_of_a_trial_in_local_time(
     time.tzset()
 
 
-@pytest.mark.parametrize("sampler", ["TPESampler", "NSGAIISampler"])
-def test_samplers_learn_from_every_outcome(ledger: SqlLedger, driver: Driver, sampler: str) -> None:
-    ledger.study.sampler = getattr(optuna.samplers, sampler)(seed=0)
+@pytest.mark.parametrize("name", ["tpe", "gp", "nsga2", "random", "qmc", "Optuna's TPE"])
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_samplers_learn_from_every_outcome(ledger: SqlLedger, driver: Driver, name: str) -> None:
     for turn in range(12):
         driver.complete(psnr=20.0 + turn, depth=turn)
     ledger.prune(driver.start(), Outcome.STOPPED)
     ledger.fail(driver.start(), Outcome.DUPLICATE)
-    assert frozen(ledger, driver.complete()).state is TrialState.COMPLETE
+    plain = optunas(lambda question: optuna.samplers.TPESampler(seed=question.seed))
+    with mock.patch.dict(SAMPLERS, {"Optuna's TPE": plain}):
+        propose = proposer(name, 0, DISTRIBUTIONS, ledger.config.objectives, lambda params: True)
+        number, params = ledger.ask(propose)
+    assert params.keys() == DISTRIBUTIONS.keys()
+    assert all(d._contains(d.to_internal_repr(params[name])) for name, d in DISTRIBUTIONS.items())
+    assert frozen(ledger, number).params == params
+
+
+@pytest.mark.parametrize("name", ["tpe", "nsga2", "random"])
+def test_a_trial_is_proposed_the_same_again(ledger: SqlLedger, driver: Driver, name: str) -> None:
+    """By a driver whose proposal was lost, or by the next; another study's seed proposes something else."""
+    for turn in range(12):
+        driver.complete(psnr=20.0 + turn, depth=turn)
+    number, _ = ledger._make_trial()
+    proposals = []
+    for seed in (0, 0, 1):
+        propose = proposer(name, seed, DISTRIBUTIONS, ledger.config.objectives, lambda params: True)
+        proposals.append(propose(number, ledger))
+    assert proposals[0] == proposals[1] != proposals[2]
 
 
 # When the database goes away
@@ -353,7 +383,7 @@ def test_a_database_that_goes_away_is_a_storage_error(tmp_path: Any) -> None:
         path.mkdir()
         calls: list[Callable[[], Any]] = [
             ledger.counts,
-            ledger.claim,
+            lambda: claim(ledger),
             ledger.front,
             lambda: ledger.epochs(number, [row(1)]),
             lambda: ledger.complete(number, make_measurement()),

@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
-from study_samples import COST, make_candidate, make_measurement, row
+from study_samples import COST, claim, make_candidate, make_measurement, row
 
 from nas.errors import StorageError, StudyError
+from nas.search.sampler import proposer
 from nas.training.version import TRAINING_VERSION
 from nas.types import Counts
 from studies.commands.replay import replay
@@ -141,11 +141,11 @@ def test_the_first_version_s_study_reads_the_same(old: str) -> None:
 
 def test_the_first_version_s_study_goes_on(old: str) -> None:
     with open_study("first", old) as ledger, ledger.drive():
-        ledger.study.sampler = optuna.samplers.TPESampler(seed=0)
-        assert ledger.claim() is None
+        propose = proposer("auto", 0, ledger.distributions, ledger.config.objectives, lambda params: True)
+        assert ledger.claim(propose) is None
         assert not ledger.reserve(4)
         assert ledger.reserve(5)
-        number = ledger.study.ask(ledger.distributions).number
+        number, _ = ledger.ask(propose)
         assert number == 4
         assert ledger.start(number, make_candidate(), COST, "worker")
         ledger.epochs(number, [row(1), row(2)])
@@ -160,7 +160,7 @@ def test_a_trial_that_the_first_version_left_running_goes_on(old: str) -> None:
     execute(old, "UPDATE skipnas_trials SET reason = NULL, tell_order = NULL, ended = NULL WHERE number = 3")
     execute(old, "UPDATE trials SET state = 'RUNNING' WHERE number = 3", "DELETE FROM trial_values WHERE trial_id = 4")
     with open_study("first", old) as ledger, ledger.drive():
-        claimed = ledger.claim()
+        claimed = claim(ledger)
         assert claimed is not None
         assert claimed[0] == 3
         assert claimed[1].keys() == ledger.distributions.keys()

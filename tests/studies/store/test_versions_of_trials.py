@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from study_samples import COST, Driver, make_candidate, make_measurement, row
+from study_samples import COST, Driver, claim, make_candidate, make_measurement, row
 
 from nas.outcome import Outcome
 from nas.search.confirmation import ConfirmedRun
@@ -20,7 +20,6 @@ OLD = TRAINING_VERSION - 1
 def old(ledger: SqlLedger) -> SqlLedger:
     """The study, as a driver of the version before has it open."""
     before = open_study("first", ledger.storage)
-    before.study.sampler = ledger.study.sampler
     before.training_version = OLD
     return before
 
@@ -65,7 +64,7 @@ def test_a_trial_that_another_version_began_starts_again(ledger: SqlLedger, old:
         old.epochs(number, [row(1), row(2), row(3)])
     begun = ledger.trial(number).started
     with ledger.drive():
-        claimed = ledger.claim()
+        claimed = claim(ledger)
         assert claimed is not None
         candidate = make_candidate(1000 + number)
         assert ledger.start(number, candidate, COST, "worker")

@@ -1,0 +1,49 @@
+"""The past of a study as a proposal needs it, and the proposal itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import optuna
+
+    from nas.search.pareto import Array
+
+Judged = Mapping[int, tuple[int, tuple[float, ...]]]
+"""Trial number -> (epoch up to which it was judged, values of the objectives there). A value is NaN for an objective
+that is known only at the end, and the values are () for a trial that diverged."""
+
+
+class Past(Protocol):
+    """The questions that a sampler may ask of a study."""
+
+    def judged(self) -> Judged:
+        """Every trained trial, in the order in which their ends were told.
+
+        The epoch is the last that was validated: the full budget of a complete trial, the rung of a stopped one. Trials
+        that diverged or ran out of memory have epoch 0 and no values.
+        """
+
+    def under_way(self) -> list[int]:
+        """Numbers of the trials that have not ended, whichever driver trains them, in ascending order."""
+
+    def drawn(self, numbers: Sequence[int]) -> Array:
+        """Hyperparameters of trials as Optuna stores them, shape (trials, hyperparameters).
+
+        Columns are in the order of the study's distributions; a value is NaN where none was drawn yet.
+        """
+
+    def as_optuna(self, number: int) -> tuple[optuna.Study, optuna.trial.FrozenTrial]:
+        """The study and one of its trials as Optuna's own samplers take them."""
+
+
+Propose = Callable[[int, Past], dict[str, Any]]
+"""(number of a trial, the past of its study) -> every hyperparameter of the trial.
+
+The same number and past give the same proposal, so that a call whose answer was lost can be made again. Two samplers of
+Optuna's are exceptions: ``qmc`` goes on in its sequence, whose place the study keeps, and what ``gp`` finds depends on
+the last bits of its sums."""
+
+Acceptable = Callable[[Mapping[str, Any]], bool]
+"""Tells whether a proposal may be trained: it is new, and within its limits."""

@@ -4,7 +4,8 @@ One hyperparameter of a reference network is changed at a time, through every ch
 and each candidate is trained on digits at gaussian:50. A choice that is far worse than its neighbours is marked: it may
 be a fault, or a choice that a search should not have to try.
 
-The choices are read from the space, so a new one is trained without a change here. Two references are enough for
+The choices are read from the space, so a new one is trained without a change here; those that the space leaves out
+and a spec may have are trained too. Two references are enough for
 nearly all of them: `unet++` has one trunk, `nddr` two columns with layers between them and an optimiser of its own. A
 hyperparameter that is switched off in both, such as the width of a hidden layer where there is none, is shown on a
 third network: the first one with the one other choice that switches it on. A choice that makes the same network as
@@ -31,6 +32,7 @@ from nas.errors import SkipnasError
 from nas.types import Candidate, Task
 from search_spaces.unet.references import REFERENCES, reference_network
 from search_spaces.unet.space import UNetSpace
+from search_spaces.unet.spec import CHOICES
 
 BASES = ("unet++", "nddr")
 NOISE = "gaussian:50"
@@ -52,6 +54,7 @@ class Change:
         base: name of the network that is changed.
         candidate: what the change makes of it.
         same_as: a choice listed earlier that makes the same candidate; None for none.
+        in_space: whether a search draws the choice.
         over: the limits of the space that the candidate exceeds.
         is_base: whether the choice is the base's own.
         switched: other hyperparameters that the change switched, with their new values.
@@ -62,6 +65,7 @@ class Change:
     choice: Any
     candidate: Candidate
     same_as: Any
+    in_space: bool
     over: tuple[str, ...]
     is_base: bool
     switched: Mapping[str, Any]
@@ -70,6 +74,14 @@ class Change:
     def is_trained(self) -> bool:
         """Whether it has a training of its own, beside the base's."""
         return self.same_as is None and not self.is_base
+
+
+def choices_of(task: Task) -> dict[str, tuple[Any, ...]]:
+    """Every hyperparameter of the space with its choices, and after them those that only a spec may have."""
+    return {
+        name: (*known, *(each for each in CHOICES.get(name, ()) if each not in known))
+        for name, known in SPACE.choices(task).items()
+    }
 
 
 def bases(task: Task, epochs: int, names: Sequence[str] = BASES) -> dict[str, tuple[Candidate, tuple[str, ...]]]:
@@ -81,7 +93,7 @@ def bases(task: Task, epochs: int, names: Sequence[str] = BASES) -> dict[str, tu
     Raises:
         ConfigError: a name is not of a reference.
     """
-    choices = SPACE.choices(task)
+    choices = choices_of(task)
     found: dict[str, tuple[Candidate, tuple[str, ...]]] = {}
     for name in names:
         candidate = reference_network(name, task, epochs=epochs)
@@ -103,7 +115,7 @@ def bases(task: Task, epochs: int, names: Sequence[str] = BASES) -> dict[str, tu
 def unreached(task: Task, networks: Mapping[str, tuple[Candidate, tuple[str, ...]]]) -> list[str]:
     """Hyperparameters that none of the networks (see `bases`) shows."""
     shown = {each for _, varied in networks.values() for each in varied}
-    return [name for name in SPACE.choices(task) if name not in shown]
+    return [name for name in choices_of(task) if name not in shown]
 
 
 def changed(base: Candidate, values: Mapping[str, Any], task: Task) -> Candidate:
@@ -113,12 +125,12 @@ def changed(base: Candidate, values: Mapping[str, Any], task: Task) -> Candidate
 
 def differing(base: Candidate, hyperparameter: str, task: Task) -> int:
     """How many candidates the choices of a hyperparameter make of a base."""
-    return len({changed(base, {hyperparameter: each}, task) for each in SPACE.choices(task)[hyperparameter]})
+    return len({changed(base, {hyperparameter: each}, task) for each in choices_of(task)[hyperparameter]})
 
 
 def changes(name: str, base: Candidate, varied: Sequence[str], task: Task) -> list[Change]:
     """Every choice of the hyperparameters `varied` on a base, in the space's order."""
-    choices, found = SPACE.choices(task), []
+    choices, known, found = choices_of(task), SPACE.choices(task), []
     before = SPACE.encode(base)
     for hyperparameter in varied:
         first: dict[Candidate, Any] = {}
@@ -136,6 +148,7 @@ def changes(name: str, base: Candidate, varied: Sequence[str], task: Task) -> li
                     choice=choice,
                     candidate=candidate,
                     same_as=None if first[candidate] == choice else first[candidate],
+                    in_space=choice in known[hyperparameter],
                     over=tuple(limit.name for limit in SPACE.limits(task) if limit.violation(cost) > 0),
                     is_base=candidate == base and first[candidate] == choice,
                     switched={
@@ -252,6 +265,7 @@ def _to_the_base(change: Change, found: Found, base: Found) -> str:
     """Differences in PSNR, accuracy and stability, and what else there is to say of a change."""
     gains = " / ".join(f"{found.gain(base, value):+{digits}}" for value, digits in VALUES.items())
     remarks = [f"with {other} {_text(value)}" for other, value in change.switched.items()]
+    remarks += [] if change.in_space else ["not in the space"]
     remarks += [f"over the limit of {each}" for each in change.over]
     return f"{gains} ({', '.join(remarks)})" if remarks else gains
 
@@ -290,7 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SkipnasError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    known = SPACE.choices(task)
+    known = choices_of(task)
     if unknown := [name for name in options.only or () if name not in known]:
         parser.error(f"--only {unknown[0]} is no hyperparameter; choose among {', '.join(known)}")
     asked = {

@@ -30,6 +30,12 @@ BATCH: Mapping[str, int] = {"digits": 32, "fashion-mnist": 64}
 
 SGD_RATE = 0.001
 
+HEAD_NOTE = (
+    "the means of the features over all pixels as they are, as in all networks when the claims were measured. Today's "
+    "references normalise them (`head_norm`): without that, heads on shallow or pooled features hardly learn to "
+    "classify in so few epochs (RESULTS.md, *What each choice does*). Verdicts on accuracy that rest on such networks, "
+    "of hard sharing, cross-stitch, heads at the decoder's end and Multi-ResNet, are about that head."
+)
 BUDGET_NOTE = (
     "those of a single task and, on Fashion-MNIST, all on AddUNet's trunk to half of it; the width of `addunet` is "
     "kept where only its task or head changes, that of "
@@ -117,7 +123,8 @@ def fitted(spec: UNetSpec, task: Task, budget: float) -> UNetSpec:
 def _base(name: str, task: Task, data: str) -> tuple[UNetSpec, Recipe]:
     found = reference_network(name, task)
     assert isinstance(found.spec, UNetSpec)
-    return replace(found.spec, levels=ADDUNET_LEVELS if name == "addunet" else LEVELS[data]), found.recipe
+    levels = ADDUNET_LEVELS if name == "addunet" else LEVELS[data]
+    return replace(found.spec, levels=levels, head_norm="none"), found.recipe
 
 
 def _share(name: str, data: str) -> float:

@@ -85,6 +85,7 @@ def _method(results: Results, sessions: Sequence[Record], command: str) -> list[
         "- Figures are those of the validation split after the last epoch; the test split is not touched.",
         f"- Parameters: networks are as wide as comes closest to the budget ({budgets}); {networks.BUDGET_NOTE}",
         f"- Recipe: {networks.RECIPE_NOTE}",
+        f"- Heads read {networks.HEAD_NOTE}",
         "- Stability is the score with penalties (`benchmarks/lib/penalties.py`), for which the rules were written; "
         "the project's score is another one since (docs/stability.md).",
         f"- Precision {runs.PRECISION} in training, fp32 in judging; {runs.WORKERS} processes of one thread.",

@@ -290,7 +290,7 @@ def _stage_cost(spec: UNetSpec, inputs: int, width: int, kernel: int, pixels: in
 
 
 def _head(spec: UNetSpec, task: Task) -> Head:
-    return Head(_attached(spec), task.classes, spec.head_hidden, spec.head_width, spec.head_dropout)
+    return Head(_attached(spec), task.classes, spec.head_hidden, spec.head_width, spec.head_dropout, spec.head_norm)
 
 
 def _attached(spec: UNetSpec) -> int:

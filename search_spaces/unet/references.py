@@ -2,7 +2,7 @@
 
 Their depth is `LEVELS`, or as many levels as the image allows. Their width is `WIDTH`, or the widest of the grid within
 a budget. A detail that a paper leaves open is as in U-Net: 3x3 convolutions, batch norm, and a head without hidden
-layers at the bottleneck. Nothing is fitted to any data.
+layers at the bottleneck, which normalises the features that it reads. Nothing is fitted to any data.
 
 The networks of NDDR-CNN's comparison all have their head at the decoder's end, so that both tasks' columns have the
 same stages; single-task networks are one such column.
@@ -45,6 +45,7 @@ UNET: Mapping[str, Any] = {
     "block": "conv",
     "norm": "batch",
     "kernel": 3,
+    "head_norm": "batch",
 }
 RESIDUAL: Mapping[str, Any] = {**UNET, "resampling": "average", "block": "residual", "norm": "group"}
 ADDUNET: Mapping[str, Any] = {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
+from nas.errors import SpecError
 from nas.types import Balancing, Candidate, Constraint, Cost, Optimizer, Recipe, Spec, Task
 from search_spaces.unet.spec import CHOICES, HEAD_WIDTH, RANGES, WIDTHS, UNetSpec, deepest
 
@@ -44,6 +45,7 @@ CLASSIFICATION: Mapping[str, Sequence[Any]] = {
     "head_attach": CHOICES["head_attach"],
     "head_hidden": range(RANGES["head_hidden"][0], RANGES["head_hidden"][1] + 1),
     "head_width": (8, 16, 32, 64, 128, 256, 512),
+    "head_norm": ("batch",),  # without it heads hardly learn in short trainings (benchmarks/RESULTS.md)
     "head_dropout": (0.0, 0.1, 0.25, 0.5),
     "columns": CHOICES["columns"],
     "sharing": CHOICES["sharing"],
@@ -139,6 +141,7 @@ RESTRICTIONS: Mapping[str, Mapping[str, Sequence[Any]]] = {
         "prediction": ("image",),
         "head_hidden": (0,),
         "head_width": (HEAD_WIDTH,),
+        "head_norm": ("none",),  # as it was when the table was trained
         "head_dropout": (0.0,),
         "sharing": ("cross_stitch", "nddr"),
         "nddr_alpha": (0.9,),
@@ -156,15 +159,17 @@ RESTRICTIONS: Mapping[str, Mapping[str, Sequence[Any]]] = {
 class UNetSpace:
     """U-Nets that `UNetSpec` describes, with their recipes (see `nas.protocols.SearchSpace`).
 
-    Version 2 has every hyperparameter of version 1 with at least its choices. For the others the default is the value
-    that version 1 implied, so studies of version 1 continue with their own distributions.
+    Each version has every hyperparameter of the one before it, with at least its choices. For the others the default is
+    the value that the older version implied, so studies of older versions continue with their own distributions.
+    Version 3 normalises the features that a classification head reads (`head_norm`). No head is drawn without that:
+    such a head gains nothing, and most candidates with one answer one class for all images after a short training.
 
     Attributes:
         name: a key of `RESTRICTIONS`.
     """
 
     name: str = "unet"
-    version: int = 2
+    version: int = 3
 
     @property
     def restriction(self) -> Mapping[str, Sequence[Any]]:
@@ -172,9 +177,13 @@ class UNetSpace:
         return RESTRICTIONS[self.name]
 
     def distributions(self, task: Task) -> dict[str, BaseDistribution]:
-        """Returns the distributions of all hyperparameters that leave a choice, by name."""
-        found = self.choices(task).items()
-        return {name: _distribution(choices) for name, choices in found if name == "levels" or len(choices) > 1}
+        """Returns the distributions of all hyperparameters by name, except those with one choice left by a restriction.
+
+        A hyperparameter that has a single choice in the whole space is among them. Its absence means the value that an
+        older version of the space implied.
+        """
+        fixed = {name for name, choices in self.restriction.items() if name != "levels" and len(choices) == 1}
+        return {name: _distribution(choices) for name, choices in self.choices(task).items() if name not in fixed}
 
     def choices(self, task: Task) -> dict[str, Sequence[Any]]:
         """Returns the choices of every hyperparameter that the task uses.
@@ -217,9 +226,9 @@ class UNetSpace:
         spec = _unet(candidate.spec)
         params = {name: getattr(spec, name) for name in SPEC_FIELDS}
         params |= {name: getattr(candidate.recipe, name) for name in RECIPE_FIELDS}
-        for name in self.restriction.keys() & set(SPEC_FIELDS):
-            if params[name] not in self.restriction[name]:
-                same = (choice for choice in self.restriction[name] if replace(spec, **{name: choice}) == spec)
+        for name, choices in {**NETWORK, **CLASSIFICATION, **self.restriction}.items():
+            if name in SPEC_FIELDS and params[name] not in choices:
+                same = (choice for choice in choices if _with(spec, name, choice) == spec)
                 params[name] = next(same, params[name])
         return params
 
@@ -258,6 +267,14 @@ class UNetSpace:
 def _fitting(levels: Sequence[int], deepest: int) -> range:
     """Returns the depths of a range that the image allows, or the deepest possible one when there are none."""
     return range(min(levels[0], deepest), min(levels[-1], deepest) + 1)
+
+
+def _with(spec: UNetSpec, name: str, choice: Any) -> UNetSpec | None:
+    """A spec with another choice; None when that is not valid."""
+    try:
+        return replace(spec, **{name: choice})
+    except SpecError:
+        return None
 
 
 def _distribution(choices: Sequence[Any]) -> BaseDistribution:

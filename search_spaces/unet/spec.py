@@ -20,6 +20,7 @@ Resampling = Literal["none", "max", "average", "strided", "haar"]
 Block = Literal["conv", "residual", "naf"]
 Norm = Literal["none", "batch", "group"]
 Attach = Literal["bottleneck", "decoder", "all"]
+HeadNorm = Literal["none", "batch"]
 Encoder = Literal["learned", "haar"]
 Update = Literal["plain", "residual", "subtractive"]
 Schedule = Literal["constant", "shrinking", "growing"]
@@ -36,6 +37,7 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
     "norm": get_args(Norm),
     "kernel": (3, 5),
     "head_attach": get_args(Attach),
+    "head_norm": get_args(HeadNorm),
     "encoder": get_args(Encoder),
     "update": get_args(Update),
     "kernel_schedule": get_args(Schedule),
@@ -102,6 +104,8 @@ class UNetSpec:
             of the bottleneck and every decoder level.
         head_hidden: hidden layers of the head, 0..2.
         head_width: units of each hidden layer, 8..512.
+        head_norm: normalisation of the features that the head reads, after their mean over pixels; ``none`` is how
+            networks were before the space's version 3.
         head_dropout: dropout probability in front of each linear layer of the head, in [0, 1).
         encoder: whether the levels below the first are learned, or halved by Haar without parameters.
         update: the state that an encoder stage makes of its input x: Enc(x), x + r or x - r, with r the stage's
@@ -131,6 +135,7 @@ class UNetSpec:
     head_attach: Attach = "bottleneck"
     head_hidden: int = 0
     head_width: int = HEAD_WIDTH
+    head_norm: HeadNorm = "none"
     head_dropout: float = 0.0
     encoder: Encoder = "learned"
     update: Update = "plain"
@@ -173,7 +178,7 @@ class UNetSpec:
             self._set(update="plain")
 
         if self.tasks == "denoise":
-            self._set(head_attach="bottleneck", head_hidden=0, head_dropout=0.0)
+            self._set(head_attach="bottleneck", head_hidden=0, head_norm="none", head_dropout=0.0)
         if self.tasks == "classify":
             self._set(prediction="image")
         if self.head_hidden == 0:

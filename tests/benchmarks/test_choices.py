@@ -9,7 +9,20 @@ from typing import Any
 
 import pytest
 
-from benchmarks.choices import Change, Found, bases, changed, changes, far_worse, jobs, main, spread, table, unreached
+from benchmarks.choices import (
+    Change,
+    Found,
+    bases,
+    changed,
+    changes,
+    choices_of,
+    far_worse,
+    jobs,
+    main,
+    spread,
+    table,
+    unreached,
+)
 from benchmarks.lib.runs import Setting
 from nas.errors import ConfigError
 from nas.types import Task
@@ -27,12 +40,13 @@ def found() -> dict[str, list[Change]]:
 def test_each_choice_of_each_hyperparameter_is_tried_or_said_to_be_another_one(found: dict[str, list[Change]]) -> None:
     assert unreached(DIGITS, bases(DIGITS, 9)) == []
     space = UNetSpace()
-    shown: dict[str, set[Any]] = {name: set() for name in space.choices(DIGITS)}
+    shown: dict[str, set[Any]] = {name: set() for name in choices_of(DIGITS)}
     for rows in found.values():
         for change in rows:
             if change.same_as is None:
                 shown[change.hyperparameter].add(space.encode(change.candidate)[change.hyperparameter])
-    missing = {name: set(every) - shown[name] for name, every in space.choices(DIGITS).items()}
+    missing = {name: set(every) - shown[name] for name, every in choices_of(DIGITS).items()}
+    assert all(set(every) <= set(choices_of(DIGITS)[name]) for name, every in space.choices(DIGITS).items())
     assert {name: lacking for name, lacking in missing.items() if lacking} == {"resampling": {"haar"}}
 
 
@@ -51,6 +65,10 @@ def test_one_hyperparameter_is_changed_and_what_it_switches_is_told(found: dict[
     assert not rows["resampling", "haar"].is_trained
     assert rows["update", "subtractive"].switched == {"fusion": "concat"}
     assert rows["width", 64].over == ("params", "macs")
+    assert rows["width", 64].in_space
+    assert rows["head_norm", "batch"].is_base
+    assert rows["head_norm", "none"].is_trained
+    assert not rows["head_norm", "none"].in_space
 
 
 def test_what_the_references_switch_off_is_shown_on_a_third_network(found: dict[str, list[Change]]) -> None:

@@ -13,6 +13,7 @@ from unet_strategies import BASE, DIGITS, small_specs, specs, tasks
 
 from nas.errors import SpecError
 from nas.types import Task
+from search_spaces.unet.heads import Head
 from search_spaces.unet.network import Columns, UNet, build
 from search_spaces.unet.space import UNetSpace
 from search_spaces.unet.spec import UNetSpec
@@ -202,6 +203,29 @@ def test_the_head_reads_the_scales_that_it_is_attached_to(update: str) -> None:
     for attach, inputs in {"bottleneck": rows[-1], "decoder": 4, "all": sum(rows)}.items():
         network = UNet(UNetSpec(**BASE | {"update": update, "head_attach": attach}), JOINT)
         assert network.head.layers[-1].in_features == inputs
+
+
+def test_a_normalised_head_reads_standardised_means() -> None:
+    """Of each feature: its mean over pixels, less the batch's mean, over the batch's standard deviation."""
+    torch.manual_seed(0)
+    features = 2 + torch.randn(6, 3, 2, 2)
+    head = Head(3, 10, 0, 64, 0.0, "batch")
+    pooled = features.mean((2, 3))
+    standard = (pooled - pooled.mean(0)) / (pooled.var(0, unbiased=False) + 1e-5).sqrt()
+    torch.testing.assert_close(head([features]), head.layers[-1](standard))
+    plain = Head(3, 10, 0, 64, 0.0)
+    torch.testing.assert_close(plain([features]), plain.layers[-1](pooled))
+    names = {"layers.1.weight", "layers.1.bias"}
+    assert {name for name, _ in head.named_parameters()} == {name for name, _ in plain.named_parameters()} == names
+
+
+def test_a_batch_of_one_image_is_normalised_as_in_evaluation() -> None:
+    head = Head(3, 10, 0, 64, 0.0, "batch")
+    head([torch.randn(8, 3, 2, 2)])
+    image = torch.randn(1, 3, 2, 2)
+    alone = head([image])
+    assert int(head.norm.num_batches_tracked) == 1
+    torch.testing.assert_close(alone, head.eval()([image]))
 
 
 def test_an_explicit_update_adds_the_residual_of_a_stage() -> None:

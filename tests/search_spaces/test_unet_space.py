@@ -48,11 +48,29 @@ def test_a_restriction_is_a_part_of_the_whole_space(data: st.DataObject, name: s
     part, whole = UNetSpace(name=name).choices(task), SPACE.choices(task)
     assert part.keys() == whole.keys()
     for hyperparameter, choices in part.items():
-        if hyperparameter != "levels":  # as deep as the image allows, where a level is smaller than it
+        # Depth is what the image allows, where a level is smaller than it; `table` has the heads of before.
+        if hyperparameter != "levels" and (name, hyperparameter) != ("table", "head_norm"):
             assert set(choices) <= set(whole[hyperparameter])
     candidate = UNetSpace(name=name).decode(data.draw(points(UNetSpace(name=name).distributions(task))), task, 3)
     if candidate.spec.levels <= deepest(task):
         assert SPACE.decode(SPACE.encode(candidate), task, 3) == candidate
+
+
+def test_the_table_keeps_the_heads_that_it_was_trained_with() -> None:
+    """It is the one restriction with a choice that the whole space has given up."""
+    space = UNetSpace(name="table")
+    assert "head_norm" not in space.distributions(DIGITS)
+    drawn = {name: _first(d) for name, d in space.distributions(DIGITS).items()}
+    assert space.decode(drawn, DIGITS, 3).spec.head_norm == "none"
+    assert UNetSpace(name="table").choices(DIGITS)["head_norm"] == ("none",)
+
+
+def test_heads_are_normalised_but_for_those_of_studies_of_before() -> None:
+    assert SPACE.distributions(DIGITS)["head_norm"] == optuna.distributions.CategoricalDistribution(("batch",))
+    drawn = {name: _first(d) for name, d in SPACE.distributions(DIGITS).items()}
+    assert SPACE.decode(drawn, DIGITS, 3).spec.head_norm == "batch"
+    del drawn["head_norm"]  # a study of version 2 has no such hyperparameter
+    assert SPACE.decode(drawn, DIGITS, 3).spec.head_norm == "none"
 
 
 @pytest.mark.parametrize("name", [name for name in SPACES if name != "unet"])

@@ -26,7 +26,7 @@ CHECKS: Mapping[str, tuple[Callable[..., Iterator[Finding]], float]] = {
     "steps": (steps, 20),
     "validation": (validation, 15),
     "loop": (partial(loop, later=False), 100),
-    "resume": (resume, 30),
+    "resume": (resume, 50),
     "memory": (memory, 30),
     "front": (front, 100),
     "at-a-time": (at_a_time, 120),

@@ -37,6 +37,7 @@ class Plot:
 
     Attributes:
         name: name for files and anchors.
+        section: the part of the report that shows it.
         title: one line.
         text: explains how to read the figure.
         figure: None where data is missing; `lacks` says why.
@@ -45,6 +46,7 @@ class Plot:
     """
 
     name: str
+    section: str
     title: str
     text: str
     figure: go.Figure | None
@@ -59,6 +61,7 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
     plots = [
         Plot(
             name="front",
+            section="front",
             title="The front in three dimensions",
             text="Turn it with the mouse or a finger. A trial is on the front when no other trial is at least as "
             "good in all objectives and better in one.",
@@ -72,6 +75,7 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
         plots.append(
             Plot(
                 name=f"front-{first.name}-{second.name}",
+                section="pairs",
                 title=f"{first.name} and {second.name}",
                 text="",
                 figure=front_pair(history, first, second),
@@ -81,6 +85,7 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
     plots.append(
         Plot(
             name="size",
+            section="pairs",
             title="Size of the candidates",
             text="Parameters and multiply-accumulates of all proposals; the dashed lines are the study's limits.",
             figure=sizes(history),
@@ -92,6 +97,7 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
         plots.append(
             Plot(
                 name=f"hypervolume-{axis}",
+                section="progress",
                 title=f"Hypervolume over {words}",
                 text="",
                 figure=hypervolume_over(steps, axis),
@@ -103,6 +109,7 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
         plots.append(
             Plot(
                 name=f"importance-{objective.name}",
+                section="importance",
                 title=f"What matters for {objective.name}",
                 text="",
                 figure=importance(history, objective),
@@ -114,6 +121,7 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
             plots.append(
                 Plot(
                     name=f"slice-{objective.name}-{name}",
+                    section="slices",
                     title=f"{objective.name} by {name.replace('_', ' ')}",
                     text="",
                     figure=slice_of(history, objective, name),
@@ -123,6 +131,7 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
     plots.append(
         Plot(
             name="parallel",
+            section="parallel",
             title="Parallel coordinates",
             text="Each line is a complete trial. Drag along an axis to keep the lines that pass there.",
             figure=parallel(history),
@@ -133,6 +142,7 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
     plots.append(
         Plot(
             name="loss",
+            section="curves",
             title="Training loss",
             text="Mean denoising loss of each epoch, in units of the noisy input's error.",
             figure=learning_curves(history, "denoise_loss"),
@@ -145,6 +155,7 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
             plots.append(
                 Plot(
                     name=f"curve-{metric.name}",
+                    section="curves",
                     title=f"Validation {metric.name}",
                     text="",
                     figure=figure,
@@ -154,6 +165,7 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
     plots.append(
         Plot(
             name="gates",
+            section="gates",
             title="Learned gate of each skip",
             text="The factors of the skips, from the shallowest to the deepest; bars span the channels.",
             figure=gates(history),
@@ -163,6 +175,7 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
     plots.append(
         Plot(
             name="gates-confirmed",
+            section="gates",
             title="Gates of denoising alone and of the joint task",
             text="Means over seeds with 95 % intervals. AddUNet claims that the joint task moves the gates: shallow "
             "ones go up for reconstruction, deep ones for classification.",
@@ -175,6 +188,7 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
         plots.append(
             Plot(
                 name=f"stability-{number}",
+                section="stability",
                 title=f"Loss and spikes of trial {number}",
                 text="",
                 figure=stability_curve(history, number),
@@ -182,10 +196,13 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
             )
         )
     if not history.probes:
-        plots.append(Plot(name="stability", title="Loss and spikes", text="", figure=None, lacks=none))
+        plots.append(
+            Plot(name="stability", section="stability", title="Loss and spikes", text="", figure=None, lacks=none)
+        )
     plots.append(
         Plot(
             name="workers",
+            section="workers",
             title="Workers over time",
             text="Each bar is a trial, each row a worker that was busy at that time.",
             figure=workers(history),

@@ -107,8 +107,8 @@ def render(ledger: SqlLedger, history: History, pictures: Samples, confirmed: Se
         ("progress", "Progress", _progress(plots)),
         ("importance", "What matters", _importance(history, plots)),
         ("parallel-section", "All at once", _grid(plots, "parallel")),
-        ("curves", "Curves", _grid(plots, "loss", "curve-", columns="grid thirds")),
-        ("gates-section", "Gates", _grid(plots, "gates", "gates-confirmed")),
+        ("curves", "Curves", _grid(plots, "curves", "grid thirds")),
+        ("gates-section", "Gates", _grid(plots, "gates")),
         ("stability-section", "Stability", _stability(plots)),
         ("images", "Images", _images(pictures)),
         ("workers-section", "Workers", _grid(plots, "workers")),
@@ -352,19 +352,18 @@ def _front(history: History, plots: Sequence[Plot]) -> str:
         placed = (
             f" Proposals that were over a limit and never trained ({counts['over_limit']}) are in the figure of sizes."
         )
-    pairs = [p for p in plots if p.name == "size" or p.name.startswith("front-")]
     return (
         "<p>Hover over a point for its architecture; click it for everything that is known of the trial. "
         f"A pruned trial stands where it was when it was stopped, a duplicate where its original is.{placed}</p>"
         '<form id="go"><label>Trial <input type="number" min="0" style="width:5rem"></label> <button>show</button>'
-        f"</form>{_grid(plots, 'front')}<div class='grid'>{''.join(map(_plot, pairs))}</div>"
+        f"</form>{_grid(plots, 'front')}{_grid(plots, 'pairs')}"
     )
 
 
 def _progress(plots: Sequence[Plot]) -> str:
     return (
         "<p>The volume that the front dominates, from the reference point; it never falls. Units are those of the "
-        f"objectives, multiplied.</p>{_grid(plots, 'hypervolume-', columns='grid thirds')}"
+        f"objectives, multiplied.</p>{_grid(plots, 'progress', 'grid thirds')}"
     )
 
 
@@ -374,8 +373,8 @@ def _importance(history: History, plots: Sequence[Plot]) -> str:
         "values of those that decide most. Under a few dozen trials this is a hint, no more.</p>"
     )
     if not history.importances:
-        return text + _lacks(next(p.lacks for p in plots if p.name.startswith("importance-")))
-    return text + _grid(plots, "importance-", columns="grid thirds") + _grid(plots, "slice-", columns="grid thirds")
+        return text + _lacks(next(p.lacks for p in plots if p.section == "importance"))
+    return text + _grid(plots, "importance", "grid thirds") + _grid(plots, "slices", "grid thirds")
 
 
 def _stability(plots: Sequence[Plot]) -> str:
@@ -383,7 +382,7 @@ def _stability(plots: Sequence[Plot]) -> str:
         "<p>Losses on a fixed probe batch over the steps of a run, in units of the trivial answer's loss (dotted). The "
         "wide line is the worst that was still to come: what lies between it and 1 has been removed for good, and its "
         "mean is the score. Triangles are spikes. The score of each task stands in the legend; the trial's is their "
-        f"geometric mean.</p>{_grid(plots, 'stability', columns='grid thirds')}"
+        f"geometric mean.</p>{_grid(plots, 'stability', 'grid thirds')}"
     )
 
 
@@ -473,18 +472,9 @@ def _origin(ledger: SqlLedger) -> str:
     )
 
 
-def _grid(plots: Iterable[Plot], *prefixes: str, columns: str = "grid") -> str:
-    """The plots of these names; a prefix ends in a dash or stands for names that begin with it and a dash."""
-    chosen = [
-        p
-        for p in plots
-        if any(p.name == q or (q.endswith("-") and p.name.startswith(q)) or _numbered(p.name, q) for q in prefixes)
-    ]
-    return f'<div class="{columns}">{"".join(map(_plot, chosen))}</div>'
-
-
-def _numbered(name: str, prefix: str) -> bool:
-    return name.startswith(f"{prefix}-") and name.removeprefix(f"{prefix}-").isdigit()
+def _grid(plots: Iterable[Plot], section: str, columns: str = "grid") -> str:
+    """The figures of a section."""
+    return f'<div class="{columns}">{"".join(_plot(plot) for plot in plots if plot.section == section)}</div>'
 
 
 def _plot(plot: Plot) -> str:

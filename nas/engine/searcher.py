@@ -1,7 +1,7 @@
-"""Optuna's ask and tell behind Ray Tune's `Searcher`; Tune's callbacks carry curves into the records.
+"""A study's proposals behind Ray Tune's `Searcher`; Tune's callbacks carry curves into the records.
 
-Ray's own OptunaSearch tells a stopped trial COMPLETE with partial values and leaves others RUNNING for
-ever. Here every trial ends as its worker says, and one that was cut off stays RUNNING to be continued.
+Ray's own OptunaSearch tells a stopped trial COMPLETE with partial values and leaves others RUNNING for ever. Here every
+trial ends as its worker says, and a trial that was cut off stays RUNNING to be continued.
 """
 
 from __future__ import annotations
@@ -26,28 +26,29 @@ from nas.search.sampler import proposer
 from nas.types import Candidate, Cost, Measurement, candidate_seed
 
 WAIT_SECONDS = 0.2
-"""Pause between looks at a study whose remaining trials are under way at other drivers."""
+"""The pause between looks at a study whose remaining trials are under way at other drivers."""
 
 PROPOSALS_PER_TRIAL = 20
-"""At most this many proposals are drawn for each trial that a search should have."""
+"""The largest number of proposals for each trial that a search should have."""
 
 RESERVED_AHEAD = 8
-"""At most this many places in the budget are held for proposals to come."""
+"""The largest number of places in the budget that are held for proposals to come."""
 
 
 RETRIES = 4
-"""Times a job goes on after its worker or node was lost.
+"""The number of times that a job goes on after its worker or node was lost.
 
-Tune's own retries do not count: it gives up at once on a trial that it hands to a worker which died between two
-trials. And a lost node may cost two, because until its death is noticed a trial may be started there once more."""
+Tune's own retries cannot be used, because Tune gives up at once on a trial that it hands to a worker which died between
+two trials. A lost node may cost two retries, because a trial may be started there once more until its death is noticed.
+"""
 
 
 class JobSearcher(LivesInDriver, Searcher):
-    """Hands jobs to Tune's workers and hears how each ended; one whose worker was lost goes on, `RETRIES` times.
+    """Hands jobs to Tune's workers and receives their ends. A job whose worker was lost goes on, `RETRIES` times.
 
     Attributes:
         live: the jobs that workers have, by Tune's name of the trial.
-        over: whether there is no further job, now or later, as `ask` last found.
+        over: whether there is no further job, now or later, as the last call of `ask` found.
     """
 
     def __init__(self) -> None:
@@ -58,31 +59,34 @@ class JobSearcher(LivesInDriver, Searcher):
 
     @abstractmethod
     def ask(self, trial_id: str) -> Job | None:
-        """The next job, noted by `hand_out`; None when there is none now, and `over` says whether one may follow."""
+        """Returns the next job, noted by `hand_out`; None when there is none now. `over` then tells whether one may
+        follow."""
 
     @abstractmethod
     def cut_off(self, job: Job) -> None:
-        """A job's worker was lost; `ask` gives it out again."""
+        """Takes back a job whose worker was lost, so that `ask` gives it out again."""
 
     @abstractmethod
     def tell(self, trial_id: str, job: Job, report: Report | None) -> None:
-        """A job has ended with its last report, or was cut off when the run was stopped: then the report has no
-        outcome, or there is none."""
+        """Receives the last report of a job that has ended.
+
+        A job that was cut off when the run was stopped has a report without an outcome, or none.
+        """
 
     def hand_out(self, trial_id: str, job: Job) -> Job:
-        """Notes that a worker has the job from now on."""
+        """Notes that a worker has the job from now on, and returns the job."""
         self.live[trial_id] = job
         return job
 
     def suggest(self, trial_id: str) -> Any:
-        """The next job as Tune's configuration of a trial, None to wait, or FINISHED. Called by Tune."""
+        """Returns the next job as Tune's configuration of a trial, None to wait, or FINISHED. Tune calls this."""
         job = self.ask(trial_id)
         if job is not None:
             return {"job": job}
         return Searcher.FINISHED if self.over and not self.live else None
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Passes on how a job ended. Called by Tune, once a trial, also when the run is stopped."""
+        """Passes on a job's end. Tune calls this once for each trial, and also when the run is stopped."""
         job = self.live.pop(trial_id, None)
         if job is None:
             return
@@ -97,29 +101,29 @@ class JobSearcher(LivesInDriver, Searcher):
         self.tell(trial_id, job, report)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: what has ended is in the records (and Tune's file would hold the database's password)."""
+        """Saves nothing: ended jobs are in the records, and Tune's file would contain the database's password."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the next run begins with what is left."""
+        """Restores nothing: the next run begins with the jobs that are left."""
 
 
 class StudySearcher(JobSearcher):
-    """Proposes candidates from the study until it holds `trials` trained ones.
+    """Proposes candidates from the study until it has `trials` trained ones.
 
-    Trials whose driver is gone are taken over first, under their own number. Duplicates and candidates
-    over a limit are told so and asked again; they never reach a worker. Several drivers may work on one
-    study: each holds a reservation for what it proposes, so that together they reach `trials` exactly.
+    Trials whose driver is gone are taken over first, under their own number. Duplicates and candidates over a limit are
+    rejected and asked again; they never reach a worker. Several drivers may work on one study. Each holds a reservation
+    for its next proposal, so that together they reach `trials` exactly.
 
     Args:
         ledger: the study; only this object and the scheduler write to it while the search runs.
-        space: decodes hyperparameters; judges cost.
-        trials: the size the study should have.
-        stopping: when it answers True no new trial is proposed.
+        space: decodes hyperparameters and computes costs.
+        trials: the size that the study should have.
+        stopping: when it answers True, no new trial is proposed.
         on_end: called with a trial's number and outcome after it was told.
-        known: measurements by digest, of candidates that need not be trained: they are complete at once.
+        known: measurements by digest of candidates that need not be trained, and are complete at once.
 
     Attributes:
-        left: trials that it may still hand out before it says that it has finished; its owner may raise it again.
+        left: number of trials that it may still hand out before it finishes; its owner may raise it again.
     """
 
     def __init__(
@@ -161,7 +165,7 @@ class StudySearcher(JobSearcher):
                 self.over = self.exhausted = True
                 return None
             if not self.ledger.reserved and not self.ledger.reserve(self.trials, RESERVED_AHEAD):
-                # The rest is under way: here, or at another driver, whose trials are taken over if it dies.
+                # The rest is under way here, or at another driver, whose trials are taken over if it dies.
                 if not self.live:
                     time.sleep(WAIT_SECONDS)
                 return None
@@ -175,7 +179,8 @@ class StudySearcher(JobSearcher):
 
     @contextmanager
     def noting_errors(self) -> Iterator[None]:
-        """Keeps a user's error for the driver: Tune makes text of what is raised while it handles a result."""
+        """Keeps a user's error for the driver, because Tune turns an error that is raised while it handles a result
+        into text."""
         try:
             yield
         except SkipnasError as error:
@@ -183,11 +188,11 @@ class StudySearcher(JobSearcher):
             raise
 
     def stop(self, trial_id: str, epoch: int) -> None:
-        """Notes that a trial did not pass its rung at `epoch`; Tune will call `on_trial_complete`."""
+        """Notes that a trial did not pass its rung at `epoch`; Tune will then call `on_trial_complete`."""
         self._stopped[trial_id] = epoch
 
     def record(self, trial_id: str, report: Report) -> bool:
-        """Writes the epochs of a report. False when another driver has taken the trial over."""
+        """Writes the epochs of a report. Returns False when another driver has taken the trial over."""
         try:
             self.ledger.epochs(report.number, report.rows)
         except LeaseLostError:
@@ -195,7 +200,7 @@ class StudySearcher(JobSearcher):
         return trial_id not in self._lost
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Tells the study how a trial ended, unless another driver has taken it over. Called by Tune."""
+        """Tells the study a trial's end, unless another driver has taken it over. Tune calls this."""
         if trial_id in self._lost:
             self.live.pop(trial_id, None)
             return
@@ -211,7 +216,8 @@ class StudySearcher(JobSearcher):
             self.on_end(job.number, outcome)
 
     def _tell(self, trial_id: str, number: int, report: Report | None) -> Outcome | None:
-        """How a trial ended; None when it was cut off and is continued when the study is opened again."""
+        """Tells the study a trial's end and returns it; None when it was cut off, to be continued by the next
+        search."""
         ledger = self.ledger
         if trial_id in self._stopped:
             ledger.prune(number, Outcome.STOPPED, detail=f"not among the best at epoch {self._stopped[trial_id]}")
@@ -264,10 +270,10 @@ class StudySearcher(JobSearcher):
 
 
 class Recorder(LivesInDriver, Callback):
-    """Writes the epochs that workers report, and tells an observer of them.
+    """Writes the epochs that workers report, and passes them to an observer.
 
-    Tune does not pass the result at which it stops a trial to `Searcher.on_trial_result`; a callback
-    sees them all.
+    Tune does not pass the result at which it stops a trial to `Searcher.on_trial_result`, but a callback sees all
+    results.
     """
 
     def __init__(self, searcher: StudySearcher, observe: Callable[[Report], None]) -> None:
@@ -282,7 +288,7 @@ class Recorder(LivesInDriver, Callback):
             self._observe(report)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Lets go of what Tune keeps of an ended trial until the run is over: its last report, and statistics of it."""
+        """Drops the last report and the statistics of an ended trial, which Tune would keep until the run is over."""
         kept = trial.run_metadata
         kept.last_result, kept.metric_analysis, kept.metric_n_steps = {}, {}, {}
         kept.checkpoint_manager = type(kept.checkpoint_manager)(None)

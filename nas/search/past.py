@@ -1,4 +1,4 @@
-"""The past of a study as a proposal needs it, and the proposal itself."""
+"""The past of a study, as a proposal needs it, and the type of proposals."""
 
 from __future__ import annotations
 
@@ -19,31 +19,32 @@ class Past(Protocol):
     """The questions that a sampler may ask of a study."""
 
     def judged(self) -> Judged:
-        """Every trained trial, in the order in which their ends were told.
+        """Returns every trained trial, in the order in which their ends were told.
 
         The epoch is the last that was validated: the full budget of a complete trial, the rung of a stopped one. Trials
         that diverged or ran out of memory have epoch 0 and no values.
         """
 
     def under_way(self) -> list[int]:
-        """Numbers of the trials that have not ended, whichever driver trains them, in ascending order."""
+        """Returns the numbers of the trials that have not ended, whichever driver trains them, in ascending order."""
 
     def drawn(self, numbers: Sequence[int]) -> Array:
-        """Hyperparameters of trials as Optuna stores them, shape (trials, hyperparameters).
+        """Returns hyperparameters of trials as Optuna stores them, shape (trials, hyperparameters).
 
-        Columns are in the order of the study's distributions; a value is NaN where none was drawn yet.
+        Columns are in the order of the study's distributions. A value is NaN where none was drawn yet.
         """
 
     def as_optuna(self, number: int) -> tuple[optuna.Study, optuna.trial.FrozenTrial]:
-        """The study and one of its trials as Optuna's own samplers take them."""
+        """Returns the study and one of its trials for Optuna's own samplers."""
 
 
 Propose = Callable[[int, Past], dict[str, Any]]
 """(number of a trial, the past of its study) -> every hyperparameter of the trial.
 
-The same number and past give the same proposal, so that a call whose answer was lost can be made again. Two samplers of
-Optuna's are exceptions: ``qmc`` goes on in its sequence, whose place the study keeps, and what ``gp`` finds depends on
-the last bits of its sums."""
+The same number and past give the same proposal, so that a call whose answer was lost can be repeated. Two of Optuna's
+samplers are exceptions: ``qmc`` goes on in its sequence, whose place the study keeps, and the result of ``gp`` depends
+on the last bits of its sums.
+"""
 
 Acceptable = Callable[[Mapping[str, Any]], bool]
 """Tells whether a proposal may be trained: it is new, and within its limits."""

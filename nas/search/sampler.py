@@ -1,8 +1,8 @@
 """Proposals for a study: samplers by name, seeded by trial and asked again until a proposal is new and within limits.
 
-What each learns from: ``tpe`` from every trained trial, stopped and diverged ones included; ``gp`` and ``nsga2`` from
-complete trials alone; ``random`` and ``qmc`` from none. Trials of another version of the training code teach as well:
-they only say where to look, and a study would otherwise begin anew with each version.
+``tpe`` learns from every trained trial, stopped and diverged ones included, ``gp`` and ``nsga2`` from complete trials
+alone, ``random`` and ``qmc`` from none. Trials of another version of the training code count too, because they show
+where good networks may lie, and a study would otherwise begin anew with each version.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from nas.search.tpe import ranked_tpe
 from nas.types import Objective
 
 TRIES = 20
-"""Draws of one of Optuna's samplers before plain random ones take over, for as many tries again."""
+"""The number of draws of an Optuna sampler after which plain random draws take over, and the number of these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One trial that a sampler is to propose hyperparameters for.
+    """One trial for which a sampler proposes hyperparameters.
 
     Attributes:
-        number: of the trial.
-        seed: of the trial, from the study's seed and the number.
-        study_seed: of the study.
+        number: number of the trial.
+        seed: seed of the trial, from the study's seed and the number.
+        study_seed: seed of the study.
         space: every hyperparameter.
-        objectives: of the values that `past` has.
-        past: of the study.
-        acceptable: tells whether a proposal may be trained. A sampler need not ask, as its next draw is taken when one
-            is not acceptable.
+        objectives: objectives of the values that `past` has.
+        past: past of the study.
+        acceptable: tells whether a proposal may be trained. A sampler need not ask it, because its next draw is taken
+            after one that is not acceptable.
     """
 
     number: int
@@ -50,11 +50,11 @@ class Question:
 
 
 Sampler = Callable[[Question], Iterator[dict[str, Any]]]
-"""Draws for one trial, each of them every hyperparameter; the first that is acceptable becomes the proposal."""
+"""Draws for one trial, each with every hyperparameter. The first acceptable draw becomes the proposal."""
 
 
 def _tpe(question: Question) -> Iterator[dict[str, Any]]:
-    """One draw, which is the best acceptable one of many; a random one while TPE has nothing to learn from."""
+    """Yields one draw: the best acceptable one of many, or a random one while TPE has nothing to learn from."""
     found = ranked_tpe(
         question.number,
         question.past,
@@ -67,7 +67,7 @@ def _tpe(question: Question) -> Iterator[dict[str, Any]]:
 
 
 def optunas(make: Callable[[Question], BaseSampler]) -> Sampler:
-    """A sampler of Optuna's. Only here it is known what those ask for: a study, and a trial in it."""
+    """Makes a sampler of one of Optuna's, which alone need a study and a trial in it."""
 
     def draws(question: Question) -> Iterator[dict[str, Any]]:
         sampler = make(question)
@@ -85,7 +85,7 @@ def optunas(make: Callable[[Question], BaseSampler]) -> Sampler:
 
 
 def random_draws(seed: int, space: Mapping[str, BaseDistribution]) -> Iterator[dict[str, Any]]:
-    """Every hyperparameter drawn for itself, again and again."""
+    """Yields draws in which every hyperparameter is independent, again and again."""
     sampler, nothing = RandomSampler(seed), None
     while True:  # it looks at neither study nor trial
         yield {name: sampler.sample_independent(nothing, nothing, name, space[name]) for name in space}  # type: ignore[arg-type]
@@ -96,7 +96,7 @@ SAMPLERS: dict[str, Sampler] = {
     "gp": optunas(lambda question: GPSampler(seed=question.seed)),
     "nsga2": optunas(lambda question: NSGAIISampler(seed=question.seed, population_size=20)),
     "random": lambda question: islice(random_draws(question.seed, question.space), TRIES),
-    # The sequence is the study's, and so is its scrambling; categories, which it cannot draw, are the trial's.
+    # The study seeds the sequence and its scrambling; the trial seeds the categories, which the sequence cannot draw.
     "qmc": optunas(
         lambda question: QMCSampler(
             scramble=True,
@@ -108,7 +108,7 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 AUTO = "tpe"
-"""What ``auto`` stands for: it stays cheap with many trials and learns from stopped ones."""
+"""The sampler that ``auto`` stands for: it stays cheap with many trials and learns from stopped ones."""
 
 CHOICES = ("auto", *SAMPLERS)
 
@@ -120,17 +120,17 @@ def proposer(
     objectives: Sequence[Objective],
     acceptable: Acceptable,
 ) -> Propose:
-    """The function that proposes the trials of a study.
+    """Returns the function that proposes the trials of a study.
 
-    Each proposal depends on the study's seed, the trial's number and the stored study alone: a search that is stopped
-    and continued proposes the same as one that was not. When neither the sampler's draws nor `TRIES` random ones are
-    acceptable, the last one is proposed, and whoever asked records why it is not trained.
+    Each proposal depends on the study's seed, the trial's number and the stored study alone, so a search that was
+    stopped and continued proposes the same as one that was not. When neither the sampler's draws nor `TRIES` random
+    ones are acceptable, the last one is proposed, and the caller records why it is not trained.
 
     Args:
         name: one of `CHOICES`.
-        seed: of the study.
+        seed: seed of the study.
         space: every hyperparameter.
-        objectives: of the study.
+        objectives: objectives of the study.
         acceptable: tells whether a proposal may be trained.
 
     Raises:

@@ -37,7 +37,7 @@ def ranked_tpe(
     objectives: Sequence[Objective],
     acceptable: Acceptable,
 ) -> dict[str, Any]:
-    """A tree-structured Parzen estimator over trials that are ranked by rung, then by non-domination.
+    """Proposes by a tree-structured Parzen estimator over trials ranked by rung, then by non-domination.
 
     With several objectives Optuna's own TPE puts stopped trials into the good set when few are complete, and it needs
     their values where a study must not have any. Here the good set is the best tenth of all trained trials: trials that
@@ -51,7 +51,7 @@ def ranked_tpe(
     acceptable one with the highest ratio of the densities is proposed.
 
     Args:
-        number: the trial that is proposed; it is none of the others.
+        number: number of the trial that is proposed, which is left out of the past.
         past: the study.
         seed: seed of the draws.
         space: every hyperparameter, in the order of `Past.drawn`.

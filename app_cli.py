@@ -1,11 +1,13 @@
-"""The commands of skipnas: parse, call one library function, print.
+"""The commands of skipnas. Each parses its options, calls one library function and prints the result.
 
-Libraries are imported inside the commands, so that ``--help`` and ``studies list`` answer at once.
+Options are declared by `nas.settings.Setting`, which `command` turns into typer's. Libraries are imported inside the
+commands, so that ``--help`` and ``studies list`` answer at once.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import itertools
 import json
 import logging
@@ -13,22 +15,28 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from typer.exceptions import Abort, TyperException
 
-from nas.bundles.formats import FORMATS, formats_in_short
+from nas.bundles.formats import formats_in_short
 from nas.errors import ConfigError, SkipnasError
-from nas.search.objectives import OBJECTIVES
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from nas.types import TrialResult
-    from studies.reading.best import Choice
-    from studies.store.ledger import SqlLedger
+from nas.settings import Declared, RunOptions, Setting, Settings, at_least, between, declared, settings_of
+from studies.settings import (
+    ConfirmRequest,
+    DataRoot,
+    Json,
+    Pick,
+    Prefer,
+    Quiet,
+    SearchRequest,
+    Storage,
+    Study,
+    TrainRequest,
+)
 
 app = typer.Typer(
     name="skipnas",
@@ -41,189 +49,133 @@ app = typer.Typer(
 studies_app = typer.Typer(help="What is stored: list, show, delete, to-csv.", no_args_is_help=True)
 app.add_typer(studies_app, name="studies")
 
-Study = Annotated[str, typer.Argument(metavar="NAME", help="Name of the study (skipnas studies list).")]
-Storage = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL", help="SQLAlchemy URL or SQLite file. Default: runs/studies.db.", envvar="SKIPNAS_STORAGE"
-    ),
-]
-DataRoot = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Where data sets lie or are downloaded to (~/.cache/skipnas/data).")
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
-Pick = Annotated[str, typer.Option(help="knee, an objective (its best), or a trial's number.")]
-Prefer = Annotated[
-    str | None, typer.Option(metavar="NAME=WEIGHT,...", help="Weights of objectives for the knee: psnr=2,accuracy=1.")
-]
+Command = Callable[..., None]
 
 
-@app.command()
-def search(
-    study: Annotated[
-        str | None, typer.Option(help="Name; continued if it exists. Default: from data and noise.")
-    ] = None,
-    space: Annotated[
-        str | None, typer.Option(help="Search space (skipnas spaces), or your own: module:object. Default: unet.")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="digits, photos, a torchvision set, folder:DIR or images:DIR. Default: digits.")
-    ] = None,
-    data_root: DataRoot = None,
-    noise: Annotated[
-        str | None,
-        typer.Option(help="gaussian:S or :A-B, poisson:PEAK, saltpepper:P, none. Default: gaussian:50."),
-    ] = None,
-    trials: Annotated[int, typer.Option(help="Size the study should have.")] = 24,
-    epochs: Annotated[int | None, typer.Option(help="Full training budget of a candidate. Default: 27.")] = None,
-    objectives: Annotated[
-        str | None, typer.Option(help=f"Of {', '.join(OBJECTIVES)}. Default: the first three.")
-    ] = None,
-    max_params: Annotated[int | None, typer.Option(help="Limit of parameters. Default: the space's.")] = None,
-    max_macs: Annotated[int | None, typer.Option(help="Limit of MACs for an image. Default: the space's.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="auto, tpe, gp, nsga2, random, qmc. Default: auto.")] = None,
-    early_stopping: Annotated[
-        bool | None,
-        typer.Option("--early-stopping/--no-early-stopping", help="Stop weak trials at rungs. Default: no."),
-    ] = None,
-    within_rank: Annotated[
-        str | None,
-        typer.Option(help="Who goes on among equals at a rung: hypervolume or epsilon-net. Default: hypervolume."),
-    ] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="Of training: auto (timed once, the faster one), fp32, bf16. Default: auto.")
-    ] = None,
-    cpus_per_trial: Annotated[float, typer.Option(help="CPU cores of a trial, which are its torch threads.")] = 1.0,
-    gpus_per_trial: Annotated[
-        float | None, typer.Option(help="GPUs of a trial. Default: 0.25 if there are any.")
-    ] = None,
-    concurrency: Annotated[int | None, typer.Option(help="Trials at a time. Default: as many as fit.")] = None,
-    address: Annotated[str | None, typer.Option(help="Ray cluster to join: host:port or auto.")] = None,
-    time_limit: Annotated[str | None, typer.Option(help="Stop after 90s, 30m or 2h; continue any time.")] = None,
-    warm_start: Annotated[
-        str | None, typer.Option(metavar="STUDY", help="Begin with the front of another study of this storage.")
-    ] = None,
-    baselines: Annotated[
-        bool | None,
-        typer.Option(
-            help="Begin with the networks of the papers that lie in the space. "
-            "Default: in a new study, if they are at most half of its trials."
-        ),
-    ] = None,
-    trial_timeout: Annotated[str | None, typer.Option(help="Fail a trial that takes longer, e.g. 20m.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the search. Default: 0.")] = None,
-    storage: Storage = None,
-    subset: Annotated[int | None, typer.Option(help="Use only this many training images.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Nothing but the result.")] = False,
-    as_json: Json = False,
-) -> None:
+def command(group: typer.Typer, name: str | None = None, text: str | None = None) -> Callable[[Command], Command]:
+    """Makes a command of a function whose parameters are settings, or dataclasses of settings.
+
+    A dataclass stands for an option for each of its settings, and the function is given an instance of it. Every value
+    is read and checked here, by what its setting declares.
+
+    Args:
+        group: the commands that it belongs to.
+        name: of the command; the function's by default.
+        text: its help; the function's docstring by default.
+    """
+
+    def register(function: Command) -> Command:
+        hints = get_type_hints(function, include_extras=True)
+        parameters = inspect.signature(function).parameters.values()
+        wanted = {p.name: _settings(p.name, hints[p.name], p.default) for p in parameters}
+
+        def call(**given: Any) -> None:
+            arguments = {}
+            for parameter, found in wanted.items():
+                values = {each.name: _value(each, given[each.name]) for each in found}
+                made = hints[parameter](**values) if _is_group(hints[parameter]) else values[parameter]
+                arguments[parameter] = made
+            function(**arguments)
+
+        options = [_option(each) for found in wanted.values() for each in found]
+        options.sort(key=lambda option: option.default is not inspect.Parameter.empty)
+        call.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+        call.__annotations__ = {}
+        group.command(name or function.__name__, help=text or function.__doc__)(call)
+        return function
+
+    return register
+
+
+def _is_group(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Settings)
+
+
+def _settings(name: str, hint: Any, default: Any) -> list[Declared]:
+    if _is_group(hint):
+        return list(settings_of(hint).values())
+    found = declared(name, hint, default)
+    assert found is not None, f"{name} is no setting"
+    return [found]
+
+
+def _option(each: Declared) -> inspect.Parameter:
+    """A setting as typer reads it: text where the setting reads its value itself."""
+    setting, kind = each.setting, each.kind
+    if each.reads_text:
+        kind = list[str] if kind == list[Path] else str
+    text = setting.help
+    if setting.default is not None and "Default:" not in text:
+        text += f" Default: {each.told(setting.default)}."
+    info: Any
+    if setting.argument:
+        info = typer.Argument(metavar=setting.metavar, help=text)
+    else:
+        names = [f"--{setting.option or each.name.replace('_', '-')}"]
+        if kind is bool and each.value is None:
+            names = [f"{names[0]}/--no-{names[0][2:]}"]
+        info = typer.Option(*names, metavar=setting.metavar, help=text, envvar=setting.variable)
+    default = None if setting.at_edge is not None else each.value
+    empty = inspect.Parameter.empty
+    return inspect.Parameter(
+        each.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=empty if default in (dataclasses.MISSING, empty) else default,
+        annotation=Annotated[kind | None if default is None else kind, info],
+    )
+
+
+def _value(each: Declared, given: Any) -> Any:
+    """What a command is given for a setting. Raises ConfigError when it is outside its rule."""
+    if given is None:
+        return each.setting.at_edge() if each.setting.at_edge is not None else None
+    if isinstance(given, str) and each.reads_text:
+        given = each.read(given)
+    elif isinstance(given, list):
+        given = [each.read(text) for text in given]
+    each.check(given)
+    return given
+
+
+@command(app)
+def search(request: SearchRequest, options: RunOptions, quiet: Quiet = False, as_json: Json = False) -> None:
     """Run or continue a study.
 
     Example: skipnas search --study cameras --data folder:images --noise gaussian:25 --trials 60
     """
-    from nas.engine.search import RunOptions
-    from studies.commands.search import SearchRequest, prepare
-    from studies.commands.terminal import SearchDisplay, front_table, say, stdout, summary
+    from studies.commands import searched
     from studies.store.urls import masked_words
 
-    options = RunOptions(
-        trials=trials,
-        cpus_per_trial=cpus_per_trial,
-        gpus_per_trial=_default_gpus() if gpus_per_trial is None else gpus_per_trial,
-        concurrency=concurrency,
-        address=address,
-        time_limit=_seconds("--time-limit", time_limit),
-        trial_timeout=_seconds("--trial-timeout", trial_timeout),
-    )
-    request = SearchRequest(
-        study=study,
-        space=space,
-        data=data,
-        data_root=data_root,
-        noise=noise,
-        epochs=epochs,
-        objectives=None if objectives is None else tuple(name.strip() for name in objectives.split(",")),
-        max_params=max_params,
-        max_macs=max_macs,
-        sampler=sampler,
-        seed=seed,
-        subset=subset,
-        early_stopping=early_stopping,
-        within_rank=within_rank,
-        precision=precision,
-        warm_start=warm_start,
-        baselines=baselines,
-        storage=storage,
-        command=shlex.join(masked_words(["skipnas", *sys.argv[1:]])),
-    )
-    prepared = prepare(request, options)
-    config = prepared.ledger.config
-    if not quiet:
-        for note in prepared.notes:
-            _say(note)
-    with SearchDisplay(config, quiet=quiet) as display:
-        end = prepared.run(options, display.observe)
-    choice = _try_choose(prepared.ledger)
-    lines = summary(end, config, trials, again=masked_words([*_program(), *sys.argv[1:]]))
+    typed = dataclasses.replace(request, command=shlex.join(["skipnas", *_arguments()]))
+    found = searched.search(typed, options, quiet, _say)
     if as_json:
-        front = [] if choice is None else [_result(r, choice) for r in choice.front]
-        _print_json(
-            {
-                "study": config.study,
-                "reason": end.reason,
-                "trained": end.counts.trained,
-                "complete": end.counts.complete,
-                "pruned": end.counts.pruned,
-                "failed": end.counts.failed,
-                "new": end.new,
-                "seconds": end.seconds,
-                "busy": end.busy,
-                "hypervolume": 0.0 if choice is None else choice.hypervolume,
-                "front": front,
-                "knee": None if choice is None else choice.chosen.number,
-            }
-        )
-    elif choice is not None:
-        stdout().print(front_table(choice, config.objectives))
-        say(f"hypervolume {choice.hypervolume:.4g}; {choice.reason}")
-    for line in lines if not quiet else ():
-        _say(line)
-    if choice is not None and not quiet:
-        me, name = shlex.join(_program()), config.study
-        at = ""
-        if storage is not None and storage != os.environ.get("SKIPNAS_STORAGE"):
-            at = f" {shlex.join(masked_words(['--storage', storage]))}"
-        _say(f"next: {me} best {name}{at}")
-        _say(f"      {me} report {name}{at} --to {name}.html")
-        _say(f"      {me} export {name}{at} --to {name}-bundle")
+        _print_json(found.facts())
+    else:
+        found.show()
+    if not quiet:
+        named = request.storage if request.storage != os.environ.get("SKIPNAS_STORAGE") else None
+        _say_all(found.closing(_program(), _arguments(), named and masked_words(["--storage", named])[1]))
 
 
-@studies_app.command("list")
+@command(studies_app, "list")
 def studies_list(storage: Storage = None, as_json: Json = False) -> None:
     """Every stored study.
 
     Example: skipnas studies list --storage runs/studies.db
     """
-    from studies.commands.show import summary_facts
+    from studies.commands.show import list_lines, summary_facts
     from studies.store.catalog import list_studies
     from studies.store.database import open_storage
 
     with open_storage(storage, must_exist=True) as opened:
         rows = [summary_facts(summary) for summary in list_studies(opened)]
-    if as_json:
-        _print_json({"studies": rows})
-        return
-    columns = ("study", "space", "data", "noise", "trained")
-    _print_table(
-        (*columns, "running", "failed"),
-        [(*(r[c] for c in columns), r["counts"]["running"], r["counts"]["failed"]) for r in rows],
-    )
+    _print(as_json, {"studies": rows}, list_lines(rows))
 
 
-@studies_app.command("show")
+@command(studies_app, "show")
 def studies_show(
     name: Study,
-    trial: Annotated[int | None, typer.Option(help="Only this trial, with the whole of its traceback.")] = None,
+    trial: Annotated[int | None, Setting(help="Only this trial, with the whole of its traceback.")] = None,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
@@ -236,18 +188,12 @@ def studies_show(
 
     ledger = open_study(name, storage)
     facts = study_facts(ledger) if trial is None else trial_facts(ledger, trial)
-    if as_json:
-        _print_json(facts)
-        return
-    for line in study_lines(ledger, facts) if trial is None else trial_lines(facts):
-        typer.echo(line)
+    _print(as_json, facts, study_lines(ledger, facts) if trial is None else trial_lines(facts))
 
 
-@studies_app.command("delete")
+@command(studies_app, "delete")
 def studies_delete(
-    name: Study,
-    storage: Storage = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    name: Study, storage: Storage = None, yes: Annotated[bool, Setting(help="Do not ask.")] = False
 ) -> None:
     """Delete a study with its records and weights.
 
@@ -267,10 +213,10 @@ def studies_delete(
     typer.echo(f"deleted {name}")
 
 
-@studies_app.command("to-csv")
+@command(studies_app, "to-csv")
 def studies_to_csv(
     name: Study,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV file to write.")],
+    file: Annotated[Path, Setting(help="CSV file to write.", metavar="FILE", argument=True)],
     storage: Storage = None,
 ) -> None:
     """One row a trial: state, reason, values, costs and every hyperparameter.
@@ -284,7 +230,7 @@ def studies_to_csv(
     typer.echo(f"{rows} trials written to {file}")
 
 
-@studies_app.command("replay")
+@command(studies_app, "replay")
 def studies_replay(name: Study, storage: Storage = None, as_json: Json = False) -> None:
     """Propose a study's candidates again in the stored order, train nothing, and say whether they are the same.
 
@@ -294,17 +240,13 @@ def studies_replay(name: Study, storage: Storage = None, as_json: Json = False) 
     from studies.store.catalog import open_study
 
     replayed = replay(open_study(name, storage))
-    if as_json:
-        _print_json({"study": name, "proposed": replayed.proposed, "differs": replayed.differs})
-    elif replayed.differs is None:
-        typer.echo(f"{replayed.proposed} trials were proposed again, each the same candidate")
-    else:
-        typer.echo(f"trial {replayed.differs} is another candidate; the {replayed.proposed - 1} before it are the same")
+    facts = {"study": name, "proposed": replayed.proposed, "differs": replayed.differs}
+    _print(as_json, facts, [replayed.line()])
     if replayed.differs is not None:
         raise typer.Exit(1)
 
 
-@app.command()
+@command(app)
 def best(
     name: Study, pick: Pick = "knee", prefer: Prefer = None, storage: Storage = None, as_json: Json = False
 ) -> None:
@@ -312,113 +254,51 @@ def best(
 
     Example: skipnas best digits-gaussian-50 --prefer psnr=2,accuracy=1
     """
-    from studies.commands.terminal import describe, front_table, on_test, say, standing, stdout
-    from studies.reading.best import choose
-    from studies.reading.versions import training_versions, versions_line
+    from studies.commands.best import best_facts, show_best
     from studies.store.catalog import open_study
 
     ledger = open_study(name, storage)
-    choice = choose(ledger, pick=pick, prefer=_weights(prefer))
-    versions = training_versions(ledger)
     if as_json:
-        _print_json(
-            {
-                "study": name,
-                "objectives": [o.name for o in ledger.config.objectives],
-                "confirmed": bool(choice.confirmed),
-                "training_versions": versions,
-                "front": [_result(r, choice) for r in choice.front],
-                "chosen": _result(choice.chosen, choice),
-                "reason": choice.reason,
-                "hypervolume": choice.hypervolume,
-            }
-        )
-        return
-    stdout().print(front_table(choice, ledger.config.objectives))
-    say(standing(choice, name))
-    if told := versions_line(versions):
-        say(told)
-    say(choice.reason)
-    if choice.chosen.number in choice.confirmed:
-        say(f"on the test split: {on_test(choice.confirmed[choice.chosen.number])}")
-    say(f"architecture: {describe(choice.chosen.spec)}")
-    say(f"recipe: {describe(choice.chosen.recipe)}")
+        _print_json(best_facts(ledger, pick, prefer))
+    else:
+        show_best(ledger, pick, prefer)
 
 
-@app.command()
+@command(app)
 def confirm(
-    name: Study,
-    seeds: Annotated[int, typer.Option(help="Runs of each member, each under a seed of its own.")] = 5,
-    top: Annotated[int, typer.Option(help="Members beside the knee, by hypervolume contribution.")] = 8,
-    baselines: Annotated[
-        bool, typer.Option("--baselines", help="Also train the networks of the papers, to compare with.")
-    ] = False,
-    data_root: DataRoot = None,
-    cpus_per_trial: Annotated[float, typer.Option(help="CPU cores of a run.")] = 1.0,
-    gpus_per_trial: Annotated[float | None, typer.Option(help="GPUs of a run. Default: 0.25 if there are any.")] = None,
-    concurrency: Annotated[int | None, typer.Option(help="Runs at a time. Default: as many as fit.")] = None,
-    address: Annotated[str | None, typer.Option(help="Ray cluster to join: host:port or auto.")] = None,
-    time_limit: Annotated[str | None, typer.Option(help="Stop after 90s, 30m or 2h; continue any time.")] = None,
-    trial_timeout: Annotated[str | None, typer.Option(help="Give up a run that takes longer, e.g. 20m.")] = None,
-    storage: Storage = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Nothing but the result.")] = False,
-    as_json: Json = False,
+    name: Study, request: ConfirmRequest, storage: Storage = None, quiet: Quiet = False, as_json: Json = False
 ) -> None:
     """Train the front again under several seeds: means and 95 % intervals on validation and test.
 
     Example: skipnas confirm digits-gaussian-50 --seeds 5 --baselines
     """
-    from nas.engine.resources import Resources
-    from studies.commands.confirm import confirm_study, confirmation_facts
-    from studies.commands.terminal import ConfirmDisplay, confirmation_table, say, stdout
-    from studies.reading.best import choose
-    from studies.reading.versions import training_versions, versions_line
+    from studies.commands import confirmed
     from studies.store.catalog import open_study
-    from studies.store.urls import masked_words
 
-    resources = Resources(
-        cpus_per_trial=cpus_per_trial,
-        gpus_per_trial=_default_gpus() if gpus_per_trial is None else gpus_per_trial,
-        concurrency=concurrency,
-        address=address,
-        time_limit=_seconds("--time-limit", time_limit),
-        trial_timeout=_seconds("--trial-timeout", trial_timeout),
-    )
-    ledger = open_study(name, storage)
-    if (told := versions_line(training_versions(ledger))) and not quiet:
-        _say(told)
-    with ConfirmDisplay(quiet=quiet) as display:
-        end, found = confirm_study(
-            ledger, resources, seeds=seeds, top=top, baselines=baselines, data_root=data_root, observe=display.observe
-        )
-    choice = choose(ledger)
-    facts = confirmation_facts(ledger, seeds, found, end, choice)
+    found = confirmed.confirm(open_study(name, storage), request, quiet, _say)
     if as_json:
-        _print_json(facts)
+        _print_json(found.facts())
     else:
-        stdout().print(confirmation_table(found, choice, ledger.config.objectives))
-        say(facts["reason"])
+        found.show()
     if not quiet:
-        for line in end.lines(name, again=shlex.join(masked_words([*_program(), *sys.argv[1:]]))):
-            _say(line)
-    if end.reason == "failed":
+        _say_all(found.end.lines(name, again=shlex.join([*_program(), *_arguments()])))
+    if found.end.reason == "failed":
         raise typer.Exit(1)
 
 
-@app.command(
-    help=f"Write a bundle: architecture, weights, {formats_in_short()} programs, parity, card.\n\n"
-    "Example: skipnas export digits-gaussian-50 --pick knee --to bundle"
+@command(
+    app,
+    text=f"Write a bundle: architecture, weights, {formats_in_short()} programs, parity, card.\n\n"
+    "Example: skipnas export digits-gaussian-50 --pick knee --to bundle",
 )
 def export(
     name: Study,
-    to: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the bundle; must not exist or be empty.")],
+    to: Annotated[Path, Setting(help="Folder of the bundle; must not exist or be empty.", metavar="DIR")],
     pick: Pick = "knee",
     prefer: Prefer = None,
-    quantize: Annotated[
-        bool, typer.Option("--quantize", help="Also an int8 ONNX program; what it loses is on the card.")
-    ] = False,
+    quantize: Annotated[bool, Setting(help="Also an int8 ONNX program; what it loses is on the card.")] = False,
     licence: Annotated[
-        str | None, typer.Option("--license", metavar="TEXT", help="Licence of the network, for its card.")
+        str | None, Setting(help="Licence of the network, for its card.", option="license", metavar="TEXT")
     ] = None,
     data_root: DataRoot = None,
     storage: Storage = None,
@@ -426,126 +306,49 @@ def export(
 ) -> None:
     """Writes a bundle."""
     from studies.bundles import export_choice
+    from studies.commands.bundle_lines import export_lines
     from studies.store.catalog import open_study
 
     facts = export_choice(
         open_study(name, storage),
         to,
         pick=pick,
-        prefer=_weights(prefer),
+        prefer=prefer,
         data_root=data_root,
         licence=licence,
         quantize=quantize,
     )
-    if as_json:
-        _print_json(facts)
-        return
-    typer.echo(facts["reason"])
-    typer.echo(f"bundle written to {to}: {', '.join(facts['files'])}")
-    differences = ", ".join(f"{each.title} {facts[key]:.1e}" for key, each in FORMATS.items())
-    typer.echo(f"largest difference to PyTorch: {differences}")
-    for part, found in facts["measured"].items():
-        accuracy = f", accuracy {found['accuracy']:.2f} %" if "accuracy" in found else ""
-        typer.echo(f"{part} split: PSNR {found['psnr']:.2f} dB, SSIM {found['ssim']:.4f}{accuracy}")
-    if facts["int8"] is not None:
-        found = facts["int8"]["measured"]["test"]
-        accuracy = f", accuracy {found['accuracy']:.2f} %" if "accuracy" in found else ""
-        typer.echo(f"int8, test split: PSNR {found['psnr']:.2f} dB{accuracy}, {facts['int8']['bytes']:,} bytes")
+    _print(as_json, facts, export_lines(facts))
 
 
-@app.command()
-def train(
-    what: Annotated[
-        str,
-        typer.Argument(
-            metavar="SPEC.json|REFERENCE|NAME[:PICK]", help="A spec's file, a network of the papers, or a study."
-        ),
-    ],
-    to: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the training; the same command goes on there.")],
-    data: Annotated[str | None, typer.Option(help="As for search; images:DIR is trained on in patches.")] = None,
-    data_root: DataRoot = None,
-    noise: Annotated[str | None, typer.Option(help="As for search. Default: the study's, or gaussian:50.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training data. Default: 100.")] = None,
-    subset: Annotated[int | None, typer.Option(help="Use only this many training images.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Default: the recipe's.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Default: the recipe's.")] = None,
-    warmup: Annotated[float, typer.Option(help="Share of the run over which the learning rate rises.")] = 0.05,
-    ema: Annotated[float, typer.Option(help="Decay of the averaged weights; 0 for none.")] = 0.999,
-    augment: Annotated[
-        bool | None, typer.Option("--augment/--no-augment", help="Flips and turns. Default: what suits the data.")
-    ] = None,
-    patch: Annotated[int | None, typer.Option(help="Side of the patches of images:DIR. Default: 64.")] = None,
-    patches_per_epoch: Annotated[int | None, typer.Option(help="Default: as many as fill the photographs.")] = None,
-    accumulate: Annotated[int, typer.Option(help="Batches whose gradients make one step.")] = 1,
-    precision: Annotated[str, typer.Option(help="auto (the faster one), fp32, bf16.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="Threads of torch. Default: all cores.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of weights, order, patches and noise.")] = 0,
-    log_dir: Annotated[Path | None, typer.Option(help="TensorBoard logs. Default: DIR/logs.")] = None,
-    storage: Storage = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Nothing but the result.")] = False,
-    as_json: Json = False,
-) -> None:
+@command(app)
+def train(request: TrainRequest, quiet: Quiet = False, as_json: Json = False) -> None:
     """Train one architecture for real, and write its bundle to DIR/bundle with numbers from the test split.
 
     Example: skipnas train residual-unet --data images:photos --noise gaussian:25 --to trained
     """
-    from studies.commands.train import TrainRequest, train
-    from studies.commands.train_display import TrainDisplay
+    from studies.commands.train import train
+    from studies.commands.train_display import TrainDisplay, result_lines
 
-    request = TrainRequest(
-        what=what,
-        to=to,
-        data=data,
-        data_root=data_root,
-        noise=noise,
-        epochs=epochs,
-        subset=subset,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        warmup=warmup,
-        ema=ema,
-        augment=augment,
-        patch=patch,
-        patches_per_epoch=patches_per_epoch,
-        accumulate=accumulate,
-        precision=precision,
-        threads=threads,
-        seed=seed,
-        log_dir=log_dir,
-        storage=storage,
-    )
     with TrainDisplay(quiet=quiet) as display:
         result = train(request, display.observe, display.say)
-    if as_json:
-        _print_json(result)
-        return
-    typer.echo(
-        f"{result['epochs']} epochs in {result['seconds']:.0f} s; the best weights are of epoch {result['best_epoch']}"
-    )
-    accuracy = "" if result["accuracy"] is None else f", accuracy {result['accuracy']:.2f} %"
-    typer.echo(
-        f"test split, {result['images']} images, {result['noise']}: PSNR {result['psnr']:.2f} dB "
-        f"(noisy {result['noisy_psnr']:.2f} dB), SSIM {result['ssim']:.4f}{accuracy}"
-    )
-    typer.echo(f"bundle written to {result['bundle']}")
+    _print(as_json, result, result_lines(result))
 
 
-@app.command()
+@command(app)
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that export wrote.")],
+    bundle: Annotated[Path, Setting(help="Folder that export wrote.", metavar="BUNDLE", argument=True)],
     data: Annotated[
         str | None,
-        typer.Option(help="As for search; images:DIR at full size. Default: what the bundle was searched on."),
+        Setting(help="As for search; images:DIR at full size. Default: what the bundle was searched on."),
     ] = None,
     noise: Annotated[
-        str | None, typer.Option(metavar="A[,B,...]", help="As for search, one or more. Default: the bundle's.")
+        str | None, Setting(help="As for search, one or more. Default: the bundle's.", metavar="A[,B,...]")
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="test or validation. Default: test, and all of a folder without splits.")
+        str | None, Setting(help="test or validation. Default: test, and all of a folder without splits.")
     ] = None,
-    reference: Annotated[str | None, typer.Option(help="Also judge a denoiser without training: nlm or bm3d.")] = None,
+    reference: Annotated[str | None, Setting(help="Also judge a denoiser without training: nlm or bm3d.")] = None,
     data_root: DataRoot = None,
     as_json: Json = False,
 ) -> None:
@@ -554,38 +357,30 @@ def evaluate(
     Example: skipnas evaluate bundle --data digits --noise gaussian:25,gaussian:50 --reference nlm
     """
     from studies.bundles import evaluate_bundle
-    from studies.commands.terminal import confusion_table, stdout
+    from studies.commands.bundle_lines import show_evaluation
 
     result = evaluate_bundle(bundle, data=data, noise=noise, split=split, reference=reference, data_root=data_root)
     if as_json:
         _print_json(result)
-        return
-    which = "all images" if result["split"] == "all" else f"{result['split']} split"
-    typer.echo(f"{result['data']}, {which}, {result['images']} images")
-    rows = []
-    for level in result["levels"]:
-        rows.append((level["noise"], "noisy input", f"{level['noisy_psnr']:.2f}", f"{level['noisy_ssim']:.4f}", ""))
-        if reference is not None:
-            rows.append(("", reference, f"{level['reference_psnr']:.2f}", f"{level['reference_ssim']:.4f}", ""))
-        accuracy = "-" if level["accuracy"] is None else f"{level['accuracy']:.2f}"
-        rows.append(("", "network", f"{level['psnr']:.2f}", f"{level['ssim']:.4f}", accuracy))
-    _print_table(("noise", "", "PSNR (dB)", "SSIM", "accuracy (%)"), rows)
-    for level in result["levels"]:
-        if level["confusion"] is not None:
-            typer.echo(f"confusion at {level['noise']}: true class down, answer across")
-            stdout().print(confusion_table(result["classes"], level["confusion"]))
+    else:
+        show_evaluation(result)
 
 
-@app.command()
+@command(app)
 def denoise(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that export or train wrote.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG, JPEG and TIFF files, and folders.")],
-    to: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the restored images, under their own names.")],
-    onnx: Annotated[bool, typer.Option("--onnx", help="Run model.onnx with ONNX Runtime.")] = False,
+    bundle: Annotated[Path, Setting(help="Folder that export or train wrote.", metavar="BUNDLE", argument=True)],
+    images: Annotated[
+        list[Path], Setting(help="PNG, JPEG and TIFF files, and folders.", metavar="IMAGE...", argument=True)
+    ],
+    to: Annotated[Path, Setting(help="Folder for the restored images, under their own names.", metavar="DIR")],
+    onnx: Annotated[bool, Setting(help="Run model.onnx with ONNX Runtime.")] = False,
     tile: Annotated[
-        int | None, typer.Option(help="Side of tiles in pixels. Default: cut only where memory asks for it.")
+        int | None,
+        Setting(
+            help="Side of tiles in pixels. Default: cut only where memory asks for it.", rule=at_least(16, " pixels")
+        ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Nothing but errors.")] = False,
+    quiet: Annotated[bool, Setting(help="Nothing but errors.")] = False,
     as_json: Json = False,
 ) -> None:
     """Restore images of any size, gray or colour, of 8 or 16 bits; and name the class when there is one.
@@ -601,7 +396,7 @@ def denoise(
         onnx=onnx,
         tile=tile,
         done=lambda result: None if quiet or as_json else typer.echo(result.line()),
-        failed=lambda line: _say(f"error: {' '.join(line.split())}"),
+        failed=lambda line: _say(f"error: {_one_line(line)}"),
     )
     if as_json:
         _print_json({"images": [result.to_dict() for result in finished], "refused": refused})
@@ -609,14 +404,15 @@ def denoise(
         raise typer.Exit(2)
 
 
-@app.command()
+@command(app)
 def report(
     name: Study,
-    to: Annotated[Path | None, typer.Option(metavar="FILE", help="HTML file to write; NAME.html if left out.")] = None,
+    to: Annotated[Path | None, Setting(help="HTML file to write; NAME.html if left out.", metavar="FILE")] = None,
     figures: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write each figure into this folder instead (needs a browser).")
+        Path | None,
+        Setting(help="Write each figure into this folder instead (needs a browser).", metavar="DIR"),
     ] = None,
-    file_format: Annotated[str, typer.Option("--format", help="Of --figures: svg, pdf or png.")] = "svg",
+    file_format: Annotated[str, Setting(help="Of --figures: svg, pdf or png.", option="format")] = "svg",
     data_root: DataRoot = None,
     storage: Storage = None,
 ) -> None:
@@ -630,7 +426,7 @@ def report(
     with open_study(name, storage) as ledger:
         if figures is not None:
             if to is not None:
-                raise ConfigError("--to and --figures are two different outputs; give one of them")
+                raise ConfigError("`to` and `figures` are two different outputs; give one of them")
             written = write_figures(ledger, figures, file_format)
             typer.echo(f"{len(written)} figures written to {figures}")
             return
@@ -639,11 +435,11 @@ def report(
     typer.echo(f"report written to {target} ({size / 1e6:.1f} MB); open it in a browser")
 
 
-@app.command()
+@command(app)
 def dashboard(
-    port: Annotated[int, typer.Option(help="Port on this machine, 1 to 65535.")] = 8080,
-    next_free: Annotated[bool, typer.Option("--next-free", help="If --port is taken, take the next free one.")] = False,
-    host: Annotated[str, typer.Option(help="Address to bind to; the dashboard has no passwords.")] = "127.0.0.1",
+    port: Annotated[int, Setting(help="Port on this machine, 1 to 65535.", rule=between(1, 65535))] = 8080,
+    next_free: Annotated[bool, Setting(help="If --port is taken, take the next free one.")] = False,
+    host: Annotated[str, Setting(help="Address to bind to; the dashboard has no passwords.")] = "127.0.0.1",
     storage: Storage = None,
 ) -> None:
     """Optuna Dashboard on the storage, until Ctrl-C.
@@ -661,13 +457,17 @@ def dashboard(
     )
 
 
-@app.command()
+@command(app)
 def spaces(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A space; all of them when left out.")] = None,
-    sample: Annotated[int, typer.Option(help="Also draw this many architectures with params and MACs.")] = 0,
-    data: Annotated[str, typer.Option(help="Data whose image size and classes the space is shown for.")] = "digits",
+    name: Annotated[
+        str | None, Setting(help="A space; all of them when left out.", metavar="[NAME]", argument=True)
+    ] = None,
+    sample: Annotated[
+        int, Setting(help="Also draw this many architectures with params and MACs.", rule=at_least(0))
+    ] = 0,
+    data: Annotated[str, Setting(help="Data whose image size and classes the space is shown for.")] = "digits",
     data_root: DataRoot = None,
-    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    seed: Annotated[int, Setting(help="Seed of the draws.", rule=at_least(0))] = 0,
     as_json: Json = False,
 ) -> None:
     """Hyperparameters, choices and size of each search space.
@@ -677,14 +477,10 @@ def spaces(
     from studies.commands.show import space_facts, space_lines
 
     facts = space_facts(name, sample=sample, data=data, data_root=data_root, seed=seed)
-    if as_json:
-        _print_json(facts)
-    else:
-        for line in space_lines(facts):
-            typer.echo(line)
+    _print(as_json, facts, space_lines(facts))
 
 
-@app.command()
+@command(app)
 def doctor(storage: Storage = None, as_json: Json = False) -> None:
     """Versions, devices, Ray, storage, interrupted trials, and what to do about each.
 
@@ -693,11 +489,7 @@ def doctor(storage: Storage = None, as_json: Json = False) -> None:
     from studies.commands.doctor import examine
 
     findings = examine(storage)
-    if as_json:
-        _print_json({"findings": [f.to_dict() for f in findings]})
-    else:
-        for finding in findings:
-            typer.echo(finding.line())
+    _print(as_json, {"findings": [f.to_dict() for f in findings]}, [f.line() for f in findings])
     if any(f.state == "bad" for f in findings):
         raise typer.Exit(1)
 
@@ -713,7 +505,7 @@ def main() -> None:
     except SkipnasError as error:
         _fail(str(error))
     except TyperException as error:
-        _fail(_one_line(error))
+        _fail(_typers_message(error))
     except (Abort, KeyboardInterrupt):
         _say("stopped")
         sys.exit(130)
@@ -730,12 +522,38 @@ def _program() -> list[str]:
     return [os.path.relpath(sys.executable), sys.argv[0]]
 
 
+def _arguments() -> list[str]:
+    """What was typed after the program's name, without passwords."""
+    from studies.store.urls import masked_words
+
+    return masked_words(sys.argv[1:])
+
+
 def _fail(message: str) -> None:
-    _say(f"error: {' '.join(message.split())}")
+    _say(f"error: {_one_line(message)}")
     sys.exit(2)
 
 
-def _one_line(error: TyperException) -> str:
+def _one_line(message: str) -> str:
+    """A message without line breaks, in which settings of the command that was given go by their options' names."""
+    options = _options()
+    return re.sub(r"`([a-z_]+)`", lambda found: options.get(found[1], found[0]), " ".join(message.split()))
+
+
+def _options() -> dict[str, str]:
+    """Setting -> option of the command that was given."""
+    given = typer.main.get_command(app)
+    for word in sys.argv[1:]:
+        if word not in getattr(given, "commands", ()):
+            break
+        given = given.commands[word]  # type: ignore[attr-defined]
+    named = [parameter for parameter in given.params if parameter.param_type_name == "option"]
+    return {parameter.opts[0].removeprefix("--"): parameter.opts[0] for parameter in named} | {
+        str(parameter.name): parameter.opts[0] for parameter in named
+    }
+
+
+def _typers_message(error: TyperException) -> str:
     """typer's message, with the value that it leaves out and where to look."""
     context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
     names = set(getattr(parameter, "opts", ()))
@@ -748,62 +566,22 @@ def _say(line: str) -> None:
     typer.echo(line, err=True)
 
 
+def _say_all(lines: Iterable[str]) -> None:
+    for line in lines:
+        _say(line)
+
+
+def _print(as_json: bool, facts: Mapping[str, Any], lines: Iterable[str]) -> None:
+    """Facts as JSON, or the lines that tell them to people."""
+    if as_json:
+        _print_json(facts)
+        return
+    for line in lines:
+        typer.echo(line)
+
+
 def _print_json(value: Mapping[str, Any]) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
-
-
-def _print_table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    cells = [header, *(tuple(str(cell) for cell in row) for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    for row in cells:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _result(result: TrialResult, choice: Choice) -> dict[str, Any]:
-    confirmed = choice.confirmed.get(result.number)
-    intervals = None
-    if confirmed is not None:
-        intervals = {name: dataclasses.asdict(value) for name, value in confirmed.values.items()}
-    return {
-        "trial": result.number,
-        "digest": result.digest,
-        "training_version": result.training_version,
-        "values": dict(result.values),
-        "confirmed": intervals,
-        "spec": dict(result.spec),
-        "recipe": dict(result.recipe),
-    }
-
-
-def _try_choose(ledger: SqlLedger) -> Choice | None:
-    from studies.reading.best import choose
-
-    return choose(ledger, confirmed=False) if ledger.objective_values() else None
-
-
-def _default_gpus() -> float:
-    """A quarter of a GPU where NVIDIA's driver shows one: candidates are far too small to fill it."""
-    return 0.25 if Path("/proc/driver/nvidia/gpus").exists() else 0.0
-
-
-def _seconds(option: str, text: str | None) -> float | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if match is None:
-        raise ConfigError(f"{option} {text!r} is not a time; give a number and s, m or h, such as 30m")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-def _weights(text: str | None) -> dict[str, float]:
-    result = {}
-    for part in text.split(",") if text else ():
-        name, _, weight = part.partition("=")
-        try:
-            result[name.strip()] = float(weight)
-        except ValueError:
-            raise ConfigError(f"--prefer {part!r} is not NAME=WEIGHT, such as psnr=2") from None
-    return result
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from benchmarks.lib.made_up_searches import WORKERS, Watch, busy_share, made_up_
 from nas.data.splits import Dataset, load
 from nas.engine.executor import ray_session, run_jobs, worker_pool
 from nas.engine.job import Job
-from nas.engine.resources import Resources
+from nas.settings import Resources
 
 SPEED_TRIALS = 400
 SPEED_GOALS = {"auto": 15.0, "random": 40.0}

@@ -28,8 +28,9 @@ from nas.training.patches import Patches
 from nas.types import Recipe, Task
 from search_spaces import get_space
 from studies.bundles import open_bundle
-from studies.commands.train import TrainRequest, train
+from studies.commands.train import train
 from studies.commands.train_display import TrainDisplay
+from studies.settings import TrainRequest
 
 NOISE = "gaussian:25"
 SPEC: dict[str, Any] = {

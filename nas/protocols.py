@@ -9,19 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from nas.errors import ConfigError, in_short
 from nas.outcome import Outcome
-from nas.types import (
-    Candidate,
-    Constraint,
-    Cost,
-    Counts,
-    EpochRow,
-    Measurement,
-    Objective,
-    ProbeCurve,
-    Spec,
-    StudyConfig,
-    Task,
-)
+from nas.settings import StudyConfig
+from nas.types import Candidate, Constraint, Cost, Counts, EpochRow, Measurement, Objective, ProbeCurve, Spec, Task
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -35,7 +24,7 @@ class SearchSpace(Protocol):
 
     @property
     def name(self) -> str:
-        """As given to ``--space``."""
+        """The name by which a request asks for the space."""
 
     @property
     def version(self) -> int:

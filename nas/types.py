@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar, get_args
 
-from nas.errors import ConfigError, SpecError
+from nas.errors import SpecError
 
 Direction = Literal["maximize", "minimize"]
 Optimizer = Literal["adamw", "sgd"]
@@ -242,67 +242,8 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StudyConfig:
-    """Everything that defines a study and is fixed when it is created.
-
-    Attributes:
-        study: name of the study.
-        space: name of the search space, and ``space_version`` its version.
-        data: data source (``digits``, ``folder:DIR``, ...), canonical.
-        fingerprint: digest of the data itself, so that a changed folder is noticed.
-        task: what the data and noise make of it.
-        epochs: full training budget of a candidate.
-        objectives: in the order of the study's values.
-        constraints: limits held before training.
-        subset: number of training images used, None for all.
-        sampler: ``auto``, ``tpe``, ``gp``, ``nsga2``, ``random`` or ``qmc``.
-        seed: seed of the search; every candidate's own seed comes from it and the candidate's digest.
-        device: ``cpu`` or ``cuda``, as the workers see it.
-        precision: ``fp32`` or ``bf16``.
-        threads: torch threads in each worker.
-        early_stopping: whether candidates are stopped at rungs.
-        within_rank: the rule by which candidates are stopped (`nas.search.rungs.RULES`).
-        training_version: of the training code that made the study (`nas.training.version`); each trial keeps its own.
-    """
-
-    study: str
-    space: str
-    space_version: int
-    data: str
-    fingerprint: str
-    task: Task
-    epochs: int
-    objectives: tuple[Objective, ...]
-    constraints: tuple[Constraint, ...]
-    subset: int | None = None
-    sampler: str = "auto"
-    seed: int = 0
-    device: str = "cpu"
-    precision: str = "fp32"
-    threads: int = 1
-    early_stopping: bool = False
-    within_rank: str = "hypervolume"
-    training_version: int = 1
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> StudyConfig:
-        """Raises ConfigError when the stored configuration lacks or has unknown fields."""
-        try:
-            fields = dict(value)
-            fields["task"] = Task(**fields["task"])
-            fields["objectives"] = tuple(Objective(**o) for o in fields["objectives"])
-            fields["constraints"] = tuple(Constraint(**c) for c in fields["constraints"])
-            return cls(**fields)
-        except (KeyError, TypeError) as error:
-            raise ConfigError(f"stored study configuration cannot be read ({error}); update skipnas") from None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """How many trials of a study ended how. `trained` is what ``--trials`` counts."""
+    """How many trials of a study ended how. The size that a study should have counts its `trained` ones."""
 
     complete: int = 0
     pruned: int = 0

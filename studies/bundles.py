@@ -81,7 +81,7 @@ def export_choice(
 
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         # Refused before anything is loaded; export_bundle holds the same rule.
-        raise BundleError(f"--to {target} exists and is not an empty folder; choose another")
+        raise BundleError(f"`to` {target} exists and is not an empty folder; choose another")
     choice = choose(ledger, pick=pick, prefer=prefer)
     chosen = choice.chosen
     config = ledger.config
@@ -225,15 +225,15 @@ def evaluate_bundle(
     from nas.data.splits import load, photographs
 
     if split is not None and split not in SPLITS:
-        raise ConfigError(f"--split {split!r} is not known; choose from {', '.join(SPLITS)}")
+        raise ConfigError(f"`split` {split!r} is not known; choose from {', '.join(SPLITS)}")
     denoiser = None if reference is None else reference_denoiser(reference)
     given = None if noise is None else [parse_noise(part) for part in noise.split(",")]
     bundle = open_bundle(path)
     source = data or bundle.facts.get("data")
     if not isinstance(source, str):
-        raise ConfigError("the bundle does not say what data it was made on; give --data")
+        raise ConfigError("the bundle does not say what data it was made on; give `data`")
     if data is None and ":" in source:
-        raise ConfigError(f"the bundle was made on {source}, a folder that it does not know the place of; give --data")
+        raise ConfigError(f"the bundle was made on {source}, a folder that it does not know the place of; give `data`")
     noises = given or [parse_noise(bundle.task.noise)]
     name = parse_source(source)
     kind, _, own = name.partition(":")

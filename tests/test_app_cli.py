@@ -27,8 +27,8 @@ from safetensors.torch import save_file
 from nas.errors import ConfigError
 from nas.training.checkpoint import weights_path
 from nas.training.version import TRAINING_VERSION
-from studies.commands import search as launch
-from studies.commands.search import SearchRequest
+from studies.commands import searched
+from studies.settings import SearchRequest
 from studies.store.catalog import open_study
 
 Run = Callable[..., Said]
@@ -400,7 +400,7 @@ def test_what_is_stored_of_a_search_holds_no_password(
         assert request.storage == url
         raise ConfigError(request.command)
 
-    monkeypatch.setattr(launch, "prepare", refuse)
+    monkeypatch.setattr(searched, "prepare", refuse)
     said = run("search", *([f"--storage={url}"] if joined else ["--storage", url]), "--trials", "4")
     assert said.err.startswith("error: skipnas search")
     assert "host/db" in said.err

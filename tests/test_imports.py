@@ -22,6 +22,7 @@ ROOMS_OF_NAS = (
     {"types"},
     {"files"},
     {"data", "search"},
+    {"settings"},
     {"protocols"},
     {"training"},
     {"bundles", "engine"},

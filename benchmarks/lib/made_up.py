@@ -26,7 +26,8 @@ from nas.engine.trainable import WorkerSettings
 from nas.outcome import Outcome
 from nas.protocols import SearchSpace
 from nas.search.objectives import DEFAULT, TrivialQuality, resolve_objectives
-from nas.types import EpochRow, Measurement, Objective, ProbeCurve, StudyConfig, Task, digest_of
+from nas.settings import StudyConfig
+from nas.types import EpochRow, Measurement, Objective, ProbeCurve, Task, digest_of
 from search_spaces.unet.space import UNetSpace
 
 TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")

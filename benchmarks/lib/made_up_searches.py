@@ -14,7 +14,8 @@ from unittest import mock
 from benchmarks.lib.made_up import TASK, MadeUpTrainable, WorkingSpace, study_config
 from nas.data.splits import Dataset
 from nas.engine import executor
-from nas.engine.search import Progress, RunOptions, run_search
+from nas.engine.search import Progress, run_search
+from nas.settings import RunOptions
 from studies.store.catalog import create_study
 from studies.store.database import open_storage
 from studies.store.ledger import SqlLedger

@@ -118,7 +118,7 @@ def augmentation_for(name: str, wanted: bool | None = None) -> Augmentation:
     if wanted is False:
         return NONE
     if wanted and suits == NONE:
-        raise ConfigError(f"--augment: flips and turns would change what {name} shows; leave it out")
+        raise ConfigError(f"`augment`: flips and turns would change what {name} shows; leave it out")
     if suits is None:
         return MIRRORS if wanted else NONE
     return suits

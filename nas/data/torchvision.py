@@ -119,7 +119,7 @@ def read_torchvision(name: str, root: Path) -> RawData:
     except _failures() as error:
         raise DataError(
             f"data {name!r}: not found under {root} ({in_short(missing)}), and no download ({in_short(error)}); "
-            "connect to the network, or give as --data-root a folder with the files of torchvision's "
+            "connect to the network, or give as `data_root` a folder with the files of torchvision's "
             f"{TORCHVISION[name].set_name}"
         ) from error
 
@@ -175,7 +175,7 @@ def _open_torchvision(name: str, root: Path, *, download: bool) -> RawData:
                 part.append(code)
                 yield image
 
-    with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to --json
+    with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to results
         cls = getattr(torchvision.datasets, set_name)
         sets = {code: cls(str(root), download=download, **arguments) for code, arguments in parts.items()}
         stack = stacked(one_size(images(), name))

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from nas.data.splits import Dataset
 from nas.engine.job import Job
-from nas.engine.resources import Resources
 from nas.outcome import Outcome
 from nas.protocols import SearchSpace
 from nas.search.confirmation import ConfirmedRun, Member, confirmation_seed
+from nas.settings import Resources, StudyConfig
 from nas.training.checkpoint import confirm_dir, drop_all, drop_checkpoint, traceback_path
 from nas.training.version import TRAINING_VERSION
-from nas.types import StudyConfig
 
 if TYPE_CHECKING:
     from nas.engine.report import Report

@@ -22,14 +22,13 @@ from ray.tune.search import Searcher
 from nas.data.splits import Dataset
 from nas.engine.job import Job
 from nas.engine.report import LivesInDriver, Report
-from nas.engine.resources import Resources
 from nas.engine.scheduler import RungScheduler
 from nas.engine.searcher import JobSearcher, Recorder, StudySearcher
 from nas.engine.stopping import Stopping, stop_signals
 from nas.engine.trainable import CandidateTrainable, WorkerSettings
 from nas.errors import ClusterError, ConfigError
 from nas.protocols import SearchSpace
-from nas.types import StudyConfig
+from nas.settings import ADDRESSES, Resources, StudyConfig, address_of_ray
 
 # Ray reads these when it is imported: no usage report, no log files of its own, no second progress display, no
 # snapshots of a state that the study keeps better, and signals left to this module.
@@ -105,21 +104,20 @@ def scratch(place: Path = Path("/tmp")) -> Iterator[Path]:
 
 
 def _connect(address: str, quiet: dict[str, Any]) -> None:
-    rule = "give host:port of a Ray head, ray://host:port of its client server, or auto"
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if (mend := address_of_ray(address)) is not None:
+        raise ClusterError(f"{address!r} is no address of a cluster; {mend}")
     if address != "auto":
-        if not host or not port.isdigit():
-            raise ClusterError(f"{address!r} is no address of a cluster; {rule}")
+        host, _, port = address.removeprefix("ray://").rpartition(":")
         try:
             # Ray itself keeps trying for half a minute and then prints pages.
             socket.create_connection((host, int(port)), timeout=5).close()
-        except (OSError, OverflowError) as error:
-            raise ClusterError(f"no Ray cluster answers at {address!r} ({error}); {rule}") from None
+        except OSError as error:
+            raise ClusterError(f"no Ray cluster answers at {address!r} ({error}); {ADDRESSES}") from None
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
-        raise ClusterError(f"cannot join the Ray cluster at {address!r} ({first}); {rule}") from None
+        raise ClusterError(f"cannot join the Ray cluster at {address!r} ({first}); {ADDRESSES}") from None
 
 
 def slots(cpus_per_trial: float, gpus_per_trial: float, concurrency: int | None) -> int:

@@ -10,24 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from nas.data.splits import Dataset
-from nas.engine.resources import Resources
 from nas.errors import StorageError
 from nas.outcome import Outcome
 from nas.protocols import Ledger, SearchSpace
 from nas.search.pareto import hypervolume
+from nas.settings import RunOptions, StudyConfig
 from nas.training.checkpoint import drop_checkpoint, drop_weights, tidy
-from nas.types import Counts, EpochRow, Measurement, StudyConfig
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions(Resources):
-    """The options of one run of a study.
-
-    Attributes:
-        trials: the size that the study should have.
-    """
-
-    trials: int
+from nas.types import Counts, EpochRow, Measurement
 
 
 @dataclass(slots=True, kw_only=True)
@@ -98,6 +87,7 @@ def run_search(
     options: RunOptions,
     observe: Callable[[Progress], None] = lambda progress: None,
     known: Mapping[str, Measurement] | None = None,
+    hint: Callable[[int], str] = lambda number: "",
 ) -> SearchEnd:
     """Trains candidates until the study has `options.trials` of them, or the search is stopped.
 
@@ -113,6 +103,7 @@ def run_search(
         options: resources and limits of this run.
         observe: called with the progress at every change, in this thread.
         known: measurements by digest from elsewhere; these candidates are not trained again.
+        hint: ends the line about a trial that failed, given its number: how a person finds out why.
 
     Raises:
         ConfigError: a trial asks for more than there is.
@@ -152,8 +143,7 @@ def run_search(
             if front != before:
                 _update_quality(progress, ledger, front)
         elif outcome is not Outcome.STOPPED:  # a stopped trial needs no explanation
-            where = f"skipnas studies show {config.study} --trial {number}"
-            progress.messages.append(f"trial {number} ended: {outcome.words}; why: {where}")
+            progress.messages.append(f"trial {number} ended: {outcome.words}{hint(number)}")
         observe(progress)
 
     _update_quality(progress, ledger, front)

@@ -24,12 +24,13 @@ from nas.engine.report import Report
 from nas.errors import is_out_of_memory
 from nas.outcome import Outcome
 from nas.protocols import SearchSpace
+from nas.settings import StudyConfig
 from nas.training.batches import DeviceData, evaluation_batches
 from nas.training.checkpoint import load_checkpoint, open_hang, read_hang, save_checkpoint, save_strip, save_weights
 from nas.training.evaluation import Evaluation, judge
 from nas.training.loop import Diverged
 from nas.training.strips import strip
-from nas.types import Measurement, StudyConfig, Task
+from nas.types import Measurement, Task
 
 log = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = 30.0

@@ -14,10 +14,6 @@ from nas.outcome import Outcome
 from nas.search.pareto import contributions, knee, non_dominated
 from nas.types import Candidate, Objective, TrialResult
 
-SEEDS = 5
-TOP = 8
-"""Members of the front beside the knee: those with the largest hypervolume contributions."""
-
 LEAST_RUNS = 2
 """Finished runs from which a mean has an interval."""
 
@@ -145,7 +141,7 @@ def confirmation_seed(study_seed: int, repeat: int) -> int:
     return candidate_seed(study_seed, f"confirmation {repeat}")
 
 
-def pick_members(results: Sequence[TrialResult], objectives: Sequence[Objective], top: int = TOP) -> list[TrialResult]:
+def pick_members(results: Sequence[TrialResult], objectives: Sequence[Objective], top: int) -> list[TrialResult]:
     """The knee of the front, and the `top` members with the largest hypervolume contributions, those first.
 
     Args:

@@ -268,7 +268,7 @@ def resolve_objectives(
         if metric.source == "cost" and metric.name not in limits:
             raise ConfigError(
                 f"objective {metric.name!r} needs a limit as its reference, the space has none; "
-                f"give --max-{metric.name}"
+                f"give `max_{metric.name}`"
             )
     objectives = tuple(
         Objective(

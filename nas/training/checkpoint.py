@@ -111,7 +111,7 @@ def load_weights(network: nn.Module, folder: Path, number: int, digest: str) -> 
     if stored != digest:
         raise StudyError(
             f"weights at {path} are of candidate {stored}, and trial {number} is {digest}: another study wrote into "
-            "this folder; restore the file, or search under a --study name of its own"
+            "this folder; restore the file, or search under a `study` name of its own"
         )
 
 

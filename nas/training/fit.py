@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from nas.errors import ConfigError
 from nas.files import write_whole
+from nas.settings import FitSettings
 from nas.training.batches import TrainingData
 from nas.training.checkpoint import read_state, write_state
 from nas.training.evaluation import judge
@@ -28,35 +28,6 @@ VALIDATIONS = 100
 
 CHECKPOINT_SECONDS = 60.0
 CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FitSettings:
-    """What a long training adds to a recipe.
-
-    Attributes:
-        warm_up: share of the run over which the learning rate rises from zero, in [0, 1).
-        ema: decay of the averaged weights per step, in [0, 1); 0 for the weights as they are.
-        accumulate: batches whose gradients make one step.
-        seed: of weights, order, patches, augmentation and noise.
-
-    Raises:
-        ConfigError: a value is outside its rule.
-    """
-
-    warm_up: float = 0.05
-    ema: float = 0.999
-    accumulate: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for option, value in (("--warmup", self.warm_up), ("--ema", self.ema)):
-            if not 0 <= value < 1:
-                raise ConfigError(f"{option} is {value}; give a number from 0 to below 1")
-        if self.accumulate < 1:
-            raise ConfigError(f"--accumulate is {self.accumulate}; give at least 1")
-        if self.seed < 0:
-            raise ConfigError(f"--seed is {self.seed}; give at least 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,7 +73,9 @@ class Patches:
         self.chosen = [index for index, size in sizes.items() if min(size) >= patch]
         if not self.chosen:
             largest = max(map(min, sizes.values()))
-            raise DataError(f"{photographs.name}: no photograph holds a patch of {patch}; --patch {largest} would fit")
+            raise DataError(
+                f"{photographs.name}: no photograph holds a patch of {patch}; a `patch` of {largest} would fit"
+            )
         if left_out := len(chosen) - len(self.chosen):
             log.info("%s: %d photographs are smaller than a patch and left out", photographs.name, left_out)
         areas = [math.prod(sizes[index]) for index in self.chosen]

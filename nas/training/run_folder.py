@@ -39,18 +39,18 @@ def claimed(folder: Path, configuration: Mapping[str, Any]) -> Iterator[dict[str
             if not file.exists():
                 write_run(folder, {"configuration": dict(configuration), "training_version": TRAINING_VERSION})
         except BlockingIOError:
-            raise ConfigError(f"--to {folder} is being trained in by another process; wait for it") from None
+            raise ConfigError(f"`to` {folder} is being trained in by another process; wait for it") from None
         except FileExistsError:
-            raise ConfigError(f"--to {folder} is a file; choose a folder") from None
+            raise ConfigError(f"`to` {folder} is a file; choose a folder") from None
         except OSError as error:
-            raise ConfigError(f"--to {folder} cannot be written ({error.strerror}); choose another folder") from error
+            raise ConfigError(f"`to` {folder} cannot be written ({error.strerror}); choose another folder") from error
         content = _read_run(file)
         stored = content["configuration"]
         for name in dict.fromkeys((*stored, *configuration)):
             there, asked = stored.get(name), configuration.get(name)
             if there != asked:
                 raise ConfigError(
-                    f"--to {folder} holds another training: {name} is {there!r} there, asked for {asked!r}; "
+                    f"`to` {folder} holds another training: {name} is {there!r} there, asked for {asked!r}; "
                     "choose another folder"
                 )
         yield content
@@ -58,7 +58,7 @@ def claimed(folder: Path, configuration: Mapping[str, Any]) -> Iterator[dict[str
 
 def _refuse_foreign(folder: Path) -> None:
     if not (folder / RUN).exists() and any(entry.name != LOCK for entry in folder.iterdir()):
-        raise ConfigError(f"--to {folder} exists and is not an empty folder; choose another")
+        raise ConfigError(f"`to` {folder} exists and is not an empty folder; choose another")
 
 
 def write_run(folder: Path, content: Mapping[str, Any]) -> None:
@@ -71,5 +71,5 @@ def _read_run(file: Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(file.read_text("utf-8"))
         content["configuration"].keys()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise ConfigError(f"{file} cannot be read; remove its folder, or choose another --to") from None
+        raise ConfigError(f"{file} cannot be read; remove its folder, or choose another `to`") from None
     return content

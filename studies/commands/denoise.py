@@ -90,10 +90,8 @@ def denoise(
     Raises:
         BundleError, ConfigError, DataError: the call itself is wrong; nothing has been written then.
     """
-    if tile is not None and tile < 16:
-        raise ConfigError(f"--tile is {tile}; give at least 16 pixels")
     if to.exists() and not to.is_dir():
-        raise ConfigError(f"--to {to} is a file; give a folder")
+        raise ConfigError(f"`to` {to} is a file; give a folder")
     jobs = list(_jobs(images, to))
     bundle = open_bundle(path)
     channels = bundle.task.channels
@@ -153,9 +151,9 @@ def _denoise(
     from nas.bundles.inference import restore
 
     if target.exists() or target.is_symlink():
-        raise DataError(f"image {source}: {target} exists; remove it, or choose another --to")
+        raise DataError(f"image {source}: {target} exists; remove it, or choose another `to`")
     if not target.parent.resolve().is_relative_to(to.resolve()):
-        raise DataError(f"image {source}: {target.parent} is a link that leads out of {to}; choose another --to")
+        raise DataError(f"image {source}: {target.parent} is a link that leads out of {to}; choose another `to`")
     picture = read_picture(source)
     noisy = _as_trained(picture, bundle.task.channels)
     try:
@@ -163,7 +161,7 @@ def _denoise(
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise DataError(f"image {source}: not enough memory; give a smaller --tile") from None
+        raise DataError(f"image {source}: not enough memory; give a smaller `tile`") from None
     values = restored.image.flatten(0, 1).numpy()
     if picture.pixels.shape[2] == 1:
         values = values.mean(0, keepdims=True)

@@ -33,6 +33,12 @@ class Replayed:
     proposed: int
     differs: int | None
 
+    def line(self) -> str:
+        """For people."""
+        if self.differs is None:
+            return f"{self.proposed} trials were proposed again, each the same candidate"
+        return f"trial {self.differs} is another candidate; the {self.proposed - 1} before it are the same"
+
 
 def replay(ledger: SqlLedger) -> Replayed:
     """Proposes a study's candidates again, in the stored order of asks and tells, and compares digests.

@@ -6,15 +6,17 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import ConfigError
-from nas.search.objectives import METRICS, limits_text, metric_of, titled
+from nas.search.objectives import METRICS, metric_of, titled
+from nas.settings import kept_settings
 from nas.types import Recipe, Task
 from search_spaces import SPACES, get_space
 from search_spaces.draws import choices, is_discrete, sampled
+from studies.commands.text import columns
 from studies.reading.versions import training_versions, versions_line
 
 if TYPE_CHECKING:
@@ -58,11 +60,19 @@ def summary_facts(summary: StudySummary) -> dict[str, Any]:
     }
 
 
+def list_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns `summary_facts` of several studies as a table."""
+    names = ("study", "space", "data", "noise", "trained")
+    cells = [(*(row[n] for n in names), row["counts"]["running"], row["counts"]["failed"]) for row in rows]
+    return columns((*names, "running", "failed"), cells)
+
+
 def study_facts(ledger: SqlLedger) -> dict[str, Any]:
     """Everything that is fixed in a study, how its trials ended, and where it comes from."""
     counts = ledger.counts()
     return {
         "config": ledger.config.to_dict(),
+        "settings": kept_settings(ledger.config),
         "counts": dataclasses.asdict(counts) | {"trained": counts.trained},
         "training_versions": training_versions(ledger),
         "front": ledger.front(),
@@ -90,14 +100,13 @@ def study_lines(ledger: SqlLedger, facts: Mapping[str, Any]) -> list[str]:
         f"space       {config.space} (version {config.space_version}), {len(ledger.distributions)} hyperparameters",
         f"data        {config.data}, {task.channels}x{task.height}x{task.width}, {task.classes} classes, "
         f"fingerprint {config.fingerprint}" + (f", {config.subset} training images" if config.subset else ""),
-        f"noise       {task.noise}",
-        f"training    {config.epochs} epochs, {config.device}, {config.precision}, {config.threads} threads, "
-        f"seed {config.seed}, sampler {config.sampler}; made by version {config.training_version} of the training code",
+        "settings    " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts["settings"].items()),
+        f"training    {config.device}, {config.threads} threads; begun by version {config.training_version} of the "
+        "training code",
         "objectives  "
         + ", ".join(
             f"{o.name} ({o.direction}, from {metric_of(o.name).figure(o.reference)})" for o in config.objectives
         ),
-        f"limits      {limits_text(config.constraints)}",
         f"trials      {counts['trained']} trained: {counts['complete']} complete, {counts['pruned']} pruned; "
         f"{counts['failed']} failed, {counts['running']} running, {counts['waiting']} waiting",
         f"front       {', '.join(map(str, facts['front'])) or 'empty'}",
@@ -150,9 +159,6 @@ def space_facts(
     """
     from nas.data.splits import load
 
-    for option, value in (("--sample", sample), ("--seed", seed)):
-        if value < 0:
-            raise ConfigError(f"{option} is {value}; give at least 0")
     spaces = [get_space(name)] if name else list(SPACES.values())
     task = load(data, root=data_root).task("gaussian:50")
     return {
@@ -209,7 +215,7 @@ def _sample(space: SearchSpace, task: Task, count: int, seed: int) -> list[dict[
     found = sampled(space, task, space.limits(task), count, seed)
     if len(found) < count:
         raise ConfigError(
-            f"--sample {count}: only {len(found)} architectures of {space.name!r} were found; ask for fewer"
+            f"`sample` {count}: only {len(found)} architectures of {space.name!r} were found; ask for fewer"
         )
     costs = [space.cost(candidate.spec, task) for candidate in found]
     return [

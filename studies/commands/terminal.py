@@ -23,7 +23,8 @@ from nas.engine.confirm import ConfirmProgress
 from nas.engine.search import Progress, SearchEnd
 from nas.search.confirmation import Confirmed
 from nas.search.objectives import metric_of, of_source
-from nas.types import Objective, StudyConfig
+from nas.settings import StudyConfig
+from nas.types import Objective
 from studies.reading.best import Choice
 
 PLAIN_SECONDS = 5.0

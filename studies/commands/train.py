@@ -16,10 +16,12 @@ from nas.data.noise import Noise, parse_noise
 from nas.data.sources import augmentation_for, parse_source, source_of
 from nas.errors import ConfigError, SpecError, StorageError, in_short, is_out_of_memory
 from nas.search.objectives import METRICS
+from nas.settings import FitSettings, settings_of
 from nas.training.version import FIRST_VERSION, TRAINING_VERSION
-from nas.types import PRECISIONS, Candidate, Recipe, Task
+from nas.types import Candidate, Recipe, Task
 from search_spaces import get_space, known_space
 from search_spaces.unet.references import RECIPE, REFERENCES, reference_network
+from studies.settings import TrainRequest
 
 if TYPE_CHECKING:
     import torch
@@ -31,41 +33,8 @@ if TYPE_CHECKING:
     from nas.training.batches import TrainingData
     from nas.training.fit import Fit, FitProgress
 
-EPOCHS = 100
 PATCH = 64
 BUNDLE, LOGS = "bundle", "logs"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainRequest:
-    """What a training was asked for: the options of ``skipnas train``. None means the default.
-
-    Attributes:
-        what: a spec's file, the name of a reference network, or a study with or without ``:PICK``.
-        to: folder of the training; its bundle lies in ``bundle`` there.
-    """
-
-    what: str
-    to: Path
-    data: str | None = None
-    data_root: Path | None = None
-    noise: str | None = None
-    epochs: int | None = None
-    subset: int | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    weight_decay: float | None = None
-    warmup: float = 0.05
-    ema: float = 0.999
-    augment: bool | None = None
-    patch: int | None = None
-    patches_per_epoch: int | None = None
-    accumulate: int = 1
-    precision: str = "auto"
-    threads: int | None = None
-    seed: int = 0
-    log_dir: Path | None = None
-    storage: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,20 +68,20 @@ def train(
     Raises:
         SkipnasError: something is outside its rule, the folder holds another training, or the run diverged.
     """
-    _check(request)
+    if request.log_dir is not None and not _can_be_made(request.log_dir):
+        raise ConfigError(f"`log_dir` {request.log_dir} cannot be written; choose another folder")
     source = _source(request)
     noise = parse_noise(request.noise or source.noise)
     import torch
 
     from nas.bundles.files import CARD
-    from nas.training.fit import Fit, FitSettings, fit
+    from nas.training.fit import Fit, fit
     from nas.training.loop import Diverged
     from nas.training.precision import faster_precision
     from nas.training.run_folder import claimed, write_run
 
     torch.set_num_threads(request.threads or os.cpu_count() or 1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    settings = FitSettings(warm_up=request.warmup, ema=request.ema, accumulate=request.accumulate, seed=request.seed)
     data = _read(request, source, noise, device)
     candidate = _candidate(request, source, data.task)
     configuration = {
@@ -123,7 +92,7 @@ def train(
         "data": data.name,
         "fingerprint": data.fingerprint,
         "subset": request.subset,
-        **asdict(settings),
+        **{name: getattr(request, name) for name in settings_of(FitSettings)},
         "augmentation": data.augmentation.name,
         "images_per_epoch": len(data.training),
         "precision": request.precision,
@@ -155,12 +124,12 @@ def train(
             say(line)
         torch.manual_seed(request.seed)
         try:
-            run = Fit(network, data.task, candidate.recipe, data.training, settings, precision=precision)
+            run = Fit(network, data.task, candidate.recipe, data.training, request, precision=precision)
             best = fit(run, request.to, observe, request.log_dir or request.to / LOGS)
         except Diverged as error:
             raise ConfigError(
-                f"the training diverged: {error}; give a smaller --learning-rate than "
-                f"{candidate.recipe.learning_rate:g} and another --to"
+                f"the training diverged: {error}; give a smaller `learning_rate` than "
+                f"{candidate.recipe.learning_rate:g} and another `to`"
             ) from None
         values, images = data.test(best.cpu(), noise)
         result = _result(run, values, images, data)
@@ -259,7 +228,7 @@ def _from_study(request: TrainRequest) -> _Source:
 
 
 def _candidate(request: TrainRequest, source: _Source, task: Task) -> Candidate:
-    candidate = source.candidate(task, request.epochs or EPOCHS)
+    candidate = source.candidate(task, request.epochs)
     asked = {
         name: value
         for name in ("batch_size", "learning_rate", "weight_decay")
@@ -297,9 +266,9 @@ def _read(request: TrainRequest, source: _Source, noise: Noise, device: torch.de
     augmentation = augmentation_for(name, request.augment)
     if source_of(name).photographs:
         return _read_photographs(request, name, noise, augmentation, device)
-    for option, value in (("--patch", request.patch), ("--patches-per-epoch", request.patches_per_epoch)):
+    for setting, value in (("patch", request.patch), ("patches_per_epoch", request.patches_per_epoch)):
         if value is not None:
-            raise ConfigError(f"{option} {value}: {name} has images of one size; it is for images:DIR")
+            raise ConfigError(f"`{setting}` {value}: {name} has images of one size; it is for images:DIR")
     from nas.data.splits import load
     from nas.training.batches import AugmentedData
 
@@ -438,25 +407,3 @@ def _can_be_made(folder: Path) -> bool:
     resolved = folder.resolve()
     first = next(each for each in (resolved, *resolved.parents) if each.exists())
     return first.is_dir() and os.access(first, os.W_OK | os.X_OK)
-
-
-def _check(request: TrainRequest) -> None:
-    """Refuses what can be refused without touching data."""
-    for option, value in (
-        ("--epochs", request.epochs),
-        ("--batch-size", request.batch_size),
-        ("--patches-per-epoch", request.patches_per_epoch),
-        ("--threads", request.threads),
-    ):
-        if value is not None and value < 1:
-            raise ConfigError(f"{option} is {value}; give at least 1")
-    if request.patch is not None and request.patch < 8:
-        raise ConfigError(f"--patch is {request.patch}; give at least 8 pixels")
-    if request.learning_rate is not None and not 0 < request.learning_rate < float("inf"):
-        raise ConfigError(f"--learning-rate is {request.learning_rate}; give a number above 0")
-    if request.weight_decay is not None and not 0 <= request.weight_decay < float("inf"):
-        raise ConfigError(f"--weight-decay is {request.weight_decay}; give a number of at least 0")
-    if request.log_dir is not None and not _can_be_made(request.log_dir):
-        raise ConfigError(f"--log-dir {request.log_dir} cannot be written; choose another folder")
-    if request.precision not in PRECISIONS:
-        raise ConfigError(f"--precision {request.precision!r} is not known; choose from {', '.join(PRECISIONS)}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -60,6 +62,17 @@ class TrainDisplay(AbstractContextManager["TrainDisplay"]):
             self._bar.start()
             self._bar.add_task("", total=progress.steps)
         self._bar.update(self._bar.task_ids[0], completed=progress.step, description=_figures(progress))
+
+
+def result_lines(result: Mapping[str, Any]) -> list[str]:
+    """Returns the result of `studies.commands.train.train` for people."""
+    accuracy = "" if result["accuracy"] is None else f", accuracy {result['accuracy']:.2f} %"
+    return [
+        f"{result['epochs']} epochs in {result['seconds']:.0f} s; the best weights are of epoch {result['best_epoch']}",
+        f"test split, {result['images']} images, {result['noise']}: PSNR {result['psnr']:.2f} dB "
+        f"(noisy {result['noisy_psnr']:.2f} dB), SSIM {result['ssim']:.4f}{accuracy}",
+        f"bundle written to {result['bundle']}",
+    ]
 
 
 def _figures(progress: FitProgress) -> str:

@@ -55,8 +55,6 @@ def serve(
     """
     from optuna_dashboard import wsgi
 
-    if not 1 <= port <= 65535:
-        raise ConfigError(f"--port {port} is not a port; give 1 to 65535")
     with open_storage(storage, must_exist=True) as opened:
         application = wsgi(opened.optuna, artifact_store=Pictures(opened))
         server = _bind(application, host, port, PORTS_TRIED if next_free else 1)
@@ -78,7 +76,7 @@ def _bind(application: Any, host: str, port: int, tries: int) -> WSGIServer:
             if failure.errno != errno.EADDRINUSE:
                 break
     reason = str(failure.strerror or failure).partition(" (")[0]
-    raise ConfigError(f"--port {port} on {host}: {reason}; choose another port, or --next-free") from None
+    raise ConfigError(f"`port` {port} on {host}: {reason}; choose another port, or `next_free`") from None
 
 
 class Pictures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import tempfile
@@ -19,8 +20,9 @@ from nas.errors import ConfigError, SkipnasError
 from nas.files import write_whole
 from nas.outcome import Outcome
 from nas.search.confirmation import Confirmed, Interval, summarize
-from nas.search.objectives import DEFAULT, METRICS, Metric, limits_text, metric_of, of_source
-from nas.types import Objective, StudyConfig
+from nas.search.objectives import DEFAULT, METRICS, Metric, metric_of, of_source
+from nas.settings import StudyConfig, kept_settings
+from nas.types import Objective
 from search_spaces import get_space
 from search_spaces.unet.spec import UNetSpec
 from studies.pages.diagram import network_svg
@@ -51,7 +53,7 @@ def write_report(ledger: SqlLedger, target: Path, *, data_root: Path | None = No
     """
     if target.is_dir() or not target.parent.is_dir():
         what = f"{target} is a folder" if target.is_dir() else f"folder {target.parent} does not exist; create it first"
-        raise ConfigError(f"--to {target}: {what}; give the name of an HTML file")
+        raise ConfigError(f"`to` {target}: {what}; give the name of an HTML file")
     history = read_history(ledger)
     page = render(ledger, history, samples(ledger, history, data_root), summarize(ledger.confirmations()))
     try:
@@ -68,14 +70,14 @@ def write_figures(ledger: SqlLedger, folder: Path, suffix: str = "svg") -> list[
         ConfigError: an unknown format, no kaleido or browser, or a folder that cannot be written.
     """
     if suffix not in FORMATS:
-        raise ConfigError(f"--format {suffix!r} is not known; choose one of {', '.join(FORMATS)}")
+        raise ConfigError(f"`format` {suffix!r} is not known; choose one of {', '.join(FORMATS)}")
     try:
         import kaleido
         from choreographer.errors import BrowserClosedError, BrowserFailedError, ChromeNotFoundError
     except ImportError:
-        raise ConfigError("--figures needs kaleido, which is not installed; pip install 'skipnas[figures]'") from None
+        raise ConfigError("`figures` needs kaleido, which is not installed; pip install 'skipnas[figures]'") from None
     if not folder.parent.is_dir() or (folder.exists() and not folder.is_dir()):
-        raise ConfigError(f"--figures {folder}: give a folder to make, in a folder that exists")
+        raise ConfigError(f"`figures` {folder}: give a folder to make, in a folder that exists")
     confirmed = summarize(ledger.confirmations())
     plots = [plot for plot in all_plots(read_history(ledger), confirmed) if plot.figure is not None]
     try:
@@ -91,11 +93,11 @@ def write_figures(ledger: SqlLedger, folder: Path, suffix: str = "svg") -> list[
             return [path.replace(folder / path.name) for path in (Path(str(f["path"])) for f in figures)]
     except (ChromeNotFoundError, BrowserFailedError, BrowserClosedError) as error:
         raise ConfigError(
-            f"--figures needs Chrome or Chromium, which did not start ({type(error).__name__}); install one, such "
+            f"`figures` needs Chrome or Chromium, which did not start ({type(error).__name__}); install one, such "
             "as apt-get install chromium"
         ) from None
     except OSError as error:
-        raise ConfigError(f"--figures {folder} cannot be written ({error.strerror}); give another folder") from None
+        raise ConfigError(f"`figures` {folder} cannot be written ({error.strerror}); give another folder") from None
 
 
 def render(ledger: SqlLedger, history: History, pictures: Samples, confirmed: Sequence[Confirmed] = ()) -> str:
@@ -444,31 +446,28 @@ def _details(trials: Sequence[Trial]) -> str:
 
 
 def _origin(ledger: SqlLedger) -> str:
-    config, provenance = ledger.config, ledger.provenance
+    config = dataclasses.replace(ledger.config, data=_source(ledger.config.data))
+    settings, provenance = kept_settings(config), ledger.provenance
     hardware = provenance.get("hardware")
     facts = {
         "command": f"<code>{escape(ledger.command)}</code>",
         "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(ledger.created)),
         "report of": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "space": f"{escape(config.space)}, version {config.space_version}, {len(ledger.distributions)} hyperparameters",
-        "data": f"{escape(_source(config.data))}, fingerprint <code>{config.fingerprint}</code>"
+        "data": f"{escape(config.data)}, fingerprint <code>{config.fingerprint}</code>"
         + (f", {config.subset:,} training images" if config.subset else ""),
-        "noise": escape(config.task.noise),
-        "training": f"{config.epochs} epochs on {config.device}, {config.precision}, "
-        f"{config.threads} thread{'' if config.threads == 1 else 's'}, "
+        "settings": escape(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())),
+        "training": f"on {config.device} with {config.threads} thread{'' if config.threads == 1 else 's'}, "
         f"begun by version {config.training_version} of the training code",
-        "search": f"sampler {escape(config.sampler)}, seed {config.seed}, early stopping "
-        + ("on" if config.early_stopping else "off"),
-        "limits": escape(limits_text(config.constraints)),
         "hardware": escape(describe(hardware)) if hardware else "not known",
         "commit": f"<code>{escape(str(provenance.get('commit') or 'not known'))}</code>",
         "versions": escape(", ".join(f"{k} {v}" for k, v in provenance.get("versions", {}).items()) or "not known"),
     }
     rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in facts.items())
-    settings = escape(json.dumps({**config.to_dict(), "data": _source(config.data)}, indent=2))
+    whole = escape(json.dumps(config.to_dict(), indent=2))
     return (
         f'<div class="scroll"><table>{rows}</table></div><details><summary>the whole configuration</summary>'
-        f"<pre>{settings}</pre></details>"
+        f"<pre>{whole}</pre></details>"
     )
 
 

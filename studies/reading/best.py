@@ -80,9 +80,9 @@ def choose(
     names = [o.name for o in objectives]
     for name, weight in (prefer or {}).items():
         if name not in names:
-            raise ConfigError(f"--prefer names {name!r}; objectives of this study are {', '.join(names)}")
+            raise ConfigError(f"`prefer` names {name!r}; objectives of this study are {', '.join(names)}")
         if not 0 <= weight < float("inf"):
-            raise ConfigError(f"--prefer {name}={weight:g}: a weight is a number of at least 0")
+            raise ConfigError(f"`prefer` {name}={weight:g}: a weight is a number of at least 0")
     results = ledger.results(ledger.front())
     if not results:
         raise StudyError(
@@ -163,7 +163,7 @@ def _pick(
         return front[index], f"trial {front[index].number} has the best {pick} of the front{means}, {value}"
     if pick.isdigit():
         return _by_number(int(pick), front, searched, confirmed)
-    raise ConfigError(f"--pick {pick!r} is not known; use knee, one of {', '.join(names)}, or a trial's number")
+    raise ConfigError(f"`pick` {pick!r} is not known; use knee, one of {', '.join(names)}, or a trial's number")
 
 
 def _by_number(

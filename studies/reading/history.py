@@ -15,7 +15,8 @@ from sqlalchemy import select
 from nas.outcome import GROUPS, Outcome
 from nas.search.objectives import metric_of, of_source, titled
 from nas.search.pareto import hypervolume
-from nas.types import EpochRow, Objective, ProbeCurve, StudyConfig, flat
+from nas.settings import StudyConfig
+from nas.types import EpochRow, Objective, ProbeCurve, flat
 from studies.reading.best import Choice, choose
 from studies.reading.study import recorded
 from studies.store.records import ProbeRecord, TrialRecord

@@ -22,10 +22,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from nas.errors import StudyError
-from nas.types import (
-    Counts,
-    StudyConfig,
-)
+from nas.settings import StudyConfig
+from nas.types import Counts
 from studies.store.connection import Storage
 from studies.store.database import open_storage
 from studies.store.deletion import drop_orphans

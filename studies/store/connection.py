@@ -80,7 +80,7 @@ def path_errors(url: URL) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(
-            f"storage {masked(url)}: cannot use {error.filename} ({error.strerror}); choose another with --storage"
+            f"storage {masked(url)}: cannot use {error.filename} ({error.strerror}); choose another `storage`"
         ) from None
 
 

@@ -111,7 +111,7 @@ def is_missing(url: str | None) -> bool:
 
 
 def _no_studies(url: URL) -> NoStudiesError:
-    return NoStudiesError(f"no studies yet in {masked(url)}; run `skipnas search` first or name another --storage")
+    return NoStudiesError(f"no studies yet in {masked(url)}; run `skipnas search` first or name another `storage`")
 
 
 def _engine_options(url: URL) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def drop_files(storage: Storage, study: str) -> None:
 def _check_folder(url: URL, folder: Path, study: str) -> None:
     if owner := _another_owner(url, folder):
         raise StudyError(
-            f"folder {folder} holds the files of study {study!r} of another database, {owner}; give another --study "
+            f"folder {folder} holds the files of study {study!r} of another database, {owner}; give another `study` "
             f"name, or delete {folder / _OWNER} if that is this database's former name"
         )
 

@@ -42,19 +42,9 @@ from nas.search.confirmation import ConfirmedRun
 from nas.search.objectives import metric_of
 from nas.search.pareto import Array, non_dominated
 from nas.search.past import Judged, Propose
+from nas.settings import StudyConfig
 from nas.training.version import FIRST_VERSION, TRAINING_VERSION
-from nas.types import (
-    Candidate,
-    Cost,
-    Counts,
-    EpochRow,
-    Measurement,
-    Objective,
-    ProbeCurve,
-    StudyConfig,
-    TrialResult,
-    canonical_json,
-)
+from nas.types import Candidate, Cost, Counts, EpochRow, Measurement, Objective, ProbeCurve, TrialResult, canonical_json
 from studies.reading.study import stored_curve, stored_epoch, stored_measurement
 from studies.store import statements as sql
 from studies.store.leases import Lease, drop_dead, live_drivers

@@ -9,8 +9,9 @@ from typing import Any
 from toy_space import ToySpace
 
 from nas.data.splits import Dataset
-from nas.engine.search import Progress, RunOptions, SearchEnd, run_search
-from nas.types import Objective, StudyConfig, Task
+from nas.engine.search import Progress, SearchEnd, run_search
+from nas.settings import RunOptions, StudyConfig
+from nas.types import Objective, Task
 from studies.store.catalog import create_study
 from studies.store.database import open_storage
 from studies.store.ledger import SqlLedger

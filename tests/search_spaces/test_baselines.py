@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from nas.engine.search import RunOptions
 from nas.search.past import Past
+from nas.settings import RunOptions
 from search_spaces import get_space
 from search_spaces.unet.references import reference_network
-from studies.commands.search import Search, SearchRequest, prepare
+from studies.commands.search import Search, prepare
+from studies.settings import SearchRequest
 from studies.store.catalog import open_study
 
 ASSET = Path(__file__).parents[1] / "assets" / "studies-0.1.db"

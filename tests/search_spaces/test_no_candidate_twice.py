@@ -14,7 +14,8 @@ from nas.engine.report import Report
 from nas.engine.searcher import StudySearcher
 from nas.outcome import Outcome
 from nas.search.objectives import DEFAULT, TrivialQuality, resolve_objectives
-from nas.types import Candidate, Measurement, ProbeCurve, StudyConfig, Task
+from nas.settings import StudyConfig
+from nas.types import Candidate, Measurement, ProbeCurve, Task
 from search_spaces.unet.space import UNetSpace
 from studies.store.catalog import create_study
 from studies.store.database import open_storage

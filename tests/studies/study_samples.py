@@ -25,19 +25,8 @@ from sqlalchemy.pool import NullPool
 from nas.outcome import Outcome
 from nas.search.past import Propose
 from nas.search.sampler import proposer
-from nas.types import (
-    Candidate,
-    Constraint,
-    Cost,
-    EpochRow,
-    Measurement,
-    Objective,
-    ProbeCurve,
-    Recipe,
-    StudyConfig,
-    Task,
-    from_flat,
-)
+from nas.settings import StudyConfig
+from nas.types import Candidate, Constraint, Cost, EpochRow, Measurement, Objective, ProbeCurve, Recipe, Task, from_flat
 from studies.store.catalog import open_study
 from studies.store.ledger import SqlLedger
 from studies.store.urls import parse_url

@@ -14,8 +14,9 @@ from ray.cluster_utils import Cluster
 from toy_space import ToySpace
 
 from nas.data.splits import load
-from nas.engine.search import Progress, RunOptions, run_search
-from nas.types import Objective, StudyConfig, Task
+from nas.engine.search import Progress, run_search
+from nas.settings import RunOptions, StudyConfig
+from nas.types import Objective, Task
 from studies.store.catalog import create_study
 from studies.store.database import open_storage
 

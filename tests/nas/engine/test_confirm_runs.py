@@ -11,8 +11,8 @@ from toy_search import TASK, Search
 from toy_space import ToySpace
 
 from nas.engine.confirm import run_confirmation
-from nas.engine.resources import Resources
 from nas.search.confirmation import Member, confirmation_seed, summarize
+from nas.settings import Resources
 from nas.training.version import TRAINING_VERSION
 from studies.store.records import ConfirmationRecord
 

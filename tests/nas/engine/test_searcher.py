@@ -15,7 +15,8 @@ from nas.engine.report import Report
 from nas.engine.scheduler import RungScheduler
 from nas.engine.searcher import RETRIES, StudySearcher
 from nas.outcome import Outcome
-from nas.types import EpochRow, Measurement, Objective, ProbeCurve, StudyConfig, Task
+from nas.settings import StudyConfig
+from nas.types import EpochRow, Measurement, Objective, ProbeCurve, Task
 from studies.store.catalog import create_study
 from studies.store.database import open_storage
 from studies.store.ledger import SqlLedger

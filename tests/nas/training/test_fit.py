@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from nas.data.augmentation import NONE
 from nas.data.splits import load
 from nas.errors import ConfigError
+from nas.settings import FitSettings
 from nas.training.batches import AugmentedData
-from nas.training.fit import BEST, CHECKPOINT, Fit, FitProgress, FitSettings, fit
+from nas.training.fit import BEST, CHECKPOINT, Fit, FitProgress, fit
 from nas.training.loop import Diverged
 from nas.training.run_folder import LOCK, RUN, claimed, write_run
 from nas.types import Balancing, Recipe, Task

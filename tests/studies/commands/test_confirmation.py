@@ -9,9 +9,9 @@ import pytest
 from study_samples import Driver
 
 from nas.engine.confirm import ConfirmEnd
-from nas.engine.resources import Resources
 from nas.errors import StudyError
 from studies.commands import confirm
+from studies.settings import ConfirmRequest
 from studies.store.catalog import open_study
 from studies.store.deletion import delete_study
 from studies.store.files import files_dir
@@ -33,7 +33,7 @@ def test_a_study_that_is_being_confirmed_is_not_deleted_nor_confirmed_twice(
             with pytest.raises(StudyError, match=r"'first' is being worked on by .*; stop that search or confirmation"):
                 delete_study(other.storage, "first")
             with pytest.raises(StudyError, match=r"'first' is being confirmed by another process.*; wait for it"):
-                confirm.confirm_study(other, Resources())
+                confirm.confirm_study(other, ConfirmRequest())
         return DONE
 
     for name, value in (
@@ -45,7 +45,7 @@ def test_a_study_that_is_being_confirmed_is_not_deleted_nor_confirmed_twice(
         monkeypatch.setattr(confirm, name, value)
     folder = files_dir(url, "first")
     for _ in range(2):
-        assert confirm.confirm_study(ledger, Resources()) == (DONE, [])
+        assert confirm.confirm_study(ledger, ConfirmRequest()) == (DONE, [])
         assert not (folder / "confirm").exists()
     assert entered == [folder, folder]
     delete_study(ledger.storage, "first")

@@ -11,14 +11,15 @@ import pytest
 from sqlalchemy import event, update
 from study_samples import Driver, make_measurement
 
-from nas.engine.search import RunOptions
 from nas.engine.searcher import StudySearcher
 from nas.errors import StudyError
+from nas.settings import RunOptions
 from nas.training.version import TRAINING_VERSION
 from nas.types import Candidate
 from search_spaces.unet.references import reference_network
 from studies.commands.replay import Replayed, replay
-from studies.commands.search import Search, SearchRequest, prepare
+from studies.commands.search import Search, prepare
+from studies.settings import SearchRequest
 from studies.store.catalog import open_study
 from studies.store.database import open_storage
 from studies.store.records import TrialRecord

@@ -1,0 +1,537 @@
+"""Everything that can be asked for. Each setting is declared once, with its type, default, rule and words for people.
+
+A setting is a field of a dataclass, here or in `studies.settings`, whose type is ``Annotated`` with a `Setting`. The
+command line makes its options of these fields, the dataclass checks their values when it is made, and `kept_settings`
+and `differences` say what a study has fixed and where a request asks otherwise.
+
+Messages name a setting in backticks, as its field is called; the command line shows its option instead.
+"""
+
+# Annotations are evaluated at once here, not kept as text, because they hold the settings.
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from nas.data.sources import parse_source, sources_in_short
+from nas.errors import ConfigError
+from nas.search.objectives import DEFAULT, OBJECTIVES, TrivialQuality, resolve_objectives
+from nas.types import PRECISIONS, Constraint, Objective, Task
+
+Rule = Callable[[Any], str | None]
+"""Says how to mend a value; None when there is nothing to mend."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What there is to know of a setting, beside the name, type and default value of its field.
+
+    Attributes:
+        help: a sentence for people.
+        default: what is taken where a field of None means that nothing was asked for.
+        rule: what a value must keep to.
+        read: makes the value of a text; raises ValueError that says how to mend the text. None where the type does.
+        kept: the value that a study has of it; None for a setting that is free each time.
+        as_kept: what was asked for, as this study would keep it.
+        undecided: what may be asked of a study whatever it has kept.
+        nothing: how None is called in a study that has kept it.
+        option: its option on the command line, where that is not the field's name.
+        metavar: what stands for the value in the help; argument: whether it has no option, and is told by its place.
+        variable: an environment variable that is its default.
+        at_edge: the command line's default, where that depends on the machine.
+    """
+
+    help: str
+    default: Any = None
+    rule: Rule | None = None
+    read: Callable[[str], Any] | None = None
+    kept: "Callable[[StudyConfig], Any] | None" = None
+    as_kept: "Callable[[Any, StudyConfig], Any]" = lambda asked, config: asked
+    undecided: Any = None
+    nothing: str = "none"
+    option: str | None = None
+    metavar: str | None = None
+    argument: bool = False
+    variable: str | None = None
+    at_edge: Callable[[], Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """A field with its `Setting`. `kind` is its type without None; `value` is its default, MISSING without one."""
+
+    name: str
+    kind: Any
+    setting: Setting
+    value: Any = MISSING
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether `read` makes the value, or each of several values, of the command line's text."""
+        return self.setting.read is not None or self.kind in (Path, list[Path])
+
+    def check(self, value: Any) -> None:
+        """Raises ConfigError when a value, which is not None, is outside the rule."""
+        if self.setting.rule is not None and (mend := self.setting.rule(value)) is not None:
+            raise ConfigError(f"`{self.name}` is {written(value)}; {mend}")
+
+    def read(self, text: str) -> Any:
+        """The value that a text stands for. Raises ConfigError."""
+        reader = self.setting.read or read_path
+        try:
+            return reader(text)
+        except ValueError as error:
+            raise ConfigError(f"`{self.name}` is {text!r}; {error}") from None
+
+    def told(self, value: Any) -> str:
+        """A value of a study as the command line would write it."""
+        match value:
+            case None:
+                return self.setting.nothing
+            case bool():
+                return "yes" if value else "no"
+            case tuple():
+                return ",".join(map(str, value))
+            case _:
+                return f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value)
+
+
+def declared(name: str, hint: Any, value: Any = MISSING) -> Declared | None:
+    """A name and its type hint as a setting; None for one that is no setting."""
+    if get_origin(hint) is not Annotated:
+        return None
+    kind, *marks = get_args(hint)
+    setting = next((mark for mark in marks if isinstance(mark, Setting)), None)
+    if setting is None:
+        return None
+    some = [each for each in get_args(kind) if each is not NoneType]
+    optional = NoneType in get_args(kind)
+    return Declared(name=name, kind=some[0] if optional and len(some) == 1 else kind, setting=setting, value=value)
+
+
+@functools.cache
+def settings_of(group: type) -> Mapping[str, Declared]:
+    """The settings among the fields of a dataclass, by name; a derived class's own come first."""
+    hints = get_type_hints(group, include_extras=True)
+    inherited = {
+        name for base in group.__bases__ if dataclasses.is_dataclass(base) for name in base.__dataclass_fields__
+    }
+    found = [
+        each
+        for field in sorted(dataclasses.fields(group), key=lambda field: field.name in inherited)
+        if (each := declared(field.name, hints[field.name], field.default)) is not None
+    ]
+    return {each.name: each for each in found}
+
+
+class Settings:
+    """Base of dataclasses whose fields are settings: one with a value outside its rule cannot be made."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for name, each in settings_of(type(self)).items():  # type: ignore[arg-type]  # a class can be hashed
+            if (value := getattr(self, name)) is not None:
+                each.check(value)
+
+
+# --- rules, and values from text ---
+def at_least(low: float, words: str = "") -> Rule:
+    """A number from `low` on, and no NaN or infinity."""
+    return lambda value: None if low <= value < math.inf else f"give at least {low:g}{words}"
+
+
+def above(low: float) -> Rule:
+    """A number above `low`, and no NaN or infinity."""
+    return lambda value: None if low < value < math.inf else f"give more than {low:g}"
+
+
+def between(low: int, high: int, words: str = "") -> Rule:
+    """A number from `low` to `high`, both included."""
+    return lambda value: None if low <= value <= high else f"give {low} to {high}{words}"
+
+
+def share(value: float) -> str | None:
+    """A number from 0 to below 1."""
+    return None if 0 <= value < 1 else "give a number from 0 to below 1"
+
+
+def one_of(choices: Callable[[], Iterable[str]]) -> Rule:
+    """One of some names, which are asked for late, as their modules are slow to import."""
+    return lambda value: None if value in (known := tuple(choices())) else f"choose from {', '.join(known)}"
+
+
+ADDRESSES = "give host:port of a Ray head, ray://host:port of its client server, or auto"
+
+
+def address_of_ray(value: str) -> str | None:
+    """``host:port`` of a Ray cluster's head, ``ray://host:port`` of its client server, or ``auto``."""
+    host, _, port = value.removeprefix("ray://").rpartition(":")
+    known = value == "auto" or (host and port.isdecimal() and 1 <= int(port) <= 65535)
+    return None if known else ADDRESSES
+
+
+def parsed_by(parse: Callable[[Any], object]) -> Rule:
+    """Whatever `parse` takes; it raises a SkipnasError of its own for the rest."""
+
+    def rule(value: Any) -> None:
+        parse(value)
+
+    return rule
+
+
+def read_seconds(text: str) -> float:
+    """A time: ``90``, ``90s``, ``30m`` or ``2h``."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if match is None:
+        raise ValueError("give a time as a number and s, m or h, such as 30m")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def read_names(text: str) -> tuple[str, ...]:
+    """Names with commas between them."""
+    return tuple(name.strip() for name in text.split(","))
+
+
+def read_weights(text: str) -> dict[str, float]:
+    """Numbers by name: ``psnr=2,accuracy=1``."""
+    found = {}
+    for part in text.split(","):
+        name, _, weight = part.partition("=")
+        try:
+            found[name.strip()] = float(weight)
+        except ValueError:
+            raise ValueError(f"{part.strip()!r} is not NAME=WEIGHT, such as psnr=2") from None
+    return found
+
+
+def read_path(text: str) -> Path:
+    """A file or folder, which need not exist."""
+    if not text or "\0" in text:
+        raise ValueError("give the name of a file or folder")
+    return Path(text)
+
+
+def written(value: Any) -> str:
+    """A value in a message: text in quotes, numbers as people type them."""
+    return f"{value:g}" if isinstance(value, float) else repr(value) if isinstance(value, str) else str(value)
+
+
+# --- a study ---
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyConfig:
+    """Everything that defines a study and is fixed when it is created.
+
+    The default of a field is what studies have that were made before it was kept.
+
+    Attributes:
+        study: name of the study.
+        space: name of the search space, and ``space_version`` its version.
+        data: data source (``digits``, ``folder:DIR``, ...), canonical.
+        fingerprint: digest of the data itself, so that a changed folder is noticed.
+        task: what the data and noise make of it.
+        epochs: full training budget of a candidate.
+        objectives: in the order of the study's values.
+        constraints: limits held before training.
+        subset: number of training images used, None for all.
+        sampler: ``auto``, ``tpe``, ``gp``, ``nsga2``, ``random`` or ``qmc``.
+        seed: seed of the search; every candidate's own seed comes from it and the candidate's digest.
+        device: ``cpu`` or ``cuda``, as the workers see it.
+        precision: ``fp32`` or ``bf16``.
+        threads: torch threads in each worker.
+        early_stopping: whether candidates are stopped at rungs.
+        within_rank: the rule by which candidates are stopped (`nas.search.rungs.RULES`).
+        training_version: of the training code that made the study (`nas.training.version`); each trial keeps its own.
+    """
+
+    study: str
+    space: str
+    space_version: int
+    data: str
+    fingerprint: str
+    task: Task
+    epochs: int
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+    subset: int | None = None
+    sampler: str = "auto"
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "fp32"
+    threads: int = 1
+    early_stopping: bool = False
+    within_rank: str = "hypervolume"
+    training_version: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> "StudyConfig":
+        """Raises ConfigError when the stored configuration lacks or has unknown fields."""
+        try:
+            fields = dict(value)
+            fields["task"] = Task(**fields["task"])
+            fields["objectives"] = tuple(Objective(**o) for o in fields["objectives"])
+            fields["constraints"] = tuple(Constraint(**c) for c in fields["constraints"])
+            return cls(**fields)
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"stored study configuration cannot be read ({error}); update skipnas") from None
+
+
+def _limit(name: str) -> Callable[[StudyConfig], int | None]:
+    return lambda config: next((limit.upper for limit in config.constraints if limit.name == name), None)
+
+
+def _noise(name: str) -> str:
+    from nas.data.noise import parse_noise
+
+    return parse_noise(name).name
+
+
+def _samplers() -> Iterable[str]:
+    from nas.search.sampler import CHOICES
+
+    return CHOICES
+
+
+def _rules_of_rungs() -> Iterable[str]:
+    from nas.search.rungs import RULES
+
+    return RULES
+
+
+def _objectives(config: StudyConfig) -> tuple[str, ...]:
+    return tuple(objective.name for objective in config.objectives)
+
+
+def _objectives_for(asked: tuple[str, ...], config: StudyConfig) -> tuple[str, ...]:
+    """The objectives that are left of those asked for, in the study's order."""
+    unused = TrivialQuality(psnr=0.0, accuracy=0.0)
+    left, _ = resolve_objectives(asked, config.task, unused, config.constraints)
+    order = _objectives(config)
+    return tuple(sorted((o.name for o in left), key=lambda name: order.index(name) if name in order else len(order)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyRequest(Settings):
+    """What a study is asked to be; None means: as the study has it, or the setting's default in a new one."""
+
+    space: Annotated[
+        str | None,
+        Setting(
+            help="Search space (skipnas spaces), or your own: module:object.",
+            default="unet",
+            kept=lambda config: config.space,
+        ),
+    ] = None
+    data: Annotated[
+        str | None,
+        Setting(
+            help=f"{sources_in_short()}.",
+            default="digits",
+            rule=parsed_by(parse_source),
+            kept=lambda config: config.data,
+            as_kept=lambda asked, config: parse_source(asked),
+        ),
+    ] = None
+    noise: Annotated[
+        str | None,
+        Setting(
+            help="gaussian:S or :A-B, poisson:PEAK, saltpepper:P, none.",
+            default="gaussian:50",
+            rule=parsed_by(_noise),
+            kept=lambda config: config.task.noise,
+            as_kept=lambda asked, config: _noise(asked),
+        ),
+    ] = None
+    subset: Annotated[
+        int | None,
+        Setting(
+            help="Use only this many training images.",
+            rule=at_least(1),
+            kept=lambda config: config.subset,
+            nothing="all images",
+        ),
+    ] = None
+    epochs: Annotated[
+        int | None,
+        Setting(
+            help="Full training budget of a candidate.",
+            default=27,
+            rule=at_least(1),
+            kept=lambda config: config.epochs,
+        ),
+    ] = None
+    objectives: Annotated[
+        tuple[str, ...] | None,
+        Setting(
+            help=f"Of {', '.join(OBJECTIVES)}.",
+            default=DEFAULT,
+            read=read_names,
+            kept=_objectives,
+            as_kept=_objectives_for,
+        ),
+    ] = None
+    max_params: Annotated[
+        int | None,
+        Setting(help="Limit of parameters. Default: the space's.", rule=at_least(1), kept=_limit("params")),
+    ] = None
+    max_macs: Annotated[
+        int | None,
+        Setting(help="Limit of MACs for an image. Default: the space's.", rule=at_least(1), kept=_limit("macs")),
+    ] = None
+    sampler: Annotated[
+        str | None,
+        Setting(
+            help="auto, tpe, gp, nsga2, random, qmc.",
+            default="auto",
+            rule=one_of(_samplers),
+            kept=lambda config: config.sampler,
+        ),
+    ] = None
+    early_stopping: Annotated[
+        bool | None,
+        Setting(
+            help="Stop weak trials at rungs.",
+            default=False,
+            kept=lambda config: config.early_stopping,
+        ),
+    ] = None
+    within_rank: Annotated[
+        str | None,
+        Setting(
+            help="Who goes on among equals at a rung: hypervolume or epsilon-net.",
+            default="hypervolume",
+            rule=one_of(_rules_of_rungs),
+            kept=lambda config: config.within_rank,
+        ),
+    ] = None
+    precision: Annotated[
+        str | None,
+        Setting(
+            help="Of training: auto (timed once, the faster one), fp32, bf16.",
+            default="auto",
+            rule=one_of(lambda: PRECISIONS),
+            kept=lambda config: config.precision,
+            undecided="auto",
+        ),
+    ] = None
+    seed: Annotated[
+        int | None,
+        Setting(help="Seed of the search.", default=0, rule=at_least(0), kept=lambda config: config.seed),
+    ] = None
+
+    def settled(self) -> dict[str, Any]:
+        """What a new study would be: by name what was asked for, and the defaults of the rest."""
+        asked = {name: getattr(self, name) for name in settings_of(StudyRequest)}
+        return {
+            name: settings_of(StudyRequest)[name].setting.default if value is None else value
+            for name, value in asked.items()
+        }
+
+
+def kept_settings(config: StudyConfig) -> dict[str, str]:
+    """Every setting that a study has fixed, by name, as the command line would write it."""
+    return {
+        name: each.told(each.setting.kept(config))
+        for name, each in settings_of(StudyRequest).items()
+        if each.setting.kept is not None
+    }
+
+
+def differences(config: StudyConfig, request: StudyRequest) -> list[str]:
+    """A line for each setting that a study has fixed and a request asks to be otherwise; empty when there is none."""
+    lines = []
+    for name, each in settings_of(StudyRequest).items():
+        asked, setting = getattr(request, name), each.setting
+        if setting.kept is None or asked in (None, setting.undecided):
+            continue
+        has, asks = setting.kept(config), setting.as_kept(asked, config)
+        if has != asks:
+            lines.append(f"{name.replace('_', ' ')}: study has {each.told(has)}, asked for {each.told(asks)}")
+    return lines
+
+
+# --- a run ---
+def default_gpus() -> float:
+    """A quarter of a GPU where NVIDIA's driver shows one: candidates are far too small to fill it."""
+    return 0.25 if Path("/proc/driver/nvidia/gpus").exists() else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources(Settings):
+    """What trials run on this time; nothing here changes what they find.
+
+    Attributes:
+        concurrency: trials at a time; None for what the machine or cluster holds.
+        address: a Ray cluster to join; None starts a local Ray.
+        time_limit: seconds after which the search stops; None for no limit.
+        trial_timeout: seconds after which a trial counts as hanging and fails; None for no limit.
+    """
+
+    cpus_per_trial: Annotated[
+        float, Setting(help="CPU cores of a trial; those of a new study have as many threads.", rule=above(0))
+    ] = 1.0
+    gpus_per_trial: Annotated[
+        float,
+        Setting(
+            help="GPUs of a trial, fractions too. Default: 0.25 if there are any.",
+            rule=at_least(0),
+            at_edge=default_gpus,
+        ),
+    ] = 0.0
+    concurrency: Annotated[int | None, Setting(help="Trials at a time. Default: as many as fit.", rule=at_least(1))] = (
+        None
+    )
+    address: Annotated[
+        str | None, Setting(help="Ray cluster to join: host:port, ray://host:port or auto.", rule=address_of_ray)
+    ] = None
+    time_limit: Annotated[
+        float | None,
+        Setting(help="Stop after 90s, 30m or 2h; continue any time.", rule=above(0), read=read_seconds, metavar="TIME"),
+    ] = None
+    trial_timeout: Annotated[
+        float | None,
+        Setting(help="Give up a trial that takes longer, e.g. 20m.", rule=above(0), read=read_seconds, metavar="TIME"),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions(Resources):
+    """How a study is run this time.
+
+    Attributes:
+        trials: the size the study should have.
+    """
+
+    trials: Annotated[int, Setting(help="Size the study should have.", rule=at_least(1))] = 24
+
+
+# --- a training for real ---
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitSettings(Settings):
+    """What a long training adds to a recipe.
+
+    Attributes:
+        warm_up: share of the run over which the learning rate rises from zero, in [0, 1).
+        ema: decay of the averaged weights per step, in [0, 1); 0 for the weights as they are.
+        accumulate: batches whose gradients make one step.
+        seed: of weights, order, patches, augmentation and noise.
+
+    Raises:
+        ConfigError: a value is outside its rule.
+    """
+
+    warm_up: Annotated[
+        float, Setting(help="Share of the run over which the learning rate rises.", rule=share, option="warmup")
+    ] = 0.05
+    ema: Annotated[float, Setting(help="Decay of the averaged weights; 0 for none.", rule=share)] = 0.999
+    accumulate: Annotated[int, Setting(help="Batches whose gradients make one step.", rule=at_least(1))] = 1
+    seed: Annotated[int, Setting(help="Seed of weights, order, patches and noise.", rule=at_least(0))] = 0

@@ -1,0 +1,62 @@
+"""The choice from a study's front, as facts for ``--json`` and as a table with its reasons."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from studies.commands.terminal import describe, front_table, on_test, say, standing, stdout
+from studies.reading.best import choose
+from studies.reading.versions import training_versions, versions_line
+
+if TYPE_CHECKING:
+    from nas.types import TrialResult
+    from studies.reading.best import Choice
+    from studies.store.ledger import SqlLedger
+
+
+def best_facts(ledger: SqlLedger, pick: str, prefer: Mapping[str, float] | None) -> dict[str, Any]:
+    """Returns the object of ``best --json``: the front, the chosen member, and the reason."""
+    choice = choose(ledger, pick=pick, prefer=prefer)
+    return {
+        "study": ledger.config.study,
+        "objectives": [o.name for o in ledger.config.objectives],
+        "confirmed": bool(choice.confirmed),
+        "training_versions": training_versions(ledger),
+        "front": [member_facts(result, choice) for result in choice.front],
+        "chosen": member_facts(choice.chosen, choice),
+        "reason": choice.reason,
+        "hypervolume": choice.hypervolume,
+    }
+
+
+def show_best(ledger: SqlLedger, pick: str, prefer: Mapping[str, float] | None) -> None:
+    """Prints the front, which figures it shows, the choice and its reason."""
+    choice = choose(ledger, pick=pick, prefer=prefer)
+    stdout().print(front_table(choice, ledger.config.objectives))
+    say(standing(choice, ledger.config.study))
+    if told := versions_line(training_versions(ledger)):
+        say(told)
+    say(choice.reason)
+    if choice.chosen.number in choice.confirmed:
+        say(f"on the test split: {on_test(choice.confirmed[choice.chosen.number])}")
+    say(f"architecture: {describe(choice.chosen.spec)}")
+    say(f"recipe: {describe(choice.chosen.recipe)}")
+
+
+def member_facts(result: TrialResult, choice: Choice) -> dict[str, Any]:
+    """Returns a member of the front as JSON values, with its intervals where it is confirmed."""
+    confirmed = choice.confirmed.get(result.number)
+    intervals = None
+    if confirmed is not None:
+        intervals = {name: dataclasses.asdict(value) for name, value in confirmed.values.items()}
+    return {
+        "trial": result.number,
+        "digest": result.digest,
+        "training_version": result.training_version,
+        "values": dict(result.values),
+        "confirmed": intervals,
+        "spec": dict(result.spec),
+        "recipe": dict(result.recipe),
+    }

@@ -1,0 +1,85 @@
+"""A search with its display, and its end as facts for ``--json`` and as what people read."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nas.engine.search import SearchEnd
+from nas.settings import RunOptions, StudyConfig
+from studies.commands.best import member_facts
+from studies.commands.search import prepare
+from studies.commands.terminal import SearchDisplay, front_table, say, stdout, summary
+from studies.reading.best import Choice, choose
+from studies.settings import SearchRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searched:
+    """A search that has ended.
+
+    Attributes:
+        trials: the size that the study should have.
+        choice: the knee by the search's own figures; None while no trial is complete.
+    """
+
+    config: StudyConfig
+    end: SearchEnd
+    trials: int
+    choice: Choice | None
+
+    def facts(self) -> dict[str, Any]:
+        """Returns the object of ``search --json``."""
+        end, choice = self.end, self.choice
+        return {
+            "study": self.config.study,
+            "reason": end.reason,
+            "trained": end.counts.trained,
+            "complete": end.counts.complete,
+            "pruned": end.counts.pruned,
+            "failed": end.counts.failed,
+            "new": end.new,
+            "seconds": end.seconds,
+            "busy": end.busy,
+            "hypervolume": 0.0 if choice is None else choice.hypervolume,
+            "front": [] if choice is None else [member_facts(result, choice) for result in choice.front],
+            "knee": None if choice is None else choice.chosen.number,
+        }
+
+    def show(self) -> None:
+        """Prints the front, its hypervolume and its knee, if there is one."""
+        if self.choice is not None:
+            stdout().print(front_table(self.choice, self.config.objectives))
+            say(f"hypervolume {self.choice.hypervolume:.4g}; {self.choice.reason}")
+
+    def closing(self, program: Sequence[str], arguments: Sequence[str], storage: str | None) -> list[str]:
+        """Returns how it ended, and what to type next.
+
+        Args:
+            program: the words by which skipnas was called, and `arguments` those that came after them.
+            storage: the storage that the next commands have to name, without its password; None when they need not.
+        """
+        lines = summary(self.end, self.config, self.trials, again=[*program, *arguments])
+        if self.choice is not None:
+            me, name = shlex.join(program), self.config.study
+            at = "" if storage is None else f" {shlex.join(['--storage', storage])}"
+            lines += [
+                f"next: {me} best {name}{at}",
+                f"      {me} report {name}{at} --to {name}.html",
+                f"      {me} export {name}{at} --to {name}-bundle",
+            ]
+        return lines
+
+
+def search(request: SearchRequest, options: RunOptions, quiet: bool, tell: Callable[[str], None]) -> Searched:
+    """Runs a search and shows its progress on stderr. `tell` is given the lines that a person should read first."""
+    prepared = prepare(request, options)
+    config = prepared.ledger.config
+    for note in () if quiet else prepared.notes:
+        tell(note)
+    with SearchDisplay(config, quiet=quiet) as display:
+        end = prepared.run(options, display.observe)
+    choice = choose(prepared.ledger, confirmed=False) if prepared.ledger.objective_values() else None
+    return Searched(config=config, end=end, trials=options.trials, choice=choice)

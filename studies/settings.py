@@ -1,0 +1,120 @@
+"""What the commands can be asked for beside `nas.settings`: where studies lie, and what is wanted of one."""
+
+# Annotations are evaluated at once here, not kept as text, because they hold the settings.
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from nas.settings import FitSettings, Resources, Setting, StudyRequest, above, at_least, between, one_of, read_weights
+from nas.types import PRECISIONS
+
+Study = Annotated[str, Setting(help="Name of the study (skipnas studies list).", metavar="NAME", argument=True)]
+Storage = Annotated[
+    str | None,
+    Setting(help="SQLAlchemy URL or SQLite file. Default: runs/studies.db.", metavar="URL", variable="SKIPNAS_STORAGE"),
+]
+DataRoot = Annotated[
+    Path | None, Setting(help="Where data sets lie or are downloaded to (~/.cache/skipnas/data).", metavar="DIR")
+]
+Pick = Annotated[str, Setting(help="knee, an objective (its best), or a trial's number.")]
+Prefer = Annotated[
+    dict[str, float] | None,
+    Setting(
+        help="Weights of objectives for the knee: psnr=2,accuracy=1.",
+        metavar="NAME=WEIGHT,...",
+        read=read_weights,
+        rule=lambda given: next((mend for one in given.values() if (mend := at_least(0)(one))), None),
+    ),
+]
+Json = Annotated[bool, Setting(help="One JSON object on stdout, everything else on stderr.", option="json")]
+Quiet = Annotated[bool, Setting(help="Nothing but the result.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchRequest(StudyRequest):
+    """What a search was asked for: what its study is to be, where it lies, and what it begins with.
+
+    Attributes:
+        command: the command line, to be stored with a new study.
+    """
+
+    study: Annotated[
+        str | None, Setting(help="Name; continued if it exists. Default: from data and noise.", metavar="NAME")
+    ] = None
+    storage: Storage = None
+    data_root: DataRoot = None
+    warm_start: Annotated[
+        str | None, Setting(help="Begin with the front of another study of this storage.", metavar="STUDY")
+    ] = None
+    baselines: Annotated[
+        bool | None,
+        Setting(
+            help="Begin with the networks of the papers that lie in the space. "
+            "Default: in a new study, if they are at most half of its trials."
+        ),
+    ] = None
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRequest(FitSettings):
+    """What a training was asked for; None means the default.
+
+    Attributes:
+        what: a spec's file, the name of a reference network, or a study with or without ``:PICK``.
+        to: folder of the training; its bundle lies in ``bundle`` there.
+    """
+
+    what: Annotated[
+        str,
+        Setting(
+            help="A spec's file, a network of the papers, or a study.",
+            metavar="SPEC.json|REFERENCE|NAME[:PICK]",
+            argument=True,
+        ),
+    ]
+    to: Annotated[Path, Setting(help="Folder of the training; the same command goes on there.", metavar="DIR")]
+    data: Annotated[str | None, Setting(help="As for search; images:DIR is trained on in patches.")] = None
+    data_root: DataRoot = None
+    noise: Annotated[str | None, Setting(help="As for search. Default: the study's, or gaussian:50.")] = None
+    epochs: Annotated[int, Setting(help="Passes over the training data.", rule=at_least(1))] = 100
+    subset: Annotated[int | None, Setting(help="Use only this many training images.")] = None
+    batch_size: Annotated[int | None, Setting(help="Default: the recipe's.", rule=at_least(1))] = None
+    learning_rate: Annotated[float | None, Setting(help="Default: the recipe's.", rule=above(0))] = None
+    weight_decay: Annotated[float | None, Setting(help="Default: the recipe's.", rule=at_least(0))] = None
+    augment: Annotated[bool | None, Setting(help="Flips and turns. Default: what suits the data.")] = None
+    patch: Annotated[
+        int | None, Setting(help="Side of the patches of images:DIR. Default: 64.", rule=at_least(8, " pixels"))
+    ] = None
+    patches_per_epoch: Annotated[
+        int | None, Setting(help="Default: as many as fill the photographs.", rule=at_least(1))
+    ] = None
+    precision: Annotated[str, Setting(help="auto (the faster one), fp32, bf16.", rule=one_of(lambda: PRECISIONS))] = (
+        "auto"
+    )
+    threads: Annotated[int | None, Setting(help="Threads of torch. Default: all cores.", rule=at_least(1))] = None
+    log_dir: Annotated[Path | None, Setting(help="TensorBoard logs. Default: DIR/logs.", metavar="DIR")] = None
+    storage: Storage = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmRequest(Resources):
+    """What a confirmation was asked for, and what its runs get."""
+
+    seeds: Annotated[
+        int,
+        Setting(
+            help="Runs of each member, each under a seed of its own.",
+            rule=between(2, 1000, ", as an interval needs two runs"),
+        ),
+    ] = 5
+    top: Annotated[
+        int,
+        Setting(
+            help="Members beside the knee, by hypervolume contribution.",
+            rule=at_least(0, ", which confirms the knee alone"),
+        ),
+    ] = 8
+    baselines: Annotated[bool, Setting(help="Also train the networks of the papers, to compare with.")] = False
+    data_root: DataRoot = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -109,6 +110,17 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
             elif used not in done:
                 assert used not in chain, " -> ".join([*chain[chain.index(used) :], used])
                 way.append((used, iter(uses[used])))
+
+
+def test_nas_knows_no_command_line() -> None:
+    """Messages name a setting in backticks, and the command line shows its option in the place of that name."""
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in sorted((ROOT / "nas").rglob("*.py"))
+        for line in path.read_text().splitlines()
+        if re.search(r"(?<![-\w])--[a-z]", line) and path.name != "card.py"  # which prints commands to paste
+    ]
+    assert found == []
 
 
 def loaded_by(command: list[str], folder: Path) -> set[str]:

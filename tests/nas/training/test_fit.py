@@ -17,6 +17,7 @@ from nas.training.batches import AugmentedData
 from nas.training.fit import BEST, CHECKPOINT, Fit, FitProgress, fit
 from nas.training.loop import Diverged
 from nas.training.run_folder import LOCK, RUN, claimed, write_run
+from nas.training.version import TRAINING_VERSION
 from nas.types import Balancing, Recipe, Task
 
 TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
@@ -255,7 +256,7 @@ def test_a_folder_is_of_one_configuration_and_one_process(tmp_path: Path) -> Non
 def test_a_folder_of_which_only_the_lock_was_made_is_empty(tmp_path: Path) -> None:
     (tmp_path / LOCK).touch()
     with claimed(tmp_path, {"seed": 1}) as content:
-        assert content == {"configuration": {"seed": 1}}
+        assert content == {"configuration": {"seed": 1}, "training_version": TRAINING_VERSION}
     (tmp_path / RUN).unlink()
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="not an empty folder"), claimed(tmp_path, {"seed": 1}):
@@ -277,10 +278,10 @@ def test_the_configuration_is_neither_read_nor_written_without_the_lock(
     monkeypatch.setattr("nas.training.run_folder.write_run", write)
     with claimed(tmp_path / "run", {"seed": 1}) as content:
         assert content["configuration"] == {"seed": 1}
-    assert refused == [f"--to {tmp_path / 'run'} is being trained in by another process; wait for it"]
+    assert refused == [f"`to` {tmp_path / 'run'} is being trained in by another process; wait for it"]
 
 
 @pytest.mark.parametrize("settings", [{"warm_up": 1.0}, {"ema": 1.0}, {"ema": -0.1}, {"accumulate": 0}, {"seed": -1}])
 def test_settings_have_rules(settings: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match=r"--\w+ is"):
+    with pytest.raises(ConfigError, match=r"^`\w+` is"):
         FitSettings(**settings)  # type: ignore[arg-type]

@@ -1,0 +1,243 @@
+"""Settings are declared once, and what is read, refused, kept, compared and told of them follows."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas.errors import ConfigError
+from nas.settings import (
+    FitSettings,
+    Resources,
+    RunOptions,
+    Settings,
+    StudyConfig,
+    StudyRequest,
+    above,
+    address_of_ray,
+    at_least,
+    between,
+    differences,
+    kept_settings,
+    one_of,
+    read_names,
+    read_path,
+    read_seconds,
+    read_weights,
+    settings_of,
+    share,
+)
+from nas.types import Constraint, Objective, Task
+from studies.settings import ConfirmRequest, SearchRequest, TrainRequest
+
+GROUPS = (StudyRequest, SearchRequest, RunOptions, Resources, FitSettings, TrainRequest, ConfirmRequest)
+
+
+def study(**changes: Any) -> StudyConfig:
+    """A study of everything but the defaults."""
+    settings: dict[str, Any] = {
+        "study": "s",
+        "space": "addunet",
+        "space_version": 2,
+        "data": "photos",
+        "fingerprint": "f",
+        "task": Task(channels=1, classes=0, height=8, width=8, noise="gaussian:25"),
+        "epochs": 9,
+        "objectives": (
+            Objective(name="stability", direction="maximize", unit="", reference=0.0),
+            Objective(name="psnr", direction="maximize", unit="dB", reference=14.0),
+        ),
+        "constraints": (Constraint(name="params", upper=50_000),),
+        "subset": 100,
+        "sampler": "random",
+        "seed": 3,
+        "precision": "bf16",
+        "early_stopping": True,
+        "within_rank": "epsilon-net",
+    }
+    return StudyConfig(**settings | changes)
+
+
+ASKED: dict[str, tuple[Any, str]] = {
+    "space": ("unet", "space: study has addunet, asked for unet"),
+    "data": ("digits", "data: study has photos, asked for digits"),
+    "noise": ("gaussian:50", "noise: study has gaussian:25, asked for gaussian:50"),
+    "subset": (60, "subset: study has 100, asked for 60"),
+    "epochs": (27, "epochs: study has 9, asked for 27"),
+    "objectives": (("psnr",), "objectives: study has stability,psnr, asked for psnr"),
+    "max_params": (9, "max params: study has 50,000, asked for 9"),
+    "max_macs": (9, "max macs: study has none, asked for 9"),
+    "sampler": ("tpe", "sampler: study has random, asked for tpe"),
+    "early_stopping": (False, "early stopping: study has yes, asked for no"),
+    "within_rank": ("hypervolume", "within rank: study has epsilon-net, asked for hypervolume"),
+    "precision": ("fp32", "precision: study has bf16, asked for fp32"),
+    "seed": (0, "seed: study has 3, asked for 0"),
+}
+
+
+def test_every_setting_of_a_study_is_compared() -> None:
+    assert ASKED.keys() == settings_of(StudyRequest).keys()
+    assert all(each.setting.kept is not None for each in settings_of(StudyRequest).values())
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_a_study_that_is_asked_to_be_otherwise_says_what_it_has(name: str) -> None:
+    asked, line = ASKED[name]
+    assert differences(study(), StudyRequest(**{name: asked})) == [line]
+
+
+def test_a_study_that_is_asked_for_as_it_is_has_no_differences() -> None:
+    same = StudyRequest(
+        space="addunet",
+        data="Photos",
+        noise="gaussian:25.0",
+        subset=100,
+        epochs=9,
+        objectives=("psnr", "accuracy", "stability"),  # which drops accuracy again, as there are no labels
+        max_params=50_000,
+        sampler="random",
+        early_stopping=True,
+        within_rank="epsilon-net",
+        precision="bf16",
+        seed=3,
+    )
+    assert differences(study(), same) == []
+    assert differences(study(), StudyRequest()) == []
+    assert differences(study(), StudyRequest(precision="auto")) == [], "it was decided when the study was made"
+
+
+def test_what_a_study_has_kept_is_told_in_the_words_of_the_command_line() -> None:
+    assert kept_settings(study(subset=None)) == {
+        "space": "addunet",
+        "data": "photos",
+        "noise": "gaussian:25",
+        "subset": "all images",
+        "epochs": "9",
+        "objectives": "stability,psnr",
+        "max_params": "50,000",
+        "max_macs": "none",
+        "sampler": "random",
+        "early_stopping": "yes",
+        "within_rank": "epsilon-net",
+        "precision": "bf16",
+        "seed": "3",
+    }
+
+
+def test_defaults_are_what_nobody_asked_for() -> None:
+    assert StudyRequest(epochs=9, early_stopping=False).settled() == {
+        "space": "unet",
+        "data": "digits",
+        "noise": "gaussian:50",
+        "subset": None,
+        "epochs": 9,
+        "objectives": ("psnr", "accuracy", "stability"),
+        "max_params": None,
+        "max_macs": None,
+        "sampler": "auto",
+        "early_stopping": False,
+        "within_rank": "hypervolume",
+        "precision": "auto",
+        "seed": 0,
+    }
+
+
+def test_a_configuration_survives_its_dictionary_and_older_ones_lack_fields() -> None:
+    config = study()
+    assert StudyConfig.from_dict(config.to_dict()) == config
+    old = config.to_dict()
+    for name in ("within_rank", "early_stopping", "precision", "training_version"):
+        del old[name]
+    read = StudyConfig.from_dict(old)
+    assert (read.within_rank, read.early_stopping, read.precision) == ("hypervolume", False, "fp32")
+    assert read.training_version == 1
+    with pytest.raises(ConfigError, match=r"cannot be read .*unknown.*; update skipnas"):
+        StudyConfig.from_dict({**old, "unknown": 1})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: StudyRequest(epochs=0), "`epochs` is 0; give at least 1"),
+        (lambda: StudyRequest(seed=-1), "`seed` is -1; give at least 0"),
+        (
+            lambda: StudyRequest(sampler="oracle"),
+            "`sampler` is 'oracle'; choose from auto, tpe, gp, nsga2, random, qmc",
+        ),
+        (lambda: StudyRequest(noise="rain:3"), "rain:3"),
+        (lambda: SearchRequest(data="nothing"), "nothing"),
+        (lambda: RunOptions(trials=0), "`trials` is 0; give at least 1"),
+        (lambda: Resources(cpus_per_trial=0), "`cpus_per_trial` is 0; give more than 0"),
+        (lambda: Resources(cpus_per_trial=math.nan), "`cpus_per_trial` is nan; give more than 0"),
+        (lambda: Resources(address="head"), "`address` is 'head'; give host:port of a Ray head"),
+        (lambda: FitSettings(warm_up=1.5), "`warm_up` is 1.5; give a number from 0 to below 1"),
+        (lambda: TrainRequest(what="unet", to=Path("x"), patch=4), "`patch` is 4; give at least 8 pixels"),
+        (lambda: ConfirmRequest(seeds=1), "`seeds` is 1; give 2 to 1000, as an interval needs two runs"),
+    ],
+)
+def test_a_value_outside_its_rule_cannot_be_asked_for(make: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        make()
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("rule", "kept", "broken"),
+    [
+        (at_least(1), [1, 2.5, 10**9], [0, -1, math.nan, math.inf]),
+        (above(0), [0.1, 5], [0, -1, math.nan, math.inf]),
+        (between(2, 5), [2, 5], [1, 6]),
+        (share, [0, 0.5, 0.999], [1, -0.1, math.nan]),
+        (one_of(lambda: ("a", "b")), ["a", "b"], ["c", "A", ""]),
+        (
+            address_of_ray,
+            ["auto", "head:6379", "ray://10.0.0.1:10001"],
+            ["head", "head:", ":1", "head:0", "head:70000", ""],
+        ),
+    ],
+)
+def test_rules(rule: Any, kept: list[Any], broken: list[Any]) -> None:
+    assert [value for value in kept if rule(value) is not None] == []
+    assert [value for value in broken if rule(value) is None] == []
+
+
+@pytest.mark.parametrize(
+    ("read", "values", "wrong"),
+    [
+        (read_seconds, {"90": 90.0, "90s": 90.0, "1.5m": 90.0, "2h": 7200.0}, ["soon", "-1", "1d", "", "1e3"]),
+        (read_names, {"psnr, accuracy": ("psnr", "accuracy")}, []),
+        (read_weights, {"psnr=2,accuracy=.5": {"psnr": 2.0, "accuracy": 0.5}}, ["psnr", "psnr=", "psnr=two"]),
+        (read_path, {"a/b": Path("a/b")}, ["", "a\0b"]),
+    ],
+)
+def test_values_of_texts(read: Any, values: dict[str, Any], wrong: list[str]) -> None:
+    assert {text: read(text) for text in values} == values
+    for text in wrong:
+        with pytest.raises(ValueError, match=r"give|is not"):
+            read(text)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_setting_has_words_for_people(group: type[Settings]) -> None:
+    for name, each in settings_of(group).items():
+        assert each.setting.help.endswith("."), name
+
+
+@pytest.mark.parametrize("name", ["sampler", "within_rank", "precision"])
+def test_the_words_name_every_choice(name: str) -> None:
+    setting = settings_of(StudyRequest)[name].setting
+    assert setting.rule is not None
+    choices = (setting.rule("no such choice") or "").removeprefix("choose from ").split(", ")
+    assert len(choices) > 1
+    assert [choice for choice in choices if choice not in setting.help] == []
+
+
+def test_a_derived_class_tells_its_own_settings_first() -> None:
+    assert list(settings_of(RunOptions))[:2] == ["trials", "cpus_per_trial"]
+    assert next(iter(settings_of(SearchRequest))) == "study"
+    fields = [field.name for field in dataclasses.fields(SearchRequest)]
+    assert set(fields) - settings_of(SearchRequest).keys() == {"command"}

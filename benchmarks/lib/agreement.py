@@ -125,12 +125,13 @@ def partial_spearman(a: Array, b: Array, given: Array) -> float:
 def icc(values: Array) -> float:
     """Returns the intraclass correlation ICC(1, 1) of (architectures, seeds) (Shrout and Fleiss 1979).
 
-    It is the share of a single score's variance that is the architecture's.
+    It is the share of a single score's variance that is the architecture's; 0 where all scores are the same.
     """
     k = values.shape[1]
     between = k * values.mean(axis=1).var(ddof=1)
     within = values.var(axis=1, ddof=1).mean()
-    return float((between - within) / (between + (k - 1) * within))
+    total = between + (k - 1) * within
+    return float((between - within) / total) if total > 0 else 0.0
 
 
 def _correlation(a: Array, b: Array) -> float:

@@ -120,10 +120,15 @@ def perform_all(jobs: Sequence[T], path: Path, work: Callable[[T], Record], work
             _progress(len(kept), len(jobs), time.perf_counter() - started)
     except KeyboardInterrupt:
         log.info("stopping; the %d runs under way are finished and kept", workers)
-        pool.shutdown(wait=True, cancel_futures=True)
-        for future in futures:
-            if future not in kept and future.done() and not future.cancelled() and future.exception() is None:
-                append(path, future.result())
+        # A second Ctrl-C would leave workers behind that this process then waits for at its end.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            pool.shutdown(wait=True, cancel_futures=True)
+            for future in futures:
+                if future not in kept and future.done() and not future.cancelled() and future.exception() is None:
+                    append(path, future.result())
+        finally:
+            signal.signal(signal.SIGINT, handler)
         return False
     except BrokenProcessPool:
         log.warning("a worker was killed, perhaps for memory")

@@ -94,6 +94,7 @@ def test_intraclass_correlation_is_the_share_of_variance_between_architectures()
     values = rng.normal(0, 3, (4000, 1)) + rng.normal(0, 1, (4000, 5))
     assert agreement.icc(values) == pytest.approx(0.9, abs=0.01)
     assert abs(agreement.icc(rng.normal(size=(4000, 5)))) < 0.03
+    assert agreement.icc(np.zeros((10, 5))) == 0.0
 
 
 def test_sensitivity_is_what_other_rates_lose_and_divergence_is_trivial() -> None:

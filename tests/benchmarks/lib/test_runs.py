@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks.lib import runs
+from benchmarks.lib import ROOT, runs
 from benchmarks.lib.records import append, read
 from benchmarks.lib.runs import Job, Setting, missing, perform, perform_all, task_of
 from nas.types import Candidate, Recipe
@@ -93,6 +98,38 @@ def test_the_estimate_grows_with_the_runs() -> None:
 def test_the_workers_fill_the_file(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     jobs = [replace(JOB, seed=seed) for seed in range(2)]
-    assert perform_all(jobs, path)
+    assert perform_all(jobs, path, perform)
     assert set(read(path)) == {job.key for job in jobs}
     assert not missing(jobs, path)
+
+
+SLEEPER = """
+import sys, time
+from pathlib import Path
+from benchmarks.lib.runs import perform_all
+
+def sleep(number):
+    time.sleep(1)
+    return {"key": str(number)}
+
+if __name__ == "__main__":
+    sys.exit(0 if perform_all(range(1000), Path("records.jsonl"), sleep) else 130)
+"""
+
+
+@pytest.mark.slow
+def test_an_impatient_second_interrupt_loses_nothing(tmp_path: Path) -> None:
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    records = tmp_path / "records.jsonl"
+    process = subprocess.Popen([sys.executable, "sleeper.py"], cwd=tmp_path, env=environment, start_new_session=True)
+    try:
+        while process.poll() is None and not records.exists():
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) == 130
+    finally:
+        process.kill()
+    assert 2 <= len(read(records)) < 1000

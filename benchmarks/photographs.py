@@ -164,7 +164,7 @@ def report(bundle: Path, folder: Path, seconds: float) -> None:
     """Prints the table with this network beside published ones, and the PSNR of each image."""
     opened = open_bundle(bundle)
     paths = sorted((folder / "data" / "test").iterdir())
-    each = [assess_photographs(opened.network, 1, [path], parse_noise(NOISE)).psnr for path in paths]
+    each = [assess_photographs(opened.network, 1, [path], parse_noise(NOISE)).values["psnr"] for path in paths]
     task = Task(channels=1, classes=0, height=256, width=256, noise=NOISE)
     cost = opened.space.cost(opened.candidate.spec, task)
     plan = json.loads((folder / "plan.json").read_text())

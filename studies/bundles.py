@@ -184,8 +184,7 @@ def _measuring(data: Dataset, task: Task) -> Judge:
                 found = assess_photographs(predict, task.channels, whole[part], noise)
             else:
                 found = assess_data(predict, data, noise, part=part)
-            names = ("psnr", "ssim", "accuracy", "noisy_psnr", "noisy_ssim", "images", "draws")
-            measured[part] = {name: value for name in names if (value := getattr(found, name)) is not None}
+            measured[part] = found.figures() | {"images": found.images, "draws": found.draws}
         return measured
 
     return measure
@@ -256,7 +255,7 @@ def evaluate_bundle(
         "images": found[0].images,
         "reference": reference,
         "classes": list(bundle.classes),
-        "levels": [{"noise": level.name, **asdict(one)} for level, one in zip(noises, found, strict=True)],
+        "levels": [{"noise": level.name, **one.to_dict()} for level, one in zip(noises, found, strict=True)],
     }
 
 

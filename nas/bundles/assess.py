@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,9 @@ from nas.data.folders import read_photograph
 from nas.data.noise import Noise
 from nas.data.splits import Dataset, Split, noise_seed, to_float, validation_draws
 from nas.errors import DataError
+from nas.search.objectives import METRICS, of_source
 from nas.training.batches import NoisyBatch, noisy_batches
-from nas.training.metrics import psnr
+from nas.training.metrics import Answers, Tally, psnr
 
 SSIM_WINDOW = 7
 """The side in pixels of the window of scikit-image's SSIM."""
@@ -33,28 +35,37 @@ class Assessment:
     """Means over all images and noise draws.
 
     Attributes:
-        psnr: PSNR of the restored images in dB, as in `nas.training.evaluation.judge`.
-        ssim: structural similarity of the restored images, at most 1.
-        accuracy: top-1 accuracy on the noisy images in percent; None without labels or without classes.
-        confusion: how often each class (row) was answered with each class (column); None without accuracy.
-        noisy_psnr: PSNR of the noisy images themselves, as they are, in dB.
-        noisy_ssim: structural similarity of the noisy images themselves.
-        reference_psnr: PSNR of the images that a reference denoiser restored; None without one.
-        reference_ssim: structural similarity of the same images.
+        values: the metrics on images of the network that apply, as in `nas.training.evaluation.judge`, and its SSIM; by
+            name, in the order of `nas.search.objectives.METRICS`.
+        noisy: PSNR and SSIM of the noisy images themselves, as they are.
+        reference: PSNR and SSIM of the images that a reference denoiser restored; empty without one.
+        confusion: how often each class (row) was answered with each class (column); None without labels or without
+            classes.
         images: number of images judged.
         draws: number of noise draws for each image.
     """
 
-    psnr: float
-    ssim: float
-    accuracy: float | None
+    values: Mapping[str, float]
+    noisy: Mapping[str, float]
+    reference: Mapping[str, float]
     confusion: tuple[tuple[int, ...], ...] | None
-    noisy_psnr: float
-    noisy_ssim: float
-    reference_psnr: float | None
-    reference_ssim: float | None
     images: int
     draws: int
+
+    def figures(self) -> dict[str, float]:
+        """Returns what is known of these images without a reference: ``psnr``, ..., ``noisy_psnr``, ``noisy_ssim``."""
+        return {**self.values, **{f"noisy_{name}": value for name, value in self.noisy.items()}}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON values; None for metrics that do not apply and for a reference that there is not."""
+        return {
+            **{metric.name: self.values.get(metric.name) for metric in of_source("images", "evaluation")},
+            "confusion": self.confusion,
+            **{f"noisy_{name}": value for name, value in self.noisy.items()},
+            **{f"reference_{name}": self.reference.get(name) for name in self.noisy},
+            "images": self.images,
+            "draws": self.draws,
+        }
 
 
 def assess(
@@ -153,37 +164,49 @@ def _photograph_batches(channels: int, paths: Sequence[Path], noise: Noise) -> I
 def _assess(
     predict: Predict, batches: Iterable[NoisyBatch], images: int, draws: int, denoiser: Denoiser | None
 ) -> Assessment:
-    columns: dict[str, list[float]] = {
-        name: [] for name in ("psnr", "ssim", "noisy_psnr", "noisy_ssim", "reference_psnr", "reference_ssim")
-    }
+    tally, similarity = Tally(), list[float]()
+    noisy_figures, reference_figures = _Comparison(), _Comparison()
     confusion: Tensor | None = None
     with torch.inference_mode():
         for noisy, clean, labels in batches:
             # Networks are trained and judged in this layout; in another one they round differently.
             denoised, logits = predict(noisy.contiguous(memory_format=torch.channels_last))
-            columns["psnr"] += psnr(denoised, clean).tolist()
-            columns["ssim"] += ssim(denoised, clean)
-            columns["noisy_psnr"] += psnr(noisy, clean, clip=False).tolist()
-            columns["noisy_ssim"] += ssim(noisy, clean)
+            tally.add(Answers(noisy=noisy, clean=clean, denoised=denoised, labels=labels, logits=logits))
+            similarity += ssim(denoised, clean)
+            noisy_figures.add(noisy, clean, clip=False)
             if denoiser is not None:
-                restored = restore_batch(denoiser, noisy, clean)
-                columns["reference_psnr"] += psnr(restored, clean).tolist()
-                columns["reference_ssim"] += ssim(restored, clean)
+                reference_figures.add(restore_batch(denoiser, noisy, clean), clean)
             if labels is not None and (classes := logits.shape[1]) > 0:
                 pairs = torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2)
                 confusion = pairs if confusion is None else confusion + pairs
-    means = {name: fmean(values) if values else None for name, values in columns.items()}
     table: tuple[tuple[int, ...], ...] | None = None
     if confusion is not None:
         side = round(len(confusion) ** 0.5)
         table = tuple(tuple(row) for row in confusion.view(side, side).tolist())
+    found = tally.values() | {"ssim": fmean(similarity)}
     return Assessment(
-        **means,  # type: ignore[arg-type]  # only the reference's may be None
-        accuracy=None if confusion is None or table is None else _accuracy(table),
+        values={metric.name: found[metric.name] for metric in METRICS.values() if metric.name in found},
+        noisy=noisy_figures.means(),
+        reference=reference_figures.means(),
         confusion=table,
         images=images,
         draws=draws,
     )
+
+
+class _Comparison:
+    """Gathers PSNR and SSIM of images, compared with the clean ones."""
+
+    def __init__(self) -> None:
+        self._psnr: list[float] = []
+        self._ssim: list[float] = []
+
+    def add(self, images: Tensor, clean: Tensor, *, clip: bool = True) -> None:
+        self._psnr += psnr(images, clean, clip=clip).tolist()
+        self._ssim += ssim(images, clean)
+
+    def means(self) -> dict[str, float]:
+        return {"psnr": fmean(self._psnr), "ssim": fmean(self._ssim)} if self._psnr else {}
 
 
 def ssim(output: Tensor, clean: Tensor) -> list[float]:
@@ -202,10 +225,6 @@ def ssim(output: Tensor, clean: Tensor) -> list[float]:
     pairs = zip(output.float().clamp(0, 1).cpu().numpy(), clean.cpu().numpy(), strict=True)
     same = functools.partial(structural_similarity, win_size=window, data_range=1, channel_axis=0)
     return [float(same(*pair)) for pair in pairs]
-
-
-def _accuracy(confusion: Sequence[Sequence[int]]) -> float:
-    return 100 * sum(row[i] for i, row in enumerate(confusion)) / sum(map(sum, confusion))
 
 
 def _part(data: Dataset, part: str) -> Split:

@@ -7,30 +7,7 @@ from typing import Any
 
 from nas.bundles.files import ARCHITECTURE, PARITY, WEIGHTS
 from nas.bundles.formats import FORMATS, INT8, ONNX
-
-QUALITY = {
-    "psnr": ("PSNR of the restored images, dB", "{:.2f}"),
-    "noisy_psnr": ("PSNR of the noisy images, dB", "{:.2f}"),
-    "ssim": ("SSIM of the restored images", "{:.4f}"),
-    "noisy_ssim": ("SSIM of the noisy images", "{:.4f}"),
-    "accuracy": ("top-1 accuracy on the noisy images, %", "{:.2f}"),
-}
-"""The measurements on images that the card shows: name -> (label, format)."""
-
-TRAINING = {
-    "stability": ("training stability, 0 to 1", "{:.3f}"),
-    "latency": ("time for one image", "{:.3f} ms"),
-}
-"""The measurements in training that the card shows."""
-
-CONFIRMED = {
-    "psnr": ("PSNR on validation, dB", 2),
-    "accuracy": ("accuracy on validation, %", 2),
-    "stability": ("training stability", 3),
-    "test_psnr": ("PSNR on test, dB", 2),
-    "test_accuracy": ("accuracy on test, %", 2),
-}
-"""The means over seeds that the card shows: name -> (label, digits)."""
+from nas.search.objectives import METRICS, Metric, of_source
 
 FILES = {
     ARCHITECTURE: "spec, recipe, task, classes, versions and every fact behind this card",
@@ -79,12 +56,12 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
             ),
             "",
             *_measured(facts),
-            *_items({label: form.format(values[name]) for name, (label, form) in TRAINING.items() if name in values}),
+            *_items({m.described: m.text(values[m.name]) for m in of_source("run", "network") if m.name in values}),
             *_items(
                 {
                     "hardware of the time": facts.get("hardware"),
-                    "parameters": f"{cost['params']:,}",
-                    "multiply-accumulates": f"{cost['macs']:,} for {size} pixels",
+                    "parameters": METRICS["params"].figure(cost["params"]),
+                    "multiply-accumulates": f"{METRICS['macs'].figure(cost['macs'])} for {size} pixels",
                 }
             ),
             "",
@@ -138,10 +115,12 @@ def _measured(facts: Mapping[str, Any]) -> list[str]:
         f"| these weights | {' | '.join(splits)} |",
         "|---" * (len(splits) + 1) + "|",
     ]
-    for name, (label, form) in QUALITY.items():
-        if any(name in measured[split] for split in splits):
-            cells = [form.format(measured[split][name]) if name in measured[split] else "-" for split in splits]
-            lines.append(f"| {label} | {' | '.join(cells)} |")
+    for metric in of_source("images", "evaluation"):
+        noisy = f"noisy_{metric.name}", f"{metric.title} of the noisy images"
+        for name, words in ((metric.name, metric.described), noisy):
+            if any(name in measured[split] for split in splits):
+                cells = [metric.figure(measured[split][name]) if name in measured[split] else "-" for split in splits]
+                lines.append(f"| {_with_unit(words, metric)} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
@@ -158,10 +137,14 @@ def _confirmed(confirmed: Mapping[str, Any] | None) -> list[str]:
         "| | mean | 95 % interval | standard deviation |",
         "|---|---|---|---|",
     ]
-    for name, (label, digits) in CONFIRMED.items():
+    on_images = of_source("images")
+    shown = [(m.name, f"{m.title} on validation", m) for m in on_images]
+    shown += [(m.name, m.title, m) for m in of_source("run")]
+    shown += [(f"test_{m.name}", f"{m.title} on test", m) for m in on_images]
+    for name, words, metric in shown:
         if (value := confirmed["values"].get(name)) is not None:
-            mean, low, high, sd = (f"{value[key]:.{digits}f}" for key in ("mean", "low", "high", "sd"))
-            lines.append(f"| {label} | {mean} | {low} to {high} | {sd} |")
+            mean, low, high, sd = (metric.figure(value[key]) for key in ("mean", "low", "high", "sd"))
+            lines.append(f"| {_with_unit(words, metric)} | {mean} | {low} to {high} | {sd} |")
     return [*lines, "", f"Seeds: {', '.join(map(str, seeds))}.", ""]
 
 
@@ -178,16 +161,16 @@ def _int8(facts: Mapping[str, Any]) -> list[str]:
     if found:
         lines += ["", "| int8, and its difference to these weights | " + " | ".join(found) + " |"]
         lines += ["|---" * (len(found) + 1) + "|"]
-        for name in ("psnr", "ssim", "accuracy"):
-            label, form = QUALITY[name]
-            if all(name in found[split] for split in found):
-                signed = form.replace(":", ":+")
-                cells = [
-                    f"{form.format(found[part][name])} ({signed.format(found[part][name] - whole[part][name])})"
-                    for part in found
-                ]
-                lines.append(f"| {label} | {' | '.join(cells)} |")
+        for metric in of_source("images", "evaluation"):
+            if all(metric.name in found[part] for part in found):
+                values = [(found[part][metric.name], whole[part][metric.name]) for part in found]
+                cells = [f"{metric.figure(own)} ({metric.difference(own - full)})" for own, full in values]
+                lines.append(f"| {_with_unit(metric.described, metric)} | {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def _with_unit(words: str, metric: Metric) -> str:
+    return f"{words}, {metric.unit}" if metric.unit else words
 
 
 def _items(values: Mapping[str, Any]) -> Iterable[str]:

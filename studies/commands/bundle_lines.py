@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas.bundles.formats import FORMATS
+from nas.search.objectives import of_source, titled
+from nas.types import labelled
 from studies.commands.terminal import confusion_table, say, stdout
 from studies.commands.text import columns
 
@@ -19,31 +21,31 @@ def export_lines(facts: Mapping[str, Any]) -> list[str]:
         f"largest difference to PyTorch: {differences}",
     ]
     for part, found in facts["measured"].items():
-        lines.append(f"{part} split: PSNR {found['psnr']:.2f} dB, SSIM {found['ssim']:.4f}{_accuracy(found)}")
+        lines.append(f"{part} split: {titled(found)}")
     if facts["int8"] is not None:
         found = facts["int8"]["measured"]["test"]
-        size = f"{facts['int8']['bytes']:,} bytes"
-        lines.append(f"int8, test split: PSNR {found['psnr']:.2f} dB{_accuracy(found)}, {size}")
+        lines.append(f"int8, test split: {titled(found)}, {facts['int8']['bytes']:,} bytes")
     return lines
-
-
-def _accuracy(found: Mapping[str, Any]) -> str:
-    return f", accuracy {found['accuracy']:.2f} %" if "accuracy" in found else ""
 
 
 def show_evaluation(result: Mapping[str, Any]) -> None:
     """Prints what `studies.bundles.evaluate_bundle` found: a table of all noise levels, and their mistakes."""
     which = "all images" if result["split"] == "all" else f"{result['split']} split"
     say(f"{result['data']}, {which}, {result['images']} images")
+    metrics = of_source("images", "evaluation")
+
+    def row(level: Mapping[str, Any], prefix: str, lacking: str) -> list[str]:
+        values = [(metric, level.get(f"{prefix}{metric.name}")) for metric in metrics]
+        return [lacking if value is None else metric.figure(value) for metric, value in values]
+
     rows = []
     for level in result["levels"]:
-        rows.append((level["noise"], "noisy input", f"{level['noisy_psnr']:.2f}", f"{level['noisy_ssim']:.4f}", ""))
+        rows.append((level["noise"], "noisy input", *row(level, "noisy_", "")))
         if result["reference"] is not None:
-            figures = f"{level['reference_psnr']:.2f}", f"{level['reference_ssim']:.4f}"
-            rows.append(("", result["reference"], *figures, ""))
-        accuracy = "-" if level["accuracy"] is None else f"{level['accuracy']:.2f}"
-        rows.append(("", "network", f"{level['psnr']:.2f}", f"{level['ssim']:.4f}", accuracy))
-    for line in columns(("noise", "", "PSNR (dB)", "SSIM", "accuracy (%)"), rows):
+            rows.append(("", result["reference"], *row(level, "reference_", "")))
+        rows.append(("", "network", *row(level, "", "-")))
+    head = ("noise", "", *(labelled(metric.title, metric.unit) for metric in metrics))
+    for line in columns(head, rows):
         say(line)
     for level in result["levels"]:
         if level["confusion"] is not None:

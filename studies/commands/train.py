@@ -15,7 +15,7 @@ from nas.data.augmentation import Augmentation
 from nas.data.noise import Noise, parse_noise
 from nas.data.sources import augmentation_for, parse_source, source_of
 from nas.errors import ConfigError, SpecError, StorageError, in_short, is_out_of_memory
-from nas.search.objectives import METRICS
+from nas.search.objectives import of_source
 from nas.settings import FitSettings, settings_of
 from nas.training.version import FIRST_VERSION, TRAINING_VERSION
 from nas.types import Candidate, Recipe, Task
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from nas.training.fit import Fit, FitProgress
 
 PATCH = 64
+TESTED = (*(metric.name for metric in of_source("images", "evaluation")), "noisy_psnr")
+"""Figures on the test split that a training is told with."""
+
 BUNDLE, LOGS = "bundle", "logs"
 
 
@@ -334,7 +337,8 @@ def _test_photographs(network: Any, photographs: Photographs, noise: Noise) -> t
 
 
 def _figures(found: Assessment) -> tuple[dict[str, float | None], int]:
-    return {name: getattr(found, name) for name in ("psnr", "ssim", "accuracy", "noisy_psnr")}, found.images
+    values = found.to_dict()
+    return {name: values[name] for name in TESTED}, found.images
 
 
 # --- what comes of it ---
@@ -345,7 +349,7 @@ def _result(run: Fit, values: Mapping[str, float | None], images: int, data: _Da
         "noise": data.task.noise,
         "epochs": run.epoch,
         "best_epoch": run.best.epoch,
-        **{f"validation_{name}": run.best.values.get(name) for name, m in METRICS.items() if m.source == "images"},
+        **{f"validation_{metric.name}": run.best.values.get(metric.name) for metric in of_source("images")},
         "seconds": run.seconds,
         "split": "test",
         "images": images,
@@ -383,9 +387,7 @@ def _write_bundle(
             "data": data.name,
             "fingerprint": data.fingerprint,
             "images": dict(data.images),
-            "values": {
-                name: result[name] for name in ("psnr", "ssim", "accuracy", "noisy_psnr") if result[name] is not None
-            },
+            "values": {name: result[name] for name in TESTED if result[name] is not None},
             "split": "test",
             "hardware": describe(hardware()),
             "training": {

@@ -66,11 +66,11 @@ class TrainDisplay(AbstractContextManager["TrainDisplay"]):
 
 def result_lines(result: Mapping[str, Any]) -> list[str]:
     """Returns the result of `studies.commands.train.train` for people."""
-    accuracy = "" if result["accuracy"] is None else f", accuracy {result['accuracy']:.2f} %"
+    psnr, others = METRICS["psnr"], {name: value for name, value in result.items() if name != "psnr"}
     return [
         f"{result['epochs']} epochs in {result['seconds']:.0f} s; the best weights are of epoch {result['best_epoch']}",
-        f"test split, {result['images']} images, {result['noise']}: PSNR {result['psnr']:.2f} dB "
-        f"(noisy {result['noisy_psnr']:.2f} dB), SSIM {result['ssim']:.4f}{accuracy}",
+        f"test split, {result['images']} images, {result['noise']}: {psnr.titled(result['psnr'])} "
+        f"(noisy {psnr.text(result['noisy_psnr'])}), {titled(others)}",
         f"bundle written to {result['bundle']}",
     ]
 

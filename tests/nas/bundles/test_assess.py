@@ -51,8 +51,8 @@ def test_psnr_and_accuracy_are_those_of_the_search(network: nn.Module) -> None:
     split = digits(300)
     found = assess(network, split, NOISE, seed=3, draws=2)
     wanted = judge(network, noisy_batches(split, NOISE, CPU, seed=3, draws=2))
-    assert found.psnr == pytest.approx(wanted.values["psnr"], abs=1e-6)
-    assert found.accuracy == pytest.approx(wanted.values["accuracy"])
+    assert found.values["psnr"] == pytest.approx(wanted.values["psnr"], abs=1e-6)
+    assert found.values["accuracy"] == pytest.approx(wanted.values["accuracy"])
     assert (found.images, found.draws) == (300, 2)
 
 
@@ -61,8 +61,8 @@ def test_a_bundle_on_validation_gives_the_numbers_of_the_search(network: nn.Modu
     found = assess_bundle(bundle_of(network), data, NOISE, part="validation")
     searched = DeviceData.of(data, TASK, CPU)
     wanted = judge(network, searched.validation)
-    assert found.psnr == pytest.approx(wanted.values["psnr"], abs=1e-6)
-    assert found.accuracy == pytest.approx(wanted.values["accuracy"])
+    assert found.values["psnr"] == pytest.approx(wanted.values["psnr"], abs=1e-6)
+    assert found.values["accuracy"] == pytest.approx(wanted.values["accuracy"])
     assert found.draws == validation_draws(40) == 8
 
 
@@ -71,18 +71,18 @@ def test_what_leaves_images_alone_scores_as_the_noise_does() -> None:
     found = assess(perfect, split, NOISE, seed=1)
     assert split.labels is not None
     # The output is clipped, the noisy input is judged as it is.
-    assert found.noisy_psnr == pytest.approx(20 * math.log10(255 / 50), abs=0.3)
-    assert found.psnr > found.noisy_psnr + 1
-    assert found.ssim == found.noisy_ssim
-    assert found.accuracy == pytest.approx(100 * np.mean(split.labels == 0))
+    assert found.noisy["psnr"] == pytest.approx(20 * math.log10(255 / 50), abs=0.3)
+    assert found.values["psnr"] > found.noisy["psnr"] + 1
+    assert found.values["ssim"] == found.noisy["ssim"]
+    assert found.values["accuracy"] == pytest.approx(100 * np.mean(split.labels == 0))
     [(noisy, clean, _)] = noisy_batches(split, NOISE, CPU, seed=1)
-    assert found.noisy_psnr == pytest.approx(float(psnr(noisy, clean, clip=False).mean()), abs=1e-5)
+    assert found.noisy["psnr"] == pytest.approx(float(psnr(noisy, clean, clip=False).mean()), abs=1e-5)
 
 
 def test_without_noise_nothing_is_lost() -> None:
     found = assess(perfect, digits(20), parse_noise("none"), seed=0)
-    assert found.psnr == 60
-    assert found.ssim == pytest.approx(1)
+    assert found.values["psnr"] == 60
+    assert found.values["ssim"] == pytest.approx(1)
 
 
 def test_the_seed_decides_the_noise() -> None:
@@ -93,11 +93,11 @@ def test_the_seed_decides_the_noise() -> None:
 def test_accuracy_needs_labels_and_classes(network: nn.Module) -> None:
     split = digits(20)
     unlabelled = Split(split.images, None)
-    assert assess(network, unlabelled, NOISE, seed=0).accuracy is None
+    assert assess(network, unlabelled, NOISE, seed=0).to_dict()["accuracy"] is None
     blind = network_of(candidate(), replace(TASK, classes=0)).eval()
-    assert assess(blind, split, NOISE, seed=0).accuracy is None
-    assert assess_bundle(bundle_of(blind, ()), dataset(split), NOISE).accuracy is None
-    assert assess_bundle(bundle_of(network), dataset(unlabelled, ()), NOISE).accuracy is None
+    assert assess(blind, split, NOISE, seed=0).to_dict()["accuracy"] is None
+    assert assess_bundle(bundle_of(blind, ()), dataset(split), NOISE).to_dict()["accuracy"] is None
+    assert assess_bundle(bundle_of(network), dataset(unlabelled, ()), NOISE).to_dict()["accuracy"] is None
 
 
 @pytest.mark.parametrize(("side", "window"), [(3, 3), (4, 3), (5, 5), (6, 5), (7, 7), (8, 7), (20, 7)])

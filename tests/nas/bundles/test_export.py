@@ -187,8 +187,8 @@ def test_a_bundle_scores_as_its_network_does(folder: Path, network: nn.Module) -
     opened = open_bundle(folder, get_space).network
     for predict in (opened, lambda noisy: tuple(onnx_outputs(folder, noisy))):
         found = assess(predict, split, noise, seed=1)
-        assert found.psnr == pytest.approx(wanted.psnr, abs=0.01)
-        assert found.accuracy == pytest.approx(wanted.accuracy, abs=0.1)
+        assert found.values["psnr"] == pytest.approx(wanted.values["psnr"], abs=0.01)
+        assert found.values["accuracy"] == pytest.approx(wanted.values["accuracy"], abs=0.1)
 
 
 def test_an_empty_folder_is_filled(tmp_path: Path, network: nn.Module, quick: None) -> None:
@@ -291,7 +291,7 @@ def test_the_card_holds_what_was_measured_confirmed_and_allowed(
     def judge(predict: Any) -> dict[str, Any]:
         calls.append(predict)
         found = assess(predict, split, parse_noise("gaussian:50"), seed=1)
-        return {"test": {"psnr": found.psnr, "ssim": found.ssim, "accuracy": found.accuracy}}
+        return {"test": dict(found.values)}
 
     folder = tmp_path / "bundle"
     write_bundle(folder, candidate(), network, facts=facts, judge=judge, calibration=noisy_digits(32))

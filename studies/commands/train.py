@@ -15,7 +15,7 @@ from nas.data.augmentation import Augmentation
 from nas.data.noise import Noise, parse_noise
 from nas.data.sources import augmentation_for, parse_source, source_of
 from nas.errors import ConfigError, SpecError, StorageError, in_short, is_out_of_memory
-from nas.search.objectives import of_source
+from nas.search.objectives import of_source, titled
 from nas.settings import FitSettings, settings_of
 from nas.training.version import FIRST_VERSION, TRAINING_VERSION
 from nas.types import Candidate, Recipe, Task
@@ -119,8 +119,7 @@ def train(
             write_run(request.to, run_file)
         cost = source.space.cost(candidate.spec, data.task)
         for line in (
-            f"{request.what}: {cost.params:,} parameters, {cost.macs / 1e6:.4g}M MACs for "
-            f"{data.task.height}x{data.task.width} pixels",
+            f"{request.what}: {titled(asdict(cost))} for {data.task.height}x{data.task.width} pixels",
             f"{data.name}, {noise.name}: {len(data.training)} {data.unit} an epoch, augmentation: "
             f"{data.augmentation.name}; {precision} on {device.type}, {torch.get_num_threads()} threads",
         ):

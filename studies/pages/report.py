@@ -313,6 +313,7 @@ def _confirmed(config: StudyConfig, choice: Choice, confirmed: Sequence[Confirme
         row = f'<td>{_network(one)}{mark}</td>{cells}<td class="n">{size}</td><td class="n">{runs}</td>'
         rows.append(f'<tr class="chosen">{row}</tr>' if chosen else f"<tr>{row}</tr>")
     head = "".join(f'<th class="n">{escape(words)}</th>' for *_, words in columns)
+    head += f'<th class="n">{METRICS["params"].label}</th>'
     beside = "networks of papers go by their name"
     lacks = ""
     if not any(one.reference for one in confirmed):
@@ -323,7 +324,7 @@ def _confirmed(config: StudyConfig, choice: Choice, confirmed: Sequence[Confirme
                 f"{config.study} --baselines"
             )
     return (
-        f'{heading}<div class="scroll"><table><thead><tr><th>network</th>{head}<th class="n">params</th>'
+        f'{heading}<div class="scroll"><table><thead><tr><th>network</th>{head}'
         f'<th class="n">runs</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
         f'<p class="dim">Means and 95 % intervals, on validation images unless it says test; {beside}.</p>{lacks}'
     )

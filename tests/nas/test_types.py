@@ -1,4 +1,4 @@
-"""A recipe holds its own rules, whoever made it."""
+"""A recipe holds its own rules, whoever made it; an epoch is one flat row outside of Python."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nas.errors import SpecError
-from nas.types import Recipe
+from nas.types import EpochRow, Recipe, flat, from_flat
 
 VALUES: dict[str, Any] = {
     "epochs": 3,
@@ -46,3 +46,17 @@ def test_a_number_has_a_least_value(name: str, low: int) -> None:
 def test_a_choice_is_one_of_those_there_are(name: str, value: Any) -> None:
     with pytest.raises(SpecError, match=f"^recipe: {name} is .*; choose one of "):
         Recipe.from_dict(VALUES | {name: value})
+
+
+def test_an_epoch_is_one_flat_row_and_reads_back() -> None:
+    epoch = {"epoch": 3, "denoise_loss": 0.5, "classify_loss": None, "seconds": 1.5}
+    row = EpochRow(**epoch, values={"psnr": 20.5, "made_up": 0.25})
+    assert flat(row) == epoch | {"psnr": 20.5, "made_up": 0.25}
+    assert from_flat(EpochRow, flat(row)) == row
+    assert row.validated
+
+
+def test_an_epoch_of_an_older_checkpoint_has_no_metrics_that_were_none() -> None:
+    old = {"epoch": 2, "denoise_loss": 0.5, "classify_loss": 0.1, "seconds": 1.5}
+    row = from_flat(EpochRow, old | {"psnr": None, "accuracy": None, "stability": None})
+    assert (row.epoch, row.classify_loss, row.values, row.validated) == (2, 0.1, {}, False)

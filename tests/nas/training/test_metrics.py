@@ -9,7 +9,8 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 
-from nas.training.metrics import PSNR_CAP, correct, psnr
+from nas.search.objectives import of_source
+from nas.training.metrics import OF_NETWORK, OF_RUN, ON_IMAGES, PSNR_CAP, Answers, Tally, correct, psnr
 
 
 def test_psnr_of_a_constant_error() -> None:
@@ -42,3 +43,26 @@ def test_unclipped_gaussian_noise_stands_where_the_literature_has_it() -> None:
 def test_correct_takes_the_largest_logit() -> None:
     logits = torch.tensor([[0.1, 0.9], [2.0, 1.0]])
     assert correct(logits, torch.tensor([1, 1])).tolist() == [True, False]
+
+
+def test_every_metric_that_training_measures_has_its_function() -> None:
+    for source, functions in (("images", ON_IMAGES), ("run", OF_RUN), ("network", OF_NETWORK)):
+        assert [metric.name for metric in of_source(source)] == list(functions)
+
+
+def test_a_tally_is_over_images_whatever_their_batches_and_leaves_out_what_does_not_apply() -> None:
+    generator = torch.Generator().manual_seed(0)
+    clean, denoised = torch.rand(2, 5, 1, 4, 4, generator=generator)
+    labels, logits = torch.tensor([0, 1, 2, 0, 1]), torch.eye(3)[torch.tensor([0, 1, 2, 1, 2])]
+
+    def values(*batches: slice, classes: int = 3, labelled: bool = True) -> dict[str, float]:
+        tally = Tally()
+        for rows in batches:
+            shown = labels[rows] if labelled else None
+            answers = {"noisy": clean[rows], "clean": clean[rows], "denoised": denoised[rows], "labels": shown}
+            tally.add(Answers(logits=logits[rows, :classes], **answers))
+        return tally.values()
+
+    expected = {"psnr": pytest.approx(float(psnr(denoised, clean).double().mean())), "accuracy": 60.0}
+    assert values(slice(0, 5)) == values(slice(0, 4), slice(4, 5)) == expected
+    assert values(slice(0, 5), classes=0).keys() == values(slice(0, 5), labelled=False).keys() == {"psnr"}

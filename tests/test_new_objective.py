@@ -1,0 +1,135 @@
+"""The objective of docs/extending.md, added to a copy of the project: two files, and everything else knows it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SCRIPT = """
+import contextlib, io, json, sys
+import app_cli
+
+def run(*words):
+    said = io.StringIO()
+    sys.argv = ["skipnas", *words]
+    with contextlib.redirect_stdout(said):
+        try:
+            app_cli.main()
+        except SystemExit as end:
+            assert not end.code, words
+    return said.getvalue()
+
+study = ["new", "--storage", "studies.db"]
+search = ["search", "--study", *study, "--objectives", "psnr,balanced_accuracy,params", "--early-stopping"]
+search += ["--trials", "7", "--epochs", "3", "--subset", "300", "--max-params", "30000", "--sampler", "random"]
+search += ["--precision", "fp32", "--no-baselines", "--concurrency", "1", "--quiet", "--json"]
+said = {"search": run(*search)}
+said["best"] = run("best", *study, "--pick", "balanced_accuracy")
+said["facts"] = run("best", *study, "--json")
+said["report"] = run("report", *study, "--to", "report.html")
+said["csv"] = run("studies", "to-csv", *study[:1], "trials.csv", *study[1:])
+said["export"] = run("export", *study, "--pick", "balanced_accuracy", "--to", "bundle")
+said["evaluate"] = run("evaluate", "bundle")
+
+from studies.store.catalog import open_study
+
+with open_study("new", "studies.db") as ledger:
+    said["rungs"] = [o.name for o in ledger.rung_objectives()]
+    said["rung"] = {number: values for number, values in ledger.rung(1).items()}
+    said["epochs"] = {number: ledger.epochs_table(number)[0].values for number in ledger.rung(1)}
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="module")
+def added(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the product with the example of the documentation in it."""
+    folder = tmp_path_factory.mktemp("copy")
+    for package in ("nas", "search_spaces", "studies"):
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "app_cli.py", folder)
+    page = (ROOT / "docs" / "extending.md").read_text()
+    section = page.split("## An objective\n")[1].split("\n## ")[0]
+    blocks = re.findall(r"^ *```python\n(.*?)^ *```", section, re.DOTALL | re.MULTILINE)
+    entry, function, use = (textwrap.dedent(block) for block in blocks)
+    table, functions = folder / "nas/search/objectives.py", folder / "nas/training/metrics.py"
+    insert(table, '        Metric(\n            name="stability"', textwrap.indent(entry.rstrip() + ",\n", 8 * " "))
+    insert(functions, "ON_IMAGES: ", function + "\n\n")
+    insert(functions, '    "accuracy": OnImages(', textwrap.indent(use, 4 * " "))
+    return folder
+
+
+def insert(file: Path, before: str, what: str) -> None:
+    text = file.read_text()
+    assert text.count(before) == 1, before
+    file.write_text(text.replace(before, what + before))
+
+
+@pytest.fixture(scope="module")
+def said(added: Path) -> dict[str, Any]:
+    """What the commands said in the copy, one after the other, in a process that has nothing of this one's."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=added, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    value: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return value
+
+
+@pytest.fixture(scope="module")
+def rows(added: Path, said: dict[str, Any]) -> list[dict[str, str]]:
+    """The trials of the CSV file."""
+    with (added / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_rungs_judge_by_it(said: dict[str, Any], rows: list[dict[str, str]]) -> None:
+    assert json.loads(said["search"])["trained"] == 7
+    assert {row["reason"] for row in rows} >= {"", "stopped"}
+    assert said["rungs"] == ["psnr", "balanced_accuracy", "params"]
+    assert set(said["rung"]) == {row["number"] for row in rows if row["reason"] in ("", "stopped")}
+    for number, values in said["rung"].items():
+        known = said["epochs"][number]
+        assert values[:2] == [known["psnr"], known["balanced_accuracy"]]
+        assert 0 <= known["balanced_accuracy"] <= 100
+        assert abs(known["balanced_accuracy"] - known["accuracy"]) < 10, "the digits' classes are about as large"
+
+
+def test_best_and_the_csv_show_it(said: dict[str, Any], rows: list[dict[str, str]]) -> None:
+    front = json.loads(said["facts"])["front"]
+    best = max(member["values"]["balanced_accuracy"] for member in front)
+    assert "balanced_accuracy (%)" in said["best"]
+    assert f"has the best balanced_accuracy of the front, {best:.2f} %" in said["best"]
+    assert best == max(float(row["balanced_accuracy"]) for row in rows if row["state"] == "COMPLETE")
+
+
+def test_the_report_draws_it_and_tells_its_reference(added: Path, said: dict[str, Any]) -> None:
+    page = (added / "report.html").read_text()
+    assert "report written" in said["report"]
+    for name in ("front-psnr-balanced_accuracy", "curve-balanced_accuracy"):
+        assert f'id="{name}"' in page
+    told = "the noisy input's PSNR, the balanced accuracy of always answering one class and the limit of parameters"
+    assert f"The reference point is {told}." in page
+    assert '<td class="n">10.00</td>' in page, "the reference point, of ten classes"
+
+
+def test_the_card_and_evaluate_show_it_on_every_split(added: Path, said: dict[str, Any]) -> None:
+    card = (added / "bundle" / "README.md").read_text()
+    facts = json.loads((added / "bundle" / "architecture.json").read_text())["facts"]
+    found = [facts["measured"][part]["balanced_accuracy"] for part in ("validation", "test")]
+    assert f"| accuracy on the noisy images, averaged over classes, % | {found[0]:.2f} | {found[1]:.2f} |" in card
+    assert f"balanced accuracy {found[1]:.2f} %" in said["export"]
+    header, _, network = said["evaluate"].splitlines()[1:4]
+    assert "balanced accuracy (%)" in header
+    assert f"{found[1]:.2f}" in network

@@ -1,4 +1,4 @@
-"""The two seams of the engine: what can be built (SearchSpace), and what is kept (Ledger)."""
+"""The two seams of the engine: SearchSpace, which builds networks, and Ledger, which keeps the study."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SearchSpace(Protocol):
-    """What can be built. A value that can be pickled: Ray sends it to the workers."""
+    """The networks that can be built. A space can be pickled, because Ray sends it to the workers."""
 
     @property
     def name(self) -> str:
@@ -28,41 +28,41 @@ class SearchSpace(Protocol):
 
     @property
     def version(self) -> int:
-        """Raised when hyperparameters change; a study keeps its version and distributions."""
+        """A number that is raised when hyperparameters change. A study keeps its version and distributions."""
 
     def distributions(self, task: Task) -> dict[str, BaseDistribution]:
-        """Every hyperparameter with the choices that the task allows. Never empty."""
+        """Returns every hyperparameter with the choices that the task allows. It is never empty."""
 
     def decode(self, params: Mapping[str, Any], task: Task, epochs: int) -> Candidate:
-        """Hyperparameters to a canonical candidate.
+        """Turns hyperparameters into a canonical candidate.
 
-        A hyperparameter that is absent (a study of an older version) takes the value the older version
-        implied. Raises SpecError when the combination is not valid for the task.
+        An absent hyperparameter (in a study of an older version) takes the value that the older version implied. Raises
+        SpecError when the combination is not valid for the task.
         """
 
     def encode(self, candidate: Candidate) -> dict[str, Any]:
-        """A candidate to hyperparameters, all of them; ``decode(encode(c), task, epochs) == c``."""
+        """Turns a candidate into all its hyperparameters; ``decode(encode(c), task, epochs) == c``."""
 
     def spec(self, value: Mapping[str, Any]) -> Spec:
-        """A spec from its dictionary (``Spec.to_dict``). Raises SpecError."""
+        """Reads a spec from its dictionary (``Spec.to_dict``). Raises SpecError."""
 
     def limits(self, task: Task) -> tuple[Constraint, ...]:
-        """Default limits of parameters and MACs for the task."""
+        """Returns the default limits of parameters and MACs for the task."""
 
     def cost(self, spec: Spec, task: Task) -> Cost:
-        """Parameters and MACs from the spec alone, without building the network."""
+        """Returns parameters and MACs from the spec alone, without building the network."""
 
     def build(self, spec: Spec, task: Task) -> nn.Module:
-        """A freshly initialised network: images (N, C, H, W) -> (denoised (N, C, H, W), logits (N, K)).
+        """Builds a network with fresh weights: images (N, C, H, W) -> (denoised (N, C, H, W), logits (N, K)).
 
-        What else the module may say of itself is in `Abilities`.
+        `Abilities` lists the attributes and methods that the network may have besides.
         """
 
     def baselines(self, task: Task, epochs: int, limits: Sequence[Constraint]) -> dict[str, Candidate]:
-        """Reference networks by name that the task has a use for, each as near the limits as it can be.
+        """Returns the reference networks that suit the task by name, each as near the limits as it can be.
 
-        A search may begin with them, and a confirmation trains them to compare with. A space may leave this method
-        out; it has none then.
+        A search may begin with them, and a confirmation trains them to compare with. A space without this method has
+        none.
         """
         return {}
 
@@ -72,17 +72,17 @@ TASKS = ("denoise", "classify")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abilities:
-    """What a network says of itself, by attributes and methods of these names; each of them may be left out.
+    """The attributes and methods by which a network describes itself. Each of them may be missing.
 
     Attributes:
-        tasks: which of `TASKS` it learns. The output of the other is constant, and takes no part in the loss's
-            balance and the stability score. Both by default.
-        reach: how many pixels to either side of an output pixel it looks at; None, the default, for all of them.
-            Tiles of a large image overlap by it (see `nas.bundles.inference`).
+        tasks: the tasks that it learns, of `TASKS`; by default both. The output of the other one is constant, and takes
+            no part in the loss's balance and the stability score.
+        reach: distance in pixels over which an output pixel depends on the input; None, the default, for the whole
+            image. Tiles of a large image overlap by it (see `nas.bundles.inference`).
         gates: () -> the learned skip gates, shallow first, detached. None by default.
-        penalty: () -> a term () that the loss adds, such as one of the weights, or None. None by default.
-        parameter_groups: () -> all parameters by group, each in one group. Those of the group ``sharing`` are trained
-            at `nas.types.Recipe.sharing_rate` times the learning rate. By default all are in one group.
+        penalty: () -> a term () that is added to the loss, such as a penalty of the weights, or None. None by default.
+        parameter_groups: () -> all parameters by group, each in one group. The group ``sharing`` is trained at
+            `nas.types.Recipe.sharing_rate` times the learning rate. By default all are in one group.
     """
 
     tasks: Sequence[str] = TASKS
@@ -93,10 +93,10 @@ class Abilities:
 
     @classmethod
     def of(cls, network: nn.Module) -> Abilities:
-        """Reads them from a network, with the defaults for what it leaves out.
+        """Reads the abilities of a network, with defaults for missing ones.
 
         Raises:
-            ConfigError: something that it says is not as it must be.
+            ConfigError: an ability is malformed.
         """
         said: dict[str, Any] = {"parameter_groups": lambda: {"base": list(network.parameters())}}
         said |= {field.name: getattr(network, field.name) for field in fields(cls) if hasattr(network, field.name)}
@@ -131,14 +131,14 @@ class Abilities:
 
 
 class Ledger(Protocol):
-    """What is kept: the only way the engine writes. Used by the driver alone, from one thread.
+    """The only way in which the engine writes to a study. The driver alone uses it, from one thread.
 
-    A trial's records are written with what Optuna is told, in one transaction, so that a trial that is finished in the
+    A trial's records are written in one transaction with the tell to Optuna, so that a trial that is finished in the
     study is complete in the records. Every method may raise StorageError.
 
-    Several drivers, on several machines, may work on one study. A driver owns the trials that it asks
-    for or claims; what it writes to a trial that another has taken over raises LeaseLostError and
-    changes nothing. Together they keep to one budget::
+    Several drivers, on several machines, may work on one study. A driver owns the trials that it asks for or claims. A
+    write to a trial that another driver has taken over raises LeaseLostError and changes nothing. Together the drivers
+    keep to one budget::
 
         with ledger.drive():
             if (claimed := ledger.claim(propose)) is not None:   # an interrupted trial has its place already
@@ -159,94 +159,95 @@ class Ledger(Protocol):
     def reserved(self) -> int: ...
 
     def drive(self) -> AbstractContextManager[None]:
-        """This process is a driver of the study while the block runs: it holds a lease that it renews.
+        """Makes this process a driver of the study while the block runs: it holds a lease and renews it.
 
-        At the end, or when it is seen to be dead, its reservations are free and others may claim its
-        unfinished trials. Within the block a database that is gone for a while is waited for.
+        When the block ends or the driver is known to be dead, its reservations are free, and others may claim its
+        unfinished trials. Within the block a missing database is waited for.
         """
 
     def reserve(self, trials: int, ahead: int = 1) -> bool:
         """Holds a place for one more trial, if the study has fewer than `trials` of them.
 
-        And for up to `ahead` trials, when so many places are free that other drivers find enough.
-
-        Counted are trained trials, unfinished ones whoever has them, and reservations of all live drivers.
-        False says that the places are taken, not that all is done: an unfinished trial may still fail.
+        It holds places for up to `ahead` trials when so many are free that other drivers find enough. The count
+        includes trained trials, unfinished ones of any driver, and reservations of all live drivers. False means that
+        the places are taken, not that all is done, because an unfinished trial may still fail.
         """
 
     def ask(self, propose: Propose) -> tuple[int, dict[str, Any]]:
-        """A new trial of this driver, or the oldest enqueued one: its number and hyperparameters.
+        """Makes a new trial of this driver, or takes the oldest enqueued one. Returns its number and hyperparameters.
 
-        What an enqueued trial leaves open, which is everything of a new one, is taken from `propose`. The trial takes
+        `propose` gives the hyperparameters that an enqueued trial leaves open, and all of a new one. The trial takes
         the place of a reservation if the driver holds any. Raises LeaseLostError when the reservation ran out with the
         lease, and the budget is full by now.
         """
 
     def claim(self, propose: Propose) -> tuple[int, dict[str, Any]] | None:
-        """Takes over the oldest trial that no live driver owns: number and hyperparameters; None without one.
+        """Takes over the oldest trial that no live driver owns. Returns its number and hyperparameters, or None without
+        one.
 
-        No other driver gets it as well. It may have been started before, and have a checkpoint. If it was cut off
+        No other driver gets the same trial. It may have been started before, and have a checkpoint. If it was cut off
         while it was proposed, `propose` gives the rest of its hyperparameters.
         """
 
     def interrupt(self, number: int) -> None:
-        """This driver trains a trial no longer, and may claim it again."""
+        """Says that this driver no longer trains a trial, and may claim it again."""
 
     def counts(self) -> Counts:
-        """Trials by outcome, from the store."""
+        """Returns the number of trials by outcome, from the store."""
 
     def started_digests(self) -> Set[str]:
-        """Digest of every trial that this version of the training code began to train, whatever became of it.
+        """Returns the digest of every trial that this version of the training code began to train, whatever became of
+        it.
 
-        The set that is returned grows by itself: with every other call it knows what the study holds then.
+        The returned set is live: other calls add the digests that they read to it.
         """
 
     def under_way(self) -> list[int]:
-        """Numbers of the trials that have not ended, whichever driver trains them, ascending."""
+        """Returns the numbers of the trials that have not ended, at any driver, in ascending order."""
 
     def ended(self) -> Set[int]:
-        """Numbers of the trials that have ended, however."""
+        """Returns the numbers of the trials that have ended in any way."""
 
     def start(self, number: int, candidate: Candidate, cost: Cost, worker: str) -> bool:
-        """A trial begins to train: candidate, cost, constraints and start time are recorded.
+        """Records that a trial begins to train: its candidate, cost, constraints and start time.
 
-        False, and nothing is, when another trial of the study with the same digest was trained to an end or
-        is under way, at any driver or interrupted. So no candidate is ever trained twice by one version of the training
-        code (`nas.training.version`). A trial that another version began loses its epochs, as it starts again.
+        Returns False and records nothing when another trial of the study with the same digest was trained to an end or
+        is under way, at any driver or interrupted. So one version of the training code (`nas.training.version`) never
+        trains a candidate twice. A trial that another version began loses its epochs, because it starts again.
         """
 
     def reject(self, number: int, candidate: Candidate, cost: Cost, outcome: Outcome) -> None:
-        """Ends a trial that is not trained, a duplicate or one over a limit, with candidate and cost on record.
+        """Ends a trial that is not trained, a duplicate or one over a limit, and records its candidate and cost.
 
-        A reservation that the trial was asked with is there for the next; a claimed trial leaves none.
+        The reservation with which the trial was asked serves the next one; a claimed trial leaves none.
         """
 
     def epochs(self, number: int, rows: Sequence[EpochRow]) -> None:
-        """Appends to the epochs table; rows that are there already are replaced."""
+        """Appends rows to the epochs table, and replaces rows of the same epochs."""
 
     def epochs_table(self, number: int) -> list[EpochRow]:
-        """What `epochs` kept of a trial, first to last."""
+        """Returns the rows that `epochs` kept of a trial, first to last."""
 
     def complete(self, number: int, measurement: Measurement, *, strip: bool = False) -> None:
-        """COMPLETE with the values of the study's objectives."""
+        """Ends a trial as COMPLETE with the values of the study's objectives."""
 
     def prune(self, number: int, outcome: Outcome, *, detail: str = "", probe: ProbeCurve | None = None) -> None:
-        """Ends a trial that was trained without values: an outcome whose state is PRUNED."""
+        """Ends a trial that was trained without values, with an outcome whose state is PRUNED."""
 
     def fail(self, number: int, outcome: Outcome, *, detail: str = "") -> None:
-        """Ends a trial that says nothing of its candidate: an outcome whose state is FAIL."""
+        """Ends a trial that tells nothing about its candidate, with an outcome whose state is FAIL."""
 
     def rung_objectives(self) -> tuple[Objective, ...]:
-        """The study's objectives that are known wherever trials are validated (see `Metric.at_rungs`)."""
+        """Returns the study's objectives that are known wherever trials are validated (see `Metric.at_rungs`)."""
 
     def rung(self, epoch: int) -> dict[int, tuple[float, ...]]:
-        """Number -> values of `rung_objectives` at `epoch`, of every trial that was validated there.
+        """Returns number -> values of `rung_objectives` at `epoch`, of every trial that was validated there.
 
-        Whatever became of it later, and whichever driver trained it, but by this version of the training code.
+        Trials count whatever became of them later, at any driver, but only those of this version of the training code.
         """
 
     def objective_values(self) -> Mapping[int, tuple[float, ...]]:
-        """Number -> values, in the order of the study's objectives, of every COMPLETE trial."""
+        """Returns number -> values, in the order of the study's objectives, of every COMPLETE trial."""
 
     def front(self) -> list[int]:
-        """Numbers of the trials on the Pareto front, by the study's objectives."""
+        """Returns the numbers of the trials on the Pareto front, by the study's objectives."""

@@ -1,4 +1,4 @@
-"""What the commands can be asked for beside `nas.settings`: where studies lie, and what is wanted of one."""
+"""The requests that commands take beside `nas.settings`: where studies lie, and what to do with one."""
 
 # Annotations are evaluated at once here, not kept as text, because they hold the settings.
 
@@ -33,7 +33,7 @@ Quiet = Annotated[bool, Setting(help="Nothing but the result.")]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRequest(StudyRequest):
-    """What a search was asked for: what its study is to be, where it lies, and what it begins with.
+    """The request of a search: its study, where the study lies, and what it begins with.
 
     Attributes:
         command: the command line, to be stored with a new study.
@@ -59,7 +59,7 @@ class SearchRequest(StudyRequest):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRequest(FitSettings):
-    """What a training was asked for; None means the default.
+    """The request of a training; None means the default.
 
     Attributes:
         what: a spec's file, the name of a reference network, or a study with or without ``:PICK``.
@@ -100,7 +100,7 @@ class TrainRequest(FitSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmRequest(Resources):
-    """What a confirmation was asked for, and what its runs get."""
+    """The request of a confirmation, with the resources of its runs."""
 
     seeds: Annotated[
         int,

@@ -1,8 +1,8 @@
-"""The front again under several seeds: which members, which runs, and what the runs say together.
+"""The front trained again under several seeds: members, runs, and their results together.
 
-A search judges each candidate by one run and keeps those that did well, so its figures are a little too
-good. Confirmation trains the chosen ones again, on the full budget and under seeds of its own, the same
-for all of them. They are ranked by their means on validation; the test split is judged and only reported.
+A search judges each candidate by one run and keeps the good ones, so its figures are a little too good. A confirmation
+trains the chosen candidates again, on the full budget and under seeds of its own, which are the same for all of them.
+They are ranked by their means on validation. The test split is measured and only reported.
 """
 
 from __future__ import annotations
@@ -27,24 +27,26 @@ if TYPE_CHECKING:
 
 
 class ConfirmationLedger(Protocol):
-    """Where the runs of a confirmation are kept. Every method may raise StorageError."""
+    """The place where the runs of a confirmation are kept. Every method may raise StorageError."""
 
     def confirmations(self) -> list[ConfirmedRun]:
-        """Every run that ended, in the order in which they did."""
+        """Returns every run that ended, in the order of their ends."""
 
     def confirm(self, run: ConfirmedRun) -> None:
-        """Keeps a run. One of the same candidate, repeat and training code that is there already stays.
+        """Keeps a run, unless one of the same candidate, repeat and training code is there already.
 
-        One of another version of the training code gives way.
+        It replaces a run of another version of the training code.
         """
 
 
 @dataclass(slots=True, kw_only=True)
 class ConfirmProgress:
-    """The state of a confirmation, for whoever shows it.
+    """The state of a confirmation, for a display.
 
     Attributes:
-        total: runs there should be; done: runs that are there; done_before: those there at the start.
+        total: number of runs that there should be.
+        done: number of runs that have ended.
+        done_before: number of runs that had ended at the start.
         running: job -> share of its epochs that is done.
         messages: lines about runs that failed, oldest first.
     """
@@ -57,7 +59,7 @@ class ConfirmProgress:
     started: float = field(default_factory=time.monotonic)
 
     def seconds_left(self) -> float | None:
-        """Expected seconds to the end from the pace so far; None before there is one."""
+        """Returns the expected seconds to the end at the pace so far; None before there is one."""
         done = self.done - self.done_before + sum(self.running.values())
         left = self.total - self.done_before - done
         return left * (time.monotonic() - self.started) / done if done >= 0.5 else None
@@ -65,11 +67,15 @@ class ConfirmProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmEnd:
-    """How a confirmation ended.
+    """The end of a confirmation.
 
     Attributes:
         reason: ``complete``, ``time_limit``, ``interrupted``, or ``failed`` when runs ended by an error.
-        total, done, new: runs there should be, runs there are, runs of this call.
+        total: number of runs that there should be.
+        done: number of runs that have ended.
+        new: number of runs of this call.
+        seconds: wall time.
+        messages: lines about runs that failed.
     """
 
     reason: str
@@ -80,7 +86,7 @@ class ConfirmEnd:
     messages: tuple[str, ...] = ()
 
     def lines(self, study: str, again: str) -> list[str]:
-        """How it ended, for people, and what to type next."""
+        """Returns lines for people about the end, and the command to type next."""
         if self.reason == "complete" and not self.new:
             return [f"study {study} is confirmed: all {self.total} runs are there; nothing to do"]
         done = f"{self.new} runs in {self.seconds:.0f} s; the confirmation has {self.done} of {self.total}"
@@ -105,24 +111,27 @@ def run_confirmation(
     resources: Resources,
     observe: Callable[[ConfirmProgress], None] = lambda progress: None,
 ) -> ConfirmEnd:
-    """Trains each member under `seeds` seeds, those runs that the ledger does not hold yet.
+    """Trains each member under `seeds` seeds, in all runs that the ledger does not have yet.
 
-    Runs of another version of the training code count as missing: figures of two versions make no mean.
-    Every seed is given to all members before the next, so that a confirmation that was stopped compares
-    like with like. Returns at once, without starting Ray, when nothing is left. A stop (time limit, SIGINT,
-    SIGTERM) leaves runs under way with a checkpoint, from which the next call goes on.
+    Runs of another version of the training code count as missing, because figures of two versions make no mean. A seed
+    is given to all members before the next one, so that a confirmation that was stopped compares like with like. The
+    call returns at once, without starting Ray, when nothing is left. A stop (time limit, SIGINT, SIGTERM) leaves runs
+    under way with a checkpoint, from which the next call continues.
 
     Args:
-        config: the study's.
-        ledger: where runs are kept.
-        data: of the study; its test split is judged, and takes part in nothing.
+        config: the study's configuration.
+        space: the study's space.
+        ledger: keeps the runs.
+        data: the study's data; its test split is measured, and no choice depends on it.
         files: the study's folder; checkpoints lie in it while runs are under way.
         members: distinct candidates.
-        resources: what the runs get, each as a trial of the search would.
+        seeds: number of runs of each member.
+        resources: resources of the runs, each as a trial of the search.
         observe: called with the progress at every change, in this thread.
 
     Raises:
-        ConfigError: a run asks for more than there is. ClusterError: no cluster answers.
+        ConfigError: a run asks for more than there is.
+        ClusterError: no cluster answers.
     """
     runs = [(member, repeat) for repeat in range(seeds) for member in members]
     have = {(run.digest, run.repeat) for run in ledger.confirmations() if run.training_version == TRAINING_VERSION}

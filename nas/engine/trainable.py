@@ -1,4 +1,4 @@
-"""One candidate inside a Ray worker. Exceptions are reported, never raised: Ray would retry a bug."""
+"""One candidate inside a Ray worker. Exceptions are reported and never raised, because Ray would retry a bug."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from nas.types import Measurement, Task
 
 log = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = 30.0
-"""A trial's state is written at every validation, and when this long has passed since the last."""
+"""A trial's state is written at every validation, and whenever this many seconds have passed."""
 
 REPORT_SECONDS = 1.0
 """A worker reports at validations, at the end, and otherwise about this often."""
@@ -42,16 +42,17 @@ REPORT_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
-    """What is the same for every trial of a search.
+    """The settings that all trials of a search share.
 
     Attributes:
+        task: the task of the networks.
         device: ``cpu`` or ``cuda``; a worker that sees no CUDA device trains on the CPU.
         precision: ``fp32`` or ``bf16``.
         threads: torch threads of a worker.
         files: folder for weights and checkpoints, on a disk that driver and workers share.
         trial_timeout: seconds after which a trial counts as hanging; None for never.
-        confirming: whether a trained candidate is judged on the test split too (values ``test_psnr`` and
-            so on, one for each metric on images), and its weights are not kept.
+        confirming: whether a trained candidate is judged on the test split too (values ``test_psnr`` and so on), and
+            its weights are not kept.
     """
 
     task: Task
@@ -66,7 +67,7 @@ class WorkerSettings:
     def of(
         cls, config: StudyConfig, files: Path, *, trial_timeout: float | None, confirming: bool = False
     ) -> WorkerSettings:
-        """As a study fixes them."""
+        """Returns the settings that a study fixes."""
         return cls(
             task=config.task,
             device=config.device,
@@ -79,7 +80,7 @@ class WorkerSettings:
 
 
 class _Warnings(logging.Handler):
-    """Keeps what this project's code warns of in a worker, each warning of a trial once."""
+    """Collects the warnings of this project's code in a worker, each warning of a trial once."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -93,17 +94,17 @@ class _Warnings(logging.Handler):
             self._new.append(text)
 
     def take(self) -> tuple[str, ...]:
-        """Those since the last call."""
+        """Returns the warnings since the last call."""
         taken, self._new = tuple(self._new), []
         return taken
 
     def forget(self) -> None:
-        """A new trial begins."""
+        """Prepares for a new trial."""
         self._told.clear()
 
 
 class CandidateTrainable(tune.Trainable):
-    """Trains one candidate, reporting a `Report`. The process and the data on its device are reused."""
+    """Trains one candidate and reports a `Report`. The process and the data on its device are reused."""
 
     def setup(  # type: ignore[override]  # tune.with_parameters supplies the rest
         self, config: dict[str, Any], *, data: Dataset, space: SearchSpace, settings: WorkerSettings
@@ -123,7 +124,7 @@ class CandidateTrainable(tune.Trainable):
 
     @cached_property
     def _data(self) -> DeviceData:
-        """Made on first use, within `step`, where too little memory is a trial's outcome with its reason."""
+        """The data, made on first use within `step`, so that a lack of memory is a trial's outcome with its reason."""
         return DeviceData.of(self._source, self._settings.task, self._device)
 
     def cleanup(self) -> None:
@@ -138,7 +139,7 @@ class CandidateTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         number = self._job.number
         try:
-            # A trial that hung has had its process ended, and Ray has started it again in this one.
+            # The process of a trial that hung was ended, and Ray has started the trial again in this one.
             hung = "" if self._evaluation is not None else read_hang(self._settings.files, number)
             report = Report(number=number, outcome=Outcome.TIMEOUT, detail=hung) if hung else self._advance(number)
         except Diverged as error:
@@ -152,7 +153,7 @@ class CandidateTrainable(tune.Trainable):
         except Exception as error:
             no_memory = is_out_of_memory(error)
             if isinstance(error, torch.AcceleratorError) and not no_memory:
-                raise  # a device that failed fails for good in this process; Tune goes on in another, `RETRIES` times
+                raise  # a failed device fails for good in this process; Tune goes on in another, `RETRIES` times
             outcome = Outcome.OUT_OF_MEMORY if no_memory else Outcome.EXCEPTION
             report = Report(number=number, outcome=outcome, detail=traceback.format_exc())
         if report.outcome is not None:
@@ -161,13 +162,13 @@ class CandidateTrainable(tune.Trainable):
         return {"report": report, "done": report.outcome is not None}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: a trial's state is its own (see `nas.training.checkpoint`), not Tune's."""
+        """Saves nothing, because a trial writes its state itself (see `nas.training.checkpoint`)."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing: see `save_checkpoint`."""
+        """Loads nothing: see `save_checkpoint`."""
 
     def _end(self) -> None:
-        """Frees a trial's memory, for the next one and for other workers of the device, and watches it no longer."""
+        """Frees a trial's memory, for the next trial and for other workers of the device, and stops watching it."""
         self._evaluation = None
         self._watch(None)
         if self._device.type == "cuda":
@@ -205,7 +206,8 @@ class CandidateTrainable(tune.Trainable):
         return True
 
     def _tested(self, measurement: Measurement, network: nn.Module) -> Measurement:
-        """With the figures on test that are finite: nothing may be chosen by this split, not even what failed."""
+        """Adds the finite figures on the test split. No choice may depend on this split, not even one about a
+        failure."""
         found = judge(network, evaluation_batches(self._source, "test", self._data.noise, self._device))
         finite = {f"test_{name}": value for name, value in found.values.items() if math.isfinite(value)}
         return dataclasses.replace(measurement, values={**measurement.values, **finite})
@@ -226,15 +228,15 @@ class CandidateTrainable(tune.Trainable):
         )
         state = load_checkpoint(self._settings.files, job.number, digest=job.digest, seed=job.seed)
         if state is not None:
-            # Every row is reported again: those since the last report may have died with a worker.
+            # Every row is reported again, because rows since the last report may have died with a worker.
             evaluation.load_state(state)
         return evaluation
 
     def _watch(self, timeout: float | None) -> None:
-        """Ends this process when the trial takes longer than `timeout` seconds, or no longer watches it.
+        """Ends this process when the trial takes longer than `timeout` seconds, or stops watching it.
 
-        The watchdog is a thread in C that needs no interpreter lock, so code that hangs while it holds
-        the lock is ended too. It leaves a traceback of where the trial hung.
+        The watchdog is a thread in C that needs no interpreter lock, so it also ends code that hangs while it holds the
+        lock. It leaves a traceback of the place where the trial hung.
         """
         faulthandler.cancel_dump_traceback_later()
         if self._hang is not None:

@@ -1,4 +1,4 @@
-"""The statistics of a confirmation: who is trained again, under which seeds, means and intervals."""
+"""The statistics of a confirmation: members, seeds, means and intervals."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ import numpy as np
 
 from nas.outcome import Outcome
 from nas.search.pareto import contributions, knee, non_dominated
-from nas.types import Candidate, Objective, TrialResult
+from nas.types import Candidate, Objective, TrialResult, candidate_seed
 
 LEAST_RUNS = 2
-"""Finished runs from which a mean has an interval."""
+"""The smallest number of finished runs for an interval."""
 
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """What is confirmed.
+    """A candidate that is confirmed.
 
     Attributes:
-        number: of the trial on the front; None for a reference network that is not on it.
+        candidate: the candidate.
+        number: number of the trial on the front; None for a reference network that is not on it.
         reference: name of the reference network; None for other trials.
     """
 
@@ -45,18 +46,18 @@ class ConfirmedRun:
     """One member trained to an end under one seed.
 
     Attributes:
-        digest: of the candidate.
+        digest: digest of the candidate.
         repeat: place of the seed among the confirmation's, from 0.
-        seed: of weights, data order and training noise.
+        seed: seed of weights, data order and training noise.
         number, reference: see `Member`.
-        spec, recipe: of the candidate.
+        spec, recipe: spec and recipe of the candidate.
         outcome: complete, diverged or out of memory.
-        detail: what else there is to say about the outcome.
-        values: as in `nas.types.Measurement`, and ``test_psnr`` and so on, one for each metric on images that is
-            finite on the test split; empty unless complete.
+        detail: further details of the outcome.
+        values: as in `nas.types.Measurement`, and ``test_psnr`` and so on, one for each metric on images that is finite
+            on the test split; empty unless complete.
         gates: learned skip gates by level, shallow first: mean, minimum and maximum of each.
         seconds: wall time of the run.
-        training_version: of the training code that trained it (`nas.training.version`).
+        training_version: version of the training code that trained it (`nas.training.version`).
     """
 
     digest: str
@@ -92,11 +93,11 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confirmed:
-    """What a candidate's runs say together.
+    """The summary of a candidate's runs.
 
     Attributes:
-        runs: those that ended, complete or not.
-        failed: how many of them diverged or ran out of memory; they take no part in `values`.
+        runs: number of runs that ended, complete or not.
+        failed: number of runs that diverged or ran out of memory; they take no part in `values`.
         values: mean and interval of every value that all complete runs have.
         gates: mean and interval of each learned skip gate, shallow first; empty without any.
     """
@@ -113,15 +114,15 @@ class Confirmed:
 
     @property
     def sound(self) -> bool:
-        """Whether every run was complete, and there were enough of them for an interval."""
+        """Whether every run was complete, and there were enough runs for an interval."""
         return not self.failed and bool(self.values)
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Mean, sample standard deviation and 95 % interval ``mean +- t(0.975, n - 1) * sd / sqrt(n)``.
+    """Returns mean, sample standard deviation and 95 % interval ``mean +- t(0.975, n - 1) * sd / sqrt(n)``.
 
     Raises:
-        ValueError: fewer than two values.
+        ValueError: there are fewer than two values.
     """
     from scipy.special import stdtrit  # scipy.stats takes half a second to import
 
@@ -132,22 +133,20 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def confirmation_seed(study_seed: int, repeat: int) -> int:
-    """A seed that is the same for every member, so that they see the same order of data and the same noise.
+    """Returns a seed that is the same for every member, so that they see the same order of data and the same noise.
 
-    The search's own seeds come from digests of candidates, which no such name is.
+    It differs from the search's own seeds, which come from digests of candidates.
     """
-    from nas.types import candidate_seed  # torch, which those who only read do not need
-
     return candidate_seed(study_seed, f"confirmation {repeat}")
 
 
 def pick_members(results: Sequence[TrialResult], objectives: Sequence[Objective], top: int) -> list[TrialResult]:
-    """The knee of the front, and the `top` members with the largest hypervolume contributions, those first.
+    """Returns the knee of the front, then the `top` members with the largest hypervolume contributions.
 
     Args:
         results: complete trials of a study, at least one.
-        objectives: in the study's order.
-        top: how many beside the knee; 0 for the knee alone.
+        objectives: objectives in the study's order.
+        top: number of members beside the knee; 0 for the knee alone.
     """
     maximize = [o.direction == "maximize" for o in objectives]
     values = np.array([[r.values[o.name] for o in objectives] for r in results])
@@ -160,7 +159,7 @@ def pick_members(results: Sequence[TrialResult], objectives: Sequence[Objective]
 
 
 def comparable(runs: Iterable[ConfirmedRun]) -> list[ConfirmedRun]:
-    """The runs of each candidate that the newest version of the training code trained, of those that trained it.
+    """Returns, for each candidate, the runs of the newest version of the training code that trained it.
 
     Figures of different versions make no mean.
     """
@@ -172,7 +171,7 @@ def comparable(runs: Iterable[ConfirmedRun]) -> list[ConfirmedRun]:
 
 
 def summarize(runs: Iterable[ConfirmedRun]) -> list[Confirmed]:
-    """Runs by candidate, in the order in which candidates first appear.
+    """Summarises runs by candidate, in the order in which candidates first appear.
 
     A candidate with fewer than `LEAST_RUNS` complete runs has no values.
     """

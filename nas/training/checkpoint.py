@@ -1,4 +1,4 @@
-"""What a trial leaves on disk, keyed by study folder and trial number; every write is whole or not at all."""
+"""The files that a trial leaves on disk, by study folder and trial number. Every write is whole or not at all."""
 
 from __future__ import annotations
 
@@ -28,44 +28,44 @@ DAMAGE = (
     TypeError,
     ValueError,
 )
-"""What torch raises for a file that was cut off or changed, found by doing so."""
+"""The errors that torch raises for files that were cut off or changed, found by trying."""
 
 FORMAT = 2
-"""Of checkpoints; those of another one cannot be gone on from."""
+"""The format of checkpoints. A checkpoint of another format cannot be continued."""
 
 
 def weights_path(folder: Path, number: int) -> Path:
-    """Where the weights of a finished trial lie while it is on the front."""
+    """Returns the path of a finished trial's weights, which are kept while it is on the front."""
     return folder / f"trial-{number}.safetensors"
 
 
 def checkpoint_path(folder: Path, number: int) -> Path:
-    """Where a trial that is not finished keeps its newest state."""
+    """Returns the path of an unfinished trial's newest state."""
     return folder / f"trial-{number}.checkpoint"
 
 
 def strip_path(folder: Path, number: int) -> Path:
-    """Where the picture lies of what a finished trial's network does."""
+    """Returns the path of the picture of a finished trial's results."""
     return folder / f"trial-{number}.png"
 
 
 def hang_path(folder: Path, number: int) -> Path:
-    """Where a trial that hangs leaves a traceback."""
+    """Returns the path of the traceback of a trial that hangs."""
     return folder / f"trial-{number}.hang"
 
 
 def traceback_path(folder: Path, number: int) -> Path:
-    """Where the traceback of a confirmation's run lies that ended by a bug, until the run is complete."""
+    """Returns the path of the traceback of a confirmation's run that ended by a bug, kept until the run is complete."""
     return folder / f"trial-{number}.traceback"
 
 
 def confirm_dir(folder: Path) -> Path:
-    """Where the runs that confirm a study's front keep what trials keep, while they are under way."""
+    """Returns the folder of a confirmation's runs while they are under way."""
     return folder / "confirm"
 
 
 def save_weights(network: nn.Module, folder: Path, number: int, digest: str) -> None:
-    """Writes the network's state, creating `folder` if need be. `digest` says whose it is."""
+    """Writes the network's state, and creates `folder` if need be. `digest` identifies the candidate."""
     from safetensors.torch import save_file
 
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
@@ -73,16 +73,16 @@ def save_weights(network: nn.Module, folder: Path, number: int, digest: str) -> 
 
 
 def save_strip(picture: bytes, folder: Path, number: int) -> None:
-    """Writes a trial's picture (see `nas.training.strips.strip`), creating `folder` if need be."""
+    """Writes a trial's picture (see `nas.training.strips.strip`), and creates `folder` if need be."""
     write_whole(strip_path(folder, number), lambda file: file.write_bytes(picture))
 
 
 def load_weights(network: nn.Module, folder: Path, number: int, digest: str) -> None:
-    """Loads a trial's weights into `network`. Files of older versions do not say whose they are.
+    """Loads a trial's weights into `network`. Files of older versions do not name their candidate.
 
     Raises:
-        StudyError: there are none, as weights are kept for trials on the front only; or they cannot be read, or are
-            of another candidate.
+        StudyError: there are no weights, because they are kept for trials on the front only; or they cannot be read, or
+            belong to another candidate.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -98,9 +98,9 @@ def load_weights(network: nn.Module, folder: Path, number: int, digest: str) -> 
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
         if stored == digest:
             network.load_state_dict(tensors)
-    except RuntimeError:  # torch's, for other names and shapes
+    except RuntimeError:  # torch raises it for other names and shapes
         raise StudyError(
-            f"weights at {path} are of another network than trial {number}; put back those of the search, or pick "
+            f"weights at {path} are of another network than trial {number}; restore the search's file, or pick "
             "another trial"
         ) from None
     except (SafetensorError, OSError) as error:
@@ -116,28 +116,27 @@ def load_weights(network: nn.Module, folder: Path, number: int, digest: str) -> 
 
 
 def save_checkpoint(state: Mapping[str, Any], folder: Path, number: int, *, digest: str, seed: int) -> None:
-    """Writes the state of a trial under way in place of its last one. `digest` and `seed` say whose it is."""
+    """Writes the state of a trial under way in place of its last one. `digest` and `seed` identify the candidate."""
     write_state(state, checkpoint_path(folder, number), digest=digest, seed=seed)
 
 
 def load_checkpoint(folder: Path, number: int, *, digest: str, seed: int) -> dict[str, Any] | None:
-    """A trial's newest state; None when there is none, it cannot be read, or it is of another candidate.
+    """Returns a trial's newest state, or None when there is none, it cannot be read, or it is another candidate's.
 
-    None also when another version of the training code wrote it, because a training goes on as it began or not at all.
-
-    Nothing is unpickled but tensors and plain values.
+    It also returns None when another version of the training code wrote the state, because a training goes on as it
+    began or not at all. Only tensors and plain values are unpickled.
     """
     return read_state(checkpoint_path(folder, number), digest=digest, seed=seed)
 
 
 def checkpoint_epoch(folder: Path, number: int) -> int | None:
-    """The epoch after which a trial's checkpoint goes on; None when there is none that can be read."""
+    """Returns the epoch after which a trial's checkpoint goes on; None without a readable one."""
     content = _read(checkpoint_path(folder, number))
     return None if content is None else len(content["state"]["rows"])
 
 
 def write_state(state: Mapping[str, Any], path: Path, **owner: Any) -> None:
-    """Writes tensors and plain values in place of what is there. `owner` says whose they are."""
+    """Writes tensors and plain values in place of the last ones. `owner` identifies the training."""
     import torch
 
     content = {"format": FORMAT, "training": TRAINING_VERSION, "owner": owner, "state": dict(state)}
@@ -145,7 +144,7 @@ def write_state(state: Mapping[str, Any], path: Path, **owner: Any) -> None:
 
 
 def read_state(path: Path, **owner: Any) -> dict[str, Any] | None:
-    """What `write_state` wrote, on the CPU whatever device wrote it; None as `load_checkpoint` says it."""
+    """Returns the state that `write_state` wrote, on the CPU whatever device wrote it; None as in `load_checkpoint`."""
     content = _read(path)
     if content is None or content["owner"] != owner:
         return None
@@ -154,7 +153,8 @@ def read_state(path: Path, **owner: Any) -> dict[str, Any] | None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Format, owner and state; None, with a warning if there is a file, when nothing can go on from it."""
+    """Returns format, owner and state; None when the training cannot go on from it, with a warning if there is a
+    file."""
     import torch
 
     if not path.exists():
@@ -166,7 +166,7 @@ def _read(path: Path) -> dict[str, Any] | None:
             raise ValueError("it is of something else, or of another version")
     except (OSError, *DAMAGE) as error:
         if is_out_of_memory(error):
-            raise  # memory ran out, which says nothing about the file
+            raise  # memory ran out, which tells nothing about the file
         log.warning("checkpoint %s cannot be read (%s); its training starts again", path, type(error).__name__)
         return None
     if written_by != TRAINING_VERSION:
@@ -177,19 +177,19 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def open_hang(folder: Path, number: int) -> TextIO:
-    """An empty file for the traceback of a trial that will be ended because it hangs."""
+    """Opens an empty file for the traceback of a trial that will be ended because it hangs."""
     folder.mkdir(parents=True, exist_ok=True)
     return hang_path(folder, number).open("w")
 
 
 def read_hang(folder: Path, number: int) -> str:
-    """Where a trial hung when it was ended; empty when it was not."""
+    """Returns the traceback of a trial that was ended because it hung; empty when it was not."""
     path = hang_path(folder, number)
     return path.read_text(errors="replace") if path.exists() else ""
 
 
 def drop_checkpoint(folder: Path, number: int) -> None:
-    """Deletes what an unfinished trial kept, if there is anything."""
+    """Deletes the files of an unfinished trial, if there are any."""
     checkpoint_path(folder, number).unlink(missing_ok=True)
     hang_path(folder, number).unlink(missing_ok=True)
     traceback_path(folder, number).unlink(missing_ok=True)
@@ -198,9 +198,9 @@ def drop_checkpoint(folder: Path, number: int) -> None:
 
 
 def tidy(folder: Path, ended: Iterable[int], front: Iterable[int]) -> None:
-    """Deletes what trials that `ended` left: checkpoints, and weights of those that are not on the `front`.
+    """Deletes the files of trials that have `ended`: checkpoints, and weights of trials that are not on the `front`.
 
-    Each trial's are deleted when it ends; this is for those whose driver was killed in between.
+    A trial's files are deleted when it ends. This call is for trials whose driver was killed before.
     """
     if folder.exists():
         there = {int(path.name.split(".")[0].removeprefix("trial-")) for path in folder.glob("trial-[0-9]*.*")}
@@ -210,13 +210,13 @@ def tidy(folder: Path, ended: Iterable[int], front: Iterable[int]) -> None:
 
 
 def drop_weights(folder: Path, numbers: Iterable[int]) -> None:
-    """Deletes the weights of these trials, where there are any."""
+    """Deletes the weights of these trials, if there are any."""
     for number in numbers:
         weights_path(folder, number).unlink(missing_ok=True)
 
 
 def drop_all(folder: Path) -> None:
-    """Deletes everything that trials left in `folder`, and the folder itself if nothing else is in it."""
+    """Deletes all files of trials in `folder`, and the folder itself if it is empty then."""
     for path in (*folder.glob("trial-*"), *confirm_dir(folder).glob("trial-*")):
         if path.suffix in (".safetensors", ".checkpoint", ".hang", ".traceback", ".png", ".partial"):
             path.unlink(missing_ok=True)

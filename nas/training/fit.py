@@ -1,4 +1,5 @@
-"""One network trained for real: the search's loop with a longer schedule, averaged weights, and a resumable folder."""
+"""One long training of a network: the search's loop with a longer schedule, averaged weights, and a resumable
+folder."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from nas.training.precision import Precision
 from nas.types import Recipe, Task, flat, from_flat
 
 VALIDATIONS = 100
-"""A run is validated after each epoch, or this many times if it has more of them."""
+"""A run is validated after each epoch, or this many times if it has more epochs."""
 
 CHECKPOINT_SECONDS = 60.0
 CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
@@ -32,13 +33,15 @@ CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitProgress:
-    """Where a run is.
+    """The progress of a run.
 
     Attributes:
-        epoch, epochs: epochs done, and all of them; step, steps: likewise.
-        images_per_second: of training, lately.
-        seconds_left: at this speed.
-        validated: the newest validation; `best` the one whose weights are kept. None before the first.
+        epoch, epochs: epochs done, and all of them.
+        step, steps: steps done, and all of them.
+        images_per_second: recent speed of training.
+        seconds_left: remaining time at this speed.
+        validated: the newest validation; None before the first.
+        best: the validation whose weights are kept; None before the first.
     """
 
     epoch: int
@@ -53,13 +56,13 @@ class FitProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """The averaged network on the validation split.
+    """The averaged network's figures on the validation split.
 
     Attributes:
-        epoch: after which it was judged.
-        loss: the recipe's, in trivial losses and nats; the least one is the best.
-        train_loss: of the epoch, denoising, in trivial losses.
-        seconds: of training so far, over all sittings.
+        epoch: epoch after which it was judged.
+        loss: the recipe's loss, in trivial losses and nats; the least one is the best.
+        train_loss: denoising loss of the epoch, in trivial losses.
+        seconds: seconds of training so far, over all sittings.
         values: every metric on images that applies, by name (see `nas.training.metrics.ON_IMAGES`).
     """
 
@@ -71,10 +74,10 @@ class Validation:
 
 
 class Fit(Training):
-    """A `Training` whose weights are also averaged over steps; the average is what is judged and kept.
+    """A `Training` whose weights are also averaged over steps. The average is judged and kept.
 
-    The average's decay rises to `FitSettings.ema` as (1 + t) / (10 + t), so that it forgets the first steps.
-    Buffers, such as the statistics of batch normalisation, are the newest.
+    The average's decay rises to `FitSettings.ema` as (1 + t) / (10 + t), so that it forgets the first steps. Buffers,
+    such as the statistics of batch normalisation, are the newest.
     """
 
     def __init__(
@@ -107,7 +110,7 @@ class Fit(Training):
         return super().run_epoch(averaged)
 
     def validate(self, train_loss: float) -> Validation:
-        """Judges the averaged network, and remembers the result where it is the best so far.
+        """Judges the averaged network, and remembers the result if it is the best so far.
 
         Raises:
             Diverged: the loss is not finite.
@@ -162,14 +165,14 @@ def fit(
     log_to: Path | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> nn.Module:
-    """Brings a run to its end, from where the folder's checkpoint left it, and returns the best averaged network.
+    """Brings a run to its end, from the folder's checkpoint, and returns the best averaged network.
 
     Args:
         run: freshly made, with the configuration that the folder belongs to.
         folder: keeps the newest state and the best weights, each written whole or not at all.
         observe: called after every step.
         log_to: folder of TensorBoard's event files; None for none.
-        checkpoint_seconds: between two checkpoints; one is also written after each validation.
+        checkpoint_seconds: seconds between two checkpoints; one is also written after each validation.
 
     Raises:
         Diverged: see `nas.training.loop.Training.run_epoch` and `Fit.validate`.
@@ -177,7 +180,7 @@ def fit(
     checkpoint, best = folder / CHECKPOINT, folder / BEST
     if (state := read_state(checkpoint)) is not None:
         run.load_state(state)
-    # A folder may hold better weights than its checkpoint knows of; the run comes to them again.
+    # A folder may contain better weights than its checkpoint knows of; the run reaches them again.
     clock = _Clock(run)
 
     def save() -> None:
@@ -209,7 +212,7 @@ def fit(
 
 
 class _Clock:
-    """Speed and time of a run."""
+    """The speed and time of a run."""
 
     def __init__(self, run: Fit) -> None:
         self.run = run
@@ -219,7 +222,7 @@ class _Clock:
     def step(self) -> None:
         now = time.monotonic()
         took, self._last = now - self._last, now
-        # The first step of a sitting also waits for libraries to warm up; later ones smooth it away.
+        # The first step of a sitting also waits for libraries to warm up; later steps smooth it away.
         self._step_seconds = took if self._step_seconds is None else 0.95 * self._step_seconds + 0.05 * took
 
     def count(self) -> None:
@@ -248,7 +251,8 @@ class _Clock:
 
 @contextmanager
 def _event_log(folder: Path | None, step: int) -> Iterator[Callable[[Fit, float], None]]:
-    """Writes validations for TensorBoard; what a former sitting wrote after its last checkpoint is hidden."""
+    """Writes validations for TensorBoard. Validations that a former sitting wrote after its last checkpoint are
+    hidden."""
     if folder is None:
         yield lambda run, speed: None
         return

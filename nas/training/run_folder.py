@@ -1,4 +1,4 @@
-"""The folder of one long training: it belongs to one configuration and to one process at a time."""
+"""The folder of one long training. It belongs to one configuration, and to one process at a time."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ RUN, LOCK = "run.json", "lock"
 
 @contextmanager
 def claimed(folder: Path, configuration: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A training folder for as long as the block runs: new, or of the same configuration.
+    """Provides a training folder while the block runs: a new one, or one of the same configuration.
 
     Yields:
-        What `write_run` last kept there, with the configuration.
+        The content that `write_run` last kept there, with the configuration.
 
     Raises:
-        ConfigError: the folder belongs to something else, or is being trained in.
+        ConfigError: the folder belongs to something else, or another process trains in it.
     """
     file, lock_file = folder / RUN, folder / LOCK
     with ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if not lock_file.exists():  # something else's folder gets none
+            if not lock_file.exists():  # a folder of something else gets no lock
                 _refuse_foreign(folder)
             lock = held.enter_context(lock_file.open("w"))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Nobody else reads or writes from here on: of two that begin at once, one is refused.
+            # No other process reads or writes from here on: of two that begin at once, one is refused.
             _refuse_foreign(folder)
             if not file.exists():
                 write_run(folder, {"configuration": dict(configuration), "training_version": TRAINING_VERSION})
@@ -62,7 +62,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def write_run(folder: Path, content: Mapping[str, Any]) -> None:
-    """Keeps what a training folder knows of itself."""
+    """Writes the facts that a training folder knows about itself."""
     write_whole(folder / RUN, lambda file: file.write_text(json.dumps(content, indent=2) + "\n", "utf-8"))
 
 

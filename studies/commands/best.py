@@ -32,7 +32,7 @@ def best_facts(ledger: SqlLedger, pick: str, prefer: Mapping[str, float] | None)
 
 
 def show_best(ledger: SqlLedger, pick: str, prefer: Mapping[str, float] | None) -> None:
-    """Prints the front, which figures it shows, the choice and its reason."""
+    """Prints the front, the kind of its figures, the choice and its reason."""
     choice = choose(ledger, pick=pick, prefer=prefer)
     stdout().print(front_table(choice, ledger.config.objectives))
     say(standing(choice, ledger.config.study))

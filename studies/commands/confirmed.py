@@ -1,4 +1,4 @@
-"""A confirmation with its display, and its end as facts for ``--json`` and as what people read."""
+"""A confirmation with its display, and its end as facts for ``--json`` and as text for people."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ class Confirmation:
     """A confirmation that has ended.
 
     Attributes:
-        seeds: runs that each member should have.
-        members: what is known of each member, and of all that were confirmed before.
+        config: configuration of the study.
+        seeds: number of runs that each member should have.
+        members: results of each member, and of all members that were confirmed before.
+        end: the end of the confirmation.
         choice: the knee, by confirmed means where there are any.
     """
 
@@ -36,7 +38,7 @@ class Confirmation:
 
     @property
     def reason(self) -> str:
-        """Why the knee is the knee."""
+        """The reason for the knee."""
         return self.choice.reason if self.choice.confirmed else "no member has two complete runs yet"
 
     def facts(self) -> dict[str, Any]:
@@ -72,7 +74,7 @@ class Confirmation:
 
 
 def confirm(ledger: SqlLedger, request: ConfirmRequest, quiet: bool, tell: Callable[[str], None]) -> Confirmation:
-    """Confirms a study and shows the progress on stderr. `tell` is given what a person should read first."""
+    """Confirms a study and shows the progress on stderr. `tell` receives lines that a person should read first."""
     if (told := versions_line(training_versions(ledger))) and not quiet:
         tell(told)
     with ConfirmDisplay(quiet=quiet) as display:

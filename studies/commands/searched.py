@@ -1,4 +1,4 @@
-"""A search with its display, and its end as facts for ``--json`` and as what people read."""
+"""A search with its display, and its end as facts for ``--json`` and as text for people."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class Searched:
     """A search that has ended.
 
     Attributes:
+        config: configuration of the study.
+        end: the end of the search.
         trials: the size that the study should have.
         choice: the knee by the search's own figures; None while no trial is complete.
     """
@@ -55,10 +57,11 @@ class Searched:
             say(f"hypervolume {self.choice.hypervolume:.4g}; {self.choice.reason}")
 
     def closing(self, program: Sequence[str], arguments: Sequence[str], storage: str | None) -> list[str]:
-        """Returns how it ended, and what to type next.
+        """Returns lines about the end, and the commands to type next.
 
         Args:
-            program: the words by which skipnas was called, and `arguments` those that came after them.
+            program: the words by which skipnas was called.
+            arguments: the words after them.
             storage: the storage that the next commands have to name, without its password; None when they need not.
         """
         lines = summary(self.end, self.config, self.trials, again=[*program, *arguments])
@@ -74,7 +77,7 @@ class Searched:
 
 
 def search(request: SearchRequest, options: RunOptions, quiet: bool, tell: Callable[[str], None]) -> Searched:
-    """Runs a search and shows its progress on stderr. `tell` is given the lines that a person should read first."""
+    """Runs a search and shows its progress on stderr. `tell` receives lines that a person should read first."""
     prepared = prepare(request, options)
     config = prepared.ledger.config
     for note in () if quiet else prepared.notes:

@@ -1,4 +1,4 @@
-"""The values that travel between the rooms: frozen, keyword-only, free of torch, Ray and SQL."""
+"""The values that travel between the rooms: frozen, keyword-only, and free of torch, Ray and SQL."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ Direction = Literal["maximize", "minimize"]
 Optimizer = Literal["adamw", "sgd"]
 Balancing = Literal["fixed", "uncertainty", "surgery"]
 PRECISIONS = ("auto", "fp32", "bf16")
-"""What may be asked for; auto is the faster of the others."""
+"""The precisions that a request may name; auto stands for the faster of the others."""
 T = TypeVar("T")
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text, which digests rely on."""
+    """Returns JSON with sorted keys and no spaces, so that equal values give equal text, on which digests rely."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def digest_of(text: str) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of `text`."""
+    """Returns the first 16 hexadecimal digits of the SHA-256 of `text`."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Spec(Protocol):
-    """What the engine knows of an architecture: a hashable value that writes itself as JSON."""
+    """An architecture as the engine sees it: a hashable value that turns itself into JSON."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, canonical: equal networks give equal dictionaries."""
+        """Returns plain JSON values in canonical form: equal networks give equal dictionaries."""
 
     def __hash__(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What a network is built for.
+    """The task that a network is built for.
 
     Attributes:
         channels: image channels, 1 (gray) or 3 (colour).
@@ -69,18 +69,18 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How a network is trained.
+    """The training recipe of a network.
 
     Attributes:
         epochs: full budget in passes over the training split; the schedule always spans it.
         batch_size: images per step.
         learning_rate: peak rate of the optimiser.
         weight_decay: decoupled from the loss in AdamW, an L2 penalty's gradient in SGD.
-        classification_weight: lambda of ``L_denoise + lambda * L_classify`` (AddUNet), >= 0. Learned
-            uncertainty weights take its place; it is 1 then.
+        classification_weight: lambda of ``L_denoise + lambda * L_classify`` (AddUNet), >= 0. Learned uncertainty
+            weights take its place; it is 1 then.
         optimizer: ``adamw``, or ``sgd`` with momentum 0.9.
         sharing_rate: learning rate of the layers between task columns, over that of all others.
-        balancing: how the tasks' losses become one step (see `nas.training.balancing`).
+        balancing: the way in which the tasks' losses become one step (see `nas.training.balancing`).
 
     Raises:
         SpecError: a field is outside its rule.
@@ -108,7 +108,7 @@ class Recipe:
 
     def _check(self, name: str, kinds: tuple[type, ...], what: str, low: int) -> None:
         value = getattr(self, name)
-        # Exact types: True is no number. JSON knows integers that no float holds.
+        # Types are exact, because True is no number. JSON knows integers that no float can represent.
         if type(value) not in kinds or not abs(value) <= sys.float_info.max:
             raise SpecError(f"recipe: {name} is {value!r}, must be {what}")
         if value < low:
@@ -119,7 +119,7 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Recipe:
-        """Raises SpecError for a missing or unknown field."""
+        """Reads a recipe. Raises SpecError for a missing or unknown field."""
         return from_fields(cls, value, "recipe")
 
 
@@ -132,13 +132,13 @@ class Candidate:
 
     @property
     def digest(self) -> str:
-        """Identity of the candidate; equal networks with equal recipes share it."""
+        """The identity of the candidate; equal networks with equal recipes share it."""
         return digest_of(canonical_json({"spec": self.spec.to_dict(), "recipe": self.recipe.to_dict()}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Size of a network: learned parameters, and multiply-accumulates for one image of the task."""
+    """The size of a network: learned parameters, and multiply-accumulates for one image of the task."""
 
     params: int
     macs: int
@@ -149,10 +149,10 @@ class Objective:
     """A metric that a study optimises, as the study keeps it.
 
     Attributes:
-        name: of the metric (see `nas.search.objectives.METRICS`), its key in a `Measurement`'s values.
+        name: name of the metric (see `nas.search.objectives.METRICS`), its key in a `Measurement`'s values.
         direction: ``maximize`` or ``minimize``.
-        unit: as shown to people (``dB``, ``%``, ...; empty for none).
-        reference: its coordinate of the hypervolume's reference point: the value that contributes nothing.
+        unit: the unit that people are shown (``dB``, ``%``, ...; empty for none).
+        reference: its coordinate of the hypervolume's reference point, a value that contributes nothing.
     """
 
     name: str
@@ -162,7 +162,7 @@ class Objective:
 
     @property
     def label(self) -> str:
-        """``psnr (dB)``, or the name alone of what has no unit."""
+        """``psnr (dB)``, or the name alone without a unit."""
         return labelled(self.name, self.unit)
 
 
@@ -175,21 +175,21 @@ class Constraint:
     unit: str = ""
 
     def violation(self, cost: Cost) -> float:
-        """Amount above the limit; at most 0 when the limit is kept."""
+        """Returns the amount above the limit; at most 0 when the limit is kept."""
         return float(getattr(cost, self.name) - self.upper)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochRow:
-    """What is known after one epoch.
+    """The facts known after one epoch.
 
     Attributes:
         epoch: 1-based.
         denoise_loss: mean training loss of denoising, in units of the trivial loss.
         classify_loss: mean cross-entropy in nats; None without labels.
         seconds: wall time of the epoch, validation included.
-        values: every metric that is known after each validation, by name (see `nas.search.objectives.METRICS`);
-            empty where the epoch was not validated.
+        values: every metric that is known after each validation, by name (see `nas.search.objectives.METRICS`); empty
+            where the epoch was not validated.
     """
 
     epoch: int
@@ -200,7 +200,7 @@ class EpochRow:
 
     @property
     def validated(self) -> bool:
-        """Whether the epoch was validated, and so is one at which candidates compare."""
+        """Whether the epoch was validated, so that candidates can be compared at it."""
         return bool(self.values)
 
 
@@ -221,11 +221,10 @@ class ProbeCurve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """The judged result of one training run.
+    """The result of one training run.
 
     Attributes:
-        values: every metric that was measured, by name (see `nas.search.objectives.METRICS`), whether it is
-            optimised or not.
+        values: every measured metric by name (see `nas.search.objectives.METRICS`), whether it is optimised or not.
         probe: the probe curve behind the stability score.
         gates: learned skip gates by level, shallow first: mean, minimum and maximum of each.
         seconds: wall time spent training and judging.
@@ -243,7 +242,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """How many trials of a study ended how. The size that a study should have counts its `trained` ones."""
+    """The numbers of a study's trials by outcome. The size that a study should have counts the `trained` ones."""
 
     complete: int = 0
     pruned: int = 0
@@ -264,7 +263,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialResult:
-    """A finished trial as the Pareto work and the people see it."""
+    """A finished trial for comparisons and for people."""
 
     number: int
     digest: str
@@ -275,10 +274,9 @@ class TrialResult:
 
 
 def without_defaults(value: Any) -> dict[str, Any]:
-    """A dataclass as a dictionary without the fields that stand at their default.
+    """Returns a dataclass as a dictionary without fields at their default.
 
-    A field that a later version adds has a default, so the dictionaries and digests of everything
-    written before stay the same.
+    A field that a later version adds has a default, so older dictionaries and digests stay the same.
     """
     return {
         f.name: getattr(value, f.name)
@@ -288,13 +286,14 @@ def without_defaults(value: Any) -> dict[str, Any]:
 
 
 def flat(row: Any) -> dict[str, Any]:
-    """A dataclass that has a mapping `values` as one flat dictionary: its other fields, then the values."""
+    """Returns a dataclass with a mapping `values` as one flat dictionary: its other fields, then the values."""
     fields = {f.name: getattr(row, f.name) for f in dataclasses.fields(row) if f.name != "values"}
     return fields | dict(row.values)
 
 
 def from_flat(cls: type[T], row: Mapping[str, Any]) -> T:
-    """The dataclass that `flat` made `row` of. A value that is None is left out: older versions wrote it so."""
+    """Makes the dataclass from which `flat` made `row`. Values that are None are left out, because older versions wrote
+    them."""
     names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     fields: dict[str, Any] = {name: value for name, value in row.items() if name in names}
     fields["values"] = {name: value for name, value in row.items() if name not in names and value is not None}
@@ -313,10 +312,10 @@ def from_fields(cls: type[T], value: Mapping[str, Any], what: str) -> T:
 
 
 def labelled(name: str, unit: str) -> str:
-    """A name with its unit, if there is one: ``psnr (dB)``."""
+    """Returns a name with its unit, if there is one: ``psnr (dB)``."""
     return f"{name} ({unit})" if unit else name
 
 
 def candidate_seed(study_seed: int, digest: str) -> int:
-    """The seed of a candidate's weights, data order and noise, from the study's seed and its digest."""
+    """Returns the seed of a candidate's weights, data order and noise, from the study's seed and its digest."""
     return int(digest_of(f"{study_seed}:{digest}"), 16) % 2**31

@@ -136,7 +136,7 @@ def slots(cpus_per_trial: float, gpus_per_trial: float, concurrency: int | None)
             fits.append(int(total * each + 1e-9))
             if fits[-1] < 1:
                 raise ConfigError(
-                    f"a trial asks for {wanted:g} {name}, Ray has {total:g}; lower --{name.lower()}s-per-trial"
+                    f"a trial asks for {wanted:g} {name}, Ray has {total:g}; lower `{name.lower()}s_per_trial`"
                 )
     return min([*fits, concurrency or fits[0]])
 

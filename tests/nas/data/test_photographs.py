@@ -163,7 +163,7 @@ def test_small_photographs_are_left_out_and_too_large_a_patch_is_refused(folder:
     photographs = Photographs.read(f"images:{folder}", tmp_path)
     chosen = patches(photographs, patch=45).chosen
     assert chosen == [i for i in photographs.of(TRAIN) if i >= 5]
-    with pytest.raises(DataError, match=r"no photograph holds a patch of 64; --patch \d+ would fit"):
+    with pytest.raises(DataError, match=r"no photograph holds a patch of 64; a `patch` of \d+ would fit"):
         patches(photographs, patch=64)
 
 

@@ -21,9 +21,9 @@ def test_slots_count_whole_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert slots(1, 0.5, None) == 4
     assert slots(1, 0.4, None) == 4  # twice on each of two, not five times
     assert slots(1, 0, 3) == 3
-    with pytest.raises(ConfigError, match="a trial asks for 3 GPU, Ray has 2; lower --gpus-per-trial"):
+    with pytest.raises(ConfigError, match="a trial asks for 3 GPU, Ray has 2; lower `gpus_per_trial`"):
         slots(1, 3, None)
-    with pytest.raises(ConfigError, match="a trial asks for 9 CPU, Ray has 5; lower --cpus-per-trial"):
+    with pytest.raises(ConfigError, match="a trial asks for 9 CPU, Ray has 5; lower `cpus_per_trial`"):
         slots(9, 0, None)
 
 

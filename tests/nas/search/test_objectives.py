@@ -120,6 +120,6 @@ def test_refusals(names: tuple[str, ...], message: str) -> None:
 
 
 def test_a_cost_without_a_limit_has_no_reference() -> None:
-    with pytest.raises(ConfigError, match=r"objective 'macs' needs a limit as its reference, .* give --max-macs"):
+    with pytest.raises(ConfigError, match=r"objective 'macs' needs a limit as its reference, .* give `max_macs`"):
         resolve_objectives(("psnr", "macs"), TASK, TRIVIAL, LIMITS[:1])
     assert resolve_objectives(("psnr", "params"), TASK, TRIVIAL, LIMITS[:1])[0][1].reference == 2_000_000

@@ -255,7 +255,7 @@ def test_weights_of_another_candidate_or_damaged_ones_are_refused_in_one_line(tm
     space = ToySpace()
     network = space.build(ToySpec(width=4), TASK)
     save_weights(network, tmp_path, 3, "theirs")
-    with pytest.raises(StudyError, match=r"are of candidate theirs, and trial 3 is mine.*--study name of its own"):
+    with pytest.raises(StudyError, match=r"are of candidate theirs, and trial 3 is mine.*`study` name of its own"):
         load_weights(network, tmp_path, 3, "mine")
     save_file(network.state_dict(), weights_path(tmp_path, 3))  # as older versions wrote them
     load_weights(network, tmp_path, 3, "mine")

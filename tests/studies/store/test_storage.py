@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 import shlex
 import subprocess
 import sys
@@ -20,8 +19,7 @@ from study_samples import DISTRIBUTIONS, POSTGRES, Driver, fresh_postgres, make_
 
 from nas.errors import ConfigError, SkipnasError, StorageError, StudyError
 from nas.outcome import Outcome
-from nas.types import Counts, Objective, Task
-from studies.commands.search import difference
+from nas.types import Counts
 from studies.commands.show import study_facts, study_lines, summary_facts
 from studies.pages.notes import annotate
 from studies.pages.report import write_report
@@ -179,7 +177,7 @@ def test_a_folder_that_cannot_be_written() -> None:
 
 def test_a_default_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("in the way")
-    assert "cannot use runs (File exists); choose another with --storage" in refused(open_storage)
+    assert "cannot use runs (File exists); choose another `storage`" in refused(open_storage)
 
 
 def test_a_path_that_is_a_folder(tmp_path: Path) -> None:
@@ -364,7 +362,7 @@ def test_the_folder_of_a_study_is_one_databases(tmp_path: Path) -> None:
         assert claim_files(first, "first") == claim_files(first, "first") == folder
         (folder / "trial-0.safetensors").touch()
         told = refused(lambda: claim_files(second, "first"), StudyError)
-        assert f"folder {folder} holds the files of study 'first' of another database, a.db; give another --s" in told
+        assert f"folder {folder} holds the files of study 'first' of another database, a.db; give another `s" in told
         delete_study(second, "first")
         drop_files(second, "first")
         assert (folder / "trial-0.safetensors").exists(), "another database's"
@@ -406,50 +404,6 @@ def test_files_live_beside_the_database(tmp_path: Path) -> None:
     assert files_dir("sqlite:////data/x.db", "s") == Path("/data/s")
     for url in (None, "postgresql://host/db", "sqlite://"):
         assert files_dir(url, "s") == tmp_path / "runs" / "s"
-
-
-# Differences
-
-
-def test_equal_settings_have_no_difference() -> None:
-    assert difference(make_config("a"), make_config("b")) == []
-
-
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        ({"data": "photos"}, "data: study has digits, asked for photos"),
-        ({"fingerprint": "0" * 16}, f"fingerprint: study has {'f' * 16}, asked for {'0' * 16}"),
-        (
-            {"task": Task(channels=1, classes=10, height=8, width=8, noise="gaussian:25")},
-            "noise: study has gaussian:50, asked for gaussian:25",
-        ),
-        ({"epochs": 9}, "epochs: study has 27, asked for 9"),
-        ({"space": "classic"}, "space: study has unet, asked for classic"),
-        ({"space_version": 2}, "space version: study has 1, asked for 2"),
-        ({"subset": 600}, "subset: study has all, asked for 600"),
-        ({"sampler": "nsga2"}, "sampler: study has auto, asked for nsga2"),
-        ({"seed": 1}, "seed: study has 0, asked for 1"),
-        ({"device": "cuda"}, "device: study has cpu, asked for cuda"),
-        ({"within_rank": "epsilon-net"}, "within rank: study has hypervolume, asked for epsilon-net"),
-        ({"precision": "bf16"}, "precision: study has fp32, asked for bf16"),
-        ({"threads": 2}, "threads: study has 1, asked for 2"),
-        ({"constraints": ()}, "constraints: study has params<=2000000,macs<=10000000, asked for none"),
-        (
-            {"objectives": (Objective(name="psnr", direction="maximize", unit="dB", reference=14.0),)},
-            "objectives: study has psnr,latency, asked for psnr",
-        ),
-    ],
-)
-def test_each_setting_is_told_apart(changes: dict[str, Any], line: str) -> None:
-    assert difference(make_config(), make_config(**changes)) == [line]
-
-
-def test_a_reference_that_moved_is_shown() -> None:
-    second = make_config().objectives[1]
-    moved = (Objective(name="psnr", direction="maximize", unit="dB", reference=13.0), second)
-    (line,) = difference(make_config(), make_config(objectives=moved))
-    assert re.search(r"reference=14\.0.*asked for.*reference=13\.0", line)
 
 
 # Tables

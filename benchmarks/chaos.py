@@ -300,7 +300,7 @@ def _wrong_front(ledger: SqlLedger) -> Iterator[str]:
         if epochs != list(range(1, len(table) + 1)):
             yield f"trial {record.number} has epochs {epochs}"
         if len(table) == EPOCHS:
-            values[record.number] = [getattr(table[-1], name) for name in names]
+            values[record.number] = [table[-1].values[name] for name in names]
     front = [
         n
         for n, own in values.items()

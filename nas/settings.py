@@ -19,6 +19,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+from nas.data.noise import noises_in_short
 from nas.data.sources import parse_source, sources_in_short
 from nas.errors import ConfigError
 from nas.search.objectives import DEFAULT, OBJECTIVES, TrivialQuality, resolve_objectives
@@ -344,7 +345,7 @@ class StudyRequest(Settings):
     noise: Annotated[
         str | None,
         Setting(
-            help="gaussian:S or :A-B, poisson:PEAK, saltpepper:P, none.",
+            help=f"{noises_in_short()}.",
             default="gaussian:50",
             rule=parsed_by(_noise),
             kept=lambda config: config.task.noise,
@@ -407,7 +408,7 @@ class StudyRequest(Settings):
     within_rank: Annotated[
         str | None,
         Setting(
-            help="Who goes on among equals at a rung: hypervolume or epsilon-net.",
+            help="Rule of early stopping, by what counts among equals at a rung: hypervolume or epsilon-net.",
             default="hypervolume",
             rule=one_of(_rules_of_rungs),
             kept=lambda config: config.within_rank,

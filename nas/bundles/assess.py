@@ -22,7 +22,7 @@ from nas.data.folders import read_photograph
 from nas.data.noise import Noise
 from nas.data.splits import Dataset, Split, noise_seed, to_float, validation_draws
 from nas.errors import DataError
-from nas.search.objectives import METRICS, of_source
+from nas.search.objectives import METRICS, of_basis
 from nas.training.batches import NoisyBatch, noisy_batches
 from nas.training.metrics import Answers, Tally, psnr
 
@@ -59,7 +59,7 @@ class Assessment:
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON values; None for metrics that do not apply and for a reference that there is not."""
         return {
-            **{metric.name: self.values.get(metric.name) for metric in of_source("images", "evaluation")},
+            **{metric.name: self.values.get(metric.name) for metric in of_basis("images", "evaluation")},
             "confusion": self.confusion,
             **{f"noisy_{name}": value for name, value in self.noisy.items()},
             **{f"reference_{name}": self.reference.get(name) for name in self.noisy},

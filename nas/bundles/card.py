@@ -7,7 +7,7 @@ from typing import Any
 
 from nas.bundles.files import ARCHITECTURE, PARITY, WEIGHTS
 from nas.bundles.formats import FORMATS, INT8, ONNX
-from nas.search.objectives import METRICS, Metric, of_source
+from nas.search.objectives import METRICS, Metric, of_basis
 
 FILES = {
     ARCHITECTURE: "spec, recipe, task, classes, versions and every fact behind this card",
@@ -56,7 +56,7 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
             ),
             "",
             *_measured(facts),
-            *_items({m.described: m.text(values[m.name]) for m in of_source("run", "network") if m.name in values}),
+            *_items({m.described: m.text(values[m.name]) for m in of_basis("run", "network") if m.name in values}),
             *_items(
                 {
                     "hardware of the time": facts.get("hardware"),
@@ -115,7 +115,7 @@ def _measured(facts: Mapping[str, Any]) -> list[str]:
         f"| these weights | {' | '.join(splits)} |",
         "|---" * (len(splits) + 1) + "|",
     ]
-    for metric in of_source("images", "evaluation"):
+    for metric in of_basis("images", "evaluation"):
         noisy = f"noisy_{metric.name}", f"{metric.title} of the noisy images"
         for name, words in ((metric.name, metric.described), noisy):
             if any(name in measured[split] for split in splits):
@@ -137,9 +137,9 @@ def _confirmed(confirmed: Mapping[str, Any] | None) -> list[str]:
         "| | mean | 95 % interval | standard deviation |",
         "|---|---|---|---|",
     ]
-    on_images = of_source("images")
+    on_images = of_basis("images")
     shown = [(m.name, f"{m.title} on validation", m) for m in on_images]
-    shown += [(m.name, m.title, m) for m in of_source("run")]
+    shown += [(m.name, m.title, m) for m in of_basis("run")]
     shown += [(f"test_{m.name}", f"{m.title} on test", m) for m in on_images]
     for name, words, metric in shown:
         if (value := confirmed["values"].get(name)) is not None:
@@ -161,7 +161,7 @@ def _int8(facts: Mapping[str, Any]) -> list[str]:
     if found:
         lines += ["", "| int8, and its difference to these weights | " + " | ".join(found) + " |"]
         lines += ["|---" * (len(found) + 1) + "|"]
-        for metric in of_source("images", "evaluation"):
+        for metric in of_basis("images", "evaluation"):
             if all(metric.name in found[part] for part in found):
                 values = [(found[part][metric.name], whole[part][metric.name]) for part in found]
                 cells = [f"{metric.figure(own)} ({metric.difference(own - full)})" for own, full in values]

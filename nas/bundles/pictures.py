@@ -24,7 +24,7 @@ from nas.errors import DataError, in_short
 from nas.files import write_whole
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
-FORMATS = {"PNG", "JPEG", "MPO", "TIFF"}
+IMAGE_FORMATS = {"PNG", "JPEG", "MPO", "TIFF"}
 MODES = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "I;16": "I;16", "I;16B": "I;16"}
 """Pillow's modes, and the modes in which their images are read."""
 
@@ -129,7 +129,7 @@ def _read(path: Path) -> Picture:
     with _decoding(path):
         opened = PIL.Image.open(path)
     with opened as image:
-        if image.format not in FORMATS:
+        if image.format not in IMAGE_FORMATS:
             raise _refusal(path, f"is {image.format}; only PNG, JPEG and TIFF are read, convert it")
         with _decoding(path):
             frames = getattr(image, "n_frames", 1)

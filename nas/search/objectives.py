@@ -16,7 +16,7 @@ from nas.types import Constraint, Direction, Objective, Task, labelled
 if TYPE_CHECKING:
     from nas.search.confirmation import Interval
 
-Source = Literal["cost", "images", "run", "network", "evaluation"]
+Basis = Literal["cost", "images", "run", "network", "evaluation"]
 
 DEFAULT = ("psnr", "accuracy", "stability")
 LATENCY_REFERENCE = 1000.0
@@ -48,7 +48,7 @@ class Metric:
         name: in options, records, tables and JSON.
         title: in sentences: ``PSNR``.
         described: on cards: ``PSNR of the restored images``.
-        source: what it is computed from, and so when it is known:
+        basis: what it is computed from, and so when it is known:
             ``cost``: from the spec alone, before training; it is a field of `nas.types.Cost`.
             ``images``: from what the network makes of noisy images; after each validation, in a confirmation also of
             the test split, and by ``evaluate``.
@@ -66,7 +66,7 @@ class Metric:
     name: str
     title: str
     described: str
-    source: Source
+    basis: Basis
     direction: Direction
     unit: str = ""
     digits: int | None = 3
@@ -77,12 +77,12 @@ class Metric:
     @property
     def per_epoch(self) -> bool:
         """Whether every validation finds it."""
-        return self.source in ("images", "run")
+        return self.basis in ("images", "run")
 
     @property
     def at_rungs(self) -> bool:
         """Whether it is known where trials are stopped early: after each validation, or from the start."""
-        return self.per_epoch or self.source == "cost"
+        return self.per_epoch or self.basis == "cost"
 
     @property
     def label(self) -> str:
@@ -147,7 +147,7 @@ METRICS: Mapping[str, Metric] = {
             name="psnr",
             title="PSNR",
             described="PSNR of the restored images",
-            source="images",
+            basis="images",
             direction="maximize",
             unit="dB",
             digits=2,
@@ -159,7 +159,7 @@ METRICS: Mapping[str, Metric] = {
             name="ssim",
             title="SSIM",
             described="SSIM of the restored images",
-            source="evaluation",
+            basis="evaluation",
             direction="maximize",
             digits=4,
         ),
@@ -167,7 +167,7 @@ METRICS: Mapping[str, Metric] = {
             name="accuracy",
             title="accuracy",
             described="top-1 accuracy on the noisy images",
-            source="images",
+            basis="images",
             direction="maximize",
             unit="%",
             digits=2,
@@ -179,7 +179,7 @@ METRICS: Mapping[str, Metric] = {
             name="stability",
             title="training stability",
             described="training stability, 0 to 1",
-            source="run",
+            basis="run",
             direction="maximize",
             digits=3,
             reference_title="a stability of 0",
@@ -189,7 +189,7 @@ METRICS: Mapping[str, Metric] = {
             name="params",
             title="parameters",
             described="parameters",
-            source="cost",
+            basis="cost",
             direction="minimize",
             digits=None,
             reference=lambda task, trivial, limits: float(limits["params"]),
@@ -199,7 +199,7 @@ METRICS: Mapping[str, Metric] = {
             name="macs",
             title="MACs",
             described="MACs for an image",
-            source="cost",
+            basis="cost",
             direction="minimize",
             digits=None,
             reference=lambda task, trivial, limits: float(limits["macs"]),
@@ -209,7 +209,7 @@ METRICS: Mapping[str, Metric] = {
             name="latency",
             title="latency",
             described="time for one image",
-            source="network",
+            basis="network",
             direction="minimize",
             unit="ms",
             digits=3,
@@ -219,18 +219,18 @@ METRICS: Mapping[str, Metric] = {
 }
 """Every metric by its name, in the order in which people are shown them."""
 
-OBJECTIVES = tuple(name for name, metric in METRICS.items() if metric.source != "evaluation")
+OBJECTIVES = tuple(name for name, metric in METRICS.items() if metric.basis != "evaluation")
 """Names of those that a study may optimise."""
 
 
 def metric_of(name: str) -> Metric:
     """The entry of a metric; a plain one for a name that only a newer version knows."""
-    return METRICS.get(name) or Metric(name=name, title=name, described=name, source="evaluation", direction="maximize")
+    return METRICS.get(name) or Metric(name=name, title=name, described=name, basis="evaluation", direction="maximize")
 
 
-def of_source(*sources: Source) -> list[Metric]:
-    """The metrics that are computed from one of `sources`, in the order of the table."""
-    return [metric for metric in METRICS.values() if metric.source in sources]
+def of_basis(*bases: Basis) -> list[Metric]:
+    """The metrics that are computed from one of `bases`, in the order of the table."""
+    return [metric for metric in METRICS.values() if metric.basis in bases]
 
 
 def titled(values: Mapping[str, float | None]) -> str:
@@ -265,7 +265,7 @@ def resolve_objectives(
     notes = [f"objective {name} drops out: {reason}" for name, reason in reasons.items() if reason]
     limits: dict[str, int] = {c.name: c.upper for c in constraints}
     for metric in metrics:
-        if metric.source == "cost" and metric.name not in limits:
+        if metric.basis == "cost" and metric.name not in limits:
             raise ConfigError(
                 f"objective {metric.name!r} needs a limit as its reference, the space has none; "
                 f"give `max_{metric.name}`"

@@ -113,7 +113,7 @@ class Evaluation:
         """Returns the result of the full budget. Every metric is measured, whether it is an objective or not."""
         assert self.done
         values = dict(self.rows[-1].values)
-        values |= {name: float(getattr(self.cost, name)) for name, m in METRICS.items() if m.source == "cost"}
+        values |= {name: float(getattr(self.cost, name)) for name, m in METRICS.items() if m.basis == "cost"}
         values |= {name: compute(self.training.network, self.task) for name, compute in OF_NETWORK.items()}
         return Measurement(
             values=values,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas.bundles.formats import FORMATS
-from nas.search.objectives import of_source, titled
+from nas.search.objectives import of_basis, titled
 from nas.types import labelled
 from studies.commands.terminal import confusion_table, say, stdout
 from studies.commands.text import columns
@@ -32,7 +32,7 @@ def show_evaluation(result: Mapping[str, Any]) -> None:
     """Prints what `studies.bundles.evaluate_bundle` found: a table of all noise levels, and their mistakes."""
     which = "all images" if result["split"] == "all" else f"{result['split']} split"
     say(f"{result['data']}, {which}, {result['images']} images")
-    metrics = of_source("images", "evaluation")
+    metrics = of_basis("images", "evaluation")
 
     def row(level: Mapping[str, Any], prefix: str, lacking: str) -> list[str]:
         values = [(metric, level.get(f"{prefix}{metric.name}")) for metric in metrics]

@@ -92,7 +92,7 @@ def denoise(
     """
     if to.exists() and not to.is_dir():
         raise ConfigError(f"`to` {to} is a file; give a folder")
-    jobs = list(_jobs(images, to))
+    pairs = list(_targets(images, to))
     bundle = open_bundle(path)
     channels = bundle.task.channels
     if channels not in (1, 3):
@@ -105,7 +105,7 @@ def denoise(
     # A gray network restores the three channels of a colour image in one pass.
     tilings = {n: Tiling.of(bundle.network, channels, images=n, side=tile) for n in (1, 3)}
     finished, refused = [], []
-    for source, target in jobs:
+    for source, target in pairs:
         try:
             result = _denoise(bundle, predict, tilings, source, target, to)
         except DataError as error:
@@ -117,7 +117,7 @@ def denoise(
     return finished, refused
 
 
-def _jobs(images: Sequence[Path], to: Path) -> Iterator[tuple[Path, Path]]:
+def _targets(images: Sequence[Path], to: Path) -> Iterator[tuple[Path, Path]]:
     """Yields each image with its place below `to`."""
     taken: dict[Path, Path] = {}
     for given in images:

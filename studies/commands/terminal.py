@@ -22,7 +22,7 @@ from rich.text import Text
 from nas.engine.confirm import ConfirmProgress
 from nas.engine.search import Progress, SearchEnd
 from nas.search.confirmation import Confirmed
-from nas.search.objectives import metric_of, of_source
+from nas.search.objectives import metric_of, of_basis
 from nas.settings import StudyConfig
 from nas.types import Objective
 from studies.reading.best import Choice
@@ -156,7 +156,7 @@ def front_table(choice: Choice, objectives: Sequence[Objective]) -> Table:
     """The front, best first in the first objective; the chosen member is marked."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("trial", justify="right")
-    costs = [m for m in of_source("cost") if m.name not in {o.name for o in objectives}]
+    costs = [m for m in of_basis("cost") if m.name not in {o.name for o in objectives}]
     for o in objectives:
         table.add_column(o.label, justify="right")
     for metric in costs:
@@ -196,7 +196,7 @@ def on_test(confirmed: Confirmed) -> str:
     """The figures on the test split in one line."""
     figures = [
         f"{metric.name} {metric.interval(confirmed.values[f'test_{metric.name}'])} {metric.unit}".strip()
-        for metric in of_source("images")
+        for metric in of_basis("images")
         if f"test_{metric.name}" in confirmed.values
     ]
     return ", ".join(figures)

@@ -15,7 +15,7 @@ from nas.data.augmentation import Augmentation
 from nas.data.noise import Noise, parse_noise
 from nas.data.sources import augmentation_for, parse_source, source_of
 from nas.errors import ConfigError, SpecError, StorageError, in_short, is_out_of_memory
-from nas.search.objectives import of_source, titled
+from nas.search.objectives import of_basis, titled
 from nas.settings import FitSettings, settings_of
 from nas.training.version import FIRST_VERSION, TRAINING_VERSION
 from nas.types import Candidate, Recipe, Task
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from nas.training.fit import Fit, FitProgress
 
 PATCH = 64
-TESTED = (*(metric.name for metric in of_source("images", "evaluation")), "noisy_psnr")
+TESTED = (*(metric.name for metric in of_basis("images", "evaluation")), "noisy_psnr")
 """Figures on the test split that a training is told with."""
 
 BUNDLE, LOGS = "bundle", "logs"
@@ -348,7 +348,7 @@ def _result(run: Fit, values: Mapping[str, float | None], images: int, data: _Da
         "noise": data.task.noise,
         "epochs": run.epoch,
         "best_epoch": run.best.epoch,
-        **{f"validation_{metric.name}": run.best.values.get(metric.name) for metric in of_source("images")},
+        **{f"validation_{metric.name}": run.best.values.get(metric.name) for metric in of_basis("images")},
         "seconds": run.seconds,
         "split": "test",
         "images": images,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
-from nas.search.objectives import of_source
+from nas.search.objectives import of_basis
 from studies.pages.curves import (
     confirmed_gates,
     gates,
@@ -149,7 +149,7 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
             lacks="No trial has finished an epoch yet.",
         )
     )
-    for metric in of_source("images"):
+    for metric in of_basis("images"):
         figure = learning_curves(history, metric.name)
         if figure is not None or metric.name in {o.name for o in objectives}:
             plots.append(

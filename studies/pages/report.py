@@ -20,7 +20,7 @@ from nas.errors import ConfigError, SkipnasError
 from nas.files import write_whole
 from nas.outcome import Outcome
 from nas.search.confirmation import Confirmed, Interval, summarize
-from nas.search.objectives import DEFAULT, METRICS, Metric, metric_of, of_source
+from nas.search.objectives import DEFAULT, METRICS, Metric, metric_of, of_basis
 from nas.settings import StudyConfig, kept_settings
 from nas.types import Objective
 from search_spaces import get_space
@@ -36,7 +36,7 @@ from studies.reading.versions import training_versions, versions_line
 if TYPE_CHECKING:
     from studies.store.ledger import SqlLedger
 
-FORMATS = ("svg", "pdf", "png")
+FIGURE_FORMATS = ("svg", "pdf", "png")
 PAGE = Path(__file__).parent / "assets"
 
 
@@ -69,8 +69,8 @@ def write_figures(ledger: SqlLedger, folder: Path, suffix: str = "svg") -> list[
     Raises:
         ConfigError: an unknown format, no kaleido or browser, or a folder that cannot be written.
     """
-    if suffix not in FORMATS:
-        raise ConfigError(f"`format` {suffix!r} is not known; choose one of {', '.join(FORMATS)}")
+    if suffix not in FIGURE_FORMATS:
+        raise ConfigError(f"`format` {suffix!r} is not known; choose one of {', '.join(FIGURE_FORMATS)}")
     try:
         import kaleido
         from choreographer.errors import BrowserClosedError, BrowserFailedError, ChromeNotFoundError
@@ -221,13 +221,13 @@ def _knee_cards(history: History, knee: Trial) -> str:
             cards.append((metric_of(o.name).text(knee.values[o.name]), f"{o.name}, one run"))
         else:
             cards.append(_confirmed_card(metric_of(o.name), found.values[o.name], f", {found.runs} seeds"))
-    for metric in of_source("images"):
+    for metric in of_basis("images"):
         if found is not None and f"test_{metric.name}" in found.values:
             cards.append(_confirmed_card(metric, found.values[f"test_{metric.name}"], " on test"))
     measured = {o.name for o in history.config.objectives}
     cards += [
         (metric.text(knee.values[metric.name]), metric.described)
-        for metric in of_source("cost")
+        for metric in of_basis("cost")
         if metric.name in knee.values and metric.name not in measured
     ]
     return _cards(cards)
@@ -250,7 +250,7 @@ def _drawn(space: str, trial: Trial) -> str:
 
 def _front_table(history: History) -> str:
     objectives = history.config.objectives
-    beside = [m for m in of_source("cost", "network") if m.name not in {o.name for o in objectives}]
+    beside = [m for m in of_basis("cost", "network") if m.name not in {o.name for o in objectives}]
     head = "".join(f'<th class="n">{escape(o.label)}</th>' for o in objectives)
     head += "".join(f'<th class="n">{escape(metric.label)}</th>' for metric in beside)
     rows = []
@@ -297,7 +297,7 @@ def _confirmed(config: StudyConfig, choice: Choice, confirmed: Sequence[Confirme
         )
     metrics = [metric_of(o.name) for o in config.objectives]
     columns = [(metric.name, metric, metric.label) for metric in metrics]
-    columns += [(f"test_{m.name}", m, f"test {m.label}") for m in metrics if m.source == "images"]
+    columns += [(f"test_{m.name}", m, f"test {m.label}") for m in metrics if m.basis == "images"]
     first = config.objectives[0]
     sign = -1 if first.direction == "maximize" else 1
     front = {result.digest for result in choice.confirmed_front}

@@ -57,7 +57,7 @@ def shortened(text: str, most: int = 12) -> str:
 
 def log_cost_axes(figure: go.Figure, x: Objective | None, y: Objective | None) -> None:
     for objective, update in ((x, figure.update_xaxes), (y, figure.update_yaxes)):
-        if objective is not None and metric_of(objective.name).source == "cost":
+        if objective is not None and metric_of(objective.name).basis == "cost":
             update(type="log")
 
 

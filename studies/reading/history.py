@@ -13,7 +13,7 @@ import numpy as np
 from sqlalchemy import select
 
 from nas.outcome import GROUPS, Outcome
-from nas.search.objectives import metric_of, of_source, titled
+from nas.search.objectives import metric_of, of_basis, titled
 from nas.search.pareto import hypervolume
 from nas.settings import StudyConfig
 from nas.types import EpochRow, Objective, ProbeCurve, flat
@@ -135,7 +135,7 @@ class History:
         import pandas as pd
 
         names = [o.name for o in self.config.objectives]
-        beside = [metric.name for metric in of_source("cost", "network") if metric.name not in names]
+        beside = [metric.name for metric in of_basis("cost", "network") if metric.name not in names]
         rows = [
             {
                 "number": t.number,
@@ -160,7 +160,7 @@ class History:
         """One row a trial and epoch: losses, validation figures where the epoch was validated, seconds."""
         import pandas as pd
 
-        measured = [metric.name for metric in of_source("images", "run")]
+        measured = [metric.name for metric in of_basis("images", "run")]
         columns = ["number", "epoch", "denoise_loss", "classify_loss", *measured, "seconds"]
         rows = [{"number": t.number, **flat(row)} for t in self.trials for row in t.epochs]
         return pd.DataFrame(rows, columns=columns)
@@ -192,7 +192,7 @@ def objectives_text(objectives: Sequence[Objective], values: Mapping[str, float]
 
 def costs_text(trial: Trial) -> str:
     """The costs of a trial, if it was proposed: ``158,539 parameters, 1,944,192 MACs``."""
-    return titled({metric.name: recorded(trial, metric.name) for metric in of_source("cost")})
+    return titled({metric.name: recorded(trial, metric.name) for metric in of_basis("cost")})
 
 
 def read_history(ledger: SqlLedger) -> History:
@@ -264,7 +264,7 @@ def _last(rows: Sequence[EpochRow], objectives: Sequence[Objective], record: Tri
     validated = [row for row in rows if row.validated]
     if not validated:
         return {}
-    costs = {metric.name: recorded(record, metric.name) for metric in of_source("cost")}
+    costs = {metric.name: recorded(record, metric.name) for metric in of_basis("cost")}
     known = costs | dict(validated[-1].values)
     return {o.name: float(value) for o in objectives if (value := known.get(o.name)) is not None}
 

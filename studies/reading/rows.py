@@ -8,7 +8,7 @@ from typing import Any
 
 from nas.errors import ConfigError
 from nas.files import write_whole
-from nas.search.objectives import of_source
+from nas.search.objectives import of_basis
 from studies.reading.study import recorded
 from studies.store.ledger import SqlLedger
 from studies.store.records import TrialRecord
@@ -20,7 +20,7 @@ def study_rows(ledger: SqlLedger) -> list[dict[str, Any]]:
         trials = ledger.study.get_trials(deepcopy=False)
     records = {record.number: record for record in ledger.trials()}
     nothing = TrialRecord()
-    names = dict.fromkeys([o.name for o in ledger.config.objectives] + [m.name for m in of_source("cost", "network")])
+    names = dict.fromkeys([o.name for o in ledger.config.objectives] + [m.name for m in of_basis("cost", "network")])
     rows = []
     for trial in trials:
         record = records.get(trial.number, nothing)

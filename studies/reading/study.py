@@ -29,7 +29,7 @@ def stored_epoch(record: EpochRecord | Row[Any]) -> EpochRow:
 
 def recorded(trial: TrialRecord | Trial, name: str) -> float | None:
     """A metric of a trial; its costs are known from its start, others when it is complete."""
-    if metric_of(name).source == "cost":
+    if metric_of(name).basis == "cost":
         cost: int | None = getattr(trial, name)
         return cost
     return (trial.values or {}).get(name)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nas.errors import ConfigError
+from nas.search.rungs import RULES
+from nas.search.sampler import CHOICES
 from nas.settings import (
     FitSettings,
     Resources,
@@ -241,3 +244,10 @@ def test_a_derived_class_tells_its_own_settings_first() -> None:
     assert next(iter(settings_of(SearchRequest))) == "study"
     fields = [field.name for field in dataclasses.fields(SearchRequest)]
     assert set(fields) - settings_of(SearchRequest).keys() == {"command"}
+
+
+@pytest.mark.parametrize(("name", "known"), [("sampler", CHOICES), ("within_rank", RULES)])
+def test_the_help_names_every_choice(name: str, known: Collection[str]) -> None:
+    """Their tables are slow to import, so that the help cannot be made of them."""
+    text = settings_of(StudyRequest)[name].setting.help
+    assert [choice for choice in known if choice not in text] == []

@@ -9,7 +9,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 
-from nas.search.objectives import of_source
+from nas.search.objectives import of_basis
 from nas.training.metrics import OF_NETWORK, OF_RUN, ON_IMAGES, PSNR_CAP, Answers, Tally, correct, psnr
 
 
@@ -47,7 +47,7 @@ def test_correct_takes_the_largest_logit() -> None:
 
 def test_every_metric_that_training_measures_has_its_function() -> None:
     for source, functions in (("images", ON_IMAGES), ("run", OF_RUN), ("network", OF_NETWORK)):
-        assert [metric.name for metric in of_source(source)] == list(functions)
+        assert [metric.name for metric in of_basis(source)] == list(functions)
 
 
 def test_a_tally_is_over_images_whatever_their_batches_and_leaves_out_what_does_not_apply() -> None:

@@ -1,4 +1,4 @@
-"""What a training shows: a bar on a terminal, a line now and then in a pipe. 80 columns suffice."""
+"""The display of a training: a bar on a terminal, a line now and then in a pipe. 80 columns suffice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from nas.training.fit import FitProgress, Validation
 from studies.commands.terminal import duration
 
 PLAIN_SECONDS, QUIET_SECONDS = 5.0, 60.0
-"""In a pipe a validation is printed at most this often, and the last one; a line comes at least this often."""
+"""In a pipe a validation is printed at most once in the first time, and always the last one. A line is printed at least
+once in the second time."""
 
 
 class TrainDisplay(AbstractContextManager["TrainDisplay"]):
@@ -40,7 +41,7 @@ class TrainDisplay(AbstractContextManager["TrainDisplay"]):
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def observe(self, progress: FitProgress) -> None:
-        """To be given to `nas.training.fit.fit`."""
+        """Shows the progress; `nas.training.fit.fit` calls it."""
         if self._quiet:
             return
         if self._console.is_terminal:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import re
-import shutil
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
+from extending_examples import EXAMPLES, copy_product
 
 SCRIPT = """
 import contextlib, io, json, sys
@@ -56,24 +52,9 @@ print(json.dumps(said))
 def added(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the product with the example of the documentation in it."""
     folder = tmp_path_factory.mktemp("copy")
-    for package in ("nas", "search_spaces", "studies"):
-        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "app_cli.py", folder)
-    page = (ROOT / "docs" / "extending.md").read_text()
-    section = page.split("## An objective\n")[1].split("\n## ")[0]
-    blocks = re.findall(r"^ *```python\n(.*?)^ *```", section, re.DOTALL | re.MULTILINE)
-    entry, function, use = (textwrap.dedent(block) for block in blocks)
-    table, functions = folder / "nas/search/objectives.py", folder / "nas/training/metrics.py"
-    insert(table, '        Metric(\n            name="stability"', textwrap.indent(entry.rstrip() + ",\n", 8 * " "))
-    insert(functions, "ON_IMAGES: ", function + "\n\n")
-    insert(functions, '    "accuracy": OnImages(', textwrap.indent(use, 4 * " "))
+    copy_product(folder)
+    EXAMPLES["An objective that rungs may use"].apply(folder)
     return folder
-
-
-def insert(file: Path, before: str, what: str) -> None:
-    text = file.read_text()
-    assert text.count(before) == 1, before
-    file.write_text(text.replace(before, what + before))
 
 
 @pytest.fixture(scope="module")

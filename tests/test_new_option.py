@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
-import shutil
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_samples import ROOT
+from extending_examples import EXAMPLES, copy_product
 
-SECTION = re.search(
-    r"^## A search option\n(.*?)^## ", (ROOT / "docs/extending.md").read_text(), re.DOTALL | re.MULTILINE
-)
 SEARCH = (
     "search --study new --trials 3 --epochs 3 --subset 60 --sampler random --early-stopping --no-baselines "
     "--max-macs 200000 --concurrency 1 --precision fp32"
@@ -29,24 +23,9 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def run(tmp_path: Path) -> Run:
     """Runs a command of a copy of the project to which the example was applied."""
     copy = tmp_path / "copy"
-    for name in ("nas", "search_spaces", "studies"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "app_cli.py", copy)
-    assert SECTION is not None
-    asked, kept, used = (textwrap.dedent(code) for code in re.findall(r"```python\n(.*?)```", SECTION[1], re.DOTALL))
-    for file, before, code in (
-        ("nas/settings.py", "    seed: Annotated[\n        int | None", asked),
-        ("nas/settings.py", "    training_version: int = 1\n", kept),
-        (
-            "nas/engine/scheduler.py",
-            "        with self._searcher.noting_errors():\n            return self._judge",
-            used,
-        ),
-    ):
-        text = (copy / file).read_text()
-        assert text.count(before) == 1, before
-        indent = " " * (len(before) - len(before.lstrip()))
-        (copy / file).write_text(text.replace(before, textwrap.indent(code, indent) + before))
+    copy.mkdir()
+    copy_product(copy)
+    EXAMPLES["A search option"].apply(copy)
 
     def call(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(copy / "app_cli.py"), *words]

@@ -31,6 +31,7 @@ from nas.training.loop import OPTIMIZERS
 from nas.types import Task
 from search_spaces import get_space
 from search_spaces.unet.fusion import Concat
+from search_spaces.unet.heads import FeatureNorm
 from search_spaces.unet.references import RECIPE
 
 SIDES = (8, 28)
@@ -109,6 +110,8 @@ def _side_by_side(first: nn.Module, parts: Sequence[nn.Module]) -> nn.Module | N
             groups=count * first.groups,
             bias=first.bias is not None,
         )
+    elif isinstance(first, FeatureNorm):
+        wide = FeatureNorm(count * first.num_features)
     elif isinstance(first, nn.BatchNorm2d):
         wide = nn.BatchNorm2d(count * first.num_features)
     elif isinstance(first, nn.GroupNorm):

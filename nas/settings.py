@@ -1,13 +1,13 @@
-"""Everything that can be asked for. Each setting is declared once, with its type, default, rule and words for people.
+"""The settings of studies and runs. Each is declared once, with its type, default, rule and words for people.
 
 A setting is a field of a dataclass, here or in `studies.settings`, whose type is ``Annotated`` with a `Setting`. The
-command line makes its options of these fields, the dataclass checks their values when it is made, and `kept_settings`
-and `differences` say what a study has fixed and where a request asks otherwise.
+command line makes its options of these fields, and the dataclass checks their values when it is made. `kept_settings`
+returns the settings that a study has fixed, and `differences` the fixed settings that a request asks otherwise.
 
-Messages name a setting in backticks, as its field is called; the command line shows its option instead.
+Messages name a setting by its field, in backticks; the command line shows its option instead.
 """
 
-# Annotations are evaluated at once here, not kept as text, because they hold the settings.
+# Annotations are evaluated at once here instead of being kept as text, because they contain the settings.
 
 import dataclasses
 import functools
@@ -26,26 +26,28 @@ from nas.search.objectives import DEFAULT, OBJECTIVES, TrivialQuality, resolve_o
 from nas.types import PRECISIONS, Constraint, Objective, Task
 
 Rule = Callable[[Any], str | None]
-"""Says how to mend a value; None when there is nothing to mend."""
+"""Returns the words that say how to mend a value; None when there is nothing to mend."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What there is to know of a setting, beside the name, type and default value of its field.
+    """The declaration of a setting, beside the name, type and default value of its field.
 
     Attributes:
         help: a sentence for people.
-        default: what is taken where a field of None means that nothing was asked for.
-        rule: what a value must keep to.
-        read: makes the value of a text; raises ValueError that says how to mend the text. None where the type does.
-        kept: the value that a study has of it; None for a setting that is free each time.
-        as_kept: what was asked for, as this study would keep it.
-        undecided: what may be asked of a study whatever it has kept.
-        nothing: how None is called in a study that has kept it.
-        option: its option on the command line, where that is not the field's name.
-        metavar: what stands for the value in the help; argument: whether it has no option, and is told by its place.
-        variable: an environment variable that is its default.
-        at_edge: the command line's default, where that depends on the machine.
+        default: the value that is used where a field of None means that nothing was asked for.
+        rule: the rule that a value must keep.
+        read: makes the value from text; raises ValueError with words that say how to mend the text. None where the type
+            does.
+        kept: returns the value that a study has kept of it; None for a setting that is free each time.
+        as_kept: returns the requested value in the form that this study would keep.
+        undecided: a value that may be requested whatever a study has kept.
+        nothing: the word for None in a study that has kept it.
+        option: its option on the command line, where this is not the field's name.
+        metavar: placeholder of the value in the help.
+        argument: whether it has no option, and is known by its place.
+        variable: an environment variable that gives its default.
+        at_edge: the command line's default, where this depends on the machine.
     """
 
     help: str
@@ -74,7 +76,7 @@ class Declared:
 
     @property
     def reads_text(self) -> bool:
-        """Whether `read` makes the value, or each of several values, of the command line's text."""
+        """Whether `read` makes the value, or each of several values, from the command line's text."""
         return self.setting.read is not None or self.kind in (Path, list[Path])
 
     def check(self, value: Any) -> None:
@@ -83,7 +85,7 @@ class Declared:
             raise ConfigError(f"`{self.name}` is {written(value)}; {mend}")
 
     def read(self, text: str) -> Any:
-        """The value that a text stands for. Raises ConfigError."""
+        """Returns the value that a text stands for. Raises ConfigError."""
         reader = self.setting.read or read_path
         try:
             return reader(text)
@@ -91,7 +93,7 @@ class Declared:
             raise ConfigError(f"`{self.name}` is {text!r}; {error}") from None
 
     def told(self, value: Any) -> str:
-        """A value of a study as the command line would write it."""
+        """Returns a study's value as the command line would write it."""
         match value:
             case None:
                 return self.setting.nothing
@@ -104,7 +106,7 @@ class Declared:
 
 
 def declared(name: str, hint: Any, value: Any = MISSING) -> Declared | None:
-    """A name and its type hint as a setting; None for one that is no setting."""
+    """Returns a name and its type hint as a setting; None for one that is no setting."""
     if get_origin(hint) is not Annotated:
         return None
     kind, *marks = get_args(hint)
@@ -118,7 +120,7 @@ def declared(name: str, hint: Any, value: Any = MISSING) -> Declared | None:
 
 @functools.cache
 def settings_of(group: type) -> Mapping[str, Declared]:
-    """The settings among the fields of a dataclass, by name; a derived class's own come first."""
+    """Returns the settings among the fields of a dataclass by name; a derived class's own come first."""
     hints = get_type_hints(group, include_extras=True)
     inherited = {
         name for base in group.__bases__ if dataclasses.is_dataclass(base) for name in base.__dataclass_fields__
@@ -132,7 +134,7 @@ def settings_of(group: type) -> Mapping[str, Declared]:
 
 
 class Settings:
-    """Base of dataclasses whose fields are settings: one with a value outside its rule cannot be made."""
+    """Base of dataclasses whose fields are settings. An instance with a value outside its rule cannot be made."""
 
     __slots__ = ()
 
@@ -144,27 +146,27 @@ class Settings:
 
 # --- rules, and values from text ---
 def at_least(low: float, words: str = "") -> Rule:
-    """A number from `low` on, and no NaN or infinity."""
+    """Allows a number from `low` on, but not NaN or infinity."""
     return lambda value: None if low <= value < math.inf else f"give at least {low:g}{words}"
 
 
 def above(low: float) -> Rule:
-    """A number above `low`, and no NaN or infinity."""
+    """Allows a number above `low`, but not NaN or infinity."""
     return lambda value: None if low < value < math.inf else f"give more than {low:g}"
 
 
 def between(low: int, high: int, words: str = "") -> Rule:
-    """A number from `low` to `high`, both included."""
+    """Allows a number from `low` to `high`, both included."""
     return lambda value: None if low <= value <= high else f"give {low} to {high}{words}"
 
 
 def share(value: float) -> str | None:
-    """A number from 0 to below 1."""
+    """Allows a number from 0 to below 1."""
     return None if 0 <= value < 1 else "give a number from 0 to below 1"
 
 
 def one_of(choices: Callable[[], Iterable[str]]) -> Rule:
-    """One of some names, which are asked for late, as their modules are slow to import."""
+    """Allows one of some names. They are asked for late, because their modules are slow to import."""
     return lambda value: None if value in (known := tuple(choices())) else f"choose from {', '.join(known)}"
 
 
@@ -172,14 +174,14 @@ ADDRESSES = "give host:port of a Ray head, ray://host:port of its client server,
 
 
 def address_of_ray(value: str) -> str | None:
-    """``host:port`` of a Ray cluster's head, ``ray://host:port`` of its client server, or ``auto``."""
+    """Allows ``host:port`` of a Ray cluster's head, ``ray://host:port`` of its client server, or ``auto``."""
     host, _, port = value.removeprefix("ray://").rpartition(":")
     known = value == "auto" or (host and port.isdecimal() and 1 <= int(port) <= 65535)
     return None if known else ADDRESSES
 
 
 def parsed_by(parse: Callable[[Any], object]) -> Rule:
-    """Whatever `parse` takes; it raises a SkipnasError of its own for the rest."""
+    """Allows every value that `parse` accepts; `parse` raises its own SkipnasError for others."""
 
     def rule(value: Any) -> None:
         parse(value)
@@ -188,7 +190,7 @@ def parsed_by(parse: Callable[[Any], object]) -> Rule:
 
 
 def read_seconds(text: str) -> float:
-    """A time: ``90``, ``90s``, ``30m`` or ``2h``."""
+    """Reads a time: ``90``, ``90s``, ``30m`` or ``2h``."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
     if match is None:
         raise ValueError("give a time as a number and s, m or h, such as 30m")
@@ -196,12 +198,12 @@ def read_seconds(text: str) -> float:
 
 
 def read_names(text: str) -> tuple[str, ...]:
-    """Names with commas between them."""
+    """Reads names with commas between them."""
     return tuple(name.strip() for name in text.split(","))
 
 
 def read_weights(text: str) -> dict[str, float]:
-    """Numbers by name: ``psnr=2,accuracy=1``."""
+    """Reads numbers by name: ``psnr=2,accuracy=1``."""
     found = {}
     for part in text.split(","):
         name, _, weight = part.partition("=")
@@ -213,14 +215,14 @@ def read_weights(text: str) -> dict[str, float]:
 
 
 def read_path(text: str) -> Path:
-    """A file or folder, which need not exist."""
+    """Reads the path of a file or folder, which need not exist."""
     if not text or "\0" in text:
         raise ValueError("give the name of a file or folder")
     return Path(text)
 
 
 def written(value: Any) -> str:
-    """A value in a message: text in quotes, numbers as people type them."""
+    """Returns a value for a message: text in quotes, numbers as people type them."""
     return f"{value:g}" if isinstance(value, float) else repr(value) if isinstance(value, str) else str(value)
 
 
@@ -229,17 +231,18 @@ def written(value: Any) -> str:
 class StudyConfig:
     """Everything that defines a study and is fixed when it is created.
 
-    The default of a field is what studies have that were made before it was kept.
+    The default of a field is the value of studies that were made before the field was kept.
 
     Attributes:
         study: name of the study.
-        space: name of the search space, and ``space_version`` its version.
+        space: name of the search space.
+        space_version: version of the search space.
         data: data source (``digits``, ``folder:DIR``, ...), canonical.
         fingerprint: digest of the data itself, so that a changed folder is noticed.
-        task: what the data and noise make of it.
+        task: the task that data and noise make.
         epochs: full training budget of a candidate.
-        objectives: in the order of the study's values.
-        constraints: limits held before training.
+        objectives: objectives in the order of the study's values.
+        constraints: limits that a candidate keeps before training.
         subset: number of training images used, None for all.
         sampler: ``auto``, ``tpe``, ``gp``, ``nsga2``, ``random`` or ``qmc``.
         seed: seed of the search; every candidate's own seed comes from it and the candidate's digest.
@@ -248,7 +251,8 @@ class StudyConfig:
         threads: torch threads in each worker.
         early_stopping: whether candidates are stopped at rungs.
         within_rank: the rule by which candidates are stopped (`nas.search.rungs.RULES`).
-        training_version: of the training code that made the study (`nas.training.version`); each trial keeps its own.
+        training_version: version of the training code that made the study (`nas.training.version`); each trial keeps
+            its own.
     """
 
     study: str
@@ -275,7 +279,7 @@ class StudyConfig:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "StudyConfig":
-        """Raises ConfigError when the stored configuration lacks or has unknown fields."""
+        """Reads a stored configuration. Raises ConfigError when fields are missing or unknown."""
         try:
             fields = dict(value)
             fields["task"] = Task(**fields["task"])
@@ -313,7 +317,7 @@ def _objectives(config: StudyConfig) -> tuple[str, ...]:
 
 
 def _objectives_for(asked: tuple[str, ...], config: StudyConfig) -> tuple[str, ...]:
-    """The objectives that are left of those asked for, in the study's order."""
+    """Returns the requested objectives that are left, in the study's order."""
     unused = TrivialQuality(psnr=0.0, accuracy=0.0)
     left, _ = resolve_objectives(asked, config.task, unused, config.constraints)
     order = _objectives(config)
@@ -322,7 +326,7 @@ def _objectives_for(asked: tuple[str, ...], config: StudyConfig) -> tuple[str, .
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyRequest(Settings):
-    """What a study is asked to be; None means: as the study has it, or the setting's default in a new one."""
+    """The request of a study. None means: as the study has it, or the setting's default in a new one."""
 
     space: Annotated[
         str | None,
@@ -430,7 +434,7 @@ class StudyRequest(Settings):
     ] = None
 
     def settled(self) -> dict[str, Any]:
-        """What a new study would be: by name what was asked for, and the defaults of the rest."""
+        """Returns the settings of a new study by name: the requested values, and the defaults of the others."""
         asked = {name: getattr(self, name) for name in settings_of(StudyRequest)}
         return {
             name: settings_of(StudyRequest)[name].setting.default if value is None else value
@@ -439,7 +443,7 @@ class StudyRequest(Settings):
 
 
 def kept_settings(config: StudyConfig) -> dict[str, str]:
-    """Every setting that a study has fixed, by name, as the command line would write it."""
+    """Returns every setting that a study has fixed, by name, as the command line would write it."""
     return {
         name: each.told(each.setting.kept(config))
         for name, each in settings_of(StudyRequest).items()
@@ -448,7 +452,7 @@ def kept_settings(config: StudyConfig) -> dict[str, str]:
 
 
 def differences(config: StudyConfig, request: StudyRequest) -> list[str]:
-    """A line for each setting that a study has fixed and a request asks to be otherwise; empty when there is none."""
+    """Returns a line for each fixed setting of a study that a request asks otherwise; empty when there is none."""
     lines = []
     for name, each in settings_of(StudyRequest).items():
         asked, setting = getattr(request, name), each.setting
@@ -462,16 +466,16 @@ def differences(config: StudyConfig, request: StudyRequest) -> list[str]:
 
 # --- a run ---
 def default_gpus() -> float:
-    """A quarter of a GPU where NVIDIA's driver shows one: candidates are far too small to fill it."""
+    """Returns a quarter of a GPU where NVIDIA's driver shows one, because candidates are far too small to fill it."""
     return 0.25 if Path("/proc/driver/nvidia/gpus").exists() else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources(Settings):
-    """What trials run on this time; nothing here changes what they find.
+    """The resources of trials in one run. They do not change the results of a trial.
 
     Attributes:
-        concurrency: trials at a time; None for what the machine or cluster holds.
+        concurrency: trials at a time; None for as many as the machine or cluster has room for.
         address: a Ray cluster to join; None starts a local Ray.
         time_limit: seconds after which the search stops; None for no limit.
         trial_timeout: seconds after which a trial counts as hanging and fails; None for no limit.
@@ -506,10 +510,10 @@ class Resources(Settings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions(Resources):
-    """How a study is run this time.
+    """The options of one run of a study.
 
     Attributes:
-        trials: the size the study should have.
+        trials: the size that the study should have.
     """
 
     trials: Annotated[int, Setting(help="Size the study should have.", rule=at_least(1))] = 24
@@ -518,13 +522,13 @@ class RunOptions(Resources):
 # --- a training for real ---
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitSettings(Settings):
-    """What a long training adds to a recipe.
+    """The settings that a long training adds to a recipe.
 
     Attributes:
         warm_up: share of the run over which the learning rate rises from zero, in [0, 1).
-        ema: decay of the averaged weights per step, in [0, 1); 0 for the weights as they are.
-        accumulate: batches whose gradients make one step.
-        seed: of weights, order, patches, augmentation and noise.
+        ema: decay of the averaged weights per step, in [0, 1); 0 for no averaging.
+        accumulate: number of batches whose gradients make one step.
+        seed: seed of weights, order, patches, augmentation and noise.
 
     Raises:
         ConfigError: a value is outside its rule.

@@ -1,4 +1,4 @@
-"""The table of metrics: what is measured of networks and how it is shown; and what a study optimises of it.
+"""The table of metrics, which gives the figures of networks and their form for people, and the objectives of a study.
 
 A new metric is one entry of `METRICS` and, under the same name, a function in `nas.training.metrics` that computes it.
 Training, records, rungs, tables, pages and cards read the entry.
@@ -20,16 +20,17 @@ Basis = Literal["cost", "images", "run", "network", "evaluation"]
 
 DEFAULT = ("psnr", "accuracy", "stability")
 LATENCY_REFERENCE = 1000.0
-"""ms per image; costs have the space's limits as their reference, and no space limits latency."""
+"""The latency in ms per image that contributes nothing. Costs have the space's limits as their reference, but no space
+limits latency."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrivialQuality:
-    """What needs no network: the zero of every quality.
+    """The quality without a network, which is the zero of every quality.
 
     Attributes:
         psnr: mean PSNR in dB of the noisy validation images.
-        accuracy: percent right when the largest class is always answered; None without labels.
+        accuracy: accuracy in percent of always answering the largest class; None without labels.
     """
 
     psnr: float
@@ -42,25 +43,25 @@ def _nothing(task: Task, trivial: TrivialQuality, limits: Mapping[str, int]) -> 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One quantity that is measured of a network or of its training.
+    """One quantity that is measured on a network or its training.
 
     Attributes:
-        name: in options, records, tables and JSON.
-        title: in sentences: ``PSNR``.
-        described: on cards: ``PSNR of the restored images``.
-        basis: what it is computed from, and so when it is known:
+        name: its name in options, records, tables and JSON.
+        title: its name in sentences: ``PSNR``.
+        described: its name on cards: ``PSNR of the restored images``.
+        basis: the thing that it is computed from, which decides when it is known:
             ``cost``: from the spec alone, before training; it is a field of `nas.types.Cost`.
-            ``images``: from what the network makes of noisy images; after each validation, in a confirmation also of
-            the test split, and by ``evaluate``.
+            ``images``: from the network's outputs for noisy images; after each validation, in a confirmation also on
+                the test split, and by ``evaluate``.
             ``run``: from the probe curve so far; after each validation.
-            ``network``: from the trained network; at the end alone.
+            ``network``: from the trained network; only at the end.
             ``evaluation``: by ``evaluate`` and for cards alone. No search measures it, so it is no objective.
         direction: ``maximize`` or ``minimize``.
-        unit: as shown to people; empty for none.
+        unit: the unit that people are shown; empty for none.
         digits: decimals that people are shown; None for amounts, which are whole numbers.
-        reference: the value that contributes no hypervolume, from the task, what is trivial and the limits by name.
+        reference: the value that contributes no hypervolume, from the task, the trivial quality and the limits by name.
         reference_title: that value in words; empty for ``a latency of 1000.000``.
-        missing: why a task cannot have it as an objective, or None when it can.
+        missing: the reason why a task cannot have it as an objective, or None when it can.
     """
 
     name: str
@@ -76,7 +77,7 @@ class Metric:
 
     @property
     def per_epoch(self) -> bool:
-        """Whether every validation finds it."""
+        """Whether every validation measures it."""
         return self.basis in ("images", "run")
 
     @property
@@ -86,7 +87,7 @@ class Metric:
 
     @property
     def label(self) -> str:
-        """As the head of a column: ``psnr (dB)``, or the name alone of what has no unit."""
+        """The head of its column: ``psnr (dB)``, or the name alone without a unit."""
         return labelled(self.name, self.unit)
 
     @property
@@ -95,32 +96,33 @@ class Metric:
         return ",.0f" if self.digits is None else f".{self.digits}f"
 
     def figure(self, value: float) -> str:
-        """A value without its unit: ``20.84``, ``0.796``, ``1,234,567``."""
+        """Returns a value without its unit: ``20.84``, ``0.796``, ``1,234,567``."""
         return format(value, self.form)
 
     def text(self, value: float) -> str:
-        """A value with its unit: ``20.84 dB``, ``97.82 %``."""
+        """Returns a value with its unit: ``20.84 dB``, ``97.82 %``."""
         return f"{self.figure(value)} {self.unit}".strip()
 
     def titled(self, value: float) -> str:
-        """A value in a sentence: ``PSNR 20.84 dB``, ``1,234,567 parameters``."""
+        """Returns a value in a sentence: ``PSNR 20.84 dB``, ``1,234,567 parameters``."""
         return f"{self.figure(value)} {self.title}" if self.digits is None else f"{self.title} {self.text(value)}"
 
     def difference(self, value: float) -> str:
-        """A difference of two values, with its sign and without a unit: ``+0.12``."""
+        """Returns a difference of two values, with its sign and without a unit: ``+0.12``."""
         return format(value, f"+{self.form}")
 
     def short(self, value: float) -> str:
-        """As `figure`, with amounts in three digits: ``1.23M``."""
+        """Does the same as `figure`, but shows amounts in three digits: ``1.23M``."""
         for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
             if self.digits is None and abs(value) >= factor:
                 return f"{value / factor:.3g}{suffix}"
         return self.figure(value)
 
     def interval(self, value: Interval, *, short: bool = False) -> str:
-        """A mean and the half width of its interval: ``19.50 ± 0.40``; of an amount that never differs, it alone.
+        """Returns a mean and the half width of its interval: ``19.50 ± 0.40``; only the mean of an amount that never
+        differs.
 
-        With `short` amounts are as `short` has them.
+        With `short` amounts are shown as `short` shows them.
         """
         figure = self.short if short else self.figure
         if self.digits is None and not value.half:
@@ -217,43 +219,43 @@ METRICS: Mapping[str, Metric] = {
         ),
     )
 }
-"""Every metric by its name, in the order in which people are shown them."""
+"""The metrics by name, in the order in which people are shown them."""
 
 OBJECTIVES = tuple(name for name, metric in METRICS.items() if metric.basis != "evaluation")
-"""Names of those that a study may optimise."""
+"""The names of the metrics that a study may optimise."""
 
 
 def metric_of(name: str) -> Metric:
-    """The entry of a metric; a plain one for a name that only a newer version knows."""
+    """Returns the entry of a metric; a plain one for a name that only a newer version knows."""
     return METRICS.get(name) or Metric(name=name, title=name, described=name, basis="evaluation", direction="maximize")
 
 
 def of_basis(*bases: Basis) -> list[Metric]:
-    """The metrics that are computed from one of `bases`, in the order of the table."""
+    """Returns the metrics that are computed from one of `bases`, in the order of the table."""
     return [metric for metric in METRICS.values() if metric.basis in bases]
 
 
 def titled(values: Mapping[str, float | None]) -> str:
-    """Figures in a sentence, in the order of the table: ``PSNR 20.84 dB, SSIM 0.7961, accuracy 97.82 %``.
+    """Returns figures in a sentence, in the order of the table: ``PSNR 20.84 dB, SSIM 0.7961, accuracy 97.82 %``.
 
-    What is None, and what is no metric, is left out.
+    Values that are None, and names of no metric, are left out.
     """
     known = ((metric, values.get(name)) for name, metric in METRICS.items())
     return ", ".join(metric.titled(value) for metric, value in known if value is not None)
 
 
 def limits_text(constraints: Sequence[Constraint]) -> str:
-    """Limits as people read them: ``params <= 2,000,000, macs <= 6,400,000``; ``none`` without any."""
+    """Returns limits as people read them: ``params <= 2,000,000, macs <= 6,400,000``; ``none`` without any."""
     return ", ".join(f"{c.name} <= {metric_of(c.name).figure(c.upper)}" for c in constraints) or "none"
 
 
 def resolve_objectives(
     names: Sequence[str], task: Task, trivial: TrivialQuality, constraints: Sequence[Constraint]
 ) -> tuple[tuple[Objective, ...], list[str]]:
-    """The objectives of a study, and a line for each that drops out because the task cannot have it.
+    """Returns the objectives of a study, and a line for each that drops out because the task cannot have it.
 
     Raises:
-        ConfigError: an unknown or repeated name, a cost without a limit, or no objective left.
+        ConfigError: a name is unknown or repeated, a cost has no limit, or no objective is left.
     """
     for name in names:
         if name not in OBJECTIVES:

@@ -1,4 +1,4 @@
-"""What ``export`` and ``evaluate`` print of a bundle."""
+"""The texts that ``export`` and ``evaluate`` print about a bundle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from studies.commands.text import columns
 
 
 def export_lines(facts: Mapping[str, Any]) -> list[str]:
-    """Returns what `studies.bundles.export_choice` did, for people."""
+    """Returns the result of `studies.bundles.export_choice` for people."""
     differences = ", ".join(f"{each.title} {facts[key]:.1e}" for key, each in FORMATS.items())
     lines = [
         facts["reason"],
@@ -29,7 +29,7 @@ def export_lines(facts: Mapping[str, Any]) -> list[str]:
 
 
 def show_evaluation(result: Mapping[str, Any]) -> None:
-    """Prints what `studies.bundles.evaluate_bundle` found: a table of all noise levels, and their mistakes."""
+    """Prints the results of `studies.bundles.evaluate_bundle`: a table of all noise levels, and their mistakes."""
     which = "all images" if result["split"] == "all" else f"{result['split']} split"
     say(f"{result['data']}, {which}, {result['images']} images")
     metrics = of_basis("images", "evaluation")

@@ -1,4 +1,4 @@
-"""What a search shows on a terminal or in a pipe, and its results as tables. 80 columns suffice."""
+"""The display of a search on a terminal or in a pipe, and its results as tables. 80 columns suffice."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from nas.types import Objective
 from studies.reading.best import Choice
 
 PLAIN_SECONDS = 5.0
-"""In a pipe a line is printed when trials have ended, at most this often."""
+"""In a pipe a line is printed when trials have ended, but at most once in this time."""
 
 
 def duration(seconds: float) -> str:
-    """Seconds as ``1:02:03`` or ``2:03``."""
+    """Returns seconds as ``1:02:03`` or ``2:03``."""
     whole = round(seconds)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
@@ -55,7 +55,7 @@ class _Display(AbstractContextManager[Any], Generic[P]):
 
     def __enter__(self) -> Self:
         if not self._quiet and self._console.is_terminal:
-            # Redrawn by rich four times a second, so that the clock runs while trials train.
+            # rich redraws it four times a second, so that the clock runs while trials train.
             self._live = Live(get_renderable=self._render, console=self._console, transient=True)
             self._live.start()
         return self
@@ -67,7 +67,7 @@ class _Display(AbstractContextManager[Any], Generic[P]):
             self._live.stop()
 
     def observe(self, progress: P) -> None:
-        """To be given to what is watched."""
+        """Shows the progress; the observed run calls it."""
         self._progress = progress
         if self._quiet:
             return
@@ -85,15 +85,15 @@ class _Display(AbstractContextManager[Any], Generic[P]):
 
     @abstractmethod
     def _ended(self, progress: P) -> tuple[int, bool]:
-        """How many have ended, and whether that is all of them."""
+        """Returns the number of trials that have ended, and whether these are all."""
 
     @abstractmethod
     def _plain(self, progress: P) -> str:
-        """One line, for a pipe."""
+        """Returns one line, for a pipe."""
 
     @abstractmethod
     def _drawn(self, progress: P) -> Group:
-        """What a terminal shows, drawn anew again and again."""
+        """Returns the text of a terminal, which is drawn anew again and again."""
 
 
 class SearchDisplay(_Display[Progress]):
@@ -153,7 +153,7 @@ class SearchDisplay(_Display[Progress]):
 
 
 def front_table(choice: Choice, objectives: Sequence[Objective]) -> Table:
-    """The front, best first in the first objective; the chosen member is marked."""
+    """Returns the front, best first in the first objective, with a mark at the chosen member."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("trial", justify="right")
     costs = [m for m in of_basis("cost") if m.name not in {o.name for o in objectives}]
@@ -183,7 +183,7 @@ def _figure(objective: Objective, value: float, confirmed: Confirmed | None = No
 
 
 def standing(choice: Choice, study: str) -> str:
-    """Which figures a choice shows: of one run, or confirmed, and what is missing."""
+    """Tells the kind of figures that a choice shows: of one run, or confirmed, and which are missing."""
     if not choice.confirmed:
         return f"figures are of the search's one run each; confirm them with: skipnas confirm {study}"
     text = f"confirmed under {choice.seeds}: means and 95 % intervals on validation"
@@ -193,7 +193,7 @@ def standing(choice: Choice, study: str) -> str:
 
 
 def on_test(confirmed: Confirmed) -> str:
-    """The figures on the test split in one line."""
+    """Returns the figures on the test split in one line."""
     figures = [
         f"{metric.name} {metric.interval(confirmed.values[f'test_{metric.name}'])} {metric.unit}".strip()
         for metric in of_basis("images")
@@ -237,7 +237,7 @@ MOST_CONFUSED = 12
 
 
 def confusion_table(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> Table:
-    """Counts by true class (rows) and answer (columns); of many classes the most frequent mistakes alone."""
+    """Returns counts by true class (rows) and answer (columns); for many classes only the most frequent mistakes."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     if len(classes) <= MOST_CONFUSED:
         table.add_column("")
@@ -276,12 +276,12 @@ class ConfirmDisplay(_Display[ConfirmProgress]):
 
 
 def describe(values: Mapping[str, Any]) -> str:
-    """A spec or recipe in one line: ``levels 3, width 32, ...``."""
+    """Returns a spec or recipe in one line: ``levels 3, width 32, ...``."""
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
 
 
 def summary(end: SearchEnd, config: StudyConfig, trials: int, again: Sequence[str]) -> list[str]:
-    """The closing lines of a search: how it ended, how busy the workers were, and what to type next."""
+    """Returns the closing lines of a search: its end, the use of its workers, and the command to type next."""
     c = end.counts
     if end.reason == "complete" and end.new == 0:
         lines = [f"study {config.study} is complete: it has {c.trained} trained trials of {trials}; nothing to do"]
@@ -301,11 +301,11 @@ def summary(end: SearchEnd, config: StudyConfig, trials: int, again: Sequence[st
 
 
 def say(text: str) -> None:
-    """A sentence on stdout: wrapped at words on a terminal, one line in a pipe."""
+    """Prints a sentence on stdout: wrapped at words on a terminal, one line in a pipe."""
     console = stdout()
     console.print(text, markup=False, soft_wrap=not console.is_terminal)
 
 
 def stdout() -> Console:
-    """Where results go. Not wrapped in a pipe, so that other programs can read lines."""
+    """Returns the console for results. It does not wrap in a pipe, so that other programs can read lines."""
     return Console(width=None if sys.stdout.isatty() else 160, highlight=False)

@@ -183,6 +183,19 @@ class ResidualBlock(nn.Module):
         return cost.total(shortcut, ConvBlock.cost(inputs, width, kernel, norm, pixels))
 
 
+class ExtraBlock(ResidualBlock):
+    """A `ResidualBlock` that begins as the identity, with zeros for the scale of its last norm (Goyal et al. 2017).
+
+    The blocks that `extra_blocks` adds to a stage make its network deeper. They must not make it harder to train, and
+    they did when each began as a random change of the features.
+    """
+
+    def __init__(self, inputs: int, width: int, kernel: int, norm: Norm) -> None:
+        super().__init__(inputs, width, kernel, norm)
+        for parameter in self.residual[4].parameters():  # scale and shift; there are none without a norm
+            nn.init.zeros_(parameter)
+
+
 class ChannelNorm(nn.LayerNorm):
     """Layer normalisation over the channels of each pixel."""
 
@@ -249,8 +262,9 @@ def _simple_gate(features: Tensor) -> Tensor:
 
 Stage = ConvBlock | ResidualBlock | NafBlock
 BLOCKS: Mapping[Block, type[Stage]] = {"conv": ConvBlock, "residual": ResidualBlock, "naf": NafBlock}
-EXTRA: Mapping[Block, type[Stage]] = {**BLOCKS, "conv": ResidualBlock}
-"""The blocks that `extra_blocks` adds. They are always residual, as the blocks that Multi-ResNet adds are."""
+EXTRA: Mapping[Block, type[Stage]] = {"conv": ExtraBlock, "residual": ExtraBlock, "naf": NafBlock}
+"""The blocks that `extra_blocks` adds. They are always residual, as the blocks that Multi-ResNet adds are, and all of
+them begin as the identity."""
 
 
 class Down(nn.Sequential):

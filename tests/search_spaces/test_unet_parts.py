@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from search_spaces.unet.blocks import (
     BLOCKS,
+    EXTRA,
     ChannelNorm,
     HaarDown,
     ImageNorm,
@@ -192,6 +193,13 @@ def test_the_haar_step_is_average_pooling() -> None:
 def test_a_residual_block_without_norm_starts_as_the_identity() -> None:
     features = torch.randn(2, 6, 5, 5)
     assert torch.equal(ResidualBlock(6, 6, 3, "none")(features), features)
+
+
+@pytest.mark.parametrize("norm", CHOICES["norm"])
+@pytest.mark.parametrize("block", CHOICES["block"])
+def test_the_blocks_that_extra_blocks_adds_start_as_the_identity(block: str, norm: str) -> None:
+    features = torch.randn(2, 6, 5, 5)
+    assert torch.equal(EXTRA[block](6, 6, 3, norm)(features), features)
 
 
 def test_a_naf_block_starts_as_the_identity_and_follows_its_equations() -> None:

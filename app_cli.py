@@ -184,11 +184,11 @@ def studies_show(
     Example: skipnas studies show digits-gaussian-50 --trial 7
     """
     from studies.commands.show import study_facts, study_lines, trial_facts, trial_lines
-    from studies.store.catalog import open_study
+    from studies.reading.study import StudyReader
 
-    ledger = open_study(name, storage)
-    facts = study_facts(ledger) if trial is None else trial_facts(ledger, trial)
-    _print(as_json, facts, study_lines(ledger, facts) if trial is None else trial_lines(facts))
+    stored = StudyReader.open(name, storage)
+    facts = study_facts(stored) if trial is None else trial_facts(stored, trial)
+    _print(as_json, facts, study_lines(stored, facts) if trial is None else trial_lines(facts))
 
 
 @command(studies_app, "delete")
@@ -199,13 +199,13 @@ def studies_delete(
 
     Example: skipnas studies delete digits-gaussian-50 --yes
     """
-    from studies.store.catalog import open_study
+    from studies.reading.study import StudyReader
     from studies.store.database import open_storage
     from studies.store.deletion import delete_study
     from studies.store.files import drop_files
 
     with open_storage(storage, must_exist=True) as opened:
-        trained = open_study(name, opened).counts().trained
+        trained = StudyReader.open(name, opened).progress.counts().trained
         if not yes:
             typer.confirm(f"delete study {name} with {trained} trained trials?", abort=True)
         delete_study(opened, name)
@@ -224,9 +224,9 @@ def studies_to_csv(
     Example: skipnas studies to-csv digits-gaussian-50 trials.csv
     """
     from studies.reading.rows import to_csv
-    from studies.store.catalog import open_study
+    from studies.reading.study import StudyReader
 
-    rows = to_csv(open_study(name, storage), file)
+    rows = to_csv(StudyReader.open(name, storage), file)
     typer.echo(f"{rows} trials written to {file}")
 
 
@@ -237,9 +237,9 @@ def studies_replay(name: Study, storage: Storage = None, as_json: Json = False) 
     Example: skipnas studies replay digits-gaussian-50
     """
     from studies.commands.replay import replay
-    from studies.store.catalog import open_study
+    from studies.reading.study import StudyReader
 
-    replayed = replay(open_study(name, storage))
+    replayed = replay(StudyReader.open(name, storage))
     facts = {"study": name, "proposed": replayed.proposed, "differs": replayed.differs}
     _print(as_json, facts, [replayed.line()])
     if replayed.differs is not None:
@@ -255,13 +255,13 @@ def best(
     Example: skipnas best digits-gaussian-50 --prefer psnr=2,accuracy=1
     """
     from studies.commands.best import best_facts, show_best
-    from studies.store.catalog import open_study
+    from studies.reading.study import StudyReader
 
-    ledger = open_study(name, storage)
+    stored = StudyReader.open(name, storage)
     if as_json:
-        _print_json(best_facts(ledger, pick, prefer))
+        _print_json(best_facts(stored, pick, prefer))
     else:
-        show_best(ledger, pick, prefer)
+        show_best(stored, pick, prefer)
 
 
 @command(app)
@@ -273,9 +273,9 @@ def confirm(
     Example: skipnas confirm digits-gaussian-50 --seeds 5 --baselines
     """
     from studies.commands import confirmed
-    from studies.store.catalog import open_study
+    from studies.reading.study import StudyReader
 
-    found = confirmed.confirm(open_study(name, storage), request, quiet, _say)
+    found = confirmed.confirm(StudyReader.open(name, storage), request, quiet, _say)
     if as_json:
         _print_json(found.facts())
     else:
@@ -307,10 +307,10 @@ def export(
     """Writes a bundle."""
     from studies.bundles import export_choice
     from studies.commands.bundle_lines import export_lines
-    from studies.store.catalog import open_study
+    from studies.reading.study import StudyReader
 
     facts = export_choice(
-        open_study(name, storage),
+        StudyReader.open(name, storage),
         to,
         pick=pick,
         prefer=prefer,
@@ -421,17 +421,17 @@ def report(
     Example: skipnas report digits-gaussian-50 --to report.html
     """
     from studies.pages.report import write_figures, write_report
-    from studies.store.catalog import open_study
+    from studies.reading.study import StudyReader
 
-    with open_study(name, storage) as ledger:
+    with StudyReader.open(name, storage) as stored:
         if figures is not None:
             if to is not None:
                 raise ConfigError("`to` and `figures` are two different outputs; give one of them")
-            written = write_figures(ledger, figures, file_format)
+            written = write_figures(stored, figures, file_format)
             typer.echo(f"{len(written)} figures written to {figures}")
             return
         target = to or Path(f"{name}.html")
-        size = write_report(ledger, target, data_root=data_root)
+        size = write_report(stored, target, data_root=data_root)
     typer.echo(f"report written to {target} ({size / 1e6:.1f} MB); open it in a browser")
 
 

@@ -32,9 +32,8 @@ import torch
 from benchmarks.lib import ROOT
 from nas.outcome import Outcome
 from nas.types import EpochRow, from_flat
-from studies.store.catalog import open_study
+from studies.reading.study import StudyReader
 from studies.store.files import files_dir
-from studies.store.ledger import SqlLedger
 
 LOSSES = 2
 """Workers and nodes that are killed in one driver's life at most; more may exhaust `nas.engine.searcher.RETRIES`."""
@@ -268,34 +267,34 @@ def violations(search: Search) -> Iterator[str]:
         (answer,) = connection.execute("PRAGMA integrity_check").fetchone()
         if answer != "ok":
             yield f"the database is damaged: {answer}"
-    with open_study("chaos", search.url) as ledger:
-        counts = ledger.counts()
+    with StudyReader.open("chaos", search.url) as study:
+        counts = study.progress.counts()
         if (counts.trained, counts.running, counts.failed, counts.waiting) != (search.trials, 0, 0, 0):
             yield f"{search.trials} trials were to be trained, and the study has {counts}"
-        numbers = [trial.number for trial in ledger.study.get_trials(deepcopy=False)]
+        numbers = [trial.number for trial in study.optuna_study.get_trials(deepcopy=False)]
         events = [(kind, number) for number in numbers for kind in ("ask", "tell")]
-        if sorted(ledger.events()) != sorted(events):
-            yield f"of {len(numbers)} trials not each was asked for and told once: {sorted(ledger.events())}"
-        if len(ledger.trained_digests()) != counts.trained:
-            yield f"{counts.trained} trials trained {len(ledger.trained_digests())} candidates"
+        if sorted(study.events()) != sorted(events):
+            yield f"of {len(numbers)} trials not each was asked for and told once: {sorted(study.events())}"
+        if len(study.trained_digests()) != counts.trained:
+            yield f"{counts.trained} trials trained {len(study.trained_digests())} candidates"
         for number, rows in search.checkpoints.items():
             # The wall time of an epoch is never the same twice.
-            if ledger.epochs_table(number)[: len(rows)] != rows:
+            if study.progress.epochs_table(number)[: len(rows)] != rows:
                 yield f"trial {number} was trained again up to epoch {len(rows)}, though a checkpoint held it"
-        yield from _wrong_front(ledger)
+        yield from _wrong_front(study)
         kept = sorted(path.name for path in files_dir(search.url, "chaos").glob("[!.]*"))
-        weights = [f"trial-{number}.safetensors" for number in ledger.front()]
-        if kept != sorted([*weights, *(f"trial-{result.number}.png" for result in ledger.results())]):
-            yield f"the front is {ledger.front()}, and on disk are {', '.join(kept)}"
+        weights = [f"trial-{number}.safetensors" for number in study.progress.front()]
+        if kept != sorted([*weights, *(f"trial-{result.number}.png" for result in study.results())]):
+            yield f"the front is {study.progress.front()}, and on disk are {', '.join(kept)}"
 
 
-def _wrong_front(ledger: SqlLedger) -> Iterator[str]:
-    names = [objective.name for objective in ledger.config.objectives]
+def _wrong_front(study: StudyReader) -> Iterator[str]:
+    names = [objective.name for objective in study.config.objectives]
     values = {}
-    for record in ledger.trials():
+    for record in study.trials():
         if record.outcome not in (Outcome.COMPLETE, Outcome.STOPPED, Outcome.DIVERGED):
             continue
-        table = ledger.epochs_table(record.number)
+        table = study.progress.epochs_table(record.number)
         epochs = [row.epoch for row in table]
         if epochs != list(range(1, len(table) + 1)):
             yield f"trial {record.number} has epochs {epochs}"
@@ -306,9 +305,9 @@ def _wrong_front(ledger: SqlLedger) -> Iterator[str]:
         for n, own in values.items()
         if not any(all(a >= b for a, b in zip(v, own, strict=True)) and v != own for v in values.values())
     ]
-    if front != ledger.front():
-        yield f"the front is {ledger.front()}, and {front} by the epochs table"
-    told = {t.number: t.values for t in ledger.study.get_trials(deepcopy=False) if t.values is not None}
+    if front != study.progress.front():
+        yield f"the front is {study.progress.front()}, and {front} by the epochs table"
+    told = {t.number: t.values for t in study.optuna_study.get_trials(deepcopy=False) if t.values is not None}
     if told != values:
         yield f"Optuna was told {told}, and the epochs table has {values}"
 

@@ -21,7 +21,7 @@ from nas.search.pareto import non_dominated
 from studies.pages.report import render
 from studies.pages.samples import Samples
 from studies.reading.history import History, read_history
-from studies.store.catalog import open_study
+from studies.reading.study import StudyReader
 
 LIMIT_MB, LIMIT_SECONDS = 15.0, 3.0
 
@@ -88,11 +88,11 @@ def main() -> None:
     parser.add_argument("--storage")
     parser.add_argument("--trials", type=int, default=3000)
     given = parser.parse_args()
-    with open_study(given.name, given.storage) as ledger, tempfile.TemporaryDirectory() as folder:
-        history = grown(read_history(ledger), given.trials)
+    with StudyReader.open(given.name, given.storage) as study, tempfile.TemporaryDirectory() as folder:
+        history = grown(read_history(study), given.trials)
         started = time.perf_counter()
         page = Path(folder) / "report.html"
-        page.write_text(render(ledger, history, Samples()))
+        page.write_text(render(study, history, Samples()))
         written = time.perf_counter() - started
         size = page.stat().st_size / 1e6
         opened, drawn = seconds_to_open(page)

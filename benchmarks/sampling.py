@@ -40,11 +40,13 @@ from nas.outcome import Outcome
 from nas.search.pareto import hypervolume
 from nas.training.version import TRAINING_VERSION
 from studies.reading.best import choose
-from studies.store.catalog import create_study, open_study
+from studies.reading.study import StudyReader
+from studies.store.catalog import create_study
 from studies.store.database import open_storage
+from studies.store.epochs import epoch_columns
 from studies.store.ledger import SqlLedger
 from studies.store.optuna_bridge import OPTUNA_TRIALS, PARAMS, VALUES, now, param_row, value_rows
-from studies.store.records import EpochRecord, ProbeRecord, StudyRecord, TrialRecord, epoch_columns
+from studies.store.records import EpochRecord, ProbeRecord, StudyRecord, TrialRecord
 
 TRIALS = 5000
 LARGE = 10_000
@@ -180,7 +182,7 @@ def cost_of_proposals(url: str, name: str) -> tuple[float, float]:
     Returns:
         median milliseconds of a proposal, and of writing its trial.
     """
-    with open_study(name, url) as ledger, ledger.drive():
+    with SqlLedger.open(name, url) as ledger, ledger.drive():
         searcher = searcher_of(ledger, 10**6)
         one_trial(searcher, "first")  # this one reads the study
         times = [one_trial(searcher, str(number)) for number in range(PROPOSALS)]
@@ -190,9 +192,9 @@ def cost_of_proposals(url: str, name: str) -> tuple[float, float]:
 
 def cost_of_optuna(url: str, name: str) -> float:
     """Times ask, suggest and tell by Optuna's TPE over the same trials in memory, in median milliseconds."""
-    with open_study(name, url) as ledger:
-        space, directions = ledger.distributions, ledger.study.directions
-        trials = ledger.study.get_trials(deepcopy=False)
+    with StudyReader.open(name, url) as stored:
+        space, directions = stored.distributions, stored.optuna_study.directions
+        trials = stored.optuna_study.get_trials(deepcopy=False)
     study = optuna.create_study(directions=directions, sampler=optuna.samplers.TPESampler(seed=0))
     study.add_trials(trials)
     times = []
@@ -300,15 +302,15 @@ def open_table(trials: int) -> str:
             fill(create_study(storage, study_config("large", "auto"), SPACE.distributions(TASK), {}, ""), trials)
         size = Path(folder, "studies.db").stat().st_size / 2**20
         started = time.perf_counter()
-        with open_study("large", url) as ledger, ledger.drive():
+        with SqlLedger.open("large", url) as ledger, ledger.drive():
             ledger.counts()
             ledger.front()
             answered = time.perf_counter() - started
             searcher_of(ledger, trials + 1).ask("first")
             proposed = time.perf_counter() - started
-        with open_study("large", url) as ledger:
+        with StudyReader.open("large", url) as stored:
             started = time.perf_counter()
-            choose(ledger)
+            choose(stored)
             chosen = time.perf_counter() - started
         command = [sys.executable, str(ROOT / "app_cli.py"), "best", "large", "--storage", url]
         started = time.perf_counter()

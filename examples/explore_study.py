@@ -11,7 +11,7 @@ name = sys.argv[1]
 storage = sys.argv[2] if len(sys.argv) > 2 else None
 
 with open_study(name, storage) as study:
-    objectives = [objective.name for objective in study.ledger.config.objectives]
+    objectives = [objective.name for objective in study.history.config.objectives]
 
     print(study.front()[[*objectives, "params", "knee"]])
     print(study.choose(psnr=2).reason)

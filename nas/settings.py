@@ -274,6 +274,10 @@ class StudyConfig:
     within_rank: str = "hypervolume"
     training_version: int = 1
 
+    def in_order(self, values: Mapping[str, float]) -> tuple[float, ...]:
+        """Returns the values of the objectives, in their order, out of all that were measured."""
+        return tuple(values[objective.name] for objective in self.objectives)
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nas.data.splits import Dataset
     from nas.protocols import SearchSpace
     from nas.search.confirmation import Confirmed
-    from studies.store.ledger import SqlLedger
+    from studies.reading.study import StudyReader
 
 CALIBRATION_IMAGES = 128
 """Training images that show an int8 program the ranges of its activations."""
@@ -45,7 +45,7 @@ def open_bundle(path: Path | str) -> Bundle:
 
 
 def export_choice(
-    ledger: SqlLedger,
+    study: StudyReader,
     target: Path,
     *,
     pick: str = "knee",
@@ -57,7 +57,7 @@ def export_choice(
     """Writes the bundle of a member of a study's front.
 
     Args:
-        ledger: the study.
+        study: the study.
         target: folder to make.
         pick, prefer: see `studies.reading.best.choose`.
         data_root: where the data lies, if not where it lay when the study was made.
@@ -82,14 +82,14 @@ def export_choice(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         # Refused before anything is loaded; export_bundle holds the same rule.
         raise BundleError(f"`to` {target} exists and is not an empty folder; choose another")
-    choice = choose(ledger, pick=pick, prefer=prefer)
+    choice = choose(study, pick=pick, prefer=prefer)
     chosen = choice.chosen
-    config = ledger.config
+    config = study.config
     space = get_space(config.space)
     spec = space.spec(chosen.spec)
     candidate = Candidate(spec=spec, recipe=Recipe.from_dict(chosen.recipe))
-    network = trained_network(ledger, space, spec, chosen.number, chosen.digest)
-    data = study_data(ledger, data_root)
+    network = trained_network(study, space, spec, chosen.number, chosen.digest)
+    data = study_data(study, data_root)
     noise, cpu = parse_noise(config.task.noise), torch.device("cpu")
     batches = list(evaluation_batches(data, "validation", noise, cpu))
     calibration = None
@@ -97,7 +97,7 @@ def export_choice(
         rows = np.linspace(0, len(data.train.images) - 1, CALIBRATION_IMAGES).astype(int)  # of every class
         shown = Split(data.train.images[rows], None)
         calibration = next(noisy_batches(shown, noise, cpu, seed=0))[0]
-    searched = ledger.trial(chosen.number)
+    searched = study.trial(chosen.number)
     facts = {
         "study": config.study,
         "trial": chosen.number,
@@ -108,12 +108,12 @@ def export_choice(
         "images": {part: len(getattr(data, part).images) for part in ("train", "validation", "test")},
         "values": {**(searched.values or {}), "noisy_psnr": noisy_psnr(batches)},
         "split": "validation",
-        "hardware": f"{describe(ledger.provenance['hardware'])}, {config.threads} thread(s)",
+        "hardware": f"{describe(study.provenance['hardware'])}, {config.threads} thread(s)",
         "reason": choice.reason,
         "licence": licence,
     }
     if chosen.number in choice.confirmed:
-        facts["confirmed"] = _confirmed_facts(ledger, choice.confirmed[chosen.number])
+        facts["confirmed"] = _confirmed_facts(study, choice.confirmed[chosen.number])
     parity = export_bundle(
         target,
         space=space,
@@ -139,7 +139,7 @@ def export_choice(
     }
 
 
-def trained_network(ledger: SqlLedger, space: SearchSpace, spec: Spec, number: int, digest: str) -> nn.Module:
+def trained_network(study: StudyReader, space: SearchSpace, spec: Spec, number: int, digest: str) -> nn.Module:
     """A trial's network with the weights that the search kept.
 
     Raises:
@@ -147,14 +147,14 @@ def trained_network(ledger: SqlLedger, space: SearchSpace, spec: Spec, number: i
     """
     from nas.training.checkpoint import load_weights
 
-    network = space.build(spec, ledger.config.task)
-    load_weights(network, files_dir(ledger.storage.url, ledger.config.study), number, digest)
+    network = space.build(spec, study.config.task)
+    load_weights(network, files_dir(study.storage.url, study.config.study), number, digest)
     return network
 
 
-def _confirmed_facts(ledger: SqlLedger, confirmed: Confirmed) -> dict[str, Any]:
+def _confirmed_facts(study: StudyReader, confirmed: Confirmed) -> dict[str, Any]:
     """A candidate's means and intervals, and the seeds and the training code behind them, for the card."""
-    runs = [run for run in comparable(ledger.confirmations()) if run.digest == confirmed.digest]
+    runs = [run for run in comparable(study.progress.confirmations()) if run.digest == confirmed.digest]
     return {
         "seeds": [run.seed for run in runs],
         "training_version": runs[0].training_version,

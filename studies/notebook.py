@@ -9,30 +9,28 @@ from nas.errors import ConfigError
 from nas.search.confirmation import summarize
 from studies.reading.best import Choice, choose
 from studies.reading.history import History, read_history
-from studies.store.catalog import open_study as open_ledger
+from studies.reading.study import StudyReader
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
-
-    from studies.store.ledger import SqlLedger
 
 
 class Study:
     """One stored study as it was when it was opened; `refresh` reads it again.
 
     Attributes:
-        ledger: the study itself.
+        reader: the study itself.
         history: everything that was read.
     """
 
-    def __init__(self, ledger: SqlLedger) -> None:
-        self.ledger = ledger
-        self.history: History = read_history(ledger)
+    def __init__(self, reader: StudyReader) -> None:
+        self.reader = reader
+        self.history: History = read_history(reader)
 
     def refresh(self) -> Study:
         """Reads the study again."""
-        self.history = read_history(self.ledger)
+        self.history = read_history(self.reader)
         return self
 
     def trials(self) -> pd.DataFrame:
@@ -49,14 +47,14 @@ class Study:
 
     def choose(self, pick: str = "knee", **prefer: float) -> Choice:
         """Picks a member of the front: ``choose("psnr")``, ``choose(psnr=2)`` (see `studies.reading.best.choose`)."""
-        return choose(self.ledger, pick=pick, prefer=prefer)
+        return choose(self.reader, pick=pick, prefer=prefer)
 
     def figures(self) -> dict[str, go.Figure]:
         """Returns every figure of the report for which the study has enough trials, by name."""
         from studies.pages.plots import all_plots
 
         figures = {}
-        for plot in all_plots(self.history, summarize(self.ledger.confirmations())):
+        for plot in all_plots(self.history, summarize(self.reader.progress.confirmations())):
             if plot.figure is not None:
                 figures[plot.name] = plot.figure.update_layout(template="plotly", title=plot.title)
         return figures
@@ -72,12 +70,12 @@ class Study:
         """Writes the offline page and returns its path."""
         from studies.pages.report import write_report
 
-        write_report(self.ledger, Path(to))
+        write_report(self.reader, Path(to))
         return Path(to)
 
     def close(self) -> None:
         """Closes the connections to the database."""
-        self.ledger.close()
+        self.reader.close()
 
     def __enter__(self) -> Study:
         return self
@@ -96,4 +94,4 @@ def open_study(name: str, storage: str | None = None) -> Study:
     Raises:
         StorageError, StudyError: there is no such database or study.
     """
-    return Study(open_ledger(name, storage))
+    return Study(StudyReader.open(name, storage))

@@ -28,8 +28,8 @@ from nas.errors import ConfigError
 from nas.training.checkpoint import weights_path
 from nas.training.version import TRAINING_VERSION
 from studies.commands import searched
+from studies.reading.study import StudyReader
 from studies.settings import SearchRequest
-from studies.store.catalog import open_study
 
 Run = Callable[..., Said]
 
@@ -58,8 +58,8 @@ def test_nothing_is_left_but_the_study(studied: Studied) -> None:
 
 
 def test_every_complete_trial_has_a_small_picture(studied: Studied) -> None:
-    with open_study("small") as ledger:
-        complete = {result.number for result in ledger.results()}
+    with StudyReader.open("small") as study:
+        complete = {result.number for result in study.results()}
     pictures = {path.name: path.stat().st_size for path in (studied.folder / "runs" / "small").glob("*.png")}
     assert set(pictures) == {f"trial-{number}.png" for number in complete}
     assert all(100 < size < 60_000 for size in pictures.values())

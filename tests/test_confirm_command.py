@@ -20,16 +20,17 @@ from nas.outcome import Outcome
 from nas.search.confirmation import ConfirmedRun, confirmation_seed
 from nas.training.version import TRAINING_VERSION
 from studies.bundles import export_choice
-from studies.store.catalog import open_study
+from studies.reading.study import StudyReader
+from studies.store.ledger import SqlLedger
 
 Run = Callable[..., Said]
 
 
 def confirmed(storage: str, offset: float) -> list[int]:
     """Stores two runs of every trial on the front, as a confirmation would; their numbers."""
-    with open_study("small", storage) as ledger:
+    with SqlLedger.open("small", storage) as ledger:
         front = ledger.front()
-        for result in ledger.results():
+        for result in StudyReader.open("small", ledger.storage).results():
             if result.number not in front:
                 continue
             for repeat in range(2):
@@ -111,8 +112,8 @@ def confirmed_folder(_searched: Studied, tmp_path_factory: pytest.TempPathFactor
     shutil.copytree(_searched.folder, folder)
     storage = str(folder / "runs" / "studies.db")
     confirmed(storage, 10.0)
-    with open_study("small", storage) as ledger:
-        export_choice(ledger, folder / "bundle", licence="MIT")
+    with StudyReader.open("small", storage) as study:
+        export_choice(study, folder / "bundle", licence="MIT")
     return folder
 
 
@@ -125,8 +126,8 @@ def bundle(confirmed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_confirmed_bundle_says_both_its_own_figures_and_the_means(bundle: Path, run: Run) -> None:
     facts = json.loads((bundle / "architecture.json").read_text())["facts"]
-    with open_study("small", str(bundle.parent / "runs" / "studies.db")) as ledger:
-        searched = ledger.trial(facts["trial"]).values or {}
+    with StudyReader.open("small", str(bundle.parent / "runs" / "studies.db")) as study:
+        searched = study.trial(facts["trial"]).values or {}
     assert facts["values"]["psnr"] == searched["psnr"], "of the exported weights, not the means"
     assert facts["confirmed"]["values"]["psnr"]["mean"] == pytest.approx(searched["psnr"] + 10.05)
     assert facts["confirmed"]["seeds"] == [confirmation_seed(0, 0), confirmation_seed(0, 1)]

@@ -28,6 +28,14 @@ ROOMS_OF_NAS = (
     {"training"},
     {"bundles", "engine"},
 )
+ROOMS_OF_STUDIES = (
+    {"settings", "store", "provenance"},
+    {"reading"},
+    {"bundles"},
+    {"pages"},
+    {"commands", "notebook"},
+)
+ROOMS = {"nas": ROOMS_OF_NAS, "studies": ROOMS_OF_STUDIES}
 """Each may import what stands before it, and nothing beside it or behind it."""
 
 
@@ -77,13 +85,17 @@ def test_imports_run_one_way(path: Path) -> None:
             assert name == "app_cli.py", module
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "nas").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_rooms_of_nas_use_only_those_before_them(path: Path) -> None:
-    place = {room: number for number, rooms in enumerate(ROOMS_OF_NAS) for room in rooms}
-    own = module_of(path).split(".")[1:2]
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for package in ROOMS for path in (ROOT / package).rglob("*.py")),
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_rooms_use_only_those_before_them(path: Path) -> None:
+    package, *own = module_of(path).split(".")[:2]
+    place = {room: number for number, rooms in enumerate(ROOMS[package]) for room in rooms}
     for module in imports(path):
         top, *rest = module.split(".")
-        if top == "nas" and own and rest and rest[:1] != own:
+        if top == package and own and rest and rest[:1] != own:
             assert place[rest[0]] < place[own[0]], f"{module_of(path)} imports {module}"
 
 

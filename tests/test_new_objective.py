@@ -38,9 +38,9 @@ said["csv"] = run("studies", "to-csv", *study[:1], "trials.csv", *study[1:])
 said["export"] = run("export", *study, "--pick", "balanced_accuracy", "--to", "bundle")
 said["evaluate"] = run("evaluate", "bundle")
 
-from studies.store.catalog import open_study
+from studies.store.ledger import SqlLedger
 
-with open_study("new", "studies.db") as ledger:
+with SqlLedger.open("new", "studies.db") as ledger:
     said["rungs"] = [o.name for o in ledger.rung_objectives()]
     said["rung"] = {number: values for number, values in ledger.rung(1).items()}
     said["epochs"] = {number: ledger.epochs_table(number)[0].values for number in ledger.rung(1)}

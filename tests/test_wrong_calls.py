@@ -26,11 +26,11 @@ NEW = ["search", "--study", "new", "--trials", "1", "--epochs", "1", "--subset",
 def bundle(_searched: Studied, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One real bundle, to be broken in copies."""
     from studies.bundles import export_choice
-    from studies.store.catalog import open_study
+    from studies.reading.study import StudyReader
 
     target = tmp_path_factory.mktemp("bundles") / "bundle"
-    with open_study("small", f"sqlite:///{_searched.folder}/runs/studies.db") as ledger:
-        export_choice(ledger, target)
+    with StudyReader.open("small", f"sqlite:///{_searched.folder}/runs/studies.db") as study:
+        export_choice(study, target)
     return target
 
 

@@ -43,7 +43,7 @@ def front(on: Setting, room: Room) -> Iterator[Finding]:
     error. The members of the fronts are listed.
     """
     needs("ray", "optuna", "sqlalchemy")
-    from studies.store.catalog import open_study
+    from studies.reading.study import StudyReader
 
     scale = on.scale
     storage = f"sqlite:///{room.folder / 'studies.db'}"
@@ -58,11 +58,8 @@ def front(on: Setting, room: Room) -> Iterator[Finding]:
         values={name: found[name] for name in ("reason", "complete", "pruned", "failed", "seconds", "busy")},
         right=found["failed"] == 0 and found["complete"] > 0,
     )
-    ledger = open_study("card", storage)
-    try:
-        objectives, results = ledger.config.objectives, ledger.results()
-    finally:
-        ledger.close()
+    with StudyReader.open("card", storage) as study:
+        objectives, results = study.config.objectives, study.results()
     there = {result.number: [result.values[each.name] for each in objectives] for result in results}
     here = _on_cpu(results, [each.name for each in objectives], on, room)
     yield Finding(

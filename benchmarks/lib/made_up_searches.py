@@ -16,6 +16,7 @@ from nas.data.splits import Dataset
 from nas.engine import executor
 from nas.engine.search import Progress, run_search
 from nas.settings import RunOptions
+from studies.reading.study import StudyReader
 from studies.store.catalog import create_study
 from studies.store.database import open_storage
 from studies.store.ledger import SqlLedger
@@ -89,9 +90,8 @@ def search(
     with empty_study(sampler, space) as (ledger, files), made_up_workers():
         options = RunOptions(trials=trials, concurrency=workers, time_limit=time_limit)
         run_search(ledger.config, space, ledger, data, files, options, observe)
-        watch.spans = [
-            (result.values["worker"], result.values["began"], result.values["ended"]) for result in ledger.results()
-        ]
+        results = StudyReader.open(ledger.config.study, ledger.storage).results()
+        watch.spans = [(result.values["worker"], result.values["began"], result.values["ended"]) for result in results]
     return watch
 
 

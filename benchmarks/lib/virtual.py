@@ -186,7 +186,7 @@ class Skipnas:
         self._running: dict[str, tuple[int, int]] = {}
         self.looks = [epoch for epoch in range(1, self._epochs + 1) if is_milestone(epoch, self._epochs)]
         for candidate in first:
-            ledger.study.enqueue_trial(space.encode(candidate))
+            ledger.optuna_study.enqueue_trial(space.encode(candidate))
 
     def ask(self, name: str) -> Candidate | None:
         job = self._searcher.ask(name)

@@ -13,17 +13,17 @@ from studies.reading.versions import training_versions, versions_line
 if TYPE_CHECKING:
     from nas.types import TrialResult
     from studies.reading.best import Choice
-    from studies.store.ledger import SqlLedger
+    from studies.reading.study import StudyReader
 
 
-def best_facts(ledger: SqlLedger, pick: str, prefer: Mapping[str, float] | None) -> dict[str, Any]:
+def best_facts(study: StudyReader, pick: str, prefer: Mapping[str, float] | None) -> dict[str, Any]:
     """Returns the object of ``best --json``: the front, the chosen member, and the reason."""
-    choice = choose(ledger, pick=pick, prefer=prefer)
+    choice = choose(study, pick=pick, prefer=prefer)
     return {
-        "study": ledger.config.study,
-        "objectives": [o.name for o in ledger.config.objectives],
+        "study": study.config.study,
+        "objectives": [o.name for o in study.config.objectives],
         "confirmed": bool(choice.confirmed),
-        "training_versions": training_versions(ledger),
+        "training_versions": training_versions(study),
         "front": [member_facts(result, choice) for result in choice.front],
         "chosen": member_facts(choice.chosen, choice),
         "reason": choice.reason,
@@ -31,12 +31,12 @@ def best_facts(ledger: SqlLedger, pick: str, prefer: Mapping[str, float] | None)
     }
 
 
-def show_best(ledger: SqlLedger, pick: str, prefer: Mapping[str, float] | None) -> None:
+def show_best(study: StudyReader, pick: str, prefer: Mapping[str, float] | None) -> None:
     """Prints the front, the kind of its figures, the choice and its reason."""
-    choice = choose(ledger, pick=pick, prefer=prefer)
-    stdout().print(front_table(choice, ledger.config.objectives))
-    say(standing(choice, ledger.config.study))
-    if told := versions_line(training_versions(ledger)):
+    choice = choose(study, pick=pick, prefer=prefer)
+    stdout().print(front_table(choice, study.config.objectives))
+    say(standing(choice, study.config.study))
+    if told := versions_line(training_versions(study)):
         say(told)
     say(choice.reason)
     if choice.chosen.number in choice.confirmed:

@@ -19,21 +19,22 @@ from search_spaces import get_space
 from studies.reading.data import study_data
 from studies.settings import ConfirmRequest
 from studies.store.files import claim_files
+from studies.store.ledger import SqlLedger
 
 if TYPE_CHECKING:
     from nas.protocols import SearchSpace
-    from studies.store.ledger import SqlLedger
+    from studies.reading.study import StudyReader
 
 
 def confirm_study(
-    ledger: SqlLedger,
+    study: StudyReader,
     request: ConfirmRequest,
     observe: Callable[[ConfirmProgress], None] = lambda progress: None,
 ) -> tuple[ConfirmEnd, list[Confirmed]]:
     """Trains the front's knee and best contributors again under several seeds, or continues to do so.
 
     Args:
-        ledger: the study.
+        study: the study.
         request: how many members and runs, and what the runs get.
         observe: called with the progress.
 
@@ -45,11 +46,12 @@ def confirm_study(
         StudyError: the study has no complete trial, its data has changed, its space has no reference networks, or it is
             being confirmed already.
     """
-    config = ledger.config
+    config = study.config
     space = get_space(config.space)
-    members = study_members(ledger, space, top=request.top, baselines=request.baselines)
-    data = study_data(ledger, request.data_root)
-    files = claim_files(ledger.storage, config.study)
+    members = study_members(study, space, top=request.top, baselines=request.baselines)
+    data = study_data(study, request.data_root)
+    files = claim_files(study.storage, config.study)
+    ledger = SqlLedger.open(config.study, study.storage)
     with _alone(confirm_dir(files), config.study), ledger.drive():
         end = run_confirmation(config, space, ledger, data, files, members, request.seeds, request, observe)
     known = {found.digest: found for found in summarize(ledger.confirmations())}
@@ -82,10 +84,10 @@ def _alone(folder: Path, study: str) -> Iterator[None]:
         os.close(lock)
 
 
-def study_members(ledger: SqlLedger, space: SearchSpace, *, top: int, baselines: bool) -> list[Member]:
+def study_members(study: StudyReader, space: SearchSpace, *, top: int, baselines: bool) -> list[Member]:
     """Returns the candidates that a confirmation trains: members of the front, and the space's reference networks."""
-    config = ledger.config
-    results = ledger.results()
+    config = study.config
+    results = study.results()
     if not results:
         raise StudyError(
             f"study {config.study!r} has no complete trial to confirm; continue it with: "

@@ -13,9 +13,9 @@ from nas.settings import StudyConfig
 from studies.commands.confirm import confirm_study
 from studies.commands.terminal import ConfirmDisplay, confirmation_table, say, stdout
 from studies.reading.best import Choice, choose
+from studies.reading.study import StudyReader
 from studies.reading.versions import training_versions, versions_line
 from studies.settings import ConfirmRequest
-from studies.store.ledger import SqlLedger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +73,10 @@ class Confirmation:
         say(self.reason)
 
 
-def confirm(ledger: SqlLedger, request: ConfirmRequest, quiet: bool, tell: Callable[[str], None]) -> Confirmation:
+def confirm(study: StudyReader, request: ConfirmRequest, quiet: bool, tell: Callable[[str], None]) -> Confirmation:
     """Confirms a study and shows the progress on stderr. `tell` receives lines that a person should read first."""
-    if (told := versions_line(training_versions(ledger))) and not quiet:
+    if (told := versions_line(training_versions(study))) and not quiet:
         tell(told)
     with ConfirmDisplay(quiet=quiet) as display:
-        end, members = confirm_study(ledger, request, display.observe)
-    return Confirmation(config=ledger.config, seeds=request.seeds, members=members, end=end, choice=choose(ledger))
+        end, members = confirm_study(study, request, display.observe)
+    return Confirmation(config=study.config, seeds=request.seeds, members=members, end=end, choice=choose(study))

@@ -133,12 +133,12 @@ def _unfinished(storage: Storage, name: str, command: str) -> Iterator[Finding]:
     """Reports the trials that are being trained, with their drivers, and the interrupted ones that `command`
     continues."""
     from nas.training.checkpoint import checkpoint_epoch
-    from studies.store.catalog import open_study
+    from studies.reading.study import StudyReader
     from studies.store.files import files_dir
 
     drivers: dict[str, list[int]] = {}
     interrupted = []
-    for trial in open_study(name, storage).unfinished():
+    for trial in StudyReader.open(name, storage).unfinished():
         if trial.driver is not None:
             drivers.setdefault(trial.driver.label, []).append(trial.number)
         else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nas.errors import StudyError
 from nas.outcome import Outcome
 from search_spaces import get_space
+from studies.reading.study import StudyReader
 from studies.store.catalog import create_study
 from studies.store.database import open_storage
 from studies.store.ledger import SqlLedger
@@ -40,7 +41,7 @@ class Replayed:
         return f"trial {self.differs} is another candidate; the {self.proposed - 1} before it are the same"
 
 
-def replay(ledger: SqlLedger) -> Replayed:
+def replay(study: StudyReader) -> Replayed:
     """Proposes a study's candidates again, in the stored order of asks and tells, and compares digests.
 
     Enqueued trials are enqueued again. Each trial's results come from the store, so nothing is trained.
@@ -48,38 +49,38 @@ def replay(ledger: SqlLedger) -> Replayed:
     Raises:
         StudyError: the study has trials from before the order of asks was kept.
     """
-    trials = {trial.number: trial for trial in ledger.study.get_trials(deepcopy=False)}
-    records = {record.number: record for record in ledger.trials()}
+    trials = {trial.number: trial for trial in study.optuna_study.get_trials(deepcopy=False)}
+    records = {record.number: record for record in study.trials()}
     old = [number for number, record in records.items() if record.started is not None and record.ask_order is None]
     if old:
         raise StudyError(
-            f"study {ledger.config.study!r} cannot be proposed again: an older version made {len(old)} of its trials, "
+            f"study {study.config.study!r} cannot be proposed again: an older version made {len(old)} of its trials, "
             "which did not keep the order of proposals; give a newer study"
         )
     with (
         tempfile.TemporaryDirectory() as folder,
         open_storage(f"sqlite:///{Path(folder) / 'replay.db'}") as storage,
-        create_study(storage, ledger.config, ledger.distributions, {}, ledger.command) as again,
+        create_study(storage, study.config, study.distributions, {}, study.command) as again,
     ):
         searcher = _searcher(again, len(trials))
         proposed = 0
         with again.drive():
-            for event, number in ledger.events():
+            for event, number in study.events():
                 record = records[number]
                 if event == "tell":
-                    _tell(ledger, searcher, record)
+                    _tell(study, searcher, record)
                     continue
                 version = record.trained_by
                 if version is not None and version != again.training_version:
                     # Another version of the training code went on, to which no candidate is a duplicate of the last's.
                     again.training_version = version
                     searcher = _searcher(again, len(trials), searcher.live)
-                if number >= len(again.study.get_trials(deepcopy=False)):
+                if number >= len(again.optuna_study.get_trials(deepcopy=False)):
                     for waiting in range(number, len(trials)):
                         fixed = enqueued_params(trials[waiting])
                         if not fixed:
                             break
-                        again.study.enqueue_trial(fixed)
+                        again.optuna_study.enqueue_trial(fixed)
                 if record.outcome.rejected:
                     continue  # it is drawn again on the way to the next accepted one
                 job = searcher.ask(str(number))
@@ -103,16 +104,16 @@ def _searcher(again: SqlLedger, trials: int, live: dict[str, Job] | None = None)
     return searcher
 
 
-def _tell(ledger: SqlLedger, searcher: StudySearcher, record: TrialRecord) -> None:
+def _tell(study: StudyReader, searcher: StudySearcher, record: TrialRecord) -> None:
     """Ends a trial of the replayed study as the stored one ended."""
     from nas.engine.report import Report
 
     number, outcome = record.number, record.outcome
     if outcome.rejected:
         return
-    rows = tuple(ledger.epochs_table(number))
+    rows = tuple(study.progress.epochs_table(number))
     searcher.record(str(number), Report(number=number, rows=rows))
-    measurement = ledger.measurement(number) if outcome is Outcome.COMPLETE else None
+    measurement = study.measurement(number) if outcome is Outcome.COMPLETE else None
     if outcome is Outcome.STOPPED:
         searcher.stop(str(number), record.epochs_done)
     report = Report(number=number, outcome=outcome, measurement=measurement, detail=record.detail or "")

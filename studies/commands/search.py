@@ -21,9 +21,10 @@ from search_spaces import get_space
 from studies.commands.enqueue import enqueue_baselines, enqueue_front, measured
 from studies.commands.precision import study_precision
 from studies.reading.data import study_data
+from studies.reading.study import StudyReader
 from studies.reading.versions import training_versions, versions_line
 from studies.settings import SearchRequest
-from studies.store.catalog import create_study, open_study
+from studies.store.catalog import create_study
 from studies.store.connection import Storage
 from studies.store.database import is_missing, open_storage
 from studies.store.deletion import delete_study
@@ -45,8 +46,12 @@ class _Draft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """A study that is ready to run. `notes` are lines that a person should read first."""
+    """A study that is ready to run: read as `study`, searched as `ledger`.
 
+    `notes` are lines that a person should read first.
+    """
+
+    study: StudyReader
     ledger: SqlLedger
     space: SearchSpace
     data: Dataset
@@ -92,7 +97,7 @@ def prepare(request: SearchRequest, options: RunOptions) -> Search:
     # What would not begin is refused before a database is made for it.
     draft = _draft(request, options, name, None) if not warm and is_missing(request.storage) else None
     storage = open_storage(request.storage, must_exist=warm)
-    source = None if request.warm_start is None else open_study(request.warm_start, storage)
+    source = None if request.warm_start is None else StudyReader.open(request.warm_start, storage)
     created = not has_study(storage, name)
     if created:
         draft = draft or _draft(request, options, name, source)
@@ -103,12 +108,12 @@ def prepare(request: SearchRequest, options: RunOptions) -> Search:
                 raise
             created = False  # another search made it meanwhile
     if not created:
-        search = _resume(request, open_study(name, storage), source)
+        search = _resume(request, StudyReader.open(name, storage), source)
     lines: list[str] = []
     if request.baselines:
-        lines = enqueue_baselines(search.ledger, search.space)
+        lines = enqueue_baselines(search.study, search.space)
     elif request.baselines is None and created and not warm:
-        lines = enqueue_baselines(search.ledger, search.space, most=options.trials // 2)[:1]
+        lines = enqueue_baselines(search.study, search.space, most=options.trials // 2)[:1]
     return dataclasses.replace(search, notes=(*search.notes, *lines))
 
 
@@ -120,28 +125,29 @@ def default_name(request: SearchRequest) -> str:
     return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-._")[:64] or "study"
 
 
-def _resume(request: SearchRequest, ledger: SqlLedger, source: SqlLedger | None) -> Search:
-    config = ledger.config
+def _resume(request: SearchRequest, study: StudyReader, source: StudyReader | None) -> Search:
+    config = study.config
     if asked_otherwise := differences(config, request):
         raise StudyError(
             f"study {config.study!r} is fixed where you ask otherwise ({'; '.join(asked_otherwise)}); "
             "leave those options out, or give another `study`"
         )
     space = get_space(config.space)
-    data = study_data(ledger, request.data_root)
-    begun = [] if source is None else [enqueue_front(source, ledger, space)]
+    data = study_data(study, request.data_root)
+    begun = [] if source is None else [enqueue_front(source, study, space)]
     return Search(
-        ledger=ledger,
+        study=study,
+        ledger=SqlLedger.open(config.study, study.storage),
         space=space,
         data=data,
-        files=claim_files(ledger.storage, config.study),
-        notes=tuple(filter(None, (versions_line(training_versions(ledger)), *begun))),
+        files=claim_files(study.storage, config.study),
+        notes=tuple(filter(None, (versions_line(training_versions(study)), *begun))),
         created=False,
-        known={} if source is None else measured(source, ledger),
+        known={} if source is None else measured(source, study),
     )
 
 
-def _draft(request: SearchRequest, options: RunOptions, name: str, source: SqlLedger | None) -> _Draft:
+def _draft(request: SearchRequest, options: RunOptions, name: str, source: StudyReader | None) -> _Draft:
     """What was asked for as a new study; `source` is the one that it begins with."""
     wanted = request.settled()
     space = get_space(wanted["space"])
@@ -174,20 +180,22 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: SqlLe
     return _Draft(config=StudyConfig(**as_asked | decided), space=space, data=data, notes=notes)
 
 
-def _create(request: SearchRequest, draft: _Draft, storage: Storage, source: SqlLedger | None) -> Search:
+def _create(request: SearchRequest, draft: _Draft, storage: Storage, source: StudyReader | None) -> Search:
     from studies.provenance import provenance
 
     config, space = draft.config, draft.space
     origin = provenance() | {"data_root": str(request.data_root.resolve()) if request.data_root else None}
     ledger = create_study(storage, config, space.distributions(config.task), origin, request.command)
+    study = StudyReader.open(config.study, storage)
     return Search(
+        study=study,
         ledger=ledger,
         space=space,
         data=draft.data,
         files=claim_files(storage, config.study),
-        notes=(*draft.notes, *([] if source is None else [enqueue_front(source, ledger, space)])),
+        notes=(*draft.notes, *([] if source is None else [enqueue_front(source, study, space)])),
         created=True,
-        known={} if source is None else measured(source, ledger),
+        known={} if source is None else measured(source, study),
     )
 
 

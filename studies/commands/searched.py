@@ -79,10 +79,10 @@ class Searched:
 def search(request: SearchRequest, options: RunOptions, quiet: bool, tell: Callable[[str], None]) -> Searched:
     """Runs a search and shows its progress on stderr. `tell` receives lines that a person should read first."""
     prepared = prepare(request, options)
-    config = prepared.ledger.config
+    config = prepared.study.config
     for note in () if quiet else prepared.notes:
         tell(note)
     with SearchDisplay(config, quiet=quiet) as display:
         end = prepared.run(options, display.observe)
-    choice = choose(prepared.ledger, confirmed=False) if prepared.ledger.objective_values() else None
+    choice = choose(prepared.study, confirmed=False) if prepared.study.progress.objective_values() else None
     return Searched(config=config, end=end, trials=options.trials, choice=choice)

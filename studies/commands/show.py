@@ -21,8 +21,8 @@ from studies.reading.versions import training_versions, versions_line
 
 if TYPE_CHECKING:
     from nas.protocols import SearchSpace
+    from studies.reading.study import StudyReader
     from studies.store.catalog import StudySummary
-    from studies.store.ledger import SqlLedger
 
 _TRIAL_FIELDS = (
     "reason",
@@ -67,37 +67,37 @@ def list_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return columns((*names, "running", "failed"), cells)
 
 
-def study_facts(ledger: SqlLedger) -> dict[str, Any]:
+def study_facts(study: StudyReader) -> dict[str, Any]:
     """Everything that is fixed in a study, how its trials ended, and where it comes from."""
-    counts = ledger.counts()
+    counts = study.progress.counts()
     return {
-        "config": ledger.config.to_dict(),
-        "settings": kept_settings(ledger.config),
+        "config": study.config.to_dict(),
+        "settings": kept_settings(study.config),
         "counts": dataclasses.asdict(counts) | {"trained": counts.trained},
-        "training_versions": training_versions(ledger),
-        "front": ledger.front(),
-        "hyperparameters": {name: _shown(d) for name, d in ledger.distributions.items()},
-        "provenance": {key: value for key, value in ledger.provenance.items() if key != "data_root"},
-        "command": ledger.command,
-        "created": ledger.created,
+        "training_versions": training_versions(study),
+        "front": study.progress.front(),
+        "hyperparameters": {name: _shown(d) for name, d in study.distributions.items()},
+        "provenance": {key: value for key, value in study.provenance.items() if key != "data_root"},
+        "command": study.command,
+        "created": study.created,
         "ended_early": [
             {"trial": record.number, "reason": record.reason, "detail": record.detail}
-            for record in ledger.trials()
+            for record in study.trials()
             if record.outcome.ended_early
         ],
     }
 
 
-def study_lines(ledger: SqlLedger, facts: Mapping[str, Any]) -> list[str]:
+def study_lines(study: StudyReader, facts: Mapping[str, Any]) -> list[str]:
     """`study_facts` for people: the last line of a traceback stands for the whole, which ``--json`` has."""
-    config, counts, task = ledger.config, facts["counts"], ledger.config.task
+    config, counts, task = study.config, facts["counts"], study.config.task
     reasons: dict[str, list[str]] = {}
     for ended in facts["ended_early"]:
         reasons.setdefault(ended["reason"], []).append(str(ended["trial"]))
     lines = [
-        f"study       {config.study}, made {time.strftime('%Y-%m-%d %H:%M', time.localtime(ledger.created))}",
-        f"command     {ledger.command}",
-        f"space       {config.space} (version {config.space_version}), {len(ledger.distributions)} hyperparameters",
+        f"study       {config.study}, made {time.strftime('%Y-%m-%d %H:%M', time.localtime(study.created))}",
+        f"command     {study.command}",
+        f"space       {config.space} (version {config.space_version}), {len(study.distributions)} hyperparameters",
         f"data        {config.data}, {task.channels}x{task.height}x{task.width}, {task.classes} classes, "
         f"fingerprint {config.fingerprint}" + (f", {config.subset} training images" if config.subset else ""),
         "settings    " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts["settings"].items()),
@@ -122,9 +122,9 @@ def study_lines(ledger: SqlLedger, facts: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def trial_facts(ledger: SqlLedger, number: int) -> dict[str, Any]:
+def trial_facts(study: StudyReader, number: int) -> dict[str, Any]:
     """Everything that is recorded of a trial. Raises StudyError when there is nothing."""
-    record = ledger.trial(number)
+    record = study.trial(number)
     facts = {name: getattr(record, name) for name in _TRIAL_FIELDS} | {"training_version": record.trained_by}
     return {"trial": number, "state": record.outcome.state.lower(), **facts, "detail": record.detail}
 

@@ -194,7 +194,7 @@ def _from_file(file: Path) -> _Source:
 
 def _from_study(request: TrainRequest) -> _Source:
     from studies.reading.best import choose
-    from studies.store.catalog import open_study
+    from studies.reading.study import StudyReader
     from studies.store.database import open_storage
     from studies.store.finding import has_study
 
@@ -213,11 +213,11 @@ def _from_study(request: TrainRequest) -> _Source:
             f"{request.what!r} is neither a spec's file, nor a reference ({', '.join(REFERENCES)}), nor a study "
             f"of this storage{why}; see: skipnas studies list"
         )
-    ledger = open_study(name, storage)
-    config, chosen = ledger.config, choose(ledger, pick=pick or "knee").chosen
+    study = StudyReader.open(name, storage)
+    config, chosen = study.config, choose(study, pick=pick or "knee").chosen
     space = get_space(config.space)
     spec, recipe = space.spec(chosen.spec), Recipe.from_dict(chosen.recipe)
-    root = ledger.provenance.get("data_root")
+    root = study.provenance.get("data_root")
     return _Source(
         space=space,
         candidate=lambda task, epochs: Candidate(spec=spec, recipe=replace(recipe, epochs=epochs)),

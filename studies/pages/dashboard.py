@@ -20,7 +20,8 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from nas.errors import ConfigError, SkipnasError
 from nas.training.checkpoint import strip_path
 from studies.pages.notes import annotate
-from studies.store.catalog import StudySummary, list_studies, open_study
+from studies.reading.study import StudyReader
+from studies.store.catalog import StudySummary, list_studies
 from studies.store.connection import Storage
 from studies.store.database import open_storage
 from studies.store.files import files_dir
@@ -147,7 +148,7 @@ def write_notes(storage: Storage, noted: dict[str, StudySummary]) -> None:
         if noted.get(summary.name) == summary:
             continue
         try:
-            annotate(open_study(summary.name, storage))
+            annotate(StudyReader.open(summary.name, storage))
         except Exception as error:
             told = not isinstance(error, SkipnasError)  # only a bug needs its traceback
             log.warning("notes of study %s are not written: %s", summary.name, error, exc_info=told)

@@ -18,28 +18,28 @@ from studies.store.records import insert_missing
 
 if TYPE_CHECKING:
     from studies.reading.history import History, Trial
-    from studies.store.ledger import SqlLedger
+    from studies.reading.study import StudyReader
 
 FIGURE = "front"
 """The id of the figure on the study's page."""
 
 
-def annotate(ledger: SqlLedger) -> int:
+def annotate(study: StudyReader) -> int:
     """Writes the missing notes of a study, and its front as it is now. Returns the number of trials that got a note.
 
     Raises:
         StorageError: the database cannot be written.
     """
-    history = read_history(ledger)
+    history = read_history(study)
     ended = [t for t in history.trials if t.outcome.ended]
-    attributes, trials, study_id = STUDY_ATTRIBUTES.c, OPTUNA_TRIALS.c, ledger.study_id
-    with ledger.storage.session() as session:
+    attributes, trials, study_id = STUDY_ATTRIBUTES.c, OPTUNA_TRIALS.c, study.study_id
+    with study.storage.session() as session:
         known = set(session.scalars(select(attributes.key).where(attributes.study_id == study_id)))
         numbers = select(trials.number, trials.trial_id).where(trials.study_id == study_id)
         ids = {row.number: row.trial_id for row in session.execute(numbers)}
         new: dict[str, object] = {}
         if "dashboard:note_ver" not in known:
-            new |= {"dashboard:note_ver": 1, "dashboard:note_str:0": study_note(ledger)}
+            new |= {"dashboard:note_ver": 1, "dashboard:note_str:0": study_note(study)}
         count = 0
         for trial in ended:
             prefix = f"dashboard:{ids.get(trial.number)}"
@@ -53,16 +53,16 @@ def annotate(ledger: SqlLedger) -> int:
     figure = front_3d(history)
     if figure is not None:
         figure.update_layout(paper_bgcolor=None, plot_bgcolor=None, margin={"t": 30})
-        with ledger.storage.guard():
-            ledger.storage.optuna.set_study_system_attr(study_id, f"dashboard:plot_data:{FIGURE}:0", figure.to_json())
+        with study.storage.guard():
+            study.storage.optuna.set_study_system_attr(study_id, f"dashboard:plot_data:{FIGURE}:0", figure.to_json())
     return count
 
 
-def study_note(ledger: SqlLedger) -> str:
+def study_note(study: StudyReader) -> str:
     """Returns Markdown with the study's settings and the command that made it."""
-    config = ledger.config
+    config = study.config
     return (
-        f"## {config.study}\n\nMade with\n\n```\n{ledger.command}\n```\n\n"
+        f"## {config.study}\n\nMade with\n\n```\n{study.command}\n```\n\n"
         f"Space {config.space} (version {config.space_version}), data {config.data}, noise {config.task.noise}, "
         f"{config.epochs} epochs, seed {config.seed}. Limits: {limits_text(config.constraints)}.\n\n"
         "The picture among the artifacts of each complete trial shows noisy images (above), the same images restored, "

@@ -34,17 +34,17 @@ from studies.reading.history import FRONT, History, Trial, read_history
 from studies.reading.versions import training_versions, versions_line
 
 if TYPE_CHECKING:
-    from studies.store.ledger import SqlLedger
+    from studies.reading.study import StudyReader
 
 FIGURE_FORMATS = ("svg", "pdf", "png")
 PAGE = Path(__file__).parent / "assets"
 
 
-def write_report(ledger: SqlLedger, target: Path, *, data_root: Path | None = None) -> int:
+def write_report(study: StudyReader, target: Path, *, data_root: Path | None = None) -> int:
     """Writes the page, whole or not at all; returns its size in bytes.
 
     Args:
-        ledger: the study.
+        study: the study.
         target: HTML file to write.
         data_root: where the data lies, if not where it lay when the study was made.
 
@@ -54,8 +54,8 @@ def write_report(ledger: SqlLedger, target: Path, *, data_root: Path | None = No
     if target.is_dir() or not target.parent.is_dir():
         what = f"{target} is a folder" if target.is_dir() else f"folder {target.parent} does not exist; create it first"
         raise ConfigError(f"`to` {target}: {what}; give the name of an HTML file")
-    history = read_history(ledger)
-    page = render(ledger, history, samples(ledger, history, data_root), summarize(ledger.confirmations()))
+    history = read_history(study)
+    page = render(study, history, samples(study, history, data_root), summarize(study.progress.confirmations()))
     try:
         write_whole(target, lambda file: file.write_text(page, "utf-8"))
     except OSError as error:
@@ -63,7 +63,7 @@ def write_report(ledger: SqlLedger, target: Path, *, data_root: Path | None = No
     return target.stat().st_size
 
 
-def write_figures(ledger: SqlLedger, folder: Path, suffix: str = "svg") -> list[Path]:
+def write_figures(study: StudyReader, folder: Path, suffix: str = "svg") -> list[Path]:
     """Writes each figure of a study into a folder, for papers; kaleido draws them in a browser.
 
     Raises:
@@ -78,8 +78,8 @@ def write_figures(ledger: SqlLedger, folder: Path, suffix: str = "svg") -> list[
         raise ConfigError("`figures` needs kaleido, which is not installed; pip install 'skipnas[figures]'") from None
     if not folder.parent.is_dir() or (folder.exists() and not folder.is_dir()):
         raise ConfigError(f"`figures` {folder}: give a folder to make, in a folder that exists")
-    confirmed = summarize(ledger.confirmations())
-    plots = [plot for plot in all_plots(read_history(ledger), confirmed) if plot.figure is not None]
+    confirmed = summarize(study.progress.confirmations())
+    plots = [plot for plot in all_plots(read_history(study), confirmed) if plot.figure is not None]
     try:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
             figures = []
@@ -100,11 +100,11 @@ def write_figures(ledger: SqlLedger, folder: Path, suffix: str = "svg") -> list[
         raise ConfigError(f"`figures` {folder} cannot be written ({error.strerror}); give another folder") from None
 
 
-def render(ledger: SqlLedger, history: History, pictures: Samples, confirmed: Sequence[Confirmed] = ()) -> str:
+def render(study: StudyReader, history: History, pictures: Samples, confirmed: Sequence[Confirmed] = ()) -> str:
     """The page as text."""
     plots = all_plots(history, confirmed)
     sections = [
-        ("answer", "Answer", _answer(ledger, history, confirmed)),
+        ("answer", "Answer", _answer(study, history, confirmed)),
         ("front-section", "Front", _front(history, plots)),
         ("progress", "Progress", _progress(plots)),
         ("importance", "What matters", _importance(history, plots)),
@@ -115,7 +115,7 @@ def render(ledger: SqlLedger, history: History, pictures: Samples, confirmed: Se
         ("images", "Images", _images(pictures)),
         ("workers-section", "Workers", _grid(plots, "workers")),
         ("failures", "Failures", _failures(history)),
-        ("origin", "Origin", _origin(ledger)),
+        ("origin", "Origin", _origin(study)),
     ]
     title = escape(f"{history.config.study} - skipnas")
     links = "".join(f'<a href="#{name}">{escape(words)}</a>' for name, words, _ in sections)
@@ -169,7 +169,7 @@ def _trial_text(trial: Trial) -> str:
     return "\n".join([*lines, *(["", trial.detail.strip()[-4000:]] if trial.detail else [])])
 
 
-def _answer(ledger: SqlLedger, history: History, confirmed: Sequence[Confirmed]) -> str:
+def _answer(study: StudyReader, history: History, confirmed: Sequence[Confirmed]) -> str:
     config, task = history.config, history.config.task
     counts = Counter(t.group for t in history.trials)
     classes = f", {task.classes} classes" if task.classes else ", without labels"
@@ -194,7 +194,7 @@ def _answer(ledger: SqlLedger, history: History, confirmed: Sequence[Confirmed])
         parts.append(
             _lacks("; ".join([f"Not among the objectives: {join_words(missing)}", *filter(None, reasons)]) + ".")
         )
-    if told := versions_line(training_versions(ledger)):
+    if told := versions_line(training_versions(study)):
         parts.append(_lacks(f"{told[:1].upper()}{told[1:]}."))
     if history.choice is None:
         state = (
@@ -446,15 +446,15 @@ def _details(trials: Sequence[Trial]) -> str:
     )
 
 
-def _origin(ledger: SqlLedger) -> str:
-    config = dataclasses.replace(ledger.config, data=_source(ledger.config.data))
-    settings, provenance = kept_settings(config), ledger.provenance
+def _origin(study: StudyReader) -> str:
+    config = dataclasses.replace(study.config, data=_source(study.config.data))
+    settings, provenance = kept_settings(config), study.provenance
     hardware = provenance.get("hardware")
     facts = {
-        "command": f"<code>{escape(ledger.command)}</code>",
-        "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(ledger.created)),
+        "command": f"<code>{escape(study.command)}</code>",
+        "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(study.created)),
         "report of": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "space": f"{escape(config.space)}, version {config.space_version}, {len(ledger.distributions)} hyperparameters",
+        "space": f"{escape(config.space)}, version {config.space_version}, {len(study.distributions)} hyperparameters",
         "data": f"{escape(config.data)}, fingerprint <code>{config.fingerprint}</code>"
         + (f", {config.subset:,} training images" if config.subset else ""),
         "settings": escape(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nas.data.raw import Labels
-    from studies.store.ledger import SqlLedger
+    from studies.reading.study import StudyReader
 
 IMAGES = 6
 """The number of validation images shown."""
@@ -53,14 +53,14 @@ class Samples:
     lacks: str = ""
 
 
-def samples(ledger: SqlLedger, history: History, data_root: Path | None = None) -> Samples:
+def samples(study: StudyReader, history: History, data_root: Path | None = None) -> Samples:
     """Sends the first validation images, from as many classes as there are, through members of the front."""
     members = shown_members(history)
     if not members:
         return Samples(lacks="No trial is complete yet.")
     try:
-        data = study_data(ledger, data_root)
-        space = get_space(ledger.config.space)
+        data = study_data(study, data_root)
+        space = get_space(study.config.space)
     except SkipnasError as error:
         return Samples(lacks=f"There are no images here: {error}")
     import torch
@@ -93,7 +93,7 @@ def samples(ledger: SqlLedger, history: History, data_root: Path | None = None) 
     lost = []
     for trial in members:
         try:
-            network = trained_network(ledger, space, space.spec(trial.spec), trial.number, trial.digest or "")
+            network = trained_network(study, space, space.spec(trial.spec), trial.number, trial.digest or "")
         except SkipnasError:
             lost.append(trial.number)
             continue

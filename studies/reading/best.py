@@ -15,7 +15,7 @@ from nas.search.pareto import Array, hypervolume, knee, non_dominated
 from nas.types import Objective, TrialResult
 
 if TYPE_CHECKING:
-    from studies.store.ledger import SqlLedger
+    from studies.reading.study import StudyReader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +62,12 @@ def seed_count(found: Iterable[Confirmed]) -> str:
 
 
 def choose(
-    ledger: SqlLedger, *, pick: str = "knee", prefer: Mapping[str, float] | None = None, confirmed: bool = True
+    study: StudyReader, *, pick: str = "knee", prefer: Mapping[str, float] | None = None, confirmed: bool = True
 ) -> Choice:
     """Picks from the front of a study: by confirmed means where there are any, else by the search's values.
 
     Args:
-        ledger: the study.
+        study: the study.
         pick: ``knee``, the name of an objective (its best member), or a trial's number.
         prefer: weights of objectives in the knee's distance; 1 for other objectives.
         confirmed: False to use the search's values in any case.
@@ -76,22 +76,22 @@ def choose(
         StudyError: no trial is complete, or the trial is not on the front.
         ConfigError: the pick, an objective or a weight is unknown or invalid.
     """
-    objectives = ledger.config.objectives
+    objectives = study.config.objectives
     names = [o.name for o in objectives]
     for name, weight in (prefer or {}).items():
         if name not in names:
             raise ConfigError(f"`prefer` names {name!r}; objectives of this study are {', '.join(names)}")
         if not 0 <= weight < float("inf"):
             raise ConfigError(f"`prefer` {name}={weight:g}: a weight is a number of at least 0")
-    results = ledger.results(ledger.front())
+    results = study.results(study.progress.front())
     if not results:
         raise StudyError(
-            f"study {ledger.config.study!r} has no complete trial yet; continue it with: "
-            f"skipnas search --study {ledger.config.study}"
+            f"study {study.config.study!r} has no complete trial yet; continue it with: "
+            f"skipnas search --study {study.config.study}"
         )
     maximize = [o.direction == "maximize" for o in objectives]
     searched, values = _front(results, objectives)
-    found = _confirmed(ledger, searched) if confirmed else {}
+    found = _confirmed(study, searched) if confirmed else {}
     if found:
         front, values = _front([r for r in searched if r.number in found], objectives, found)
     else:
@@ -108,9 +108,9 @@ def choose(
     )
 
 
-def _confirmed(ledger: SqlLedger, front: Sequence[TrialResult]) -> dict[int, Confirmed]:
+def _confirmed(study: StudyReader, front: Sequence[TrialResult]) -> dict[int, Confirmed]:
     """Returns trial -> its runs under several seeds, for members whose runs were all complete."""
-    found = {one.digest: one for one in summarize(ledger.confirmations()) if one.sound}
+    found = {one.digest: one for one in summarize(study.progress.confirmations()) if one.sound}
     return {r.number: found[r.digest] for r in front if r.digest in found}
 
 

@@ -6,18 +6,18 @@ from pathlib import Path
 
 from nas.data.splits import Dataset, load
 from nas.errors import StudyError
-from studies.store.ledger import SqlLedger
+from studies.reading.study import StudyReader
 
 
-def study_data(ledger: SqlLedger, root: Path | None = None) -> Dataset:
+def study_data(study: StudyReader, root: Path | None = None) -> Dataset:
     """Loads the data set of a study and checks it against its fingerprint.
 
     Raises:
         StudyError: the data has changed since the study was made.
         DataError: the data cannot be read.
     """
-    config = ledger.config
-    data = load(config.data, root=root or path_or_none(ledger.provenance.get("data_root")), subset=config.subset)
+    config = study.config
+    data = load(config.data, root=root or path_or_none(study.provenance.get("data_root")), subset=config.subset)
     if data.fingerprint != config.fingerprint:
         raise StudyError(
             f"the data of study {config.study!r} ({config.data}) has changed: fingerprint {data.fingerprint}, "

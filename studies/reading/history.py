@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import optuna
     import pandas as pd
 
-    from studies.store.ledger import SqlLedger
+    from studies.reading.study import StudyReader
 
 FEWEST_FOR_IMPORTANCE = 8
 """Complete trials under which importances would say nothing."""
@@ -195,21 +195,21 @@ def costs_text(trial: Trial) -> str:
     return titled({metric.name: recorded(trial, metric.name) for metric in of_basis("cost")})
 
 
-def read_history(ledger: SqlLedger) -> History:
+def read_history(study: StudyReader) -> History:
     """Reads a study in a handful of queries, whatever its size.
 
     Raises:
         StorageError: the database cannot be read.
     """
-    config = ledger.config
-    choice = choose(ledger) if ledger.objective_values() else None
+    config = study.config
+    choice = choose(study) if study.progress.objective_values() else None
     front = set() if choice is None else set(choice.searched)
-    with ledger.storage.guard():
-        asked = {t.number: t for t in ledger.study.get_trials(deepcopy=False)}
-    first = ledger.trained_digests()
-    epochs = ledger.epochs_tables()
+    with study.storage.guard():
+        asked = {t.number: t for t in study.optuna_study.get_trials(deepcopy=False)}
+    first = study.trained_digests()
+    epochs = study.epochs_tables()
     trials = []
-    for record in ledger.trials():
+    for record in study.trials():
         rows = tuple(epochs.get(record.number, ()))
         outcome = record.outcome
         trials.append(
@@ -247,15 +247,15 @@ def read_history(ledger: SqlLedger) -> History:
         config=config,
         trials=tuple(trials),
         choice=choice,
-        probes=_probes(ledger, wanted),
-        importances=_importances(ledger, len(done)),
+        probes=_probes(study, wanted),
+        importances=_importances(study, len(done)),
     )
 
 
-def _probes(ledger: SqlLedger, numbers: Iterable[int]) -> dict[int, ProbeCurve]:
+def _probes(study: StudyReader, numbers: Iterable[int]) -> dict[int, ProbeCurve]:
     """Probe curves of these trials; empty ones where there are none."""
-    query = select(ProbeRecord).where(ProbeRecord.study_id == ledger.study_id, ProbeRecord.number.in_(numbers))
-    with ledger.storage.session() as session:
+    query = select(ProbeRecord).where(ProbeRecord.study_id == study.study_id, ProbeRecord.number.in_(numbers))
+    with study.storage.session() as session:
         found = {record.number: record.curve for record in session.scalars(query)}
     return {number: found.get(number, ProbeCurve()) for number in numbers}
 
@@ -269,19 +269,19 @@ def _last(rows: Sequence[EpochRow], objectives: Sequence[Objective], record: Tri
     return {o.name: float(value) for o in objectives if (value := known.get(o.name)) is not None}
 
 
-def _importances(ledger: SqlLedger, complete: int) -> dict[str, dict[str, float]]:
+def _importances(study: StudyReader, complete: int) -> dict[str, dict[str, float]]:
     """PED-ANOVA (Watanabe 2023), which ranks by how much a hyperparameter decides about LOW values."""
     if complete < FEWEST_FOR_IMPORTANCE:
         return {}
     import optuna
 
     result = {}
-    for index, objective in enumerate(ledger.config.objectives):
+    for index, objective in enumerate(study.config.objectives):
         sign = -1.0 if objective.direction == "maximize" else 1.0
-        with warnings.catch_warnings(), ledger.storage.guard():
+        with warnings.catch_warnings(), study.storage.guard():
             warnings.simplefilter("ignore")
             result[objective.name] = optuna.importance.get_param_importances(
-                ledger.study,
+                study.optuna_study,
                 evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
                 target=_turned(index, sign),
             )

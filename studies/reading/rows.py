@@ -9,18 +9,17 @@ from typing import Any
 from nas.errors import ConfigError
 from nas.files import write_whole
 from nas.search.objectives import of_basis
-from studies.reading.study import recorded
-from studies.store.ledger import SqlLedger
+from studies.reading.study import StudyReader, recorded
 from studies.store.records import TrialRecord
 
 
-def study_rows(ledger: SqlLedger) -> list[dict[str, Any]]:
+def study_rows(study: StudyReader) -> list[dict[str, Any]]:
     """Returns one flat row per trial, for tables: outcome, objectives, size, cost, hyperparameters, digest."""
-    with ledger.storage.guard():
-        trials = ledger.study.get_trials(deepcopy=False)
-    records = {record.number: record for record in ledger.trials()}
+    with study.storage.guard():
+        trials = study.optuna_study.get_trials(deepcopy=False)
+    records = {record.number: record for record in study.trials()}
     nothing = TrialRecord()
-    names = dict.fromkeys([o.name for o in ledger.config.objectives] + [m.name for m in of_basis("cost", "network")])
+    names = dict.fromkeys([o.name for o in study.config.objectives] + [m.name for m in of_basis("cost", "network")])
     rows = []
     for trial in trials:
         record = records.get(trial.number, nothing)
@@ -32,20 +31,20 @@ def study_rows(ledger: SqlLedger) -> list[dict[str, Any]]:
                 **{name: recorded(record, name) for name in names},
                 "seconds": record.seconds,
                 "training_version": record.trained_by,
-                **{name: trial.params.get(name) for name in ledger.distributions},
+                **{name: trial.params.get(name) for name in study.distributions},
                 "digest": record.digest,
             }
         )
     return rows
 
 
-def to_csv(ledger: SqlLedger, path: Path) -> int:
+def to_csv(study: StudyReader, path: Path) -> int:
     """Writes `study_rows` to a CSV file, whole or not at all, and returns the number of trials.
 
     Raises:
         ConfigError: the file cannot be written.
     """
-    rows = study_rows(ledger)
+    rows = study_rows(study)
 
     def write(file: Path) -> None:
         with file.open("w", newline="", encoding="utf-8") as opened:

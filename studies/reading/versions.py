@@ -10,13 +10,13 @@ from nas.training.version import TRAINING_VERSION
 from studies.reading.best import join_words
 
 if TYPE_CHECKING:
-    from studies.store.ledger import SqlLedger
+    from studies.reading.study import StudyReader
 
 
-def training_versions(ledger: SqlLedger) -> dict[str, dict[int, int]]:
+def training_versions(study: StudyReader) -> dict[str, dict[int, int]]:
     """Returns, under ``trials`` and ``confirming runs``, version of the training code -> number of trained ones."""
-    runs = Counter(run.training_version for run in ledger.confirmations())
-    return {"trials": ledger.training_versions(), "confirming runs": dict(sorted(runs.items()))}
+    runs = Counter(run.training_version for run in study.progress.confirmations())
+    return {"trials": study.training_versions(), "confirming runs": dict(sorted(runs.items()))}
 
 
 def versions_line(trained: Mapping[str, Mapping[int, int]]) -> str:

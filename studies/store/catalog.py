@@ -25,10 +25,9 @@ from nas.errors import StudyError
 from nas.settings import StudyConfig
 from nas.types import Counts
 from studies.store.connection import Storage
-from studies.store.database import open_storage
 from studies.store.deletion import drop_orphans
 from studies.store.files import check_name
-from studies.store.finding import find_study, foreign_study, has_study
+from studies.store.finding import foreign_study, has_study
 from studies.store.ledger import SqlLedger
 from studies.store.optuna_bridge import OPTUNA_STUDIES, OPTUNA_TRIALS, VALUES, optuna_id
 from studies.store.records import (
@@ -124,30 +123,7 @@ def create_study(
             session.add(record)
     except IntegrityError:
         raise exists from None  # another process made it a moment ago
-    return open_study(config.study, storage)
-
-
-def open_study(name: str, storage: Storage | str | None = None) -> SqlLedger:
-    """Opens a study that exists.
-
-    Args:
-        name: name of the study.
-        storage: an open storage, or the URL of one that must exist; the ledger closes either.
-
-    Raises:
-        StudyError: there is no such study, or skipnas did not make it.
-    """
-    if not isinstance(storage, Storage):
-        opened = open_storage(storage, must_exist=True)
-        try:
-            return open_study(name, opened)
-        except BaseException:
-            opened.close()
-            raise
-    with storage.session() as session:
-        record = find_study(session, storage, name)
-    with storage.guard():
-        return SqlLedger(storage, name, record)
+    return SqlLedger.open(config.study, storage)
 
 
 def list_studies(storage: Storage) -> list[StudySummary]:

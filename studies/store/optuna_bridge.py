@@ -18,8 +18,10 @@ import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages import BaseStorage
 from optuna.storages._rdb import models
-from optuna.trial import FrozenTrial
-from sqlalchemy import Table
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Connection, Table, bindparam, delete, insert, select, update
+
+from studies.store.records import insert_missing
 
 SEEN_TO_WORK = ("5.0.0",)
 """Versions of Optuna with which the tests passed."""
@@ -41,6 +43,15 @@ OPTUNA_METADATA = models.BaseModel.metadata
 
 FINITE = models.TrialValueModel.TrialValueType.FINITE
 
+_OF_ID = OPTUNA_TRIALS.c.trial_id == bindparam("id")
+_HOLD = select(OPTUNA_STUDIES.c.study_id).where(OPTUNA_STUDIES.c.study_id == bindparam("study")).with_for_update()
+_MAKE = insert(OPTUNA_TRIALS).returning(OPTUNA_TRIALS.c.trial_id)
+_CHANGE = update(OPTUNA_TRIALS).where(_OF_ID)
+_STATE = select(OPTUNA_TRIALS.c.state).where(_OF_ID).with_for_update()
+_ID = select(OPTUNA_TRIALS.c.trial_id).where(
+    OPTUNA_TRIALS.c.study_id == bindparam("study"), OPTUNA_TRIALS.c.number == bindparam("trial")
+)
+
 
 def optuna_id(study: optuna.Study) -> int:
     """The number of a study in its database."""
@@ -55,6 +66,75 @@ def forget_trials(study: optuna.Study) -> None:
 def now() -> datetime:
     """This moment as Optuna stores it: in UTC, without saying so."""
     return datetime.now(UTC).replace(tzinfo=None)
+
+
+def hold_study(connection: Connection, study_id: int) -> None:
+    """Holds Optuna's study until the transaction ends, as Optuna does while it makes a trial."""
+    connection.execute(_HOLD, {"study": study_id})
+
+
+def make_trial(connection: Connection, study_id: int, number: int) -> int:
+    """Makes a RUNNING trial; returns Optuna's id of it. The study is held, so that the number is free."""
+    row = {"study_id": study_id, "number": number, "state": TrialState.RUNNING, "datetime_start": now()}
+    trial_id: int = connection.execute(_MAKE, row).scalar_one()
+    return trial_id
+
+
+def begin_trial(connection: Connection, trial_id: int) -> None:
+    """Makes a WAITING trial RUNNING."""
+    connection.execute(_CHANGE, {"id": trial_id, "state": TrialState.RUNNING, "datetime_start": now()})
+
+
+def end_trial(connection: Connection, trial_id: int, state: TrialState, values: Sequence[float] = ()) -> None:
+    """Ends a trial as Optuna's `tell` does; nothing happens when it has ended.
+
+    Args:
+        connection: of the transaction.
+        trial_id: Optuna's id of the trial.
+        state: how it ends.
+        values: of a COMPLETE trial, finite, in the order of the study's objectives.
+    """
+    if connection.execute(_STATE, {"id": trial_id}).scalar_one() is not TrialState.RUNNING:
+        return
+    connection.execute(_CHANGE, {"id": trial_id, "state": state, "datetime_complete": now()})
+    if values:
+        connection.execute(insert(VALUES), value_rows(trial_id, values))
+
+
+def find_trial(connection: Connection, study_id: int, number: int) -> int:
+    """Optuna's id of a trial."""
+    trial_id: int = connection.execute(_ID, {"study": study_id, "trial": number}).scalar_one()
+    return trial_id
+
+
+def write_params(
+    connection: Connection, trial_id: int, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]
+) -> None:
+    """Writes hyperparameters of a trial; those that are there already stay."""
+    rows = [
+        param_row(trial_id, name, distributions[name].to_internal_repr(value), distributions[name])
+        for name, value in params.items()
+    ]
+    connection.execute(insert_missing(connection.dialect.name, PARAMS), rows)
+
+
+def set_attributes(
+    connection: Connection, table: Table, trial_id: int, attributes: Mapping[str, Any], *, replace: bool
+) -> None:
+    """Writes attributes of a trial.
+
+    Args:
+        connection: of the transaction.
+        table: `SYSTEM_ATTRIBUTES` or `USER_ATTRIBUTES`.
+        trial_id: Optuna's id of the trial.
+        attributes: JSON values by key.
+        replace: whether they may be there, and are replaced then.
+    """
+    if replace:
+        connection.execute(delete(table).where(table.c.trial_id == trial_id, table.c.key.in_(list(attributes))))
+    if attributes:
+        rows = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(v)} for key, v in attributes.items()]
+        connection.execute(insert(table), rows)
 
 
 @functools.cache
@@ -78,11 +158,6 @@ def value_rows(trial_id: int, values: Sequence[float]) -> list[dict[str, Any]]:
         {"trial_id": trial_id, "objective": objective, "value": value, "value_type": FINITE}
         for objective, value in enumerate(values)
     ]
-
-
-def attribute_rows(trial_id: int, attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Attributes of a trial as rows of `SYSTEM_ATTRIBUTES` or `USER_ATTRIBUTES`."""
-    return [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
 
 
 def constraint_attributes(violations: Mapping[str, float]) -> dict[str, Any]:

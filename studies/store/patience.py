@@ -22,19 +22,28 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Driving(Protocol):
-    """An object that may drive a study."""
+class Patience:
+    """Whether the calls of the objects that share it wait for a database that is gone.
+
+    Attributes:
+        waits: True while a driver is at work; whoever only reads is told at once.
+    """
+
+    waits = False
+
+
+class Patient(Protocol):
+    """An object that shares a patience with others of its study."""
 
     @property
-    def drives(self) -> bool:
-        """Whether it drives a study; only a driver waits for its database."""
+    def patience(self) -> Patience: ...
 
 
-D = TypeVar("D", bound=Driving)
+D = TypeVar("D", bound=Patient)
 
 
 def patient(method: Callable[Concatenate[D, P], T]) -> Callable[Concatenate[D, P], T]:
-    """Makes a method of a driver wait for the database: the call is repeated while the database cannot be reached.
+    """Makes a method wait while a driver is at work: the call is repeated while the database cannot be reached.
 
     A call may have taken effect although its answer was lost, so these methods tolerate a second call.
     """
@@ -50,7 +59,7 @@ def patient(method: Callable[Concatenate[D, P], T]) -> Callable[Concatenate[D, P
                 if isinstance(cause, StorageInternalError):  # Optuna wraps the error
                     cause = cause.__cause__
                 gone = isinstance(cause, OperationalError | InterfaceError)
-                if not self.drives or not gone or time.monotonic() > deadline:
+                if not self.patience.waits or not gone or time.monotonic() > deadline:
                     raise
                 time.sleep(RETRY_SECONDS)
 

@@ -1,19 +1,42 @@
-"""The part of a study's ended trials that has been read."""
+"""How far a study has come: its trials by outcome, its front, its rungs, and what proposals learn from.
+
+What has ended is read once. Ends are committed in their order, by this process or another, and trials are made in
+turns, so reading on from the last that is known is enough.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Row
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Connection, Row, select
 
-from studies.store.records import group_of
+from nas.outcome import Outcome
+from nas.search.confirmation import ConfirmedRun
+from nas.search.objectives import metric_of
+from nas.search.pareto import Array, non_dominated
+from nas.search.past import Judged
+from nas.types import Counts, EpochRow, Objective
+from studies.store import statements as sql
+from studies.store.epochs import read_epochs
+from studies.store.opened import OpenedStudy
+from studies.store.optuna_bridge import forget_trials, stored_trial
+from studies.store.patience import patient
+from studies.store.records import ConfirmationRecord, group_of
+
+SOME = 500
+"""Trials whose hyperparameters are asked for at once: databases limit the parameters of a statement."""
 
 
 @dataclass(slots=True)
-class Past:
+class _Ended:
     """Facts about a study's oldest trials, all of which have ended, so that they are not read again.
 
     Attributes:
@@ -39,3 +62,192 @@ class Past:
             self.counts[group_of(row.state, row.reason)] += 1
             self.up_to, self.trials = row.trial_id, row.number + 1
         return rows[ended:]
+
+
+class Progress:
+    """What is known of a study's trials; the `nas.search.past.Past` of its proposals.
+
+    Methods that take a connection read within the caller's transaction; the others make one of their own.
+    """
+
+    def __init__(self, study: OpenedStudy) -> None:
+        self._study, self._config, self._id = study, study.config, study.study_id
+        self.patience = study.patience
+        at_rungs = [objective.name for objective in self.rung_objectives()]
+        self._rung_query, self._judged_query = sql.at_rung(at_rungs), sql.judged(at_rungs)
+        self._ended = _Ended()
+        self._values: dict[int, tuple[float, ...]] = {}
+        self._values_up_to = 0
+        self._front: list[int] = []
+        self._drawn: dict[int, Array] = {}
+        self._judged: dict[int, tuple[int, tuple[float, ...]]] = {}
+        self._judged_up_to = 0
+        self._rungs: dict[tuple[int, int], tuple[dict[int, tuple[float, ...]], int]] = {}
+
+    # Within a transaction
+
+    @property
+    def read_once(self) -> int:
+        """The number of the study's oldest trials that have all ended and are not read again."""
+        return self._ended.trials
+
+    def open_trials(self, connection: Connection) -> Sequence[Row[Any]]:
+        """Every trial from the oldest on that has not ended, as `sql.OPEN` reads it."""
+        return self._ended.note(connection.execute(sql.OPEN, {"study": self._id, "after": self._ended.up_to}).all())
+
+    def running(self, connection: Connection) -> list[Row[Any]]:
+        """Every trial that Optuna has as RUNNING, as `sql.OPEN` reads it, oldest first."""
+        return [row for row in self.open_trials(connection) if row.state is TrialState.RUNNING]
+
+    def places_taken(self, connection: Connection) -> int:
+        """Places of the budget that trials take: trained ones, and unfinished ones whoever has them."""
+        later = sum(
+            row.state in (TrialState.COMPLETE, TrialState.PRUNED)
+            # One that has a reason was recorded by an older skipnas, which told Optuna in a second step.
+            or (row.state is TrialState.RUNNING and Outcome.read(row.reason).takes_place)
+            for row in self.open_trials(connection)
+        )
+        return Counts(**self._ended.counts).trained + later
+
+    # Trials
+
+    @patient
+    def counts(self) -> Counts:
+        """Trials by outcome."""
+        with self._study.storage.transaction() as connection:
+            rows = self.open_trials(connection)
+        return Counts(**(self._ended.counts + Counter(group_of(row.state, row.reason) for row in rows)))
+
+    @patient
+    def started_digests(self) -> Set[str]:
+        """Digest of every trial that this version began to train, whatever became of it; the set grows by later calls.
+
+        A failed candidate is among them: a search that goes on after its driver was lost must not propose
+        what one that was not interrupted would not.
+        """
+        with self._study.storage.transaction() as connection:
+            self.open_trials(connection)
+        return self._ended.started[self._study.training_version]
+
+    @patient
+    def under_way(self) -> list[int]:
+        """Numbers of the trials that have not ended, whichever driver trains them, ascending."""
+        with self._study.storage.transaction() as connection:
+            return [row.number for row in self.running(connection)]
+
+    @patient
+    def ended(self) -> Set[int]:
+        """Numbers of the trials that have ended."""
+        with self._study.storage.transaction() as connection:
+            rows = self.open_trials(connection)
+        return {*range(self._ended.trials), *(row.number for row in rows if row.state.is_finished())}
+
+    @patient
+    def epochs_table(self, number: int) -> list[EpochRow]:
+        """A trial's epochs in order; empty when it has none."""
+        with self._study.storage.transaction() as connection:
+            return read_epochs(connection, self._id, number).get(number, [])
+
+    @patient
+    def confirmations(self) -> list[ConfirmedRun]:
+        """Every run that confirms a candidate of this study, in the order in which they ended."""
+        query = (
+            select(ConfirmationRecord)
+            .where(ConfirmationRecord.study_id == self._id)
+            .order_by(ConfirmationRecord.ended, ConfirmationRecord.repeat, ConfirmationRecord.digest)
+        )
+        with self._study.storage.session() as session:
+            return [record.run for record in session.scalars(query)]
+
+    # The front
+
+    @patient
+    def objective_values(self) -> Mapping[int, tuple[float, ...]]:
+        """Number -> values, in the order of the study's objectives, of every COMPLETE trial."""
+        with self._study.storage.transaction() as connection:
+            rows = connection.execute(sql.ENDED, {"study": self._id, "after": self._values_up_to}).all()
+        complete = Outcome.COMPLETE.stored
+        new = {row.number: self._config.in_order(row.measured) for row in rows if row.reason == complete}
+        if rows:
+            self._values_up_to = rows[-1].tell_order
+        if new:
+            self._values |= new
+            rivals = [*self._front, *new]
+            maximize = [objective.direction == "maximize" for objective in self._config.objectives]
+            mask = non_dominated(np.array([self._values[number] for number in rivals]), maximize)
+            self._front = [number for number, keep in zip(rivals, mask, strict=True) if keep]
+        return MappingProxyType(self._values)
+
+    def front(self) -> list[int]:
+        """Numbers of the COMPLETE trials that no other dominates, in ascending order."""
+        self.objective_values()
+        return sorted(self._front)
+
+    # Rungs
+
+    def rung_objectives(self) -> tuple[Objective, ...]:
+        """The study's objectives that are known wherever trials are validated (see `Metric.at_rungs`)."""
+        return tuple(o for o in self._config.objectives if metric_of(o.name).at_rungs)
+
+    @patient
+    def rung(self, epoch: int) -> dict[int, tuple[float, ...]]:
+        """Number -> values of `rung_objectives` at `epoch` of every trial that was validated there, by number.
+
+        Trials of another version of the training code are left out, because their figures do not compare.
+        """
+        version = self._study.training_version
+        ended = self._ended.trials
+        known, read = self._rungs.get((epoch, version), ({}, 0))
+        key = {"study": self._id, "rung": epoch, "version": version, "from": read}
+        with self._study.storage.transaction() as connection:
+            rows = connection.execute(self._rung_query, key)
+            found = {number: tuple(map(float, values)) for number, *values in rows}
+        known |= {number: values for number, values in found.items() if number < ended}
+        self._rungs[epoch, version] = known, ended
+        return known | found
+
+    # The past of a proposal
+
+    @patient
+    def judged(self) -> Judged:
+        """Number -> last validated epoch and the objectives' values there, of every trained trial.
+
+        NaN for an objective that a stopped trial does not have.
+        """
+        names = [o.name for o in self.rung_objectives()]
+        with self._study.storage.transaction() as connection:
+            rows = connection.execute(self._judged_query, {"study": self._id, "after": self._judged_up_to})
+            for number, tell_order, reason, measured, epoch, *values in rows:
+                if (outcome := Outcome.read(reason)) is Outcome.COMPLETE:
+                    self._judged[number] = self._config.epochs, self._config.in_order(measured)
+                elif outcome is Outcome.STOPPED and epoch is not None:
+                    known = dict(zip(names, map(float, values), strict=True))
+                    self._judged[number] = epoch, tuple(known.get(o.name, math.nan) for o in self._config.objectives)
+                else:
+                    self._judged[number] = 0, ()
+                self._judged_up_to = tell_order
+        return MappingProxyType(self._judged)
+
+    @patient
+    def drawn(self, numbers: Sequence[int]) -> Array:
+        """Hyperparameters as Optuna stores them, shape (trials, hyperparameters); NaN where none was drawn yet."""
+        unread = [number for number in numbers if number not in self._drawn]
+        names = {name: column for column, name in enumerate(self._study.distributions)}
+        found = {number: np.full(len(names), np.nan) for number in unread}
+        with self._study.storage.transaction() as connection:
+            for first in range(0, len(unread), SOME):
+                some = {"study": self._id, "trials": unread[first : first + SOME]}
+                for number, name, value in connection.execute(sql.DRAWN, some):
+                    if name in names:
+                        found[number][names[name]] = value
+        # One that is being drawn is read again.
+        self._drawn.update((number, row) for number, row in found.items() if not np.isnan(row).any())
+        rows = [found[number] if number in found else self._drawn[number] for number in numbers]
+        return np.array(rows, dtype=np.float64).reshape(-1, len(names))
+
+    @patient
+    def as_optuna(self, number: int) -> tuple[optuna.Study, FrozenTrial]:
+        """The study and one of its trials as Optuna's own samplers take them; trials are read anew."""
+        with self._study.storage.guard():
+            forget_trials(self._study.optuna_study)
+            return self._study.optuna_study, stored_trial(self._study.storage.optuna, self._id, number)

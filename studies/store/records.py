@@ -6,7 +6,6 @@ and PostgreSQL. Times are seconds since the epoch, UTC.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -26,8 +25,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from nas.outcome import Outcome
+from nas.search.confirmation import ConfirmedRun
 from nas.training.version import FIRST_VERSION
-from nas.types import EpochRow, ProbeCurve
+from nas.types import ProbeCurve
 
 _GROUPS_OF_STATES = {TrialState[outcome.state]: outcome.group for outcome in Outcome if not outcome.rejected}
 
@@ -233,6 +233,25 @@ class ConfirmationRecord(Base):
     ended: Mapped[float]
     training_version: Mapped[int | None]
 
+    @property
+    def run(self) -> ConfirmedRun:
+        """The run as the engine has it."""
+        return ConfirmedRun(
+            digest=self.digest,
+            repeat=self.repeat,
+            seed=self.seed,
+            number=self.number,
+            reference=self.reference,
+            spec=self.spec,
+            recipe=self.recipe,
+            outcome=Outcome.read(self.reason),
+            detail=self.detail or "",
+            values=self.values or {},
+            gates=tuple(self.gates or ()),
+            seconds=self.seconds,
+            training_version=self.training_version or FIRST_VERSION,
+        )
+
 
 class ProbeRecord(Base):
     """`nas.types.ProbeCurve` as little-endian arrays: int32 steps, float32 losses."""
@@ -256,16 +275,6 @@ class ProbeRecord(Base):
             denoise=tuple(np.frombuffer(self.denoise, "<f4").tolist()),
             classify=tuple(np.frombuffer(self.classify, "<f4").tolist()),
         )
-
-
-def epoch_columns(row: EpochRow) -> dict[str, Any]:
-    """Returns an epoch as columns of `EpochRecord`."""
-    own = {name: getattr(row, name) for name in ("epoch", "denoise_loss", "classify_loss", "seconds")}
-    own |= {name: row.values.get(name) for name in EPOCH_METRICS}
-    # SQLite turns NaN into NULL, so this is done for every database. JSON has no word for infinity.
-    columns = {name: None if value is None or math.isnan(value) else value for name, value in own.items()}
-    further = {n: float(v) for n, v in row.values.items() if n not in EPOCH_METRICS and math.isfinite(v)}
-    return columns | {"further": further or None}
 
 
 def insert_missing(dialect: str, table: Table) -> postgresql.Insert | sqlite.Insert:

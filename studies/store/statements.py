@@ -1,8 +1,8 @@
 """The SQL that a driver needs for every trial, as statements on plain tables that are made once.
 
 SQLAlchemy runs them at a fraction of the cost of its mapped classes. Parameters: ``study`` is the study's id, ``trial``
-is the trial's number, ``id`` is Optuna's id of the trial. A statement that changes a row takes the changed columns as
-further parameters, so no parameter of a condition has the name of a column.
+is the trial's number. A statement that changes a row takes the changed columns as further parameters, so no parameter
+of a condition has the name of a column. Statements on Optuna's tables alone are in `optuna_bridge`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from sqlalchemy import (
     bindparam,
     delete,
     func,
-    insert,
     literal_column,
     or_,
     select,
@@ -29,7 +28,7 @@ from sqlalchemy.sql.expression import FromClause
 from nas.outcome import Outcome
 from nas.search.objectives import METRICS
 from nas.training.version import FIRST_VERSION
-from studies.store.optuna_bridge import OPTUNA_STUDIES, OPTUNA_TRIALS, PARAMS
+from studies.store.optuna_bridge import OPTUNA_TRIALS, PARAMS
 from studies.store.records import EPOCH_METRICS, DriverRecord, EpochRecord, ProbeRecord, StudyRecord, TrialRecord
 
 TRAINED = [outcome.stored for outcome in Outcome if outcome.trained]
@@ -42,7 +41,6 @@ STUDIES, TRIALS, EPOCHS, PROBES, DRIVERS = (
 
 _OF_STUDY = STUDIES.c.study_id == bindparam("study")
 _OF_TRIAL = and_(TRIALS.c.study_id == bindparam("study"), TRIALS.c.number == bindparam("trial"))
-_OF_ID = OPTUNA_TRIALS.c.trial_id == bindparam("id")
 _VERSION = func.coalesce(TRIALS.c.training_version, literal_column(str(FIRST_VERSION)))
 
 TRAINED_BY = _VERSION.label("training_version")
@@ -54,11 +52,6 @@ OF_VERSION = _VERSION == bindparam("version")  # noqa: SIM300  (which is no cons
 # The study and its drivers
 HOLD = update(STUDIES).where(_OF_STUDY).values(tells=STUDIES.c.tells)
 """Holds the study until the transaction ends."""
-
-HOLD_OPTUNAS = (
-    select(OPTUNA_STUDIES.c.study_id).where(OPTUNA_STUDIES.c.study_id == bindparam("study")).with_for_update()
-)
-"""Holds Optuna's study, as Optuna's own drivers do."""
 
 COUNT = update(STUDIES).where(_OF_STUDY).values(tells=STUDIES.c.tells + 1).returning(STUDIES.c.tells)
 """Returns the next event's place, and holds the study too."""
@@ -98,14 +91,6 @@ TWIN = (
 )
 """Finds another trial of the digest ``twin`` that is under way, or was trained to an end by the training code
 ``version``."""
-
-MAKE_OPTUNAS = insert(OPTUNA_TRIALS).returning(OPTUNA_TRIALS.c.trial_id)
-CHANGE_OPTUNAS = update(OPTUNA_TRIALS).where(_OF_ID)
-STATE_OF_OPTUNAS = select(OPTUNA_TRIALS.c.state).where(_OF_ID).with_for_update()
-
-ID_OF_OPTUNAS = select(OPTUNA_TRIALS.c.trial_id).where(
-    OPTUNA_TRIALS.c.study_id == bindparam("study"), OPTUNA_TRIALS.c.number == bindparam("trial")
-)
 
 # Many trials
 OPEN: Select[Any] = (

@@ -13,8 +13,10 @@ from benchmarks.lib.made_up import OBJECTIVES, TASK, measurement, study_config
 from benchmarks.sampling import MAXIMIZE, REFERENCE, SPACE
 from nas.search.pareto import non_dominated
 from studies.reading.best import choose
-from studies.store.catalog import create_study, open_study
+from studies.reading.study import StudyReader
+from studies.store.catalog import create_study
 from studies.store.database import open_storage
+from studies.store.ledger import SqlLedger
 
 
 def test_made_up_values_are_fixed_and_the_objectives_conflict() -> None:
@@ -36,21 +38,22 @@ def test_a_filled_study_is_one_that_a_search_could_have_left(tmp_path: Path) -> 
     with open_storage(url) as storage:
         for name in ("first", "filled"):
             sampling.fill(create_study(storage, study_config(name, "auto"), SPACE.distributions(TASK), {}, ""), 12)
-    with open_study("filled", url) as ledger:
+    with SqlLedger.open("filled", url) as ledger:
+        study = StudyReader.open("filled", ledger.storage)
         assert ledger.counts().complete == 12
-        assert sorted(ledger.started_digests()) == sorted(record.digest or "" for record in ledger.trials())
-        assert ledger.front() == sorted(trial.number for trial in ledger.study.best_trials)
-        assert choose(ledger).chosen.number in ledger.front()
-        record = ledger.trial(3)
+        assert sorted(ledger.started_digests()) == sorted(record.digest or "" for record in study.trials())
+        assert ledger.front() == sorted(trial.number for trial in ledger.optuna_study.best_trials)
+        assert choose(study).chosen.number in ledger.front()
+        record = study.trial(3)
         assert record.spec is not None
         assert record.recipe is not None
-        assert ledger.measurement(3).values == measurement(record.spec, record.recipe).values
+        assert study.measurement(3).values == measurement(record.spec, record.recipe).values
         with ledger.drive():
             searcher = sampling.searcher_of(ledger, 14)
             sampling.one_trial(searcher, "a")
             sampling.one_trial(searcher, "b")
         assert ledger.counts().complete == 14
-        assert ledger.events()[-4:] == [("ask", 12), ("tell", 12), ("ask", 13), ("tell", 13)]
+        assert study.events()[-4:] == [("ask", 12), ("tell", 12), ("ask", 13), ("tell", 13)]
 
 
 def test_quality_of_a_short_run_grows_with_trials() -> None:

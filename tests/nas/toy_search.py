@@ -12,6 +12,7 @@ from nas.data.splits import Dataset
 from nas.engine.search import Progress, SearchEnd, run_search
 from nas.settings import RunOptions, StudyConfig
 from nas.types import Objective, Task
+from studies.reading.study import StudyReader
 from studies.store.catalog import create_study
 from studies.store.database import open_storage
 from studies.store.ledger import SqlLedger
@@ -46,6 +47,7 @@ class Search:
         config = StudyConfig(**settings | changes)
         storage = open_storage(f"sqlite:///{folder / 'studies.db'}")
         self.ledger: SqlLedger = create_study(storage, config, space.distributions(TASK), {}, "test")
+        self.study = StudyReader.open(config.study, storage)
         self.when_running: Callable[[], None] | None = None
 
     def run(self, trials: int, **options: Any) -> SearchEnd:
@@ -66,4 +68,4 @@ class Search:
             call()
 
     def states(self) -> list[str]:
-        return [trial.state.name for trial in self.ledger.study.get_trials(deepcopy=False)]
+        return [trial.state.name for trial in self.ledger.optuna_study.get_trials(deepcopy=False)]

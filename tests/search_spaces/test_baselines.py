@@ -12,8 +12,8 @@ from nas.settings import RunOptions
 from search_spaces import get_space
 from search_spaces.unet.references import reference_network
 from studies.commands.search import Search, prepare
+from studies.reading.study import StudyReader
 from studies.settings import SearchRequest
-from studies.store.catalog import open_study
 
 ASSET = Path(__file__).parents[1] / "assets" / "studies-0.1.db"
 OPTIONS = RunOptions(trials=20)
@@ -29,7 +29,7 @@ def never(number: int, past: Past) -> dict[str, Any]:
 
 
 def waiting(search: Search) -> list[str]:
-    trials = search.ledger.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    trials = search.ledger.optuna_study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
     return [trial.user_attrs["baseline"] for trial in trials]
 
 
@@ -54,7 +54,7 @@ def test_they_are_enqueued_only_once(tmp_path: Path) -> None:
     first.ledger.ask(never)
     again = prepared(tmp_path)
     assert waiting(again) == waiting(first)
-    assert len(again.ledger.study.get_trials()) == 12
+    assert len(again.ledger.optuna_study.get_trials()) == 12
     assert again.notes[0] == "baselines: none that the study does not hold"
 
 
@@ -90,12 +90,12 @@ def test_a_study_of_version_1_takes_what_it_can_express(tmp_path: Path) -> None:
 
 def test_a_study_of_version_1_decodes_to_the_candidates_that_it_trained(tmp_path: Path) -> None:
     (tmp_path / "s.db").write_bytes(ASSET.read_bytes())
-    ledger = open_study("first", f"sqlite:///{tmp_path / 's.db'}")
-    params = {trial.number: trial.params for trial in ledger.study.get_trials(deepcopy=False)}
-    records = ledger.trials()
+    study = StudyReader.open("first", f"sqlite:///{tmp_path / 's.db'}")
+    params = {trial.number: trial.params for trial in study.optuna_study.get_trials(deepcopy=False)}
+    records = study.trials()
     assert records
     for record in records:
-        decoded = get_space("unet").decode(params[record.number], ledger.config.task, ledger.config.epochs)
+        decoded = get_space("unet").decode(params[record.number], study.config.task, study.config.epochs)
         assert decoded.digest == record.digest
 
 

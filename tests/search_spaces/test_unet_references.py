@@ -36,7 +36,7 @@ def test_a_reference_builds_and_survives_as_a_candidate(name: str) -> None:
 
 
 def test_references_are_distinct_networks() -> None:
-    assert len({spec_of(name).digest for name in REFERENCES}) == len(REFERENCES)
+    assert len({spec_of(name) for name in REFERENCES}) == len(REFERENCES)
 
 
 @pytest.mark.parametrize("name", [name for name in REFERENCES if name not in ALONE])

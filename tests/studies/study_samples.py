@@ -27,7 +27,7 @@ from nas.search.past import Propose
 from nas.search.sampler import proposer
 from nas.settings import StudyConfig
 from nas.types import Candidate, Constraint, Cost, EpochRow, Measurement, Objective, ProbeCurve, Recipe, Task, from_flat
-from studies.store.catalog import open_study
+from studies.reading.study import StudyReader
 from studies.store.ledger import SqlLedger
 from studies.store.urls import parse_url
 
@@ -106,6 +106,11 @@ def at_random(ledger: SqlLedger, seed: int = 0) -> Propose:
     return proposer("random", seed, ledger.distributions, (), lambda params: True)
 
 
+def read(ledger: SqlLedger) -> StudyReader:
+    """The study as people read it."""
+    return StudyReader.open(ledger.config.study, ledger.storage)
+
+
 def claim(ledger: SqlLedger) -> tuple[int, dict[str, Any]] | None:
     return ledger.claim(at_random(ledger))
 
@@ -147,7 +152,7 @@ def driver_until(url: str, trials: int, seed: int, dies_after: int) -> None:
     that is not 0, and says so first.
     """
     random = Random(seed)
-    with open_study("first", url) as ledger:
+    with SqlLedger.open("first", url) as ledger:
         propose = at_random(ledger, seed)
         with ledger.drive():
             print("ready", flush=True)
@@ -161,7 +166,7 @@ def driver_until(url: str, trials: int, seed: int, dies_after: int) -> None:
                 else:
                     time.sleep(0.05)
                     continue
-                record = ledger.trial(number)
+                record = read(ledger).trial(number)
                 depth = random.randrange(2 * trials) if record.spec is None else record.spec["depth"]
                 while not ledger.start(number, make_candidate(depth), COST, f"{os.getpid()}"):
                     ledger.reject(number, make_candidate(depth), COST, Outcome.DUPLICATE)

@@ -72,7 +72,7 @@ def test_a_search_outlives_a_node(cluster: Any, tmp_path: Path) -> None:
         assert outcome.workers == 4
         assert (outcome.reason, outcome.counts.trained) == ("complete", TRIALS)
         assert (outcome.counts.failed, outcome.counts.running) == (0, 0)
-        assert [trial.number for trial in ledger.trials()] == list(range(TRIALS))
+        assert [trial.number for trial in ledger.optuna_study.get_trials()] == list(range(TRIALS))
         front = ledger.front()
     kept = sorted(int(path.stem.split("-")[1]) for path in (tmp_path / "files").glob("*.safetensors"))
     assert kept == front

@@ -27,13 +27,13 @@ def test_a_search_fills_the_study_and_continues_it(make: Any) -> None:
     assert (again.reason, again.new, again.workers) == ("complete", 0, 0)
     more = search.run(5, concurrency=2)
     assert (more.new, more.counts.trained) == (2, 5)
-    for result in search.ledger.results():
+    for result in search.study.results():
         assert {"psnr", "accuracy", "stability", "params", "macs", "latency"} == set(result.values)
         rows = search.ledger.epochs_table(result.number)
         assert [row.epoch for row in rows] == [1, 2, 3]
         assert rows[-1].values["psnr"] == result.values["psnr"]
-        assert len(search.ledger.probe(result.number).steps) > 3
-        assert search.ledger.trial(result.number).gates
+        assert len(search.study.probe(result.number).steps) > 3
+        assert search.study.trial(result.number).gates
 
 
 @pytest.mark.slow
@@ -62,7 +62,7 @@ def test_weights_are_kept_for_the_front_alone(make: Any) -> None:
     search.run(6)
     kept = sorted(int(path.stem.split("-")[1]) for path in search.files.glob("*.safetensors"))
     assert kept == search.ledger.front()
-    (shown,) = search.ledger.results(kept[:1])
+    (shown,) = search.study.results(kept[:1])
     network = search.space.build(search.space.spec(shown.spec), TASK)
     load_weights(network, search.files, kept[0], shown.digest)
     off = next((n for n in range(6) if n not in kept), None)
@@ -76,19 +76,19 @@ def test_weak_candidates_are_stopped_at_rungs(make: Any, tmp_path: Path) -> None
     search = make(epochs=9, early_stopping=True)
     outcome = search.run(9, concurrency=2)
     assert outcome.counts.trained == 9
-    stopped = [r for r in search.ledger.trials() if r.reason == "stopped"]
+    stopped = [r for r in search.study.trials() if r.reason == "stopped"]
     assert stopped, "of nine, six at least are not among the best third"
     for record in stopped:
         assert record.epochs_done in (1, 3)
         assert record.detail == f"not among the best at epoch {record.epochs_done}"
         assert search.ledger.epochs_table(record.number)[-1].epoch == record.epochs_done
-        trial = search.ledger.study.trials[record.number]
+        trial = search.ledger.optuna_study.trials[record.number]
         assert trial.state.name == "PRUNED"
         assert trial.values is None
         assert not trial.intermediate_values
     assert not set(search.ledger.front()) & {r.number for r in stopped}
     assert not list(search.files.glob("*.checkpoint"))
-    judged = search.ledger.judged()
+    judged = search.ledger.progress.judged()
     assert {judged[r.number][0] for r in stopped} <= {1, 3}
 
 
@@ -96,17 +96,17 @@ def test_nothing_over_a_limit_is_trained(make: Any) -> None:
     limits = (Constraint(name="params", upper=400), Constraint(name="macs", upper=10_000_000))
     search = make(constraints=limits)
     search.run(5)
-    for record in search.ledger.trials():
+    for record in search.study.trials():
         assert record.params <= 400 or record.reason == "over_limit"
-    assert all(result.values["params"] <= 400 for result in search.ledger.results())
+    assert all(result.values["params"] <= 400 for result in search.study.results())
 
 
 def test_an_enqueued_candidate_over_a_limit_is_told_and_asked_again(make: Any) -> None:
     search = make(constraints=(Constraint(name="params", upper=400), Constraint(name="macs", upper=10_000_000)))
-    search.ledger.study.enqueue_trial({"width": 64, "fault": "none"})
+    search.ledger.optuna_study.enqueue_trial({"width": 64, "fault": "none"})
     outcome = search.run(2)
     assert (outcome.counts.trained, outcome.counts.over_limit, outcome.counts.failed) == (2, 1, 0)
-    assert search.ledger.trial(0).reason == "over_limit"
+    assert search.study.trial(0).reason == "over_limit"
 
 
 def test_a_finite_space_is_never_trained_twice_and_ends_exhausted(make: Any, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_finite_space_is_never_trained_twice_and_ends_exhausted(make: Any, tmp
     outcome = search.run(4)
     assert outcome.reason == "exhausted"
     assert outcome.counts.trained == 3
-    digests = [search.ledger.trial(r.number).digest for r in search.ledger.results()]
+    digests = [search.study.trial(r.number).digest for r in search.study.results()]
     assert len(set(digests)) == 3
     assert outcome.counts.proposals <= 20 * 4
 
@@ -153,7 +153,7 @@ def test_the_same_seed_proposes_the_same_one_at_a_time(make: Any, tmp_path: Path
         else:  # in two goes
             for trials in (11, 14):
                 search.run(trials)
-        proposals.append([(t.params, t.values) for t in search.ledger.study.get_trials(deepcopy=False)])
+        proposals.append([(t.params, t.values) for t in search.ledger.optuna_study.get_trials(deepcopy=False)])
         search.ledger.close()
     assert proposals[0] == proposals[1]
 

@@ -26,10 +26,10 @@ def test_each_fault_ends_as_the_design_says(make: Any, tmp_path: Path, monkeypat
     space = ToySpace(faults=faults, scratch=str(tmp_path))
     search = make(space)
     for width, fault in enumerate(faults, start=1):
-        search.ledger.study.enqueue_trial({"width": width, "fault": fault})
+        search.ledger.optuna_study.enqueue_trial({"width": width, "fault": fault})
     search.run(3, concurrency=5)
-    trials = search.ledger.study.get_trials(deepcopy=False)[: len(faults)]
-    outcome = {t.params["fault"]: (t.state.name, search.ledger.trial(t.number).reason) for t in trials}
+    trials = search.ledger.optuna_study.get_trials(deepcopy=False)[: len(faults)]
+    outcome = {t.params["fault"]: (t.state.name, search.study.trial(t.number).reason) for t in trials}
     assert outcome == {
         "none": ("COMPLETE", ""),
         "nan": ("PRUNED", "diverged"),
@@ -38,18 +38,18 @@ def test_each_fault_ends_as_the_design_says(make: Any, tmp_path: Path, monkeypat
         "kill": ("FAIL", "worker_lost"),
     }
     exception = next(t.number for t in trials if t.params["fault"] == "exception")
-    assert "planted exception" in search.ledger.trial(exception).detail
-    assert "Traceback" in search.ledger.trial(exception).detail
+    assert "planted exception" in search.study.trial(exception).detail
+    assert "Traceback" in search.study.trial(exception).detail
     assert all(t.values is None for t in trials if t.state.name != "COMPLETE")
-    assert set(search.ledger.front()) <= {r.number for r in search.ledger.results()}
+    assert set(search.ledger.front()) <= {r.number for r in search.study.results()}
 
 
 def test_a_hanging_trial_fails_with_where_it_hung(make: Any, tmp_path: Path) -> None:
     search = make(ToySpace(faults=("hang", "none"), scratch=str(tmp_path)))
-    search.ledger.study.enqueue_trial({"width": 5, "fault": "hang"})
-    search.ledger.study.enqueue_trial({"width": 6, "fault": "none"})
+    search.ledger.optuna_study.enqueue_trial({"width": 5, "fault": "hang"})
+    search.ledger.optuna_study.enqueue_trial({"width": 6, "fault": "none"})
     outcome = search.run(1, trial_timeout=12)
-    record = search.ledger.trial(0)
+    record = search.study.trial(0)
     assert (record.reason, search.states()[0]) == ("timeout", "FAIL")
     assert "_fault" in record.detail, "the traceback says where"
     assert (outcome.counts.trained, outcome.counts.failed) == (1, 1)
@@ -100,7 +100,7 @@ def test_a_database_that_is_gone_for_a_while_costs_no_trial(make: Any, tmp_path:
         search.when_running = lambda: begin(seconds)
         outcome = search.run(6, concurrency=2)
     assert (outcome.reason, outcome.counts.trained, outcome.counts.failed) == ("complete", 6, 0)
-    for record in search.ledger.trials():
+    for record in search.study.trials():
         assert [row.epoch for row in search.ledger.epochs_table(record.number)] == list(
             range(1, record.epochs_done + 1)
         )

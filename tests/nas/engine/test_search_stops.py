@@ -53,5 +53,5 @@ def test_a_second_interrupt_ends_the_search_the_hard_way(make: Any, tmp_path: Pa
     with pytest.raises(KeyboardInterrupt):
         search.run(2)
     assert set(search.states()) == {"RUNNING"}
-    assert all(trial.driver is None for trial in search.ledger.unfinished()), "they are anyone's to go on with"
+    assert all(trial.driver is None for trial in search.study.unfinished()), "they are anyone's to go on with"
     assert signal.getsignal(signal.SIGINT) is before

@@ -17,6 +17,7 @@ from nas.engine.searcher import RETRIES, StudySearcher
 from nas.outcome import Outcome
 from nas.settings import StudyConfig
 from nas.types import EpochRow, Measurement, Objective, ProbeCurve, Task
+from studies.reading.study import StudyReader
 from studies.store.catalog import create_study
 from studies.store.database import open_storage
 from studies.store.ledger import SqlLedger
@@ -96,7 +97,7 @@ class Tune:
 def test_a_rejected_proposal_keeps_its_place(ledger: SqlLedger) -> None:
     with ledger.drive():
         for _ in range(3):
-            ledger.study.enqueue_trial({"width": 5, "fault": "none"})
+            ledger.optuna_study.enqueue_trial({"width": 5, "fault": "none"})
         tune = Tune(ledger, trials=2)
         assert tune.suggest("a").spec["width"] == 5
         second = tune.suggest("b")
@@ -141,7 +142,7 @@ def test_a_trial_whose_worker_is_lost_goes_on_under_its_number_but_not_for_ever(
         tune.searcher.on_trial_complete(str(RETRIES), error=True)
         assert tune.ends == [(first.number, "worker_lost")]
         assert tune.suggest("next").number == first.number + 1
-    assert ledger.trial(first.number).reason == "worker_lost"
+    assert StudyReader.open("toy", ledger.storage).trial(first.number).reason == "worker_lost"
 
 
 @pytest.mark.parametrize("falls_at", [3, 9])
@@ -164,15 +165,15 @@ def test_a_candidate_that_is_excellent_at_first_and_poor_at_the_end_is_on_no_fro
                 own = 0.01 if poor else 0.9 if name == "a" else 0.5
                 alive[name] = tune.report(name, number, epoch, own)
         tune.suggest("end")
-    record = ledger.trial(dazzler)
-    trial = ledger.study.trials[dazzler]
+    record = StudyReader.open("toy", ledger.storage).trial(dazzler)
+    trial = ledger.optuna_study.trials[dazzler]
     if falls_at == 3:
         assert (record.reason, trial.state.name, trial.values) == ("stopped", "PRUNED", None)
     else:
         assert (record.reason, trial.state.name, trial.values) == ("", "COMPLETE", [0.01] * 3)
     assert ledger.front()
     assert dazzler not in ledger.front()
-    assert dazzler not in [t.number for t in ledger.study.best_trials]
+    assert dazzler not in [t.number for t in ledger.optuna_study.best_trials]
     assert not trial.intermediate_values
 
 

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from study_samples import Driver
+from study_samples import Driver, read
 
 from nas.engine.confirm import ConfirmEnd
 from nas.errors import StudyError
 from studies.commands import confirm
 from studies.settings import ConfirmRequest
-from studies.store.catalog import open_study
 from studies.store.deletion import delete_study
 from studies.store.files import files_dir
 from studies.store.finding import has_study
@@ -29,11 +28,11 @@ def test_a_study_that_is_being_confirmed_is_not_deleted_nor_confirmed_twice(
 
     def run(config: Any, space: Any, mine: SqlLedger, data: Any, files: Path, *rest: Any) -> ConfirmEnd:
         entered.append(files)
-        with open_study("first", url) as other:
+        with SqlLedger.open("first", url) as other:
             with pytest.raises(StudyError, match=r"'first' is being worked on by .*; stop that search or confirmation"):
                 delete_study(other.storage, "first")
             with pytest.raises(StudyError, match=r"'first' is being confirmed by another process.*; wait for it"):
-                confirm.confirm_study(other, ConfirmRequest())
+                confirm.confirm_study(read(other), ConfirmRequest())
         return DONE
 
     for name, value in (
@@ -45,7 +44,7 @@ def test_a_study_that_is_being_confirmed_is_not_deleted_nor_confirmed_twice(
         monkeypatch.setattr(confirm, name, value)
     folder = files_dir(url, "first")
     for _ in range(2):
-        assert confirm.confirm_study(ledger, ConfirmRequest()) == (DONE, [])
+        assert confirm.confirm_study(read(ledger), ConfirmRequest()) == (DONE, [])
         assert not (folder / "confirm").exists()
     assert entered == [folder, folder]
     delete_study(ledger.storage, "first")

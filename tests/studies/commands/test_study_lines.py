@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy import event
-from study_samples import Driver
+from study_samples import Driver, read
 
 from studies.commands.show import study_facts, study_lines
 from studies.store.ledger import SqlLedger
@@ -13,8 +13,9 @@ from studies.store.ledger import SqlLedger
 def test_a_study_is_read_once_for_its_lines(ledger: SqlLedger, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("search_spaces.draws.choices", str)  # of a continuous one there is no list
     driver.complete()
-    facts = study_facts(ledger)
+    study = read(ledger)
+    facts = study_facts(study)
     queries: list[str] = []
     event.listen(ledger.storage.engine, "before_cursor_execute", lambda *given: queries.append(given[2]))
-    assert "trials      1 trained: 1 complete, 0 pruned; 0 failed, 0 running, 0 waiting" in study_lines(ledger, facts)
+    assert "trials      1 trained: 1 complete, 0 pruned; 0 failed, 0 running, 0 waiting" in study_lines(study, facts)
     assert queries == []

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 import pytest
 from sqlalchemy import event, update
-from study_samples import Driver, make_measurement
+from study_samples import Driver, make_measurement, read
 
 from nas.engine.searcher import StudySearcher
 from nas.errors import StudyError
@@ -19,8 +19,8 @@ from nas.types import Candidate
 from search_spaces.unet.references import reference_network
 from studies.commands.replay import Replayed, replay
 from studies.commands.search import Search, prepare
+from studies.reading.study import StudyReader
 from studies.settings import SearchRequest
-from studies.store.catalog import open_study
 from studies.store.database import open_storage
 from studies.store.records import TrialRecord
 
@@ -44,7 +44,7 @@ def source(tmp_path: Path) -> dict[str, Candidate]:
     candidates = {name: reference_network(name, ledger.config.task, epochs=3) for name in FRONT | BEHIND}
     for name, (psnr, accuracy) in (FRONT | BEHIND).items():
         candidate = candidates[name]
-        ledger.study.enqueue_trial({k: space.encode(candidate)[k] for k in ledger.distributions})
+        ledger.optuna_study.enqueue_trial({k: space.encode(candidate)[k] for k in ledger.distributions})
         number = Driver(ledger).ask()
         assert ledger.start(number, candidate, space.cost(candidate.spec, ledger.config.task), "worker")
         ledger.complete(number, make_measurement(psnr, accuracy=accuracy))
@@ -119,7 +119,7 @@ def test_a_study_of_two_versions_is_proposed_again_as_it_was(tmp_path: Path, sou
     config = ledger.config
     for version in (TRAINING_VERSION - 1, TRAINING_VERSION):
         ledger.training_version = version
-        ledger.study.enqueue_trial({k: space.encode(candidate)[k] for k in ledger.distributions})
+        ledger.optuna_study.enqueue_trial({k: space.encode(candidate)[k] for k in ledger.distributions})
         with ledger.drive():
             searcher = StudySearcher(
                 ledger, space, trials=9, stopping=lambda: False, on_end=lambda number, outcome: None
@@ -128,11 +128,11 @@ def test_a_study_of_two_versions_is_proposed_again_as_it_was(tmp_path: Path, sou
                 job = searcher.ask("worker")
                 assert job is not None
                 ledger.complete(job.number, make_measurement(accuracy=50.0))
-    digests = [record.digest for record in ledger.trials()]
+    digests = [record.digest for record in read(ledger).trials()]
     assert (digests[0], digests[2]) == (candidate.digest, candidate.digest)
-    assert [record.trained_by for record in ledger.trials()] == [1, 1, 2, 2]
+    assert [record.trained_by for record in read(ledger).trials()] == [1, 1, 2, 2]
     assert ledger.config == config
-    assert replay(ledger) == Replayed(proposed=4, differs=None)
+    assert replay(read(ledger)) == Replayed(proposed=4, differs=None)
 
 
 def test_under_another_noise_the_front_is_trained_first(tmp_path: Path, source: dict[str, Candidate]) -> None:
@@ -175,10 +175,10 @@ def test_a_search_that_was_cut_off_while_it_enqueued_goes_on(
 
 
 def test_measurements_are_read_at_once(tmp_path: Path, source: dict[str, Candidate]) -> None:
-    with open_study("old", f"sqlite:///{tmp_path / 's.db'}") as ledger:
-        one_by_one = {result.digest: ledger.measurement(result.number) for result in ledger.results()}
+    with StudyReader.open("old", f"sqlite:///{tmp_path / 's.db'}") as study:
+        one_by_one = {result.digest: study.measurement(result.number) for result in study.results()}
         statements: list[str] = []
-        event.listen(ledger.storage.engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
-        assert ledger.measurements() == one_by_one
+        event.listen(study.storage.engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
+        assert study.measurements() == one_by_one
         assert len(one_by_one) == 3
         assert len(statements) == 1

@@ -12,13 +12,14 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna_dashboard import get_note, save_note
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
-from study_samples import Driver, make_measurement
+from study_samples import Driver, make_measurement, read
 
 from nas.outcome import Outcome
 from nas.training.checkpoint import save_strip
 from studies.pages import dashboard
 from studies.pages.dashboard import Pictures
 from studies.pages.notes import annotate
+from studies.reading.study import StudyReader
 from studies.store.catalog import StudySummary
 from studies.store.connection import Storage
 from studies.store.files import files_dir
@@ -30,22 +31,22 @@ def test_every_ended_trial_gets_a_note_once(ledger: SqlLedger, driver: Driver) -
     failed = driver.start()
     ledger.fail(failed, Outcome.EXCEPTION, detail="Traceback\nValueError: no such thing")
     driver.start()  # goes on
-    assert annotate(ledger) == 2
-    assert annotate(ledger) == 0
+    assert annotate(read(ledger)) == 2
+    assert annotate(read(ledger)) == 0
     done, gone, running = (get_note(_with_study(ledger, number)) for number in range(3))
     assert "psnr 21.50 dB" in done
     assert "1,000,000 parameters" in done
     assert "depth 1000" in done
     assert "ValueError: no such thing" in gone
     assert running == ""
-    assert ledger.command in get_note(ledger.study)
+    assert ledger.command in get_note(ledger.optuna_study)
 
 
 def test_what_people_wrote_stays(ledger: SqlLedger, driver: Driver) -> None:
-    save_note(ledger.study, "mine")
+    save_note(ledger.optuna_study, "mine")
     driver.complete()
-    assert annotate(ledger) == 1
-    assert get_note(ledger.study) == "mine"
+    assert annotate(read(ledger)) == 1
+    assert get_note(ledger.optuna_study) == "mine"
 
 
 def test_studies_that_did_not_change_are_not_read_again_and_a_broken_one_keeps_none_from_its_notes(
@@ -55,26 +56,26 @@ def test_studies_that_did_not_change_are_not_read_again_and_a_broken_one_keeps_n
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     drivers = {name: Driver(new_study(name)) for name in ("a", "b", "c")}
-    read: list[str] = []
+    noticed: list[str] = []
     broken = {"b"}
 
-    def watched(ledger: SqlLedger) -> int:
-        read.append(ledger.config.study)
-        if ledger.config.study in broken:
+    def watched(study: StudyReader) -> int:
+        noticed.append(study.config.study)
+        if study.config.study in broken:
             raise IntegrityError("INSERT", None, Exception("not unique"))
-        return annotate(ledger)
+        return annotate(study)
 
     monkeypatch.setattr(dashboard, "annotate", watched)
     noted: dict[str, StudySummary] = {}
 
     def again() -> list[str]:
-        read.clear()
+        noticed.clear()
         dashboard.write_notes(storage, noted)
-        return read
+        return noticed
 
     assert again() == ["a", "b", "c"]
     assert "notes of study b are not written" in caplog.text
-    assert get_note(drivers["c"].ledger.study) != ""
+    assert get_note(drivers["c"].ledger.optuna_study) != ""
     assert again() == ["b"]
     broken.clear()
     assert again() == ["b"]
@@ -90,14 +91,14 @@ def test_studies_that_did_not_change_are_not_read_again_and_a_broken_one_keeps_n
 
 def test_notes_that_another_dashboard_wrote_meanwhile_stay(ledger: SqlLedger, driver: Driver) -> None:
     driver.complete()
-    annotate(ledger)
-    before = get_note(ledger.study)
+    annotate(read(ledger))
+    before = get_note(ledger.optuna_study)
     looks = Session.scalars
     with patch.object(
         Session, "scalars", lambda session, *query: () if "attributes" in str(query[0]) else looks(session, *query)
     ):
-        assert annotate(ledger) == 1, "it saw none"
-    assert get_note(ledger.study) == before
+        assert annotate(read(ledger)) == 1, "it saw none"
+    assert get_note(ledger.optuna_study) == before
 
 
 def test_a_picture_is_found_by_its_artifact(ledger: SqlLedger, driver: Driver, tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_a_picture_is_found_by_its_artifact(ledger: SqlLedger, driver: Driver, t
     folder = files_dir(ledger.storage.url, "first")
     save_strip(b"picture", folder, number)
     ledger.complete(number, make_measurement(), strip=True)
-    (key,) = [key for key in ledger.study.trials[number].system_attrs if key.startswith("artifacts:")]
+    (key,) = [key for key in ledger.optuna_study.trials[number].system_attrs if key.startswith("artifacts:")]
     pictures = Pictures(ledger.storage)
     with pictures.open_reader(key.removeprefix("artifacts:")) as file:
         assert file.read() == b"picture"
@@ -122,5 +123,5 @@ def test_a_picture_is_found_by_its_artifact(ledger: SqlLedger, driver: Driver, t
 def _with_study(ledger: SqlLedger, number: int):  # type: ignore[no-untyped-def]
     import optuna
 
-    trial_id = ledger.storage.optuna.get_trial_id_from_study_id_trial_number(ledger.study._study_id, number)
-    return optuna.Trial(ledger.study, trial_id)
+    trial_id = ledger.storage.optuna.get_trial_id_from_study_id_trial_number(ledger.optuna_study._study_id, number)
+    return optuna.Trial(ledger.optuna_study, trial_id)

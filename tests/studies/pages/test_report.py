@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sqlalchemy import event
-from study_samples import COST, Driver, make_candidate, make_measurement, row
+from study_samples import COST, Driver, make_candidate, make_measurement, read, row
 
 import studies.pages.plots
 import studies.reading.history
@@ -54,7 +54,7 @@ def train(ledger: SqlLedger, psnr: float, accuracy: float = 50.0, stability: flo
 
 
 def page_of(ledger: SqlLedger, **confirmed: Any) -> str:
-    return render(ledger, read_history(ledger), Samples(lacks="no images in this test"), **confirmed)
+    return render(read(ledger), read_history(read(ledger)), Samples(lacks="no images in this test"), **confirmed)
 
 
 def data_of(page: str) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def test_one_trial_is_its_own_front(three: SqlLedger) -> None:
 def test_three_trials_of_which_one_is_dominated(three: SqlLedger) -> None:
     for psnr, accuracy in ((20.0, 50.0), (18.0, 90.0), (17.0, 40.0)):
         train(three, psnr, accuracy)
-    history = read_history(three)
+    history = read_history(read(three))
     assert [t.group for t in history.trials] == ["front", "front", "complete"]
     assert "on the front" in page_of(three)
 
@@ -123,7 +123,7 @@ def test_outcomes_are_told_apart(three: SqlLedger) -> None:
     number = driver.ask()
     three.reject(number, make_candidate(1000), COST, Outcome.DUPLICATE)
     driver.reject(5, Outcome.OVER_LIMIT)
-    history = read_history(three)
+    history = read_history(read(three))
     assert [t.group for t in history.trials] == ["front", "pruned", "duplicate", "over_limit"]
     figure = front_pair(history, PSNR, ACCURACY)
     assert figure is not None
@@ -139,19 +139,19 @@ def test_outcomes_are_told_apart(three: SqlLedger) -> None:
 def test_importances_point_to_what_makes_values_good(three: SqlLedger) -> None:
     for _ in range(40):
         number = Driver(three).ask()
-        depth = three.study.trials[number].params["depth"]
+        depth = three.optuna_study.trials[number].params["depth"]
         assert three.start(number, make_candidate(1000 + number), COST, "w")
         # Only the best trials share a depth; among the bad ones it says nothing.
         psnr = 25.0 if depth == 5 else 15.0 + number % 7
         three.complete(number, make_measurement(psnr, accuracy=50.0 + number % 3, stability=0.5))
-    shares = read_history(three).importances["psnr"]
+    shares = read_history(read(three)).importances["psnr"]
     assert max(shares, key=lambda name: shares[name]) == "depth"
 
 
 def test_the_hypervolume_never_falls_and_counts_what_was_spent(three: SqlLedger) -> None:
     for psnr in (15.0, 20.0, 18.0):
         train(three, psnr)
-    steps = hypervolume_steps(read_history(three))
+    steps = hypervolume_steps(read_history(read(three)))
     volumes = [step["hypervolume"] for step in steps]
     assert volumes == pytest.approx([1 * 40 * 0.5, 6 * 40 * 0.5, 6 * 40 * 0.5])
     assert [step["epochs"] for step in steps] == [3, 6, 9]
@@ -160,7 +160,7 @@ def test_the_hypervolume_never_falls_and_counts_what_was_spent(three: SqlLedger)
 
 def test_workers_are_as_many_rows_as_were_busy_at_once(three: SqlLedger) -> None:
     train(three, 20.0)
-    history = read_history(three)
+    history = read_history(read(three))
     times = [(0.0, 10.0), (1.0, 4.0), (4.0, 9.0), (11.0, 12.0)]
     trials = tuple(
         dataclasses.replace(history.trials[0], number=n, started=a, ended=b) for n, (a, b) in enumerate(times)
@@ -173,7 +173,7 @@ def test_spikes_are_marked_where_they_are(three: SqlLedger) -> None:
     loss = np.exp(-np.linspace(0, 2, 100))
     loss[40] *= 5
     history = dataclasses.replace(
-        read_history(three),
+        read_history(read(three)),
         probes={number: ProbeCurve(steps=tuple(range(100)), denoise=tuple(loss.tolist()))},
     )
     figure = stability_curve(history, number)
@@ -188,8 +188,8 @@ def test_spikes_are_marked_where_they_are(three: SqlLedger) -> None:
 def test_thousands_of_trials_stay_small(three: SqlLedger) -> None:
     for psnr, accuracy in ((20.0, 50.0), (18.0, 90.0), (17.0, 40.0)):
         train(three, psnr, accuracy)
-    history = grown(read_history(three), 3000)
-    page = render(three, history, Samples())
+    history = grown(read_history(read(three)), 3000)
+    page = render(read(three), history, Samples())
     assert len(page.encode()) / 1e6 < LIMIT_MB
     traces = data_of(page)["plots"]["front-psnr-accuracy"]["data"]
     assert {trace["type"] for trace in traces[:1]} == {"scattergl"}
@@ -202,13 +202,13 @@ def test_a_study_is_read_in_the_same_number_of_queries_whatever_its_front(three:
     counts, fronts = [], []
     for _ in range(2):
         for _ in range(3):
-            train(three, 20.0 + len(three.results()), 90.0 - len(three.results()))
+            train(three, 20.0 + len(read(three).results()), 90.0 - len(read(three).results()))
         queries.clear()
-        history = read_history(three)
+        history = read_history(read(three))
         counts.append(len(queries))
         fronts.append(len(history.front))
         assert set(history.probes) == {t.number for t in history.front}
-        assert all(three.probe(number) == curve for number, curve in history.probes.items())
+        assert all(read(three).probe(number) == curve for number, curve in history.probes.items())
     assert fronts == [3, 6]
     assert counts[0] == counts[1]
 
@@ -302,12 +302,12 @@ def test_the_answer_of_a_confirmed_study_is_the_confirmed_knee(three: SqlLedger)
             )
 
     lucky, plain, good = (train(three, *v) for v in ((24.0, 90.0, 0.9), (26.0, 40.0, 0.4), (20.0, 95.0, 0.5)))
-    before = read_history(three)
+    before = read_history(read(three))
     assert before.knee == lucky
     again(before.trials[lucky].digest or "", lucky, 15.0, 30.0, 0.1)
     again(before.trials[plain].digest or "", plain, 25.5, 41.0, 0.4)
     again("reference", None, 23.5, 70.0, 0.6)
-    history = read_history(three)
+    history = read_history(read(three))
     assert history.knee == plain
     assert [t.number for t in history.front] == [lucky, plain, good], "figures show the front that the search saw"
     assert history.hypervolume == before.hypervolume
@@ -340,7 +340,7 @@ def test_a_notebook_gets_every_figure_of_the_report(three: SqlLedger) -> None:
     for repeat in range(2):
         three.confirm(
             ConfirmedRun(
-                digest=three.trial(number).digest or "",
+                digest=read(three).trial(number).digest or "",
                 repeat=repeat,
                 seed=repeat,
                 number=number,
@@ -355,13 +355,13 @@ def test_a_notebook_gets_every_figure_of_the_report(three: SqlLedger) -> None:
         )
     page = page_of(three, confirmed=summarize(three.confirmations()))
     assert "gates-confirmed" in drawn(page)
-    assert set(Study(three).figures()) == drawn(page)
+    assert set(Study(read(three)).figures()) == drawn(page)
 
 
 def test_a_report_is_written_whole_or_not_at_all(three: SqlLedger, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist; create it first"):
-        write_report(three, tmp_path / "no" / "page.html")
-    size = write_report(three, tmp_path / "page.html")
+        write_report(read(three), tmp_path / "no" / "page.html")
+    size = write_report(read(three), tmp_path / "page.html")
     assert size == (tmp_path / "page.html").stat().st_size
     assert [path.name for path in tmp_path.glob("*page*")] == ["page.html"]
 
@@ -371,8 +371,8 @@ def test_what_is_written_may_be_read_by_whom_the_umask_lets(three: SqlLedger, tm
     for mask, mode in ((0o077, 0o600), (0o022, 0o644)):
         before = os.umask(mask)
         try:
-            write_report(three, tmp_path / "page.html")
-            to_csv(three, tmp_path / "trials.csv")
+            write_report(read(three), tmp_path / "page.html")
+            to_csv(read(three), tmp_path / "trials.csv")
         finally:
             os.umask(before)
         for name in ("page.html", "trials.csv"):
@@ -393,16 +393,16 @@ def test_figures_that_cannot_be_written_are_told(
     monkeypatch.setitem(sys.modules, "kaleido", kaleido)
     monkeypatch.setitem(sys.modules, "choreographer.errors", errors)
     with pytest.raises(ConfigError, match=r"cannot be written \(No space left on device\)"):
-        write_figures(three, tmp_path / "figures", "svg")
+        write_figures(read(three), tmp_path / "figures", "svg")
     assert not list(tmp_path.glob("*figures*")), "nothing half written"
 
 
 def test_figures_name_what_they_need(three: SqlLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="choose one of svg, pdf, png"):
-        write_figures(three, tmp_path / "figures", "gif")
+        write_figures(read(three), tmp_path / "figures", "gif")
     monkeypatch.setitem(sys.modules, "kaleido", None)
     with pytest.raises(ConfigError, match=r"pip install 'skipnas\[figures\]'"):
-        write_figures(three, tmp_path / "figures", "svg")
+        write_figures(read(three), tmp_path / "figures", "svg")
 
 
 @pytest.mark.slow  # .ci/run has kaleido by then
@@ -415,7 +415,7 @@ def test_figures_without_a_browser_say_so(three: SqlLedger, tmp_path: Path, monk
 
     monkeypatch.setattr(kaleido, "write_fig_from_object_sync", no_browser)
     with pytest.raises(ConfigError, match="needs Chrome or Chromium"):
-        write_figures(three, tmp_path / "figures", "svg")
+        write_figures(read(three), tmp_path / "figures", "svg")
     assert not list(tmp_path.glob("*figures*")), "nothing half written"
 
 
@@ -434,7 +434,7 @@ def test_every_reference_network_is_drawn(name: str) -> None:
 def test_data_frames(three: SqlLedger) -> None:
     for psnr, accuracy in ((20.0, 50.0), (18.0, 90.0), (17.0, 40.0)):
         train(three, psnr, accuracy)
-    history = read_history(three)
+    history = read_history(read(three))
     trials = history.trials_frame()
     assert list(trials["psnr"]) == [20.0, 18.0, 17.0]
     assert {"outcome", "depth", "fusion", "params", "seconds"} <= set(trials.columns)
@@ -448,11 +448,11 @@ def test_data_frames(three: SqlLedger) -> None:
 
 def test_a_network_of_the_papers_is_called_by_its_name(three: SqlLedger) -> None:
     attributes = {"baseline": "unet++"}
-    three.study.enqueue_trial({"depth": 4, "fusion": "add", "learning_rate": 1e-3}, user_attrs=attributes)
+    three.optuna_study.enqueue_trial({"depth": 4, "fusion": "add", "learning_rate": 1e-3}, user_attrs=attributes)
     number = Driver(three).ask()
     assert three.start(number, make_candidate(77), COST, "")
     three.complete(number, make_measurement(99.0, accuracy=99.0, stability=0.99))
     page = page_of(three)
     assert f'<a href="#trial-{number}">trial {number}</a> (unet++) ← knee' in page
     assert page.count("</a> (") == 1
-    assert f"<b>trial {number}</b> · front · unet++<br>" in read_history(three).hover[number]
+    assert f"<b>trial {number}</b> · front · unet++<br>" in read_history(read(three)).hover[number]

@@ -33,6 +33,7 @@ from study_samples import (
     make_candidate,
     make_config,
     make_measurement,
+    read,
     row,
     spawn,
 )
@@ -45,8 +46,8 @@ from nas.training.checkpoint import save_checkpoint
 from nas.training.version import TRAINING_VERSION
 from nas.types import Counts, Objective
 from studies.commands.doctor import examine
-from studies.store import deletion, leases, patience
-from studies.store.catalog import create_study, open_study
+from studies.store import deletion, leases, patience, writer
+from studies.store.catalog import create_study
 from studies.store.database import open_storage
 from studies.store.deletion import delete_study
 from studies.store.files import files_dir
@@ -58,7 +59,7 @@ from studies.store.records import DriverRecord, EpochRecord, TrialRecord, insert
 @contextmanager
 def opened(url: str) -> Iterator[SqlLedger]:
     """The study "first" as another process has it."""
-    with open_study("first", url) as ledger:
+    with SqlLedger.open("first", url) as ledger:
         yield ledger
 
 
@@ -71,12 +72,12 @@ def other(url: str, ledger: SqlLedger) -> Iterator[SqlLedger]:
 def lapse(ledger: SqlLedger) -> None:
     """The lease of this ledger's driver runs out, as if it had not been heard of for long."""
     with ledger.storage.session() as session:
-        session.execute(update(DriverRecord).where(DriverRecord.driver == ledger._owner).values(expires=0.0))
+        session.execute(update(DriverRecord).where(DriverRecord.driver == ledger.driver.owner).values(expires=0.0))
 
 
 def begin(ledger: SqlLedger, **params: Any) -> int:
     """A driver makes a trial, and is cut off when it has written some of its hyperparameters."""
-    number, _ = ledger._make_trial()
+    number, _ = ledger.driver.make_trial()
     storage = ledger.storage.optuna
     trial_id = storage.get_trial_id_from_study_id_trial_number(ledger.study_id, number)
     for name, value in params.items():
@@ -85,7 +86,7 @@ def begin(ledger: SqlLedger, **params: Any) -> int:
 
 
 def state(ledger: SqlLedger, number: int) -> TrialState:
-    return ledger.study.get_trials()[number].state
+    return ledger.optuna_study.get_trials()[number].state
 
 
 # The budget
@@ -124,7 +125,7 @@ def test_a_rejected_proposal_leaves_its_reservation(ledger: SqlLedger, other: Sq
         assert ledger.reserve(2)
         for outcome in (Outcome.DUPLICATE, Outcome.OVER_LIMIT):
             number = Driver(ledger).reject(1, outcome)
-            record = ledger.trial(number)
+            record = read(ledger).trial(number)
             assert (record.reason, record.digest, record.params) == (
                 outcome.value,
                 make_candidate(1).digest,
@@ -172,7 +173,7 @@ def test_reservations_are_of_drivers_alone(ledger: SqlLedger) -> None:
 
 
 def test_an_enqueued_trial_is_asked_for_once(ledger: SqlLedger, other: SqlLedger) -> None:
-    ledger.study.enqueue_trial({"depth": 4, "fusion": "add", "learning_rate": 1e-3})
+    ledger.optuna_study.enqueue_trial({"depth": 4, "fusion": "add", "learning_rate": 1e-3})
     with ledger.drive(), other.drive():
         number, params = ledger.ask(at_random(ledger))
         assert params == {"depth": 4, "fusion": "add", "learning_rate": 1e-3}
@@ -198,7 +199,7 @@ def test_trials_of_a_live_driver_are_not_claimed(ledger: SqlLedger, other: SqlLe
         Driver(ledger).ask()
         assert claim(other) is None
         assert claim(ledger) is None
-        assert [trial.driver is not None for trial in other.unfinished()] == [True, True]
+        assert [trial.driver is not None for trial in read(other).unfinished()] == [True, True]
 
 
 def test_interrupted_trials_are_claimed_once_oldest_first(ledger: SqlLedger, other: SqlLedger, url: str) -> None:
@@ -206,15 +207,15 @@ def test_interrupted_trials_are_claimed_once_oldest_first(ledger: SqlLedger, oth
         Driver(ledger).complete()
         asked, started = Driver(ledger).ask(), Driver(ledger).start(depth=3)
         ledger.epochs(started, [row(1)])
-        begun = ledger.trial(started).started
-    params = [trial.params for trial in ledger.study.get_trials()]
+        begun = read(ledger).trial(started).started
+    params = [trial.params for trial in ledger.optuna_study.get_trials()]
     assert set(params[asked]) == set(DISTRIBUTIONS)
     with other.drive(), opened(url) as third, third.drive():
         assert claim(other) == (asked, params[asked])
         assert claim(third) == (started, params[started])
         assert claim(other) is claim(third) is None
         assert third.start(started, make_candidate(3), COST, "worker-2")
-        assert (third.trial(started).started, third.trial(started).worker) == (begun, "worker-2")
+        assert (read(third).trial(started).started, read(third).trial(started).worker) == (begun, "worker-2")
         assert third.epochs_table(started) == [row(1)]
         third.complete(started, make_measurement())
         assert other.start(asked, make_candidate(4), COST, "worker-3")
@@ -232,8 +233,8 @@ def test_a_proposal_that_was_cut_off_is_drawn_to_its_end(ledger: SqlLedger, othe
             assert claimed[0] == number
             assert claimed[1].keys() == DISTRIBUTIONS.keys()
             assert params.items() <= claimed[1].items()
-            assert {**at_random(other)(number, other), **params} == claimed[1], "as if it had not been cut off"
-            assert other.study.get_trials()[number].params == claimed[1]
+            assert {**at_random(other)(number, other.progress), **params} == claimed[1], "as if it had not been cut off"
+            assert other.optuna_study.get_trials()[number].params == claimed[1]
 
 
 def test_what_plain_optuna_left_running_is_claimed(ledger: SqlLedger) -> None:
@@ -244,7 +245,7 @@ def test_what_plain_optuna_left_running_is_claimed(ledger: SqlLedger) -> None:
         assert claimed[0] == number
         assert ledger.start(number, make_candidate(), COST, "")
         ledger.complete(number, make_measurement())
-    assert ledger.events() == [("ask", 0), ("tell", 0)]
+    assert read(ledger).events() == [("ask", 0), ("tell", 0)]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.COMPLETE, Outcome.DIVERGED, Outcome.EXCEPTION])
@@ -259,15 +260,15 @@ def test_an_end_that_was_recorded_but_not_told_is_told_by_the_next(
 
     with monkeypatch.context() as patch, ledger.drive():
         number = Driver(ledger).start()
-        patch.setattr(ledger, "_tell", lambda *_: None)  # as an older skipnas, killed between the two
+        patch.setattr(writer, "end_trial", lambda *_: None)  # as an older skipnas, killed between the two
         ends[outcome](number)
     assert ledger.counts().running == 1
-    assert ledger.unfinished() == []
+    assert read(ledger).unfinished() == []
     with other.drive():
         assert other.reserve(1) is (outcome is Outcome.EXCEPTION)
         assert claim(other) is None
     assert state(ledger, number).name == outcome.state
-    assert ledger.study.get_trials()[number].values == ([22.0, 2.0] if outcome is Outcome.COMPLETE else None)
+    assert ledger.optuna_study.get_trials()[number].values == ([22.0, 2.0] if outcome is Outcome.COMPLETE else None)
 
 
 def test_an_end_is_recorded_and_told_or_neither(
@@ -278,10 +279,10 @@ def test_an_end_is_recorded_and_told_or_neither(
 
     with monkeypatch.context() as patch, ledger.drive():
         number = Driver(ledger).start()
-        patch.setattr(ledger, "_tell", killed)
+        patch.setattr(writer, "end_trial", killed)
         with pytest.raises(KeyboardInterrupt):
             ledger.complete(number, make_measurement())
-    assert ledger.trial(number).reason is None
+    assert read(ledger).trial(number).reason is None
     with other.drive():
         claimed = claim(other)
         assert claimed is not None
@@ -300,10 +301,10 @@ def test_what_has_ended_is_read_once_whatever_ends_first(ledger: SqlLedger, othe
             assert each.under_way() == [third]
             assert each.counts() == Counts(complete=1, failed=1, duplicate=1, running=1)
             assert len(each.started_digests()) == 3
-        assert ledger._past.trials == third  # what comes before is not read again
+        assert ledger.progress.read_once == third  # what comes before is not read again
         ledger.prune(third, Outcome.STOPPED)
         assert other.ended() == {first, second, third, fourth}
-        assert other._past.trials == 4
+        assert other.progress.read_once == 4
         last = Driver(other).ask()
         assert last == 4
         assert ledger.under_way() == [last]
@@ -316,14 +317,14 @@ def test_hyperparameters_are_read_as_they_are_stored(ledger: SqlLedger, other: S
         stored = [params["depth"], params["learning_rate"]]
         choice = DISTRIBUTIONS["fusion"].to_internal_repr(params["fusion"])
         for each in (ledger, other, ledger):
-            rows = each.drawn([begun, whole])
+            rows = each.progress.drawn([begun, whole])
             assert rows[1].tolist() == [*stored, choice]
             assert rows[0, 0] == 3
             assert np.isnan(rows[0, 1:]).all()
     with other.drive():
         claimed = claim(other), claim(other)
         assert [one[0] for one in claimed if one] == [whole, begun]
-        assert not np.isnan(ledger.drawn([begun])).any()  # it was not whole, so it is read again
+        assert not np.isnan(ledger.progress.drawn([begun])).any()  # it was not whole, so it is read again
 
 
 def test_places_are_held_ahead_while_there_are_many(ledger: SqlLedger, other: SqlLedger) -> None:
@@ -357,11 +358,11 @@ def test_a_driver_that_lost_its_trial_cannot_write_to_it(ledger: SqlLedger, othe
             lambda: ledger.fail(number, Outcome.WORKER_LOST),
             lambda: ledger.reject(asked, make_candidate(9), COST, Outcome.DUPLICATE),
         ]
-        before = other.events()
+        before = read(other).events()
         for write in writes:
             with pytest.raises(LeaseLostError, match="belongs to another driver"):
                 write()
-        assert (other.events(), other.epochs_table(number)) == (before, [])
+        assert (read(other).events(), other.epochs_table(number)) == (before, [])
         other.complete(number, make_measurement())
         for write in writes:
             with pytest.raises(LeaseLostError):
@@ -423,8 +424,8 @@ def test_a_lease_is_renewed_while_its_driver_lives(
 def test_a_killed_process_is_dead_at_once(url: str, ledger: SqlLedger) -> None:
     code = (
         "import sys, time\n"
-        "from study_samples import Driver, open_study\n"
-        "ledger = open_study('first', sys.argv[1])\n"
+        "from study_samples import Driver, SqlLedger\n"
+        "ledger = SqlLedger.open('first', sys.argv[1])\n"
         "with ledger.drive():\n"
         "    ledger.reserve(9), Driver(ledger).start(), ledger.reserve(9)\n"
         "    print('started', flush=True)\n"
@@ -434,7 +435,7 @@ def test_a_killed_process_is_dead_at_once(url: str, ledger: SqlLedger) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "started\n"
     with ledger.drive():
-        (trial,) = ledger.unfinished()
+        (trial,) = read(ledger).unfinished()
         assert trial.driver is not None
         assert trial.driver.pid == process.pid
         assert claim(ledger) is None
@@ -459,7 +460,7 @@ def test_a_process_id_that_was_given_again_is_another_process(ledger: SqlLedger,
     for change, alive in changes:
         with ledger.drive(), other.drive():
             with ledger.storage.session() as session:
-                session.execute(update(DriverRecord).where(DriverRecord.driver == ledger._owner).values(**change))
+                session.execute(update(DriverRecord).where(DriverRecord.driver == ledger.driver.owner).values(**change))
             number = Driver(ledger).start()
             assert (claim(other) is None) is alive
             (ledger if alive else other).fail(number, Outcome.EXCEPTION)
@@ -468,7 +469,7 @@ def test_a_process_id_that_was_given_again_is_another_process(ledger: SqlLedger,
 def test_rows_of_dead_drivers_are_dropped(url: str, ledger: SqlLedger, other: SqlLedger) -> None:
     with ledger.drive(), other.drive():
         lapse(ledger)
-        dead = ledger._owner
+        dead = ledger.driver.owner
         with opened(url) as third, third.drive(), third.storage.session() as session:
             assert dead not in leases.live_drivers(session.connection(), 1)
             assert session.get(DriverRecord, dead) is None
@@ -578,11 +579,11 @@ def test_a_call_whose_answer_was_lost_is_not_carried_out_twice(
             lost = 2
             assert ledger.reserve(2)
             lost = 1
-            number, blank = ledger._make_trial()
+            number, blank = ledger.driver.make_trial()
             assert not blank, "whether anything was written of it is not known"
             lost = 1
-            params = ledger._complete_params(number, at_random(ledger), {})
-            assert ledger.study.get_trials()[number].params == params
+            params = ledger.fill(number, at_random(ledger), {})
+            assert ledger.optuna_study.get_trials()[number].params == params
             assert not ledger.reserve(2)
             assert claim(ledger) is None
             lost = 1
@@ -596,7 +597,7 @@ def test_a_call_whose_answer_was_lost_is_not_carried_out_twice(
     assert lost == 0
     assert ledger.epochs_table(orphan) == [row(1)]
     assert ledger.counts() == Counts(complete=1, pruned=1, failed=1)
-    orders = [order for r in ledger.trials() for order in (r.ask_order, r.tell_order) if order is not None]
+    orders = [order for r in read(ledger).trials() for order in (r.ask_order, r.tell_order) if order is not None]
     assert sorted(orders) == [1, 2, 3, 4, 5, 6]
 
 
@@ -608,7 +609,7 @@ def test_no_candidate_is_started_twice(ledger: SqlLedger, other: SqlLedger) -> N
         number = Driver(who).ask()
         started = who.start(number, make_candidate(depth), COST, "")
         if not started:
-            assert who.trial(number).started is None
+            assert read(who).trial(number).started is None
             who.reject(number, make_candidate(depth), COST, Outcome.DUPLICATE)
         return started
 
@@ -646,7 +647,7 @@ def test_threads_share_one_budget(url: str, ledger: SqlLedger) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         assert sum(pool.map(work, range(2))) >= 12
-    assert ledger.counts().complete == len(ledger.trained_digests()) == 12
+    assert ledger.counts().complete == len(read(ledger).trained_digests()) == 12
 
 
 def test_eight_drivers_reach_the_number_together_though_three_are_killed(url: str, ledger: SqlLedger) -> None:
@@ -673,13 +674,13 @@ def test_eight_drivers_reach_the_number_together_though_three_are_killed(url: st
         assert claim(last) is None
     counts = ledger.counts()
     assert (counts.complete, counts.running, counts.failed) == (40, 0, 0)
-    assert len(ledger.trained_digests()) == 40
-    started = [record for record in ledger.trials() if record.started is not None]
+    assert len(read(ledger).trained_digests()) == 40
+    started = [record for record in read(ledger).trials() if record.started is not None]
     assert len(started) == len({record.digest for record in started}) == 40
-    events = ledger.events()
+    events = read(ledger).events()
     assert len(events) == len(set(events)) == 2 * counts.proposals
-    assert all(events.index(("ask", r.number)) < events.index(("tell", r.number)) for r in ledger.trials())
-    orders = [order for r in ledger.trials() for order in (r.ask_order, r.tell_order)]
+    assert all(events.index(("ask", r.number)) < events.index(("tell", r.number)) for r in read(ledger).trials())
+    orders = [order for r in read(ledger).trials() for order in (r.ask_order, r.tell_order)]
     assert sorted(orders) == list(range(1, len(orders) + 1))  # type: ignore[type-var]
 
 
@@ -690,9 +691,9 @@ def test_32_writers_on_sqlite_wait_for_each_other(url: str, ledger: SqlLedger) -
         "import sys\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
         "from nas.outcome import Outcome\n"
-        "from study_samples import Driver, open_study, row\n"
+        "from study_samples import Driver, SqlLedger, row\n"
         "def work(seed):\n"
-        "    with open_study('first', sys.argv[1]) as ledger, ledger.drive():\n"
+        "    with SqlLedger.open('first', sys.argv[1]) as ledger, ledger.drive():\n"
         "        for _ in range(2):\n"
         "            assert ledger.reserve(1000)\n"
         "            number = Driver(ledger).start()\n"
@@ -731,7 +732,7 @@ def test_a_rung_has_every_trial_that_was_validated_there(rungs: SqlLedger) -> No
     assert rungs.rung(1) == {number: (10.0 + number, 1e6, 0.5) for number in (first, second, third)}
     assert rungs.rung(2) == {}
     assert rungs.rung(3) == {first: (23.0, 1e6, 0.75)}
-    with open_study("rungs", rungs.storage) as again:
+    with SqlLedger.open("rungs", rungs.storage) as again:
         again.epochs(fourth, [row(1)])
     assert rungs.rung(1).keys() == {first, second, third, fourth}
 
@@ -747,22 +748,22 @@ def test_a_rung_that_is_read_again_and_again_lacks_nobody(rungs: SqlLedger) -> N
             rungs.prune(number, Outcome.STOPPED)
             under_way.remove(number)
         rungs.counts()  # by which it learns who has ended
-        with open_study("rungs", rungs.storage) as fresh:
+        with SqlLedger.open("rungs", rungs.storage) as fresh:
             assert list(rungs.rung(1).items()) == list(fresh.rung(1).items())
     assert len(rungs.rung(1)) > 30
-    assert rungs._rungs[1, TRAINING_VERSION][1] > 5, "some were not read again"
+    assert rungs.progress._rungs[1, TRAINING_VERSION][1] > 5, "some were not read again"
 
 
 def test_trained_trials_are_judged_by_their_last_validated_epoch(rungs: SqlLedger) -> None:
     driver = Driver(rungs)
-    assert rungs.judged() == {}
+    assert rungs.progress.judged() == {}
     stopped, diverged, complete, memory, failed, running = (driver.start() for _ in range(6))
     for number in (stopped, diverged, complete, failed, running):
         rungs.epochs(number, [row(1), row(3), row(4, psnr=None, accuracy=None, stability=None)])
     rungs.prune(stopped, Outcome.STOPPED)
     rungs.prune(diverged, Outcome.DIVERGED)
-    assert rungs.judged() == {stopped: (3, (23.0, math.nan, 1e6, 0.5)), diverged: (0, ())}
-    with open_study("rungs", rungs.storage) as again:
+    assert rungs.progress.judged() == {stopped: (3, (23.0, math.nan, 1e6, 0.5)), diverged: (0, ())}
+    with SqlLedger.open("rungs", rungs.storage) as again:
         again.complete(complete, make_measurement(psnr=30.0, params=1e6, stability=0.25))
         again.prune(memory, Outcome.OUT_OF_MEMORY)
     rungs.fail(failed, Outcome.EXCEPTION)
@@ -774,10 +775,10 @@ def test_trained_trials_are_judged_by_their_last_validated_epoch(rungs: SqlLedge
         memory: (0, ()),
         running: (3, (23.0, math.nan, 1e6, 0.5)),
     }
-    assert rungs.judged() == expected
-    assert list(rungs.judged()) == list(expected)
-    with open_study("rungs", rungs.storage) as again:
-        assert again.judged() == expected
+    assert rungs.progress.judged() == expected
+    assert list(rungs.progress.judged()) == list(expected)
+    with SqlLedger.open("rungs", rungs.storage) as again:
+        assert again.progress.judged() == expected
 
 
 def test_rungs_judge_by_any_metric_that_validations_find(
@@ -798,11 +799,11 @@ def test_rungs_judge_by_any_metric_that_validations_find(
         ledger.epochs(number, [row(1, made_up=0.1 + number), row(3, made_up=70.25 + number)])
     ledger.epochs(lacks, [row(1)])
     assert ledger.epochs_table(first)[1] == row(3, made_up=70.25)
-    assert ledger.epochs_tables()[second][0].values["made_up"] == 1.1
+    assert read(ledger).epochs_tables()[second][0].values["made_up"] == 1.1
     assert ledger.rung(1) == {first: (0.1, 21.0), second: (1.1, 21.0)}
     ledger.prune(first, Outcome.STOPPED)
     ledger.complete(second, make_measurement(made_up=99.5))
-    assert ledger.judged() == {first: (3, (70.25, math.nan, 23.0)), second: (27, (99.5, 2.0, 20.0))}
+    assert ledger.progress.judged() == {first: (3, (70.25, math.nan, 23.0)), second: (27, (99.5, 2.0, 20.0))}
 
 
 def test_what_a_large_study_was_judged_by_is_read_once(rungs: SqlLedger) -> None:
@@ -831,10 +832,10 @@ def test_what_a_large_study_was_judged_by_is_read_once(rungs: SqlLedger) -> None
         session.execute(insert(EpochRecord), epochs)
 
     read: list[Any] = []
-    with open_study("rungs", rungs.storage) as again:
-        assert len(again.rung(9)) == len(again.judged()) == 5000
+    with SqlLedger.open("rungs", rungs.storage) as again:
+        assert len(again.rung(9)) == len(again.progress.judged()) == 5000
         event.listen(rungs.storage.engine, "before_cursor_execute", lambda *call: read.append(call[2:4]))
-        assert again.judged()[7] == (9, (20.0, math.nan, 7.0, 0.5))
+        assert again.progress.judged()[7] == (9, (20.0, math.nan, 7.0, 0.5))
     ((_, asked),) = [call for call in read if EpochRecord.__tablename__ in call[0]]
     asked = asked.values() if isinstance(asked, dict) else asked
     assert 5000 in asked, "only what was told after the last one"
@@ -849,11 +850,11 @@ def test_asks_and_tells_have_one_order(ledger: SqlLedger, other: SqlLedger) -> N
         Driver(ledger).reject(first)
         other.complete(second, make_measurement())
         ledger.fail(first, Outcome.EXCEPTION)
-    assert ledger.events() == [("ask", 0), ("ask", 1), ("ask", 2), ("tell", 2), ("tell", 1), ("tell", 0)]
+    assert read(ledger).events() == [("ask", 0), ("ask", 1), ("ask", 2), ("tell", 2), ("tell", 1), ("tell", 0)]
 
 
 def test_a_measurement_reads_back(ledger: SqlLedger, driver: Driver) -> None:
-    assert ledger.measurement(driver.complete()) == make_measurement()
+    assert read(ledger).measurement(driver.complete()) == make_measurement()
 
 
 def test_doctor_says_who_trains_what_and_what_goes_on(url: str, ledger: SqlLedger, other: SqlLedger) -> None:
@@ -926,7 +927,7 @@ def test_deleting_and_driving_take_turns(url: str, ledger: SqlLedger, monkeypatc
     began = threading.Event()
 
     def drive() -> None:
-        with contextlib.suppress(StudyError), open_study("first", url) as mine:
+        with contextlib.suppress(StudyError), SqlLedger.open("first", url) as mine:
             waiting.set()
             with mine.drive():
                 began.set()

@@ -22,6 +22,7 @@ from study_samples import (
     make_candidate,
     make_config,
     make_measurement,
+    read,
     row,
 )
 
@@ -30,7 +31,7 @@ from nas.outcome import Outcome
 from nas.protocols import Ledger
 from nas.search.sampler import SAMPLERS, optunas, proposer
 from nas.types import Counts, ProbeCurve
-from studies.store.catalog import create_study, open_study
+from studies.store.catalog import create_study
 from studies.store.database import open_storage
 from studies.store.ledger import SqlLedger
 
@@ -39,7 +40,7 @@ PRUNINGS = [outcome for outcome in Outcome if outcome.state == "PRUNED"]
 
 
 def frozen(ledger: SqlLedger, number: int) -> optuna.trial.FrozenTrial:
-    return ledger.study.get_trials()[number]
+    return ledger.optuna_study.get_trials()[number]
 
 
 def test_it_is_a_ledger(ledger: SqlLedger) -> None:
@@ -49,7 +50,7 @@ def test_it_is_a_ledger(ledger: SqlLedger) -> None:
 
 
 def test_what_a_study_was_created_with_is_read_back(ledger: SqlLedger) -> None:
-    with open_study("first", ledger.storage) as again:
+    with SqlLedger.open("first", ledger.storage) as again:
         assert again.config == make_config()
         assert again.distributions == DISTRIBUTIONS
         assert again.provenance == {"python": "3.11"}
@@ -69,7 +70,7 @@ def test_a_complete_trial_has_the_objectives_in_their_order(ledger: SqlLedger, d
 
 def test_a_complete_trial_is_recorded_whole(ledger: SqlLedger, driver: Driver) -> None:
     number = driver.complete(psnr=21.5, latency=3.0, depth=2)
-    record = ledger.trial(number)
+    record = read(ledger).trial(number)
     candidate = make_candidate()
     assert (record.digest, record.spec, record.recipe) == (
         candidate.digest,
@@ -84,7 +85,7 @@ def test_a_complete_trial_is_recorded_whole(ledger: SqlLedger, driver: Driver) -
     assert record.started is not None
     assert record.ended is not None
     assert record.started <= record.ended
-    assert ledger.probe(number) == make_measurement().probe
+    assert read(ledger).probe(number) == make_measurement().probe
 
 
 @pytest.mark.parametrize("outcome", PRUNINGS)
@@ -97,9 +98,9 @@ def test_a_pruned_trial_has_a_reason_and_no_values(ledger: SqlLedger, driver: Dr
     assert trial.values is None
     assert trial.intermediate_values == {}
     assert trial.user_attrs["reason"] == outcome.value
-    assert (ledger.trial(number).reason, ledger.trial(number).detail) == (outcome.value, "step 12")
+    assert (read(ledger).trial(number).outcome, read(ledger).trial(number).detail) == (outcome, "step 12")
     assert ledger.epochs_table(number) == [row(1)]
-    assert ledger.probe(number).denoise == (0.5,)
+    assert read(ledger).probe(number).denoise == (0.5,)
 
 
 @pytest.mark.parametrize("outcome", FAILURES)
@@ -109,20 +110,23 @@ def test_a_failed_trial_has_a_reason_and_no_values(ledger: SqlLedger, driver: Dr
     trial = frozen(ledger, number)
     assert trial.state is TrialState.FAIL
     assert trial.values is None
-    assert (ledger.trial(number).reason, ledger.trial(number).detail) == (outcome.value, "Traceback\n  line")
+    assert (read(ledger).trial(number).outcome, read(ledger).trial(number).detail) == (
+        outcome.value,
+        "Traceback\n  line",
+    )
 
 
 def test_a_trial_can_fail_without_having_started(ledger: SqlLedger, driver: Driver) -> None:
     number = driver.ask()
     ledger.fail(number, Outcome.DUPLICATE)
     assert frozen(ledger, number).state is TrialState.FAIL
-    assert ledger.trial(number).started is None
+    assert read(ledger).trial(number).started is None
 
 
 def test_a_traceback_is_kept_whatever_is_in_it(ledger: SqlLedger, driver: Driver) -> None:
     number = driver.start()
     ledger.fail(number, Outcome.EXCEPTION, detail="bad \0 name \udcff, grün")
-    assert ledger.trial(number).detail == "bad \\0 name \\udcff, grün"
+    assert read(ledger).trial(number).detail == "bad \\0 name \\udcff, grün"
 
 
 def test_epochs_are_replaced_by_number_and_read_in_order(ledger: SqlLedger, driver: Driver) -> None:
@@ -132,7 +136,7 @@ def test_epochs_are_replaced_by_number_and_read_in_order(ledger: SqlLedger, driv
     ledger.epochs(number, [row(2, psnr=25.0), row(3)])
     expected = [row(1, psnr=None, accuracy=None, classify_loss=None), row(2, psnr=25.0), row(3)]
     assert ledger.epochs_table(number) == expected
-    assert ledger.trial(number).epochs_done == 3
+    assert read(ledger).trial(number).epochs_done == 3
 
 
 def test_a_loss_that_blew_up_is_kept(ledger: SqlLedger, driver: Driver) -> None:
@@ -152,13 +156,13 @@ def test_a_probe_curve_reads_back_to_single_precision(driver: Driver, steps: lis
     curve = ProbeCurve(steps=tuple(steps), denoise=tuple(losses), classify=tuple(losses[:1]))
     number = driver.start()
     driver.ledger.prune(number, Outcome.DIVERGED, probe=curve)
-    assert driver.ledger.probe(number) == curve
+    assert read(driver.ledger).probe(number) == curve
 
 
 def test_a_probe_beyond_single_precision_is_infinite(ledger: SqlLedger, driver: Driver) -> None:
     number = driver.start()
     ledger.prune(number, Outcome.DIVERGED, probe=ProbeCurve(steps=(1,), denoise=(1e300,)))
-    assert ledger.probe(number).denoise == (math.inf,)
+    assert read(ledger).probe(number).denoise == (math.inf,)
 
 
 # What a bug may not do
@@ -205,10 +209,10 @@ def test_a_trial_ends_once(ledger: SqlLedger, driver: Driver) -> None:
     ):
         with pytest.raises(ValueError, match="has ended already"):
             again()
-    assert ledger.trial(number).reason == ""
-    assert ledger.trial(number).worker == "worker-1"
+    assert read(ledger).trial(number).reason == ""
+    assert read(ledger).trial(number).worker == "worker-1"
     assert driver.complete() == number + 1
-    assert ledger.trial(number + 1).tell_order == 4
+    assert read(ledger).trial(number + 1).tell_order == 4
 
 
 def test_a_trial_that_was_not_started_can_only_fail(ledger: SqlLedger, driver: Driver) -> None:
@@ -235,7 +239,7 @@ def test_counts_tell_outcomes_apart(ledger: SqlLedger, driver: Driver) -> None:
     ledger.fail(driver.ask(), Outcome.OVER_LIMIT)
     driver.start()
     driver.ask()
-    ledger.study.enqueue_trial({"depth": 1})
+    ledger.optuna_study.enqueue_trial({"depth": 1})
     counts = Counts(complete=2, pruned=1, failed=1, running=2, waiting=1, duplicate=1, over_limit=1)
     assert ledger.counts() == counts
     assert (counts.trained, counts.proposals) == (3, 8)
@@ -246,7 +250,7 @@ def test_counts_are_of_one_study(new_study: Callable[..., SqlLedger]) -> None:
     Driver(first).complete()
     assert (first.counts().complete, second.counts().complete) == (1, 0)
     assert second.front() == []
-    assert second.results() == []
+    assert read(second).results() == []
 
 
 def test_trained_digests_are_those_of_complete_and_pruned_trials(ledger: SqlLedger, driver: Driver) -> None:
@@ -256,19 +260,19 @@ def test_trained_digests_are_those_of_complete_and_pruned_trials(ledger: SqlLedg
     ledger.fail(driver.start(depth=3), Outcome.EXCEPTION)
     driver.reject(depth=1)
     driver.start(depth=4)
-    assert ledger.trained_digests() == {make_candidate(1).digest: first, make_candidate(2).digest: pruned}
+    assert read(ledger).trained_digests() == {make_candidate(1).digest: first, make_candidate(2).digest: pruned}
 
 
 def test_digests_and_counts_see_what_another_process_writes(url: str, ledger: SqlLedger, driver: Driver) -> None:
     driver.complete(depth=1)
-    assert len(ledger.trained_digests()) == 1
-    with open_study("first", url) as other:
+    assert len(read(ledger).trained_digests()) == 1
+    with SqlLedger.open("first", url) as other:
         number = Driver(other).complete(depth=2)
         driver.complete(depth=3)
-        assert len(other.trained_digests()) == 3
-    assert ledger.trained_digests()[make_candidate(2).digest] == number
+        assert len(read(other).trained_digests()) == 3
+    assert read(ledger).trained_digests()[make_candidate(2).digest] == number
     assert ledger.counts().complete == 3
-    assert ledger.events() == [(kind, number) for number in range(3) for kind in ("ask", "tell")]
+    assert read(ledger).events() == [(kind, number) for number in range(3) for kind in ("ask", "tell")]
 
 
 def test_the_front_follows_each_objectives_direction(ledger: SqlLedger, driver: Driver) -> None:
@@ -278,13 +282,13 @@ def test_the_front_follows_each_objectives_direction(ledger: SqlLedger, driver: 
     fast = driver.complete(psnr=20.0, latency=1.0)
     ledger.prune(driver.start(), Outcome.STOPPED)
     assert ledger.front() == [best_psnr, fast]
-    assert [result.number for result in ledger.results()] == [best_psnr, dominated, fast]
-    assert sorted(ledger.front()) == sorted(trial.number for trial in ledger.study.best_trials)
+    assert [result.number for result in read(ledger).results()] == [best_psnr, dominated, fast]
+    assert sorted(ledger.front()) == sorted(trial.number for trial in ledger.optuna_study.best_trials)
 
 
 def test_results_carry_what_can_be_built_again(ledger: SqlLedger, driver: Driver) -> None:
     driver.complete(depth=3)
-    (result,) = ledger.results()
+    (result,) = read(ledger).results()
     candidate = make_candidate(3)
     assert (result.digest, dict(result.spec)) == (candidate.digest, {"depth": 3})
     assert result.recipe == candidate.recipe.to_dict()
@@ -293,9 +297,9 @@ def test_results_carry_what_can_be_built_again(ledger: SqlLedger, driver: Driver
 
 def test_an_unknown_trial_is_a_user_error(ledger: SqlLedger) -> None:
     with pytest.raises(StudyError, match="no record of a trial 99"):
-        ledger.trial(99)
+        read(ledger).trial(99)
     assert ledger.epochs_table(99) == []
-    assert ledger.probe(99) == ProbeCurve()
+    assert read(ledger).probe(99) == ProbeCurve()
 
 
 # What Optuna and Optuna Dashboard see
@@ -361,11 +365,11 @@ def test_a_trial_is_proposed_the_same_again(ledger: SqlLedger, driver: Driver, n
     """By a driver whose proposal was lost, or by the next; another study's seed proposes something else."""
     for turn in range(12):
         driver.complete(psnr=20.0 + turn, depth=turn)
-    number, _ = ledger._make_trial()
+    number, _ = ledger.driver.make_trial()
     proposals = []
     for seed in (0, 0, 1):
         propose = proposer(name, seed, DISTRIBUTIONS, ledger.config.objectives, lambda params: True)
-        proposals.append(propose(number, ledger))
+        proposals.append(propose(number, ledger.progress))
     assert proposals[0] == proposals[1] != proposals[2]
 
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
-from study_samples import COST, claim, make_candidate, make_measurement, row
+from study_samples import COST, claim, make_candidate, make_measurement, read, row
 
 from nas.errors import StorageError, StudyError
 from nas.search.sampler import proposer
@@ -20,8 +20,9 @@ from nas.types import Counts
 from studies.commands.replay import replay
 from studies.reading.rows import study_rows
 from studies.store import migrations
-from studies.store.catalog import list_studies, open_study
+from studies.store.catalog import list_studies
 from studies.store.database import open_storage
+from studies.store.ledger import SqlLedger
 from studies.store.records import SCHEMA_VERSION, Base
 from studies.store.urls import parse_url
 
@@ -112,11 +113,11 @@ def test_the_first_version_s_study_reads_the_same(old: str) -> None:
         assert (summary.name, summary.config.epochs, summary.config.seed) == ("first", 2, 0)
         assert summary.counts == Counts(complete=4)
         assert summary.best == {"psnr": 13.880074440381431, "accuracy": 15.366759517177345, "stability": 0.0}
-        ledger = open_study("first", storage)
+        ledger = SqlLedger.open("first", storage)
         assert ledger.config == summary.config
         assert [o.name for o in ledger.config.objectives] == ["psnr", "accuracy", "stability"]
         assert ledger.front() == [2]
-        results = ledger.results()
+        results = read(ledger).results()
         assert [result.digest for result in results] == [
             "e975f13dc15048ae",
             "a1b7643a8a1e0ce4",
@@ -125,22 +126,22 @@ def test_the_first_version_s_study_reads_the_same(old: str) -> None:
         ]
         assert results[1].values["psnr"] == 11.980497050750222
         assert results[3].spec["fusion"] == "concat"
-        assert ledger.trained_digests() == {result.digest: result.number for result in results}
-        assert (ledger.config.training_version, ledger.training_versions()) == (1, {1: 4})
+        assert read(ledger).trained_digests() == {result.digest: result.number for result in results}
+        assert (ledger.config.training_version, read(ledger).training_versions()) == (1, {1: 4})
         assert ledger.rung(2) == {}, "what this version trains is not compared with them"
         ledger.training_version = 1
         assert ledger.rung(2)[1] == (11.980497050750222, 12.627669452181985, 0.0)
-        assert ledger.judged()[0] == (2, (6.5102560194754, 10.027855153203342, 0.0))
-        assert list(ledger.judged()) == [1, 0, 2, 3]
-        assert ledger.events() == [("tell", 1), ("tell", 0), ("tell", 2), ("tell", 3)]
+        assert ledger.progress.judged()[0] == (2, (6.5102560194754, 10.027855153203342, 0.0))
+        assert list(ledger.progress.judged()) == [1, 0, 2, 3]
+        assert read(ledger).events() == [("tell", 1), ("tell", 0), ("tell", 2), ("tell", 3)]
         assert [len(ledger.epochs_table(number)) for number in range(4)] == [2] * 4
-        assert ledger.measurement(2).probe.steps
-        assert [row["state"] for row in study_rows(ledger)] == ["COMPLETE"] * 4
-        assert ledger.unfinished() == []
+        assert read(ledger).measurement(2).probe.steps
+        assert [row["state"] for row in study_rows(read(ledger))] == ["COMPLETE"] * 4
+        assert read(ledger).unfinished() == []
 
 
 def test_the_first_version_s_study_goes_on(old: str) -> None:
-    with open_study("first", old) as ledger, ledger.drive():
+    with SqlLedger.open("first", old) as ledger, ledger.drive():
         propose = proposer("auto", 0, ledger.distributions, ledger.config.objectives, lambda params: True)
         assert ledger.claim(propose) is None
         assert not ledger.reserve(4)
@@ -150,8 +151,8 @@ def test_the_first_version_s_study_goes_on(old: str) -> None:
         assert ledger.start(number, make_candidate(), COST, "worker")
         ledger.epochs(number, [row(1), row(2)])
         ledger.complete(number, make_measurement(psnr=20.0, stability=0.5))
-        assert ledger.events()[-2:] == [("ask", 4), ("tell", 4)]
-        assert ledger.training_versions() == {1: 4, TRAINING_VERSION: 1}
+        assert read(ledger).events()[-2:] == [("ask", 4), ("tell", 4)]
+        assert read(ledger).training_versions() == {1: 4, TRAINING_VERSION: 1}
         assert ledger.front() == [4]
     assert list_studies(open_storage(old))[0].counts == Counts(complete=5)
 
@@ -159,14 +160,14 @@ def test_the_first_version_s_study_goes_on(old: str) -> None:
 def test_a_trial_that_the_first_version_left_running_goes_on(old: str) -> None:
     execute(old, "UPDATE skipnas_trials SET reason = NULL, tell_order = NULL, ended = NULL WHERE number = 3")
     execute(old, "UPDATE trials SET state = 'RUNNING' WHERE number = 3", "DELETE FROM trial_values WHERE trial_id = 4")
-    with open_study("first", old) as ledger, ledger.drive():
+    with SqlLedger.open("first", old) as ledger, ledger.drive():
         claimed = claim(ledger)
         assert claimed is not None
         assert claimed[0] == 3
         assert claimed[1].keys() == ledger.distributions.keys()
         assert ledger.start(3, make_candidate(), COST, "worker")
-        assert ledger.trial(3).trained_by == TRAINING_VERSION
-        assert (ledger.epochs_table(3), ledger.trial(3).epochs_done) == ([], 0), "it starts again"
+        assert read(ledger).trial(3).trained_by == TRAINING_VERSION
+        assert (ledger.epochs_table(3), read(ledger).trial(3).epochs_done) == ([], 0), "it starts again"
 
 
 def test_a_step_that_fails_leaves_everything_as_it_was(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,5 +194,5 @@ def test_a_database_is_migrated_once_when_many_open_it(url: str) -> None:
 def test_what_was_made_before_the_order_was_kept_cannot_be_replayed(old: str) -> None:
     with open_storage(old) as storage:
         name = list_studies(storage)[0].name
-    with open_study(name, old) as ledger, pytest.raises(StudyError, match="did not keep the order of proposals"):
-        replay(ledger)
+    with SqlLedger.open(name, old) as ledger, pytest.raises(StudyError, match="did not keep the order of proposals"):
+        replay(read(ledger))

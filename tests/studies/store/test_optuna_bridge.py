@@ -104,8 +104,8 @@ def test_a_study_knows_its_number_and_drops_what_it_read(ledger: SqlLedger) -> N
 
 
 def test_what_was_enqueued_stands_in_an_attribute(ledger: SqlLedger) -> None:
-    ledger.study.enqueue_trial({"depth": 3})
-    (waiting,) = ledger.study.get_trials()
+    ledger.optuna_study.enqueue_trial({"depth": 3})
+    (waiting,) = ledger.optuna_study.get_trials()
     assert waiting.system_attrs == {"fixed_params": {"depth": 3}}, f"attribute fixed_params: {WHAT_TO_DO}"
     assert bridge.enqueued_params(waiting) == {"depth": 3}
     study = optuna.load_study(study_name="first", storage=ledger.storage.optuna)
@@ -117,7 +117,7 @@ def test_constraints_are_written_as_optuna_writes_them(ledger: SqlLedger) -> Non
     trial = optuna.load_study(study_name="first", storage=ledger.storage.optuna).ask()
     trial.set_constraint("params", -3.0)
     ours = bridge.constraint_attributes({"params": -3.0, "macs": 2.0})
-    told = ledger.study.get_trials()[trial.number].system_attrs
+    told = ledger.optuna_study.get_trials()[trial.number].system_attrs
     assert told.items() <= ours.items(), f"attribute constraints:NAME: {WHAT_TO_DO}"
     assert ours["constraints"] == [-3.0, 2.0]
     assert bridge.constraint_attributes({}) == {}
@@ -130,7 +130,7 @@ def test_a_picture_is_written_as_optuna_writes_artifacts(ledger: SqlLedger, tmp_
     given = optuna.artifacts.upload_artifact(
         artifact_store=store, file_path=str(tmp_path / "trial-7.png"), study_or_trial=trial, mimetype="image/png"
     )
-    ((key, text),) = ledger.study.get_trials()[trial.number].system_attrs.items()
+    ((key, text),) = ledger.optuna_study.get_trials()[trial.number].system_attrs.items()
     ((our_key, our_text),) = bridge.picture_attribute(26, 7).items()
     assert (key, our_key) == (f"artifacts:{given}", "artifacts:1a-7"), f"attribute artifacts:ID: {WHAT_TO_DO}"
     assert json.loads(our_text) == json.loads(text) | {"artifact_id": "1a-7"}, f"attribute artifacts:ID: {WHAT_TO_DO}"
@@ -138,8 +138,8 @@ def test_a_picture_is_written_as_optuna_writes_artifacts(ledger: SqlLedger, tmp_
 
 def test_a_trial_is_stored_as_optunas_own_ask_and_tell_store_it(ledger: SqlLedger) -> None:
     """One trial through Optuna, one through the ledger: the same rows, but for their number and the moment."""
-    ledger.study.enqueue_trial({"depth": 2, "learning_rate": 1e-3, "fusion": "add"})
-    ledger.study.enqueue_trial({"depth": 2, "learning_rate": 1e-3, "fusion": "add"})
+    ledger.optuna_study.enqueue_trial({"depth": 2, "learning_rate": 1e-3, "fusion": "add"})
+    ledger.optuna_study.enqueue_trial({"depth": 2, "learning_rate": 1e-3, "fusion": "add"})
     plain = optuna.load_study(study_name="first", storage=ledger.storage.optuna)
     theirs = plain.ask(DISTRIBUTIONS)
     plain.tell(theirs, [20.0, 2.0])

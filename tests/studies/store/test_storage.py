@@ -15,7 +15,7 @@ import pytest
 from optuna_dashboard import get_note
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
-from study_samples import DISTRIBUTIONS, POSTGRES, Driver, fresh_postgres, make_config, spawn
+from study_samples import DISTRIBUTIONS, POSTGRES, Driver, fresh_postgres, make_config, read, spawn
 
 from nas.errors import ConfigError, SkipnasError, StorageError, StudyError
 from nas.outcome import Outcome
@@ -24,7 +24,7 @@ from studies.commands.show import study_facts, study_lines, summary_facts
 from studies.pages.notes import annotate
 from studies.pages.report import write_report
 from studies.reading.rows import study_rows, to_csv
-from studies.store.catalog import create_study, list_studies, open_study
+from studies.store.catalog import create_study, list_studies
 from studies.store.connection import Storage
 from studies.store.database import open_storage
 from studies.store.deletion import delete_study
@@ -87,7 +87,7 @@ def test_a_database_that_optuna_made_gains_our_tables(tmp_path: Path) -> None:
     with open_storage(url) as storage:
         assert list_studies(storage) == []
         with pytest.raises(StudyError, match=r"'theirs' .* was not made by skipnas; choose another name"):
-            open_study("theirs", storage)
+            SqlLedger.open("theirs", storage)
         optuna.load_study(study_name="theirs", storage=storage.optuna).ask()
         with pytest.raises(StudyError, match="was not made by skipnas"):
             create_study(storage, make_config("theirs"), DISTRIBUTIONS, {}, "")
@@ -146,7 +146,7 @@ def refused(call: Callable[[], Any], kind: type[SkipnasError] = StorageError) ->
 def test_reading_creates_nothing(tmp_path: Path) -> None:
     for url in (None, "sqlite:///runs/studies.db", str(tmp_path / "x.db")):
         assert "no studies yet in sqlite:///" in refused(lambda url=url: open_storage(url, must_exist=True))
-        assert "run `skipnas search` first" in refused(lambda url=url: open_study("x", url))
+        assert "run `skipnas search` first" in refused(lambda url=url: SqlLedger.open("x", url))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -265,13 +265,13 @@ def test_the_command_of_a_study_holds_no_password(storage: Storage, given: str, 
     else:
         with storage.session() as session:
             assert SECRET not in str(session.execute(text("SELECT * FROM skipnas_studies")).all())
-    ledger = open_study("first", storage)
+    ledger = SqlLedger.open("first", storage)
     assert ledger.command == masked_command(command)
-    annotate(ledger)
-    facts = study_facts(ledger)
-    shown = [ledger.command, str(facts), *study_lines(ledger, facts), get_note(ledger.study)]
+    annotate(read(ledger))
+    facts = study_facts(read(ledger))
+    shown = [ledger.command, str(facts), *study_lines(read(ledger), facts), get_note(ledger.optuna_study)]
     shown += [str(summary_facts(summary)) for summary in list_studies(storage)]
-    write_report(ledger, Path("report.html"))
+    write_report(read(ledger), Path("report.html"))
     assert SECRET not in "".join([*shown, Path("report.html").read_text()])
 
 
@@ -301,11 +301,11 @@ def test_an_unknown_study_names_those_there_are(
     url: str, storage: Storage, new_study: Callable[..., SqlLedger]
 ) -> None:
     for where in (storage, url):
-        message = refused(lambda where=where: open_study("x", where), StudyError)
+        message = refused(lambda where=where: SqlLedger.open("x", where), StudyError)
         assert message.endswith("it holds none, run `skipnas search` first")
     for index in range(12):
         new_study(f"s{index}")
-    message = refused(lambda: open_study("x", storage), StudyError)
+    message = refused(lambda: SqlLedger.open("x", storage), StudyError)
     assert message.startswith("no study 'x' in ")
     assert message.endswith("there are: s11, s10, s9, s8, s7, s6, s5, s4, s3, s2, ...")
 
@@ -322,7 +322,7 @@ def test_a_name_is_given_once(ledger: SqlLedger, storage: Storage, monkeypatch: 
 def test_a_study_whose_creation_was_cut_off_is_created(storage: Storage) -> None:
     optuna.create_study(study_name="first", storage=storage.optuna, directions=["maximize", "minimize"])
     ledger = create_study(storage, make_config(), DISTRIBUTIONS, {}, "")
-    assert ledger.study.metric_names == ["psnr", "latency"]
+    assert ledger.optuna_study.metric_names == ["psnr", "latency"]
 
 
 def test_studies_are_listed_with_counts_and_bests(storage: Storage, new_study: Callable[..., SqlLedger]) -> None:
@@ -350,7 +350,7 @@ def test_what_optuna_alone_deleted_leaves_nothing_to_the_next_study(
     assert again.config.seed == 2
     Driver(again).complete()
     assert again.counts() == Counts(complete=1)
-    assert [record.number for record in again.trials()] == [0]
+    assert [record.number for record in read(again).trials()] == [0]
 
 
 def test_the_folder_of_a_study_is_one_databases(tmp_path: Path) -> None:
@@ -391,7 +391,7 @@ def test_deleting_takes_everything_and_only_that(storage: Storage, new_study: Ca
     delete_study(storage, "a")
     assert [s.name for s in list_studies(storage)] == ["b"]
     assert optuna.get_all_study_names(storage.optuna) == ["b"]
-    assert open_study("b", storage).counts() == Counts(complete=1, pruned=1)
+    assert SqlLedger.open("b", storage).counts() == Counts(complete=1, pruned=1)
     with storage.engine.connect() as connection:
         for table in ("skipnas_trials", "skipnas_probes", "trials", "trial_params", "trial_user_attributes"):
             owners = connection.execute(text(f"SELECT count(*) FROM {table}")).scalar()
@@ -413,7 +413,7 @@ def test_rows_hold_one_trial_each(ledger: SqlLedger, driver: Driver) -> None:
     driver.complete(psnr=21.0, latency=3.0)
     ledger.prune(driver.start(), Outcome.DIVERGED)
     driver.ask()
-    complete, pruned, asked = study_rows(ledger)
+    complete, pruned, asked = study_rows(read(ledger))
     assert list(complete) == [
         *("number", "state", "reason", "psnr", "latency", "params", "macs", "seconds", "training_version"),
         *DISTRIBUTIONS,
@@ -427,20 +427,20 @@ def test_rows_hold_one_trial_each(ledger: SqlLedger, driver: Driver) -> None:
 
 def test_a_csv_file_reads_back(ledger: SqlLedger, driver: Driver, tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
-    assert to_csv(ledger, path) == 0
+    assert to_csv(read(ledger), path) == 0
     driver.complete(psnr=21.0)
-    assert to_csv(ledger, path) == 1
+    assert to_csv(read(ledger), path) == 1
     with path.open(newline="", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
-    assert row == {name: str(value) for name, value in study_rows(ledger)[0].items()}
+    assert row == {name: str(value) for name, value in study_rows(read(ledger))[0].items()}
     assert [p.name for p in tmp_path.glob("*out.csv*")] == ["out.csv"]
 
 
 def test_a_csv_file_that_cannot_be_written_leaves_nothing(ledger: SqlLedger, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    assert "No such file or directory" in refused(lambda: to_csv(ledger, tmp_path / "no" / "x.csv"), ConfigError)
-    assert "Is a directory" in refused(lambda: to_csv(ledger, folder), ConfigError)
+    assert "No such file or directory" in refused(lambda: to_csv(read(ledger), tmp_path / "no" / "x.csv"), ConfigError)
+    assert "Is a directory" in refused(lambda: to_csv(read(ledger), folder), ConfigError)
     assert sorted(p.name for p in tmp_path.iterdir() if "folder" in p.name) == ["folder"]
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from study_samples import COST, Driver, claim, make_candidate, make_measurement, row
+from study_samples import COST, Driver, claim, make_candidate, make_measurement, read, row
 
 from nas.outcome import Outcome
 from nas.search.confirmation import ConfirmedRun
 from nas.training.version import TRAINING_VERSION
-from studies.store.catalog import open_study
 from studies.store.ledger import SqlLedger
 
 OLD = TRAINING_VERSION - 1
@@ -19,16 +18,17 @@ OLD = TRAINING_VERSION - 1
 @pytest.fixture
 def old(ledger: SqlLedger) -> SqlLedger:
     """The study, as a driver of the version before has it open."""
-    before = open_study("first", ledger.storage)
+    before = SqlLedger.open("first", ledger.storage)
     before.training_version = OLD
     return before
 
 
 def test_a_trial_keeps_the_version_that_trained_it(ledger: SqlLedger, old: SqlLedger) -> None:
     first, rejected, second = Driver(old).complete(), Driver(ledger).reject(9), Driver(ledger).complete()
-    assert [ledger.trial(number).trained_by for number in (first, rejected, second)] == [OLD, None, TRAINING_VERSION]
-    assert ledger.training_versions() == {OLD: 1, TRAINING_VERSION: 1}
-    assert [result.training_version for result in ledger.results()] == [OLD, TRAINING_VERSION]
+    study = read(ledger)
+    assert [study.trial(number).trained_by for number in (first, rejected, second)] == [OLD, None, TRAINING_VERSION]
+    assert study.training_versions() == {OLD: 1, TRAINING_VERSION: 1}
+    assert [result.training_version for result in study.results()] == [OLD, TRAINING_VERSION]
 
 
 def test_a_rung_compares_trials_of_one_version(ledger: SqlLedger, old: SqlLedger) -> None:
@@ -62,25 +62,27 @@ def test_a_trial_that_another_version_began_starts_again(ledger: SqlLedger, old:
     with old.drive():
         number = Driver(old).start()
         old.epochs(number, [row(1), row(2), row(3)])
-    begun = ledger.trial(number).started
+    begun = read(ledger).trial(number).started
     with ledger.drive():
         claimed = claim(ledger)
         assert claimed is not None
         candidate = make_candidate(1000 + number)
         assert ledger.start(number, candidate, COST, "worker")
-        record = ledger.trial(number)
+        record = read(ledger).trial(number)
         assert (record.trained_by, record.epochs_done, record.started) == (TRAINING_VERSION, 0, begun)
         assert ledger.epochs_table(number) == []
         ledger.epochs(number, [row(1)])
         assert ledger.start(number, candidate, COST, "worker"), "its worker was lost"
         assert [each.epoch for each in ledger.epochs_table(number)] == [1], "its own version's epochs stay"
         ledger.complete(number, make_measurement())
-    assert ledger.training_versions() == {TRAINING_VERSION: 1}
+    assert read(ledger).training_versions() == {TRAINING_VERSION: 1}
 
 
 def test_measurements_are_those_of_this_version(ledger: SqlLedger, old: SqlLedger) -> None:
     Driver(old).complete(depth=3)
-    assert (ledger.measurements(), list(old.measurements())) == ({}, [make_candidate(3).digest])
+    now, before = read(ledger), read(old)
+    before.training_version = OLD
+    assert (now.measurements(), list(before.measurements())) == ({}, [make_candidate(3).digest])
 
 
 def test_a_confirming_run_of_another_version_gives_way(ledger: SqlLedger) -> None:
@@ -108,4 +110,4 @@ def test_the_front_is_of_all_versions(ledger: SqlLedger, old: SqlLedger) -> None
     """What it holds is told apart by whoever shows it (`studies.reading.versions`)."""
     numbers = [Driver(old).complete(psnr=20.0, latency=1.0), Driver(ledger).complete(psnr=21.0, latency=2.0)]
     assert ledger.front() == numbers
-    assert list(ledger.judged()) == numbers, "samplers learn from all"
+    assert list(ledger.progress.judged()) == numbers, "samplers learn from all"

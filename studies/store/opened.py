@@ -1,0 +1,89 @@
+"""A study of an open storage, and everything that is fixed in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import optuna
+from optuna.distributions import BaseDistribution, json_to_distribution
+
+from nas.settings import StudyConfig
+from nas.training.version import TRAINING_VERSION
+from studies.store.connection import Storage
+from studies.store.database import open_storage
+from studies.store.finding import find_study
+from studies.store.patience import Patience
+from studies.store.records import StudyRecord
+from studies.store.urls import masked_command
+
+
+class OpenedStudy:
+    """A study that is open: `studies.store.ledger.SqlLedger` drives it, `studies.reading.study.StudyReader` reads it.
+
+    As a context manager it closes the storage it came from.
+
+    Attributes:
+        storage: the open database.
+        study_id: number of the study in it.
+        config: the study's configuration.
+        distributions: every hyperparameter of its search space, as it was when the study was created.
+        provenance: versions, commit, hardware and the like, as given when the study was created.
+        command: the command line that created the study.
+        created: when, in seconds since the epoch.
+        training_version: version of the training code that trains what is asked for here. Figures of different versions
+            do not compare, so trials of another one are neither rivals at a rung nor originals of a duplicate.
+        optuna_study: the study as Optuna has it.
+        patience: whether calls wait for a database that is gone.
+    """
+
+    def __init__(self, storage: Storage, name: str, record: StudyRecord) -> None:
+        self.storage = storage
+        self.study_id = record.study_id
+        self.config = StudyConfig.from_dict(record.config)
+        self.distributions: dict[str, BaseDistribution] = {
+            name: json_to_distribution(text) for name, text in record.distributions.items()
+        }
+        self.provenance: Mapping[str, Any] = record.provenance
+        self.command = masked_command(record.command)  # older versions kept passwords
+        self.created = record.created
+        self.training_version = TRAINING_VERSION
+        with storage.guard():
+            self.optuna_study = optuna.load_study(study_name=name, storage=storage.optuna)
+        self.patience = Patience()
+
+    @classmethod
+    def open(cls, name: str, storage: Storage | str | None = None) -> Self:
+        """Opens a study that exists.
+
+        Args:
+            name: of the study.
+            storage: an open storage, or the URL of one that must exist; the study closes either.
+
+        Raises:
+            StudyError: there is no such study, or skipnas did not make it.
+            StorageError: the storage cannot be opened.
+        """
+        if not isinstance(storage, Storage):
+            opened = open_storage(storage, must_exist=True)
+            try:
+                return cls.open(name, opened)
+            except BaseException:
+                opened.close()
+                raise
+        with storage.session() as session:
+            record = find_study(session, storage, name)
+        return cls(storage, name, record)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the storage's connections."""
+        self.storage.close()

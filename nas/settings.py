@@ -250,7 +250,7 @@ class StudyConfig:
         precision: ``fp32`` or ``bf16``.
         threads: torch threads in each worker.
         early_stopping: whether candidates are stopped at rungs.
-        within_rank: the rule by which candidates are stopped (`nas.search.rungs.RULES`).
+        within_rank: the rule by which candidates are stopped (`nas.search.early_stopping.RULES`).
         training_version: version of the training code that made the study (`nas.training.version`); each trial keeps
             its own.
     """
@@ -311,7 +311,7 @@ def _samplers() -> Iterable[str]:
 
 
 def _rules_of_rungs() -> Iterable[str]:
-    from nas.search.rungs import RULES
+    from nas.search.early_stopping import RULES
 
     return RULES
 

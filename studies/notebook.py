@@ -51,7 +51,7 @@ class Study:
 
     def figures(self) -> dict[str, go.Figure]:
         """Returns every figure of the report for which the study has enough trials, by name."""
-        from studies.pages.plots import all_plots
+        from studies.pages.figures import all_plots
 
         figures = {}
         for plot in all_plots(self.history, summarize(self.reader.progress.confirmations())):

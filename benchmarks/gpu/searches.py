@@ -224,8 +224,8 @@ class Pace:
 def _train_jobs(made: Candidate, data: Dataset, count: int, pace: Pace, on: Setting, room: Room) -> None:
     """Trains a candidate under ever new seeds, `count` at a time, until the pace is known."""
     from nas.engine.executor import Pool, run_jobs
+    from nas.engine.interrupts import Stopping
     from nas.engine.job import Job
-    from nas.engine.stopping import Stopping
     from nas.engine.trainable import WorkerSettings
     from nas.types import Task
     from search_spaces import get_space

@@ -24,8 +24,8 @@ from nas.engine.scheduler import RungScheduler
 from nas.engine.searcher import StudySearcher
 from nas.outcome import Outcome
 from nas.protocols import SearchSpace
+from nas.search.early_stopping import is_milestone
 from nas.search.objectives import DEFAULT
-from nas.search.rungs import is_milestone
 from nas.types import Candidate, EpochRow, Measurement, ProbeCurve
 from studies.store.ledger import SqlLedger
 

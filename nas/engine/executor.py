@@ -20,11 +20,11 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from nas.data.splits import Dataset
+from nas.engine.interrupts import Stopping, stop_signals
 from nas.engine.job import Job
 from nas.engine.report import LivesInDriver, Report
 from nas.engine.scheduler import RungScheduler
 from nas.engine.searcher import JobSearcher, Recorder, StudySearcher
-from nas.engine.stopping import Stopping, stop_signals
 from nas.engine.trainable import CandidateTrainable, WorkerSettings
 from nas.errors import ClusterError, ConfigError
 from nas.protocols import SearchSpace

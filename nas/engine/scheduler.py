@@ -1,4 +1,4 @@
-"""Early stopping as a Ray Tune scheduler: a rule of `nas.search.rungs` at every validated epoch."""
+"""Early stopping as a Ray Tune scheduler: a rule of `nas.search.early_stopping` at every validated epoch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from nas.engine.report import LivesInDriver, Report
 from nas.engine.searcher import StudySearcher
-from nas.search.rungs import RULES, Rung
+from nas.search.early_stopping import RULES, Rung
 
 
 class RungScheduler(LivesInDriver, FIFOScheduler):

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas.search.early_stopping import is_milestone
 from nas.search.objectives import METRICS
-from nas.search.rungs import is_milestone
 from nas.training.batches import NoisyBatch, TrainingData
 from nas.training.loop import Diverged, Training
 from nas.training.metrics import OF_NETWORK, OF_RUN, Answers, Tally, mean, psnr, true_fp32

@@ -26,7 +26,7 @@ from nas.types import Objective
 from search_spaces import get_space
 from search_spaces.unet.spec import UNetSpec
 from studies.pages.diagram import network_svg
-from studies.pages.plots import Plot, all_plots
+from studies.pages.figures import Plot, all_plots
 from studies.pages.samples import Samples, samples
 from studies.provenance import describe
 from studies.reading.best import Choice, join_words

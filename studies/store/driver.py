@@ -21,8 +21,8 @@ from studies.store import statements as sql
 from studies.store.leases import Lease, drop_dead, live_drivers
 from studies.store.opened import OpenedStudy
 from studies.store.optuna_bridge import begin_trial, end_trial, find_trial, hold_study, make_trial
-from studies.store.patience import patient
 from studies.store.progress import Progress
+from studies.store.retries import patient
 
 log = logging.getLogger(__name__)
 SHARE = 32

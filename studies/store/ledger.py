@@ -10,9 +10,9 @@ from studies.store.connection import Storage
 from studies.store.driver import Driver
 from studies.store.opened import OpenedStudy
 from studies.store.optuna_bridge import enqueued_params
-from studies.store.patience import patient
 from studies.store.progress import Progress
 from studies.store.records import StudyRecord
+from studies.store.retries import patient
 from studies.store.writer import Writer
 
 

@@ -14,8 +14,8 @@ from nas.training.version import TRAINING_VERSION
 from studies.store.connection import Storage
 from studies.store.database import open_storage
 from studies.store.finding import find_study
-from studies.store.patience import Patience
 from studies.store.records import StudyRecord
+from studies.store.retries import Patience
 from studies.store.urls import masked_command
 
 

@@ -28,8 +28,8 @@ from studies.store import statements as sql
 from studies.store.epochs import read_epochs
 from studies.store.opened import OpenedStudy
 from studies.store.optuna_bridge import forget_trials, stored_trial
-from studies.store.patience import patient
 from studies.store.records import ConfirmationRecord, group_of
+from studies.store.retries import patient
 
 SOME = 500
 """Trials whose hyperparameters are asked for at once: databases limit the parameters of a statement."""

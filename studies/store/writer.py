@@ -28,8 +28,8 @@ from studies.store.optuna_bridge import (
     set_attributes,
     write_params,
 )
-from studies.store.patience import patient
 from studies.store.records import ConfirmationRecord
+from studies.store.retries import patient
 
 
 class Writer:

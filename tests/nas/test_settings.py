@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nas.errors import ConfigError
-from nas.search.rungs import RULES
+from nas.search.early_stopping import RULES
 from nas.search.sampler import CHOICES
 from nas.settings import (
     FitSettings,

@@ -17,7 +17,7 @@ from toy_space import ToySpace
 
 from nas.engine import searcher
 from nas.errors import StorageError
-from studies.store import patience
+from studies.store import retries
 
 
 def test_each_fault_ends_as_the_design_says(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,8 +113,8 @@ def test_a_database_that_stays_away_ends_the_search_which_goes_on_later(
     search = make(ToySpace(faults=("slow",), scratch=str(tmp_path)), epochs=9)
     (tmp_path / "fast").touch()
     with gone(search) as begin, monkeypatch.context() as patch:
-        patch.setattr(patience, "PATIENCE_SECONDS", 0.5)
-        patch.setattr(patience, "RETRY_SECONDS", 0.05)
+        patch.setattr(retries, "PATIENCE_SECONDS", 0.5)
+        patch.setattr(retries, "RETRY_SECONDS", 0.05)
         search.when_running = lambda: begin(5.0)
         with pytest.raises(StorageError, match="server is gone"):
             search.run(4)

@@ -11,7 +11,7 @@ import torch
 from toy_space import ToyNet, ToySpace, ToySpec
 
 from nas.data.splits import Dataset, load
-from nas.search.rungs import is_milestone
+from nas.search.early_stopping import is_milestone
 from nas.training.batches import DeviceData, noisy_batches
 from nas.training.evaluation import Evaluation, judge, noisy_psnr
 from nas.training.loop import Diverged, Training

@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import event
 from study_samples import COST, Driver, make_candidate, make_measurement, read, row
 
-import studies.pages.plots
+import studies.pages.figures
 import studies.reading.history
 from benchmarks.report_page import LIMIT_MB, grown
 from nas.errors import ConfigError
@@ -32,8 +32,8 @@ from search_spaces.unet.spec import UNetSpec
 from studies.notebook import Study
 from studies.pages.curves import confirmed_gates, stability_curve
 from studies.pages.diagram import network_svg
+from studies.pages.figures import all_plots
 from studies.pages.fronts import front_pair
-from studies.pages.plots import all_plots
 from studies.pages.report import render, write_figures, write_report
 from studies.pages.samples import Samples
 from studies.reading.history import FEWEST_FOR_IMPORTANCE, hypervolume_steps, lanes, read_history
@@ -223,7 +223,7 @@ def test_what_many_figures_show_is_computed_once(three: SqlLedger, monkeypatch: 
     for psnr, accuracy in ((20.0, 50.0), (18.0, 90.0), (17.0, 40.0)):
         train(three, psnr, accuracy)
     counted(studies.reading.history, "describe_trial")
-    counted(studies.pages.plots, "hypervolume_steps")
+    counted(studies.pages.figures, "hypervolume_steps")
     assert "<b>trial 2</b> · complete" in data_of(page_of(three))["trials"]["2"]["hover"]
     assert calls == {"describe_trial": 3, "hypervolume_steps": 1}
 

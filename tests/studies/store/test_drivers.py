@@ -46,7 +46,7 @@ from nas.training.checkpoint import save_checkpoint
 from nas.training.version import TRAINING_VERSION
 from nas.types import Counts, Objective
 from studies.commands.doctor import examine
-from studies.store import deletion, leases, patience, writer
+from studies.store import deletion, leases, retries, writer
 from studies.store.catalog import create_study
 from studies.store.database import open_storage
 from studies.store.deletion import delete_study
@@ -543,8 +543,8 @@ def test_a_confirmation_outlives_its_database(ledger: SqlLedger) -> None:
 def test_patience_ends(ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     with away(ledger, 0.2), pytest.raises(StorageError, match="server is gone"):
         ledger.counts()  # no driver, no patience
-    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.1)
-    monkeypatch.setattr(patience, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(retries, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(retries, "RETRY_SECONDS", 0.01)
     with ledger.drive(), away(ledger, 0.5), pytest.raises(StorageError, match="server is gone"):
         ledger.counts()
 
@@ -565,7 +565,7 @@ def test_a_call_whose_answer_was_lost_is_not_carried_out_twice(
                 raise OperationalError("COMMIT", None, Exception("connection lost"))
 
     monkeypatch.setattr(ledger.storage, "transaction", losing)
-    monkeypatch.setattr(patience, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(retries, "RETRY_SECONDS", 0.01)
     with other.drive():
         orphan = Driver(other).start(depth=5)
     with ledger.drive():

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nas.search.early_stopping import RULES, Rung, successive_halving
 from nas.search.pareto import contributions, fronts
-from nas.search.rungs import RULES, Rung, successive_halving
 from nas.types import Objective
 
 PSNR = Objective(name="psnr", direction="maximize", unit="dB", reference=14.0)

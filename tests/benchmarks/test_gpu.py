@@ -57,7 +57,7 @@ def test_checks_that_need_no_ray(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_checks_with_ray_and_whole_trials(tmp_path: Path) -> None:
-    found = run(list(SLOWER), tmp_path, minutes=8)
+    found = run(list(SLOWER), tmp_path, minutes=20)
     there, elsewhere = (record["values"] for record in found["resume"][:2])
     assert there["off"] == elsewhere["off"] == 0.0
     assert there["began_at"] == there["total"] // 2

@@ -130,7 +130,10 @@ def test_a_study_of_two_versions_is_proposed_again_as_it_was(tmp_path: Path, sou
                 ledger.complete(job.number, make_measurement(accuracy=50.0))
     digests = [record.digest for record in read(ledger).trials()]
     assert (digests[0], digests[2]) == (candidate.digest, candidate.digest)
-    assert [record.trained_by for record in read(ledger).trials()] == [1, 1, 2, 2]
+    assert [record.trained_by for record in read(ledger).trials()] == [
+        *[TRAINING_VERSION - 1] * 2,
+        *[TRAINING_VERSION] * 2,
+    ]
     assert ledger.config == config
     assert replay(read(ledger)) == Replayed(proposed=4, differs=None)
 

@@ -26,7 +26,7 @@ TRIALS = 6
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find the toy space
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # where workers find the toy space
     memory = {"object_store_memory": 100 * 2**20}
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **memory})
     nodes = [made.add_node(num_cpus=2, num_gpus=1, **memory) for _ in range(2)]

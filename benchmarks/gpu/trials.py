@@ -133,6 +133,8 @@ def memory(on: Setting, room: Room) -> Iterator[Finding]:
     except Exception as error:
         first = str(error).partition("\n")[0]
         yield Finding(text=f"torch says {type(error).__name__}: {first}", right=is_out_of_memory(error))
+    else:
+        yield Finding(text="torch gave more memory than any device has", right=False)
     # The least first: what libraries allocate once for themselves is then asked for in need.
     for left in LEFT_MIB if on.gpu else ():
         taken = _taken_but(left * 2**20, on.device)

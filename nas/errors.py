@@ -4,6 +4,11 @@ A message names the value, the rule that it breaks and the fix. It has no final 
 swallow it. Any other exception that escapes is a bug and shows its traceback.
 """
 
+from __future__ import annotations
+
+import re
+import traceback
+
 
 class SkipnasError(Exception):
     """Base of every error that a user or an environment can cause. The command line exits with 2."""
@@ -29,6 +34,29 @@ class LeaseLostError(SkipnasError):
     """A trial belongs to another driver now, or its place in the budget is gone. Nothing was written."""
 
 
+class ProposalError(SkipnasError):
+    """A trial cannot be trained: it was not proposed, or its hyperparameters are no candidate of the space.
+
+    Attributes:
+        number: number of the trial, which waits to be failed.
+        detail: the reason; a traceback where the code of a sampler or of a space raised.
+    """
+
+    def __init__(self, number: int, detail: str) -> None:
+        super().__init__(f"trial {number} cannot be trained: {in_short(detail)}")
+        self.number, self.detail = number, detail
+
+    @classmethod
+    def of(cls, number: int, error: Exception) -> ProposalError:
+        """Makes one of an exception that the proposal of a trial raised."""
+        told = isinstance(error, SkipnasError)
+        return cls(number, str(error) if told else "".join(traceback.format_exception(error)))
+
+
+class FailuresError(SkipnasError):
+    """Trials ended one after the other for one reason, which a person has to look at before the search goes on."""
+
+
 class StudyError(SkipnasError):
     """A study does not exist, or does not match the request."""
 
@@ -49,6 +77,21 @@ def in_short(what: object) -> str:
     """Shortens an error or a value to one line of at most 160 printable characters; an empty text becomes its type."""
     text = " ".join(str(what).split())
     return "".join(letter if letter.isprintable() else "?" for letter in text)[:160] or type(what).__name__
+
+
+_FRAME = re.compile(r'^ +File "(.*)", line (\d+), in .*$', re.MULTILINE)
+
+
+def cause(detail: str) -> str:
+    """Returns the place and the kind of the error that a traceback ends with; "" for a text that is no traceback.
+
+    Two failures with one cause may differ in their messages, because these often contain a candidate's sizes.
+    """
+    frames = _FRAME.findall(detail)
+    if not frames:
+        return ""
+    kind = detail.strip().splitlines()[-1].partition(":")[0]
+    return f"{kind} in {frames[-1][0]} line {frames[-1][1]}"
 
 
 _NO_MEMORY = (

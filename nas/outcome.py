@@ -48,6 +48,8 @@ class Outcome(StrEnum):
     """It took longer than a trial may, and its process was ended."""
     WORKER_LOST = "worker_lost", "FAIL", "failed", "worker lost"
     """Its worker or node was lost, and so were those that tried again."""
+    INVALID = "invalid", "FAIL", "failed", "no candidate"
+    """It could not be proposed, or its hyperparameters are no candidate of the space, so it was not trained."""
     DUPLICATE = "duplicate", "FAIL", "duplicate", "duplicate"
     """Another trial of the study has the same candidate, so this one was not trained."""
     OVER_LIMIT = "over_limit", "FAIL", "over_limit", "over a limit"
@@ -89,6 +91,11 @@ class Outcome(StrEnum):
     def rejected(self) -> bool:
         """Whether the proposal was turned down before training, so that the study asks again."""
         return self in (Outcome.DUPLICATE, Outcome.OVER_LIMIT)
+
+    @property
+    def at_fault(self) -> bool:
+        """Whether the code or the machine may be the cause, so that a search in which all trials end so is stopped."""
+        return self.group == "failed" or self is Outcome.OUT_OF_MEMORY
 
     @property
     def stored(self) -> str | None:

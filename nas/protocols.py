@@ -178,7 +178,7 @@ class Ledger(Protocol):
 
         `propose` gives the hyperparameters that an enqueued trial leaves open, and all of a new one. The trial takes
         the place of a reservation if the driver holds any. Raises LeaseLostError when the reservation ran out with the
-        lease, and the budget is full by now.
+        lease, and the budget is full by now; ProposalError when the trial has no valid hyperparameters.
         """
 
     def claim(self, propose: Propose) -> tuple[int, dict[str, Any]] | None:
@@ -186,7 +186,8 @@ class Ledger(Protocol):
         one.
 
         No other driver gets the same trial. It may have been started before, and have a checkpoint. If it was cut off
-        while it was proposed, `propose` gives the rest of its hyperparameters.
+        while it was proposed, `propose` gives the rest of its hyperparameters. Raises ProposalError when it has no
+        valid ones.
         """
 
     def interrupt(self, number: int) -> None:
@@ -196,8 +197,8 @@ class Ledger(Protocol):
         """Returns the number of trials by outcome, from the store."""
 
     def started_digests(self) -> Set[str]:
-        """Returns the digest of every trial that this version of the training code began to train, whatever became of
-        it.
+        """Returns the digest of every trial that this version of the training code began to train, except for those
+        that had failed when they were read.
 
         The returned set is live: other calls add the digests that they read to it.
         """

@@ -68,8 +68,9 @@ def choices(distribution: Any) -> list[Any]:
 
 
 def allows(distribution: BaseDistribution, value: Any) -> bool:
-    """Tells whether a distribution contains a value."""
+    """Tells whether a value, as a person may write it, is one of a distribution's and not only rounded to one."""
     try:
-        return distribution._contains(distribution.to_internal_repr(value))
-    except ValueError:  # the value is of another kind
+        stored = distribution.to_internal_repr(value)
+        return distribution._contains(stored) and bool(distribution.to_external_repr(stored) == value)
+    except (ValueError, TypeError):  # the value is of another kind
         return False

@@ -17,7 +17,6 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.search import Searcher
 
 from nas.data.splits import Dataset
 from nas.engine.interrupts import Stopping, stop_signals
@@ -231,7 +230,7 @@ def run_jobs(
     _fit(_ListSearcher(jobs, pool.stopping, on_end), _Reports(on_report), pool)
 
 
-def _fit(searcher: Searcher, callback: tune.Callback, pool: Pool, scheduler: RungScheduler | None = None) -> None:
+def _fit(searcher: JobSearcher, callback: tune.Callback, pool: Pool, scheduler: RungScheduler | None = None) -> None:
     trainable = tune.with_resources(
         tune.with_parameters(CandidateTrainable, data=pool.data, space=pool.space, settings=pool.settings),
         {"cpu": pool.cpus, "gpu": pool.gpus},
@@ -251,7 +250,7 @@ def _fit(searcher: Searcher, callback: tune.Callback, pool: Pool, scheduler: Run
                 storage_path=str(folder),
                 verbose=0,
                 callbacks=[callback],
-                stop=_StopWhen(pool.stopping),
+                stop=_StopWhen(lambda: pool.stopping() or bool(searcher.failing)),
             ),
         ).fit()
 

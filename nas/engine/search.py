@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from nas.data.splits import Dataset
-from nas.errors import StorageError
+from nas.errors import FailuresError, StorageError
 from nas.outcome import Outcome
 from nas.protocols import Ledger, SearchSpace
 from nas.search.pareto import hypervolume
@@ -109,6 +109,7 @@ def run_search(
         ConfigError: a trial asks for more than there is.
         ClusterError: no cluster answers.
         StorageError: the database is gone for good, or the disk of `files` is full.
+        FailuresError: trials ended one after the other for one reason. The trials under way are kept.
     """
     _tidy(files, ledger)
     counts = ledger.counts()
@@ -119,7 +120,7 @@ def run_search(
     # Ray is slow to import and not needed above.
     from nas.engine.executor import run_trials, worker_pool
     from nas.engine.report import Report
-    from nas.engine.searcher import Recorder, StudySearcher
+    from nas.engine.searcher import FAILURES_IN_A_ROW, Recorder, StudySearcher
 
     # A trial that goes on reports its epochs of earlier searches again.
     busy = _Busy((number, row) for number in ledger.under_way() for row in ledger.epochs_table(number))
@@ -132,7 +133,11 @@ def run_search(
         progress.messages += [f"trial {report.number}: {warning}" for warning in report.warnings]
         observe(progress)
 
+    failed: list[int] = []
+
     def on_end(number: int, outcome: Outcome) -> None:
+        if outcome.at_fault:
+            failed.append(number)
         progress.running.pop(number, None)
         drop_checkpoint(files, number)
         progress.counts = ledger.counts()
@@ -159,6 +164,11 @@ def run_search(
         raise StorageError(
             f"no room for weights in {files} ({searcher.disk_full}); free some and give the same command again: "
             "the trials under way go on"
+        )
+    if searcher.failing:
+        raise FailuresError(
+            f"{FAILURES_IN_A_ROW} trials ended one after the other by {searcher.failing}; mend the cause, and give the "
+            f"same command again, which counts none of them{hint(failed[-1])}"
         )
     counts = ledger.counts()
     if counts.trained >= options.trials:

@@ -19,7 +19,7 @@ from ray.tune.search import Searcher
 
 from nas.engine.job import Job
 from nas.engine.report import LivesInDriver, Report
-from nas.errors import LeaseLostError, SkipnasError
+from nas.errors import LeaseLostError, ProposalError, SkipnasError, SpecError, cause, in_short
 from nas.outcome import Outcome
 from nas.protocols import Ledger, SearchSpace
 from nas.search.sampler import proposer
@@ -35,6 +35,9 @@ RESERVED_AHEAD = 8
 """The largest number of places in the budget that are held for proposals to come."""
 
 
+FAILURES_IN_A_ROW = 6
+"""The number of trials that end one after the other for one reason before a search is stopped."""
+
 RETRIES = 4
 """The number of times that a job goes on after its worker or node was lost.
 
@@ -49,10 +52,12 @@ class JobSearcher(LivesInDriver, Searcher):
     Attributes:
         live: the jobs that workers have, by Tune's name of the trial.
         over: whether there is no further job, now or later, as the last call of `ask` found.
+        failing: why the run is given up, because its jobs fail one after the other; "" while it goes on.
     """
 
     def __init__(self) -> None:
         super().__init__(metric=None, mode=None)
+        self.failing = ""
         self.live: dict[str, Job] = {}
         self.over = False
         self._losses: Counter[int] = Counter()
@@ -124,6 +129,9 @@ class StudySearcher(JobSearcher):
 
     Attributes:
         left: number of trials that it may still hand out before it finishes; its owner may raise it again.
+        patience: number of trials that may end one after the other for one reason before it gives up.
+        tried: digests of the candidates that it handed out, which it does not propose again even if they failed.
+            Candidates that failed in an earlier search may be proposed again, because their cause may be mended.
     """
 
     def __init__(
@@ -140,7 +148,11 @@ class StudySearcher(JobSearcher):
         self.ledger, self.space, self.trials = ledger, space, trials
         self.stopping, self.on_end, self.known = stopping, on_end, known or {}
         self.left: float = math.inf
+        self.patience: float = FAILURES_IN_A_ROW
+        self.tried: set[str] = set()
         self.exhausted = False
+        self._row: tuple[str, int] = ("", 0)  # the cause of the last failures, and their number
+        self._failed_before = ledger.counts().failed
         self.disk_full = ""
         self.error: SkipnasError | None = None
         self._stopped: dict[str, int] = {}
@@ -150,18 +162,22 @@ class StudySearcher(JobSearcher):
         self._propose = proposer(config.sampler, config.seed, ledger.distributions, config.objectives, self._acceptable)
 
     def ask(self, trial_id: str) -> Job | None:
-        self.over = bool(self.stopping() or self.disk_full or not self.left)
+        self.over = bool(self.stopping() or self.disk_full or self.failing or not self.left)
         if self.over:
             return None
-        claimed = self.ledger.claim(self._propose)
-        if claimed is not None:
-            return self._begin(trial_id, *claimed)
-        while True:
+        try:
+            claimed = self.ledger.claim(self._propose)
+            if claimed is not None:
+                return self._begin(trial_id, *claimed)
+        except ProposalError as error:
+            self._refuse(error)
+            return None
+        while not self.failing:
             counts = self.ledger.counts()
             if counts.trained >= self.trials:
                 self.over = True
                 return None
-            if counts.proposals >= PROPOSALS_PER_TRIAL * self.trials:
+            if counts.proposals - self._failed_before >= PROPOSALS_PER_TRIAL * self.trials:
                 self.over = self.exhausted = True
                 return None
             if not self.ledger.reserved and not self.ledger.reserve(self.trials, RESERVED_AHEAD):
@@ -170,12 +186,15 @@ class StudySearcher(JobSearcher):
                     time.sleep(WAIT_SECONDS)
                 return None
             try:
-                asked = self.ledger.ask(self._propose)
+                job = self._begin(trial_id, *self.ledger.ask(self._propose))
             except LeaseLostError:  # the lease ran out, and others filled the budget meanwhile
                 return None
-            job = self._begin(trial_id, *asked)
+            except ProposalError as error:
+                self._refuse(error)
+                continue
             if job is not None:
                 return job
+        return None
 
     @contextmanager
     def noting_errors(self) -> Iterator[None]:
@@ -213,7 +232,25 @@ class StudySearcher(JobSearcher):
     def tell(self, trial_id: str, job: Job, report: Report | None) -> None:
         outcome = self._tell(trial_id, job.number, report)
         if outcome is not None:
-            self.on_end(job.number, outcome)
+            self._note_end(job.number, outcome, "" if report is None else report.detail)
+
+    def _refuse(self, error: ProposalError) -> None:
+        """Fails a trial that cannot be trained. Without this the next search would claim it, and meet it again."""
+        try:
+            self.ledger.fail(error.number, Outcome.INVALID, detail=error.detail)
+        except LeaseLostError:  # another driver has taken the trial over
+            return
+        self._note_end(error.number, Outcome.INVALID, error.detail)
+
+    def _note_end(self, number: int, outcome: Outcome, detail: str) -> None:
+        place = cause(detail)
+        why = f"{outcome.value} {place}" if outcome.at_fault else ""
+        self._row = why, 1 + (self._row[1] if self._row[0] == why else 0)
+        if why and self._row[1] >= self.patience:
+            last = [in_short(line) for line in detail.strip().splitlines()[-1:]]
+            told = ", ".join([*last, *filter(None, [place.partition(" in ")[2]])])
+            self.failing = outcome.words + (f" ({told})" if told else "")
+        self.on_end(number, outcome)
 
     def _tell(self, trial_id: str, number: int, report: Report | None) -> Outcome | None:
         """Tells the study a trial's end and returns it; None when it was cut off, to be continued by the next
@@ -236,8 +273,11 @@ class StudySearcher(JobSearcher):
         return report.outcome
 
     def _begin(self, trial_id: str, number: int, params: Mapping[str, Any]) -> Job | None:
-        candidate = self._candidate(params)
-        cost = self._cost(candidate)
+        try:
+            candidate = self._candidate(params)
+            cost = self._cost(candidate)
+        except Exception as error:  # a space may be anybody's code
+            raise ProposalError.of(number, error) from error
         try:
             if self._over_limit(cost):
                 self.ledger.reject(number, candidate, cost, Outcome.OVER_LIMIT)
@@ -252,6 +292,7 @@ class StudySearcher(JobSearcher):
             self.on_end(number, Outcome.COMPLETE)
             return None
         self.left -= 1
+        self.tried.add(candidate.digest)
         seed = candidate_seed(self.ledger.config.seed, candidate.digest)
         return self.hand_out(trial_id, Job.of(candidate, number=number, seed=seed))
 
@@ -265,8 +306,12 @@ class StudySearcher(JobSearcher):
         return any(c.violation(cost) > 0 for c in self.ledger.config.constraints)
 
     def _acceptable(self, params: Mapping[str, Any]) -> bool:
-        candidate = self._candidate(params)
-        return candidate.digest not in self._started and not self._over_limit(self._cost(candidate))
+        try:
+            candidate = self._candidate(params)
+        except SpecError:  # the space has no such candidate, so another one is drawn
+            return False
+        new = candidate.digest not in self._started and candidate.digest not in self.tried
+        return new and not self._over_limit(self._cost(candidate))
 
 
 class Recorder(LivesInDriver, Callback):

@@ -55,12 +55,12 @@ def enqueue_front(source: StudyReader, study: StudyReader, space: SearchSpace) -
 def _proposed(study: StudyReader) -> list[dict[str, Any]]:
     """Returns the hyperparameters of a study's trials, including enqueued ones.
 
-    Trials that another version of the training code trained are left out.
+    Trials that failed, or that another version of the training code trained, are left out.
     """
     others = {
         record.number
         for record in study.trials()
-        if record.outcome.trained and record.trained_by != study.training_version
+        if record.outcome.group == "failed" or (record.outcome.trained and record.trained_by != study.training_version)
     }
     trials = study.optuna_study.get_trials(deepcopy=False)
     return [enqueued_params(trial) or trial.params for trial in trials if trial.number not in others]

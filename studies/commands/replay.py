@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +65,7 @@ def replay(study: StudyReader) -> Replayed:
         create_study(storage, study.config, study.distributions, {}, study.command) as again,
     ):
         searcher = _searcher(again, len(trials))
+        tried: defaultdict[str | None, set[str]] = defaultdict(set)
         proposed = 0
         with again.drive():
             for event, number in study.events():
@@ -81,8 +84,9 @@ def replay(study: StudyReader) -> Replayed:
                         if not fixed:
                             break
                         again.optuna_study.enqueue_trial(fixed)
-                if record.outcome.rejected:
+                if record.outcome.rejected or record.outcome is Outcome.INVALID:
                     continue  # it is drawn again on the way to the next accepted one
+                searcher.tried = tried[record.asked_by]
                 job = searcher.ask(str(number))
                 proposed += 1
                 if job is None or (job.number, job.digest) != (number, record.digest):
@@ -100,6 +104,7 @@ def _searcher(again: SqlLedger, trials: int, live: dict[str, Job] | None = None)
         stopping=lambda: False,
         on_end=lambda number, outcome: None,
     )
+    searcher.patience = math.inf  # a search that failures stopped went on
     searcher.live |= live or {}
     return searcher
 
@@ -109,7 +114,7 @@ def _tell(study: StudyReader, searcher: StudySearcher, record: TrialRecord) -> N
     from nas.engine.report import Report
 
     number, outcome = record.number, record.outcome
-    if outcome.rejected:
+    if outcome.rejected or outcome is Outcome.INVALID:
         return
     rows = tuple(study.progress.epochs_table(number))
     searcher.record(str(number), Report(number=number, rows=rows))

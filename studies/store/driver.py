@@ -216,7 +216,7 @@ class Driver:
             number, self._optuna_ids[enqueued.number] = enqueued.number, enqueued.trial_id
             begin_trial(connection, enqueued.trial_id)
         order = self.next_event(connection)
-        row = {"study_id": self._id, "number": number, "owner": self.owner, "ask_order": order}
+        row = {"study_id": self._id, "number": number, "owner": self.owner, "asked_by": self.owner, "ask_order": order}
         connection.execute(insert(sql.TRIALS), row)
         return number, enqueued is None
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nas.errors import ConfigError, LeaseLostError, ProposalError, StorageError, StudyError, in_short
 from nas.search.past import Propose
+from search_spaces.draws import allows
 from studies.store.connection import Storage
 from studies.store.driver import Driver
 from studies.store.opened import OpenedStudy
@@ -52,12 +54,17 @@ class SqlLedger(OpenedStudy):
 
         Raises:
             LeaseLostError: the lease ran out since the reservation, and the budget is full by now.
+            ProposalError: the trial has no valid hyperparameters.
         """
         number, blank = self.driver.make_trial()
         return number, self.fill(number, propose, {} if blank else None)
 
     def claim(self, propose: Propose) -> tuple[int, dict[str, Any]] | None:
-        """Takes over the oldest trial whose driver is gone: number and hyperparameters, or None."""
+        """Takes over the oldest trial whose driver is gone: number and hyperparameters, or None.
+
+        Raises:
+            ProposalError: the trial has no valid hyperparameters.
+        """
         while (claimed := self.driver.claim_oldest()) is not None:
             number, ended = claimed
             if not ended:
@@ -71,12 +78,24 @@ class SqlLedger(OpenedStudy):
             number: of the trial.
             propose: see `nas.search.past`.
             known: hyperparameters that the trial has, by name; None when they are to be read.
+
+        Raises:
+            ProposalError: one of them is no choice, or `propose` raised.
         """
+        try:
+            return self._filled(number, propose, known)
+        except (StorageError, StudyError, LeaseLostError):
+            raise
+        except Exception as error:  # people enqueue anything, and spaces and samplers may be anybody's code
+            raise ProposalError.of(number, error) from error
+
+    def _filled(self, number: int, propose: Propose, known: Mapping[str, Any] | None) -> dict[str, Any]:
         enqueued: Mapping[str, Any] = {}
         if known is None:
             _, trial = self.progress.as_optuna(number)
             known, enqueued = trial.params, enqueued_params(trial)
         params = {**enqueued, **known}
+        self._check(params)
         if not params.keys() >= self.distributions.keys():
             params = {**self._proposed(number, propose), **params}
         params = {name: params[name] for name in self.distributions}
@@ -87,3 +106,14 @@ class SqlLedger(OpenedStudy):
     def _proposed(self, number: int, propose: Propose) -> dict[str, Any]:
         with self.storage.guard():
             return propose(number, self.progress)
+
+    def _check(self, params: Mapping[str, Any]) -> None:
+        """Raises ConfigError for a hyperparameter that the study does not have, or a value that is none of its
+        choices."""
+        for name, value in params.items():
+            if name not in self.distributions:
+                raise ConfigError(
+                    f"{in_short(name)} is no hyperparameter; this study has {', '.join(self.distributions)}"
+                )
+            if not allows(self.distributions[name], value):
+                raise ConfigError(f"{name} is {in_short(repr(value))}, must be within {self.distributions[name]}")

@@ -51,6 +51,7 @@ STEPS: Mapping[int, tuple[str, ...]] = {
         "ALTER TABLE skipnas_confirmations ADD COLUMN training_version BIGINT",
     ),
     4: ("ALTER TABLE skipnas_epochs ADD COLUMN further JSON",),
+    5: ("ALTER TABLE skipnas_trials ADD COLUMN asked_by VARCHAR(32)",),
 }
 """Schema version -> statements that make it from the version before, in SQL that SQLite and PostgreSQL both read.
 

@@ -44,7 +44,7 @@ class _Ended:
         trials: number of these trials.
         counts: their counts, as in `Counts`.
         started: by version of the training code, the digests of all trials of the study that are known to have begun,
-            later trials included.
+            later trials included. Trials that had failed before they were read are left out.
     """
 
     up_to: int = -1
@@ -55,7 +55,8 @@ class _Ended:
     def note(self, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
         """Adds the next trials up to the first one that has not ended, and returns the rest."""
         for row in rows:
-            if row.started is not None and row.digest is not None:
+            failed = row.reason is not None and not Outcome.read(row.reason).trained
+            if row.started is not None and row.digest is not None and not failed:
                 self.started[row.training_version].add(row.digest)
         ended = next((i for i, row in enumerate(rows) if not row.state.is_finished()), len(rows))
         for row in rows[:ended]:
@@ -120,10 +121,9 @@ class Progress:
 
     @patient
     def started_digests(self) -> Set[str]:
-        """Digest of every trial that this version began to train, whatever became of it; the set grows by later calls.
+        """Digests of the trials that this version began to train; the set grows by later calls.
 
-        A failed candidate is among them: a search that goes on after its driver was lost must not propose
-        what one that was not interrupted would not.
+        A trial that has failed says nothing about its candidate, which may be tried again.
         """
         with self._study.storage.transaction() as connection:
             self.open_trials(connection)

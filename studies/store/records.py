@@ -41,7 +41,7 @@ def group_of(state: TrialState, reason: str | None) -> str:
     return Outcome.read(reason).group if rejected else _GROUPS_OF_STATES[state]
 
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Every change of the tables below raises it, with a step in `studies.store.migrations`. Higher versions are
 refused."""
 
@@ -119,6 +119,7 @@ class TrialRecord(Base):
     Attributes:
         digest: identity of the candidate; None until the trial starts or is rejected.
         owner: the driver that asked for it or took it over last; None when there was none or it gave the trial back.
+        asked_by: the driver that asked for it; None in trials of schema 1 to 4, and where there was none.
         started: time at which it first began to train; None before.
         reason: `Outcome.stored` of the trial's end; None before.
         detail: traceback, or other details of its end.
@@ -145,6 +146,7 @@ class TrialRecord(Base):
     spec: Mapped[dict[str, Any] | None]
     recipe: Mapped[dict[str, Any] | None]
     owner: Mapped[str | None] = mapped_column(String(32))
+    asked_by: Mapped[str | None] = mapped_column(String(32))
     worker: Mapped[str | None]
     started: Mapped[float | None]
     ended: Mapped[float | None]

@@ -22,6 +22,7 @@ STORED = {
     "exception": ("FAIL", "failed", False),
     "timeout": ("FAIL", "failed", False),
     "worker_lost": ("FAIL", "failed", False),
+    "invalid": ("FAIL", "failed", False),
     "duplicate": ("FAIL", "duplicate", False),
     "over_limit": ("FAIL", "over_limit", False),
 }

@@ -16,7 +16,7 @@ from toy_search import Search
 from toy_space import ToySpace
 
 from nas.engine import searcher
-from nas.errors import StorageError
+from nas.errors import FailuresError, StorageError
 from studies.store import retries
 
 
@@ -42,6 +42,18 @@ def test_each_fault_ends_as_the_design_says(make: Any, tmp_path: Path, monkeypat
     assert "Traceback" in search.study.trial(exception).detail
     assert all(t.values is None for t in trials if t.state.name != "COMPLETE")
     assert set(search.ledger.front()) <= {r.number for r in search.study.results()}
+
+
+def test_a_storm_of_failures_stops_the_search_which_goes_on_when_it_is_mended(make: Any, tmp_path: Path) -> None:
+    space = ToySpace(faults=("exception",), widths=3, scratch=str(tmp_path))
+    search = make(space, epochs=1)
+    with pytest.raises(FailuresError, match=r"6 trials ended one after the other by exception \(RuntimeError: planted"):
+        search.run(3, concurrency=2)
+    failed = search.ledger.counts().failed
+    assert 6 <= failed <= 8
+    (tmp_path / "mended").touch()
+    outcome = search.run(3)
+    assert (outcome.reason, outcome.counts.trained, outcome.counts.failed) == ("complete", 3, failed)
 
 
 def test_a_hanging_trial_fails_with_where_it_hung(make: Any, tmp_path: Path) -> None:

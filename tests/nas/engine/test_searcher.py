@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from toy_space import ToySpace
@@ -14,9 +16,10 @@ from nas.engine.job import Job
 from nas.engine.report import Report
 from nas.engine.scheduler import RungScheduler
 from nas.engine.searcher import RETRIES, StudySearcher
+from nas.errors import SpecError
 from nas.outcome import Outcome
 from nas.settings import StudyConfig
-from nas.types import EpochRow, Measurement, Objective, ProbeCurve, Task
+from nas.types import Candidate, Cost, Counts, EpochRow, Measurement, Objective, ProbeCurve, Spec, Task
 from studies.reading.study import StudyReader
 from studies.store.catalog import create_study
 from studies.store.database import open_storage
@@ -43,21 +46,27 @@ def toy_config(space: ToySpace, objectives: tuple[Objective, ...], sampler: str)
     )
 
 
+@contextmanager
+def made(folder: Path, space: ToySpace) -> Iterator[SqlLedger]:
+    objectives = tuple(Objective(name=n, direction="maximize", unit="", reference=0.0) for n in NAMES)
+    config = toy_config(space, objectives, "random")
+    with open_storage(f"sqlite:///{folder / 'studies.db'}") as storage:
+        yield create_study(storage, config, space.distributions(TASK), {}, "test")
+
+
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[SqlLedger]:
-    objectives = tuple(Objective(name=n, direction="maximize", unit="", reference=0.0) for n in NAMES)
-    config = toy_config(SPACE, objectives, "random")
-    with open_storage(f"sqlite:///{tmp_path / 'studies.db'}") as storage:
-        yield create_study(storage, config, SPACE.distributions(TASK), {}, "test")
+    with made(tmp_path, SPACE) as ledger:
+        yield ledger
 
 
 class Tune:
     """What Tune does with a searcher and a scheduler: trials by name, results in the order they are given."""
 
-    def __init__(self, ledger: SqlLedger, trials: int) -> None:
+    def __init__(self, ledger: SqlLedger, trials: int, space: ToySpace = SPACE) -> None:
         self.ends: list[tuple[int, str]] = []
         self.searcher = StudySearcher(
-            ledger, SPACE, trials=trials, stopping=lambda: False, on_end=lambda *end: self.ends.append(end)
+            ledger, space, trials=trials, stopping=lambda: False, on_end=lambda *end: self.ends.append(end)
         )
         self.scheduler = RungScheduler(self.searcher)
 
@@ -118,17 +127,142 @@ def test_nobody_is_stopped_before_a_tenth_of_the_run(ledger: SqlLedger) -> None:
         assert [name for name in trials if tune.report(name, trials[name], 3, worse[name])] == ["a"]
 
 
-def test_a_failed_candidate_is_not_proposed_again_by_whoever_goes_on(ledger: SqlLedger) -> None:
-    seen = []
-    for _ in range(40):  # a driver each
+def fail(tune: Tune, trial_id: str, detail: str = "", outcome: Outcome = Outcome.EXCEPTION) -> str:
+    """The next trial fails; returns its digest."""
+    job = tune.suggest(trial_id)
+    assert job is not None
+    tune.searcher.on_trial_complete(trial_id, {"report": Report(number=job.number, outcome=outcome, detail=detail)})
+    return job.digest
+
+
+def test_a_failed_candidate_is_not_proposed_again_by_its_search(tmp_path: Path) -> None:
+    space = ToySpace(widths=3)
+    with made(tmp_path, space) as ledger, ledger.drive():
+        tune = Tune(ledger, trials=4, space=space)
+        assert len({fail(tune, str(trial)) for trial in range(3)}) == 3
+
+
+def test_failures_of_earlier_searches_count_for_nothing(tmp_path: Path) -> None:
+    space = ToySpace(widths=2)
+    with made(tmp_path, space) as ledger:
+        for search in range(30):  # more of them than a search may propose
+            with ledger.drive():
+                failed = {fail(Tune(ledger, trials=1, space=space), str(search))}
+        with SqlLedger.open("toy", ledger.storage) as again, again.drive():
+            tune = Tune(again, trials=2, space=space)
+            jobs = [tune.suggest(name) for name in "ab"]
+            assert {job.digest for job in jobs if job} > failed
+            assert not tune.searcher.exhausted
+
+
+def raised(line: int, text: str = "no such layer") -> str:
+    where = f'  File "own.py", line {line}, in build\n    raise ValueError'
+    return f"Traceback (most recent call last):\n{where}\nValueError: {text}\n"
+
+
+STORMS: list[tuple[str, list[tuple[Outcome, str]], str]] = [
+    (
+        "one error",
+        [(Outcome.EXCEPTION, raised(7, f"shape {width}")) for width in range(6)],
+        "exception (ValueError: shape 5, own.py line 7)",
+    ),
+    ("lost workers", [(Outcome.WORKER_LOST, "it was lost")] * 6, "worker lost (it was lost)"),
+    ("hangs", [(Outcome.TIMEOUT, "")] * 6, "timeout"),
+    ("no memory", [(Outcome.OUT_OF_MEMORY, "MemoryError")] * 6, "out of memory (MemoryError)"),
+    ("too few", [(Outcome.EXCEPTION, raised(7))] * 5, ""),
+    ("two reasons", [(Outcome.EXCEPTION, raised(7 + trial % 2)) for trial in range(12)], ""),
+    ("one that went well", [(Outcome.TIMEOUT, "")] * 5 + [(Outcome.DIVERGED, "")] + [(Outcome.TIMEOUT, "")] * 5, ""),
+]
+
+
+@pytest.mark.parametrize(("ends", "told"), [storm[1:] for storm in STORMS], ids=[storm[0] for storm in STORMS])
+def test_a_search_gives_up_when_trials_fail_in_a_row_for_one_reason(
+    ledger: SqlLedger, ends: list[tuple[Outcome, str]], told: str
+) -> None:
+    with ledger.drive():
+        tune = Tune(ledger, trials=100)
+        for trial, (outcome, detail) in enumerate(ends):
+            fail(tune, str(trial), detail, outcome)
+        assert tune.searcher.failing == told
+        assert (tune.suggest("next") is None) is bool(told)
+        assert tune.searcher.over is bool(told)
+
+
+# What a person or a space may have done to a trial -> the reason that is kept of it.
+BAD_TRIALS: list[tuple[dict[str, Any], str]] = [
+    ({"width": 65, "fault": "none"}, "width is 65, must be within IntDistribution(high=64, log=False, low=1, step=1)"),
+    ({"width": 2.5, "fault": "none"}, "width is 2.5, must be within IntDistribution"),
+    ({"width": "wide"}, "width is 'wide', must be within IntDistribution"),
+    ({"width": None}, "width is None, must be within IntDistribution"),
+    ({"fault": "nonsense"}, "fault is 'nonsense', must be within CategoricalDistribution(choices=('none',))"),
+    ({"widht": 3}, "widht is no hyperparameter; this study has width, fault"),
+    ({"width": 7}, "toy networks of width 7 are refused"),
+    ({"width": 8}, "KeyError: 'eight'"),
+    ({"width": 9}, "ZeroDivisionError"),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choosy(ToySpace):
+    """It refuses width 7 as a space should, and its code fails at 8 and 9."""
+
+    def decode(self, params: Mapping[str, Any], task: Task, epochs: int) -> Candidate:
+        if params["width"] == 7:
+            raise SpecError("toy networks of width 7 are refused")
+        if params["width"] == 8:
+            raise KeyError("eight")
+        return super().decode(params, task, epochs)
+
+    def cost(self, spec: Spec, task: Task) -> Cost:
+        if spec.to_dict()["width"] == 9:
+            raise ZeroDivisionError
+        return super().cost(spec, task)
+
+
+@pytest.mark.parametrize("cut_off", [False, True], ids=["enqueued", "left running"])
+@pytest.mark.parametrize(("params", "reason"), BAD_TRIALS, ids=[str(params) for params, _ in BAD_TRIALS])
+def test_a_trial_that_is_no_candidate_fails_and_the_search_goes_on(
+    ledger: SqlLedger, params: dict[str, Any], reason: str, cut_off: bool
+) -> None:
+    ledger.optuna_study.enqueue_trial(params)
+    if cut_off:  # as a search left it that met it before
         with ledger.drive():
-            tune = Tune(ledger, trials=1)
-            job = tune.suggest("a")
-            if job is None:
-                break
-            seen.append(job.digest)
-            tune.searcher.on_trial_complete("a", {"report": Report(number=job.number, outcome=Outcome.EXCEPTION)})
-    assert len(seen) == len(set(seen)) == 20  # the budget of proposals
+            ledger.driver.make_trial()
+    with ledger.drive():
+        tune = Tune(ledger, trials=1, space=Choosy())
+        job = next(job for job in (tune.suggest("a"), tune.suggest("b")) if job is not None)
+        assert (job.number, tune.ends) == (1, [(0, "invalid")])
+    record = StudyReader.open("toy", ledger.storage).trial(0)
+    assert (record.reason, record.started) == ("invalid", None)
+    assert reason in str(record.detail)
+    assert ledger.optuna_study.trials[0].state.name == "FAIL"
+    assert ledger.counts() == Counts(failed=1, running=1)
+
+
+def test_a_space_that_refuses_most_candidates_is_asked_for_others(tmp_path: Path) -> None:
+    space = ToySpace(widths=7)
+
+    class Odd(Choosy):
+        def decode(self, params: Mapping[str, Any], task: Task, epochs: int) -> Candidate:
+            if params["width"] != 3:
+                raise SpecError("only width 3 is a network")
+            return super().decode(params, task, epochs)
+
+    with made(tmp_path, space) as ledger, ledger.drive():
+        assert Tune(ledger, trials=1, space=Odd(widths=7)).suggest("a").spec["width"] == 3
+        assert ledger.counts().failed == 0
+
+
+def test_a_space_that_fails_always_stops_the_search(tmp_path: Path) -> None:
+    class Broken(ToySpace):
+        def decode(self, params: Mapping[str, Any], task: Task, epochs: int) -> Candidate:
+            raise KeyError("depth")
+
+    with made(tmp_path, ToySpace()) as ledger, ledger.drive():
+        tune = Tune(ledger, trials=10, space=Broken())
+        assert tune.suggest("a") is None
+        assert "no candidate (KeyError: 'depth', " in tune.searcher.failing
+        assert ledger.counts() == Counts(failed=6)
 
 
 def test_a_trial_whose_worker_is_lost_goes_on_under_its_number_but_not_for_ever(ledger: SqlLedger) -> None:

@@ -32,6 +32,7 @@ DOWN = (
     "DROP TABLE skipnas_drivers",
     "DROP TABLE skipnas_confirmations",
     "ALTER TABLE skipnas_trials DROP COLUMN owner",
+    "ALTER TABLE skipnas_trials DROP COLUMN asked_by",
     "ALTER TABLE skipnas_trials DROP COLUMN ask_order",
     "ALTER TABLE skipnas_trials DROP COLUMN training_version",
     "DROP INDEX ix_skipnas_epochs_epoch",

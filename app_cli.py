@@ -7,10 +7,12 @@ commands, so that ``--help`` and ``studies list`` answer at once.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import inspect
 import itertools
 import json
 import logging
+import math
 import os
 import re
 import shlex
@@ -23,9 +25,26 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from nas.bundles.formats import formats_in_short
+from nas.data.noise import Noise, parse_noise
+from nas.data.sources import parse_source
 from nas.errors import ConfigError, SkipnasError
-from nas.settings import Declared, RunOptions, Setting, Settings, at_least, between, declared, settings_of
+from nas.parsing import read_host
+from nas.settings import (
+    Declared,
+    RunOptions,
+    Setting,
+    Settings,
+    at_least,
+    between,
+    declared,
+    no_file,
+    one_line,
+    one_of,
+    parsed_by,
+    settings_of,
+)
 from studies.settings import (
+    FIGURE_FORMATS,
     ConfirmRequest,
     DataRoot,
     Json,
@@ -50,6 +69,20 @@ studies_app = typer.Typer(help="What is stored: list, show, delete, to-csv.", no
 app.add_typer(studies_app, name="studies")
 
 Command = Callable[..., None]
+
+REFUSALS = {
+    errno.EACCES: "give yourself the right to use it",
+    errno.EPERM: "give yourself the right to use it",
+    errno.EROFS: "name a place that can be written",
+    errno.ENOSPC: "free some room",
+    errno.EDQUOT: "free some room",
+    errno.ELOOP: "mend the links",
+    errno.ENAMETOOLONG: "give shorter names",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "close some programs",
+    errno.EIO: "look at the disk",
+}
+"""What a person can do about a machine that refuses a file, by the number of the error."""
 
 
 def command(group: typer.Typer, name: str | None = None, text: str | None = None) -> Callable[[Command], Command]:
@@ -100,21 +133,22 @@ def _settings(name: str, hint: Any, default: Any) -> list[Declared]:
 
 
 def _option(each: Declared) -> inspect.Parameter:
-    """A setting as typer reads it: text where the setting reads its value itself."""
+    """A setting as typer reads it: text, except for a flag."""
     setting, kind = each.setting, each.kind
     if each.reads_text:
         kind = list[str] if kind == list[Path] else str
+    metavar = each.placeholder if each.reads_text else None
     text = setting.help
     if setting.default is not None and "Default:" not in text:
         text += f" Default: {each.told(setting.default)}."
     info: Any
     if setting.argument:
-        info = typer.Argument(metavar=setting.metavar, help=text)
+        info = typer.Argument(metavar=metavar, help=text)
     else:
         names = [f"--{setting.option or each.name.replace('_', '-')}"]
         if kind is bool and each.value is None:
             names = [f"{names[0]}/--no-{names[0][2:]}"]
-        info = typer.Option(*names, metavar=setting.metavar, help=text, envvar=setting.variable)
+        info = typer.Option(*names, metavar=metavar, help=text, envvar=setting.variable)
     default = None if setting.at_edge is not None else each.value
     empty = inspect.Parameter.empty
     return inspect.Parameter(
@@ -135,6 +169,10 @@ def _value(each: Declared, given: Any) -> Any:
         given = [each.read(text) for text in given]
     each.check(given)
     return given
+
+
+def _noises(text: str) -> list[Noise]:
+    return [parse_noise(part) for part in text.split(",")]
 
 
 @command(app)
@@ -175,7 +213,9 @@ def studies_list(storage: Storage = None, as_json: Json = False) -> None:
 @command(studies_app, "show")
 def studies_show(
     name: Study,
-    trial: Annotated[int | None, Setting(help="Only this trial, with the whole of its traceback.")] = None,
+    trial: Annotated[
+        int | None, Setting(help="Only this trial, with the whole of its traceback.", rule=at_least(0))
+    ] = None,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
@@ -293,12 +333,13 @@ def confirm(
 )
 def export(
     name: Study,
-    to: Annotated[Path, Setting(help="Folder of the bundle; must not exist or be empty.", metavar="DIR")],
+    to: Annotated[Path, Setting(help="Folder of the bundle; must not exist or be empty.", metavar="DIR", rule=no_file)],
     pick: Pick = "knee",
     prefer: Prefer = None,
     quantize: Annotated[bool, Setting(help="Also an int8 ONNX program; what it loses is on the card.")] = False,
     licence: Annotated[
-        str | None, Setting(help="Licence of the network, for its card.", option="license", metavar="TEXT")
+        str | None,
+        Setting(help="Licence of the network, for its card.", option="license", metavar="TEXT", rule=one_line),
     ] = None,
     data_root: DataRoot = None,
     storage: Storage = None,
@@ -340,10 +381,16 @@ def evaluate(
     bundle: Annotated[Path, Setting(help="Folder that export wrote.", metavar="BUNDLE", argument=True)],
     data: Annotated[
         str | None,
-        Setting(help="As for search; images:DIR at full size. Default: what the bundle was searched on."),
+        Setting(
+            help="As for search; images:DIR at full size. Default: what the bundle was searched on.",
+            rule=parsed_by(parse_source),
+        ),
     ] = None,
     noise: Annotated[
-        str | None, Setting(help="As for search, one or more. Default: the bundle's.", metavar="A[,B,...]")
+        str | None,
+        Setting(
+            help="As for search, one or more. Default: the bundle's.", metavar="A[,B,...]", rule=parsed_by(_noises)
+        ),
     ] = None,
     split: Annotated[
         str | None, Setting(help="test or validation. Default: test, and all of a folder without splits.")
@@ -372,12 +419,15 @@ def denoise(
     images: Annotated[
         list[Path], Setting(help="PNG, JPEG and TIFF files, and folders.", metavar="IMAGE...", argument=True)
     ],
-    to: Annotated[Path, Setting(help="Folder for the restored images, under their own names.", metavar="DIR")],
+    to: Annotated[
+        Path, Setting(help="Folder for the restored images, under their own names.", metavar="DIR", rule=no_file)
+    ],
     onnx: Annotated[bool, Setting(help="Run model.onnx with ONNX Runtime.")] = False,
     tile: Annotated[
         int | None,
         Setting(
-            help="Side of tiles in pixels. Default: cut only where memory asks for it.", rule=at_least(16, " pixels")
+            help="Side of tiles in pixels. Default: cut only where memory asks for it.",
+            rule=at_least(16, " pixels", most=2**16),
         ),
     ] = None,
     quiet: Annotated[bool, Setting(help="Nothing but errors.")] = False,
@@ -410,9 +460,14 @@ def report(
     to: Annotated[Path | None, Setting(help="HTML file to write; NAME.html if left out.", metavar="FILE")] = None,
     figures: Annotated[
         Path | None,
-        Setting(help="Write each figure into this folder instead (needs a browser).", metavar="DIR"),
+        Setting(help="Write each figure into this folder instead (needs a browser).", metavar="DIR", rule=no_file),
     ] = None,
-    file_format: Annotated[str, Setting(help="Of --figures: svg, pdf or png.", option="format")] = "svg",
+    file_format: Annotated[
+        str | None,
+        Setting(
+            help="Of --figures: svg (the default), pdf or png.", option="format", rule=one_of(lambda: FIGURE_FORMATS)
+        ),
+    ] = None,
     data_root: DataRoot = None,
     storage: Storage = None,
 ) -> None:
@@ -423,11 +478,13 @@ def report(
     from studies.pages.report import write_figures, write_report
     from studies.reading.study import StudyReader
 
+    if figures is not None and to is not None:
+        raise ConfigError("`to` and `figures` are two different outputs; give one of them")
+    if figures is None and file_format is not None:
+        raise ConfigError("`file_format` is a format of `figures`; give `figures` too, or leave it out")
     with StudyReader.open(name, storage) as stored:
         if figures is not None:
-            if to is not None:
-                raise ConfigError("`to` and `figures` are two different outputs; give one of them")
-            written = write_figures(stored, figures, file_format)
+            written = write_figures(stored, figures, file_format or FIGURE_FORMATS[0])
             typer.echo(f"{len(written)} figures written to {figures}")
             return
         target = to or Path(f"{name}.html")
@@ -439,7 +496,9 @@ def report(
 def dashboard(
     port: Annotated[int, Setting(help="Port on this machine, 1 to 65535.", rule=between(1, 65535))] = 8080,
     next_free: Annotated[bool, Setting(help="If --port is taken, take the next free one.")] = False,
-    host: Annotated[str, Setting(help="Address to bind to; the dashboard has no passwords.")] = "127.0.0.1",
+    host: Annotated[
+        str, Setting(help="Address to bind to; the dashboard has no passwords.", read=read_host)
+    ] = "127.0.0.1",
     storage: Storage = None,
 ) -> None:
     """Optuna Dashboard on the storage, until Ctrl-C.
@@ -463,9 +522,12 @@ def spaces(
         str | None, Setting(help="A space; all of them when left out.", metavar="[NAME]", argument=True)
     ] = None,
     sample: Annotated[
-        int, Setting(help="Also draw this many architectures with params and MACs.", rule=at_least(0))
+        int, Setting(help="Also draw this many architectures with params and MACs.", rule=at_least(0, most=10_000))
     ] = 0,
-    data: Annotated[str, Setting(help="Data whose image size and classes the space is shown for.")] = "digits",
+    data: Annotated[
+        str,
+        Setting(help="Data whose image size and classes the space is shown for.", rule=parsed_by(parse_source)),
+    ] = "digits",
     data_root: DataRoot = None,
     seed: Annotated[int, Setting(help="Seed of the draws.", rule=at_least(0))] = 0,
     as_json: Json = False,
@@ -512,6 +574,12 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except OSError as error:
+        # Wherever a command meets it: the machine refuses a file, and the user can mend it.
+        if error.errno not in REFUSALS:
+            raise
+        where = f"{error.filename}: " if error.filename is not None else ""
+        _fail(f"{where}{os.strerror(error.errno)}; {REFUSALS[error.errno]}, and give the same command again")
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -581,7 +649,20 @@ def _print(as_json: bool, facts: Mapping[str, Any], lines: Iterable[str]) -> Non
 
 
 def _print_json(value: Mapping[str, Any]) -> None:
-    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+    typer.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """A JSON value with null for NaN and infinity, for which JSON has no words."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {name: _finite(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_finite(each) for each in value]
+        case _:
+            return value
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ Messages name a setting by its field, in backticks; the command line shows its o
 import dataclasses
 import functools
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from pathlib import Path
@@ -21,12 +20,32 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from nas.data.noise import noises_in_short
 from nas.data.sources import parse_source, sources_in_short
-from nas.errors import ConfigError
+from nas.errors import ConfigError, in_short
+from nas.parsing import (
+    LONGEST_TIME,
+    read_address,
+    read_names,
+    read_number,
+    read_path,
+    read_seconds,
+    read_text,
+    read_whole,
+)
 from nas.search.objectives import DEFAULT, OBJECTIVES, TrivialQuality, resolve_objectives
 from nas.types import PRECISIONS, Constraint, Objective, Task
 
 Rule = Callable[[Any], str | None]
 """Returns the words that say how to mend a value; None when there is nothing to mend."""
+
+
+READERS: Mapping[Any, Callable[[str], Any]] = {
+    int: read_whole,
+    float: read_number,
+    str: read_text,
+    Path: read_path,
+    list[Path]: read_path,
+}
+"""The reader of each type of value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +56,8 @@ class Setting:
         help: a sentence for people.
         default: the value that is used where a field of None means that nothing was asked for.
         rule: the rule that a value must keep.
-        read: makes the value from text; raises ValueError with words that say how to mend the text. None where the type
-            does.
+        read: makes the value from text; raises ValueError with words that say how to mend the text. None where the
+            reader of its type does (`READERS`).
         kept: returns the value that a study has kept of it; None for a setting that is free each time.
         as_kept: returns the requested value in the form that this study would keep.
         undecided: a value that may be requested whatever a study has kept.
@@ -76,8 +95,14 @@ class Declared:
 
     @property
     def reads_text(self) -> bool:
-        """Whether `read` makes the value, or each of several values, from the command line's text."""
-        return self.setting.read is not None or self.kind in (Path, list[Path])
+        """Whether the value, or each of several values, is made from the command line's text."""
+        return self.kind is not bool
+
+    @property
+    def placeholder(self) -> str:
+        """The word that stands for the value in the help."""
+        words = {int: "N", float: "X", Path: "PATH"}
+        return self.setting.metavar or words.get(self.kind, "TEXT")
 
     def check(self, value: Any) -> None:
         """Raises ConfigError when a value, which is not None, is outside the rule."""
@@ -86,11 +111,11 @@ class Declared:
 
     def read(self, text: str) -> Any:
         """Returns the value that a text stands for. Raises ConfigError."""
-        reader = self.setting.read or read_path
+        reader = self.setting.read or READERS[self.kind]
         try:
             return reader(text)
         except ValueError as error:
-            raise ConfigError(f"`{self.name}` is {text!r}; {error}") from None
+            raise ConfigError(f"`{self.name}` is {written(text)}; {error}") from None
 
     def told(self, value: Any) -> str:
         """Returns a study's value as the command line would write it."""
@@ -144,15 +169,25 @@ class Settings:
                 each.check(value)
 
 
-# --- rules, and values from text ---
-def at_least(low: float, words: str = "") -> Rule:
-    """Allows a number from `low` on, but not NaN or infinity."""
-    return lambda value: None if low <= value < math.inf else f"give at least {low:g}{words}"
+# --- rules ---
+MANY = 1_000_000
+"""The limit of trials, epochs and the like, far above what anybody needs."""
 
 
-def above(low: float) -> Rule:
-    """Allows a number above `low`, but not NaN or infinity."""
-    return lambda value: None if low < value < math.inf else f"give more than {low:g}"
+def at_least(low: float, words: str = "", *, most: float = math.inf) -> Rule:
+    """Allows a number from `low` to `most`, but not NaN or infinity."""
+    return lambda value: _too_large(value, most) or (None if low <= value else f"give at least {low:g}{words}")
+
+
+def above(low: float, *, most: float = math.inf) -> Rule:
+    """Allows a number above `low` and up to `most`, but not NaN or infinity."""
+    return lambda value: _too_large(value, most) or (None if low < value else f"give more than {low:g}")
+
+
+def _too_large(value: float, most: float) -> str | None:
+    if value <= most and value != math.inf:
+        return None
+    return f"give at most {most:,.10g}" if value > most else "give a finite number"
 
 
 def between(low: int, high: int, words: str = "") -> Rule:
@@ -170,16 +205,6 @@ def one_of(choices: Callable[[], Iterable[str]]) -> Rule:
     return lambda value: None if value in (known := tuple(choices())) else f"choose from {', '.join(known)}"
 
 
-ADDRESSES = "give host:port of a Ray head, ray://host:port of its client server, or auto"
-
-
-def address_of_ray(value: str) -> str | None:
-    """Allows ``host:port`` of a Ray cluster's head, ``ray://host:port`` of its client server, or ``auto``."""
-    host, _, port = value.removeprefix("ray://").rpartition(":")
-    known = value == "auto" or (host and port.isdecimal() and 1 <= int(port) <= 65535)
-    return None if known else ADDRESSES
-
-
 def parsed_by(parse: Callable[[Any], object]) -> Rule:
     """Allows every value that `parse` accepts; `parse` raises its own SkipnasError for others."""
 
@@ -189,41 +214,34 @@ def parsed_by(parse: Callable[[Any], object]) -> Rule:
     return rule
 
 
-def read_seconds(text: str) -> float:
-    """Reads a time: ``90``, ``90s``, ``30m`` or ``2h``."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if match is None:
-        raise ValueError("give a time as a number and s, m or h, such as 30m")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+def readable_by(read: Callable[[str], object]) -> Rule:
+    """Allows every text that a reader of `nas.parsing` accepts."""
 
-
-def read_names(text: str) -> tuple[str, ...]:
-    """Reads names with commas between them."""
-    return tuple(name.strip() for name in text.split(","))
-
-
-def read_weights(text: str) -> dict[str, float]:
-    """Reads numbers by name: ``psnr=2,accuracy=1``."""
-    found = {}
-    for part in text.split(","):
-        name, _, weight = part.partition("=")
+    def rule(value: str) -> str | None:
         try:
-            found[name.strip()] = float(weight)
-        except ValueError:
-            raise ValueError(f"{part.strip()!r} is not NAME=WEIGHT, such as psnr=2") from None
-    return found
+            read(value)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    return rule
 
 
-def read_path(text: str) -> Path:
-    """Reads the path of a file or folder, which need not exist."""
-    if not text or "\0" in text:
-        raise ValueError("give the name of a file or folder")
-    return Path(text)
+def no_file(value: Path) -> str | None:
+    """Allows a folder that exists, and one that does not exist yet."""
+    return "it is no folder; give a folder" if value.exists() and not value.is_dir() else None
+
+
+def one_line(value: str) -> str | None:
+    """Allows text that a terminal shows as one line."""
+    return None if value.strip() and value.isprintable() else "give one line of printable text"
 
 
 def written(value: Any) -> str:
-    """Returns a value for a message: text in quotes, numbers as people type them."""
-    return f"{value:g}" if isinstance(value, float) else repr(value) if isinstance(value, str) else str(value)
+    """Returns a value for a message: text in quotes and shortened, numbers as people type them."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return in_short(repr(value) if isinstance(value, str) else str(value))
 
 
 # --- a study ---
@@ -374,7 +392,7 @@ class StudyRequest(Settings):
         Setting(
             help="Full training budget of a candidate.",
             default=27,
-            rule=at_least(1),
+            rule=at_least(1, most=MANY),
             kept=lambda config: config.epochs,
         ),
     ] = None
@@ -486,29 +504,41 @@ class Resources(Settings):
     """
 
     cpus_per_trial: Annotated[
-        float, Setting(help="CPU cores of a trial; those of a new study have as many threads.", rule=above(0))
+        float,
+        Setting(help="CPU cores of a trial; those of a new study have as many threads.", rule=above(0, most=1024)),
     ] = 1.0
     gpus_per_trial: Annotated[
         float,
         Setting(
             help="GPUs of a trial, fractions too. Default: 0.25 if there are any.",
-            rule=at_least(0),
+            rule=at_least(0, most=1024),
             at_edge=default_gpus,
         ),
     ] = 0.0
-    concurrency: Annotated[int | None, Setting(help="Trials at a time. Default: as many as fit.", rule=at_least(1))] = (
-        None
-    )
+    concurrency: Annotated[
+        int | None, Setting(help="Trials at a time. Default: as many as fit.", rule=at_least(1, most=MANY))
+    ] = None
     address: Annotated[
-        str | None, Setting(help="Ray cluster to join: host:port, ray://host:port or auto.", rule=address_of_ray)
+        str | None,
+        Setting(help="Ray cluster to join: host:port, ray://host:port or auto.", rule=readable_by(read_address)),
     ] = None
     time_limit: Annotated[
         float | None,
-        Setting(help="Stop after 90s, 30m or 2h; continue any time.", rule=above(0), read=read_seconds, metavar="TIME"),
+        Setting(
+            help="Stop after 90s, 30m or 2h; continue any time.",
+            rule=above(0, most=LONGEST_TIME),
+            read=read_seconds,
+            metavar="TIME",
+        ),
     ] = None
     trial_timeout: Annotated[
         float | None,
-        Setting(help="Give up a trial that takes longer, e.g. 20m.", rule=above(0), read=read_seconds, metavar="TIME"),
+        Setting(
+            help="Give up a trial that takes longer, e.g. 20m.",
+            rule=above(0, most=LONGEST_TIME),
+            read=read_seconds,
+            metavar="TIME",
+        ),
     ] = None
 
 
@@ -520,7 +550,7 @@ class RunOptions(Resources):
         trials: the size that the study should have.
     """
 
-    trials: Annotated[int, Setting(help="Size the study should have.", rule=at_least(1))] = 24
+    trials: Annotated[int, Setting(help="Size the study should have.", rule=at_least(1, most=MANY))] = 24
 
 
 # --- a training for real ---
@@ -542,5 +572,5 @@ class FitSettings(Settings):
         float, Setting(help="Share of the run over which the learning rate rises.", rule=share, option="warmup")
     ] = 0.05
     ema: Annotated[float, Setting(help="Decay of the averaged weights; 0 for none.", rule=share)] = 0.999
-    accumulate: Annotated[int, Setting(help="Batches whose gradients make one step.", rule=at_least(1))] = 1
+    accumulate: Annotated[int, Setting(help="Batches whose gradients make one step.", rule=at_least(1, most=MANY))] = 1
     seed: Annotated[int, Setting(help="Seed of weights, order, patches and noise.", rule=at_least(0))] = 0

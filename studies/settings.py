@@ -6,7 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from nas.settings import FitSettings, Resources, Setting, StudyRequest, above, at_least, between, one_of, read_weights
+from nas.data.noise import parse_noise
+from nas.data.sources import parse_source
+from nas.parsing import read_weights
+from nas.settings import (
+    MANY,
+    FitSettings,
+    Resources,
+    Setting,
+    StudyRequest,
+    above,
+    at_least,
+    between,
+    no_file,
+    one_of,
+    parsed_by,
+)
 from nas.types import PRECISIONS
 
 Study = Annotated[str, Setting(help="Name of the study (skipnas studies list).", metavar="NAME", argument=True)]
@@ -15,7 +30,8 @@ Storage = Annotated[
     Setting(help="SQLAlchemy URL or SQLite file. Default: runs/studies.db.", metavar="URL", variable="SKIPNAS_STORAGE"),
 ]
 DataRoot = Annotated[
-    Path | None, Setting(help="Where data sets lie or are downloaded to (~/.cache/skipnas/data).", metavar="DIR")
+    Path | None,
+    Setting(help="Where data sets lie or are downloaded to (~/.cache/skipnas/data).", metavar="DIR", rule=no_file),
 ]
 Pick = Annotated[str, Setting(help="knee, an objective (its best), or a trial's number.")]
 Prefer = Annotated[
@@ -24,9 +40,9 @@ Prefer = Annotated[
         help="Weights of objectives for the knee: psnr=2,accuracy=1.",
         metavar="NAME=WEIGHT,...",
         read=read_weights,
-        rule=lambda given: next((mend for one in given.values() if (mend := at_least(0)(one))), None),
     ),
 ]
+FIGURE_FORMATS = ("svg", "pdf", "png")
 Json = Annotated[bool, Setting(help="One JSON object on stdout, everything else on stderr.", option="json")]
 Quiet = Annotated[bool, Setting(help="Nothing but the result.")]
 
@@ -74,27 +90,40 @@ class TrainRequest(FitSettings):
             argument=True,
         ),
     ]
-    to: Annotated[Path, Setting(help="Folder of the training; the same command goes on there.", metavar="DIR")]
-    data: Annotated[str | None, Setting(help="As for search; images:DIR is trained on in patches.")] = None
+    to: Annotated[
+        Path, Setting(help="Folder of the training; the same command goes on there.", metavar="DIR", rule=no_file)
+    ]
+    data: Annotated[
+        str | None,
+        Setting(help="As for search; images:DIR is trained on in patches.", rule=parsed_by(parse_source)),
+    ] = None
     data_root: DataRoot = None
-    noise: Annotated[str | None, Setting(help="As for search. Default: the study's, or gaussian:50.")] = None
-    epochs: Annotated[int, Setting(help="Passes over the training data.", rule=at_least(1))] = 100
-    subset: Annotated[int | None, Setting(help="Use only this many training images.")] = None
-    batch_size: Annotated[int | None, Setting(help="Default: the recipe's.", rule=at_least(1))] = None
-    learning_rate: Annotated[float | None, Setting(help="Default: the recipe's.", rule=above(0))] = None
-    weight_decay: Annotated[float | None, Setting(help="Default: the recipe's.", rule=at_least(0))] = None
+    noise: Annotated[
+        str | None,
+        Setting(help="As for search. Default: the study's, or gaussian:50.", rule=parsed_by(parse_noise)),
+    ] = None
+    epochs: Annotated[int, Setting(help="Passes over the training data.", rule=at_least(1, most=MANY))] = 100
+    subset: Annotated[int | None, Setting(help="Use only this many training images.", rule=at_least(1))] = None
+    batch_size: Annotated[int | None, Setting(help="Default: the recipe's.", rule=at_least(1, most=MANY))] = None
+    learning_rate: Annotated[float | None, Setting(help="Default: the recipe's.", rule=above(0, most=MANY))] = None
+    weight_decay: Annotated[float | None, Setting(help="Default: the recipe's.", rule=at_least(0, most=MANY))] = None
     augment: Annotated[bool | None, Setting(help="Flips and turns. Default: what suits the data.")] = None
     patch: Annotated[
-        int | None, Setting(help="Side of the patches of images:DIR. Default: 64.", rule=at_least(8, " pixels"))
+        int | None,
+        Setting(help="Side of the patches of images:DIR. Default: 64.", rule=at_least(8, " pixels", most=2**16)),
     ] = None
     patches_per_epoch: Annotated[
-        int | None, Setting(help="Default: as many as fill the photographs.", rule=at_least(1))
+        int | None, Setting(help="Default: as many as fill the photographs.", rule=at_least(1, most=1000 * MANY))
     ] = None
     precision: Annotated[str, Setting(help="auto (the faster one), fp32, bf16.", rule=one_of(lambda: PRECISIONS))] = (
         "auto"
     )
-    threads: Annotated[int | None, Setting(help="Threads of torch. Default: all cores.", rule=at_least(1))] = None
-    log_dir: Annotated[Path | None, Setting(help="TensorBoard logs. Default: DIR/logs.", metavar="DIR")] = None
+    threads: Annotated[
+        int | None, Setting(help="Threads of torch. Default: all cores.", rule=at_least(1, most=1024))
+    ] = None
+    log_dir: Annotated[
+        Path | None, Setting(help="TensorBoard logs. Default: DIR/logs.", metavar="DIR", rule=no_file)
+    ] = None
     storage: Storage = None
 
 
@@ -113,7 +142,7 @@ class ConfirmRequest(Resources):
         int,
         Setting(
             help="Members beside the knee, by hypervolume contribution.",
-            rule=at_least(0, ", which confirms the knee alone"),
+            rule=at_least(0, ", which confirms the knee alone", most=MANY),
         ),
     ] = 8
     baselines: Annotated[bool, Setting(help="Also train the networks of the papers, to compare with.")] = False

@@ -52,8 +52,7 @@ def reference() -> str:
         for option in command.params:
             if option.param_type_name == "option" and option.name != "help":
                 names = "/".join([*option.opts, *option.secondary_opts])
-                kind = {int: "N", float: "X"}.get(option.type_descriptor.annotation, "TEXT")
-                value = "" if option.is_flag else f" {option.metavar or kind}"
+                value = "" if option.is_flag else f" {option.metavar}"
                 help_text = " ".join(option.help.split()).replace("|", "\\|")
                 if "Default:" not in help_text and option.default not in (None, False):
                     help_text += f" Default: {option.default}."

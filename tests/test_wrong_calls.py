@@ -157,7 +157,7 @@ CASES = {
     "train subset": (["train", "unet", "--subset", "1", "--to", "out"], "subset 1"),
     "train batch size": (["train", "unet", "--batch-size", "0", "--to", "out"], "--batch-size is 0"),
     "train learning rate": (["train", "unet", "--learning-rate", "0", "--to", "out"], "--learning-rate is 0"),
-    "train learning rate nan": (["train", "unet", "--learning-rate", "nan", "--to", "out"], "--learning-rate is nan"),
+    "train learning rate nan": (["train", "unet", "--learning-rate", "nan", "--to", "out"], "--learning-rate is 'nan'"),
     "train weight decay": (["train", "unet", "--weight-decay", "-1", "--to", "out"], "--weight-decay is -1"),
     "train warm-up": (["train", "unet", "--warmup", "1.5", "--to", "out"], "--warmup is 1.5"),
     "train average": (["train", "unet", "--ema", "1", "--to", "out"], "--ema is 1"),

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from nas.bundles.files import ARCHITECTURE, WEIGHTS
 from nas.data.noise import parse_noise
 from nas.errors import BundleError, SkipnasError
+from nas.files import read_small
 from nas.protocols import SearchSpace
 from nas.types import Candidate, Recipe, Task, from_fields
 
@@ -118,7 +119,7 @@ def _refuse(file: Path, reason: str) -> NoReturn:
 def _read_object(file: Path) -> dict[str, Any]:
     _check_size(file, 0, MAX_JSON)
     try:
-        value = json.loads(file.read_text("utf-8"))
+        value = json.loads(read_small(file, MAX_JSON))
     except (ValueError, RecursionError) as error:
         _refuse(file, f"not JSON ({error}); export the bundle again")
     if not isinstance(value, dict):

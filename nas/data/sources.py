@@ -16,6 +16,7 @@ from nas.data.folders import read_folder, read_images
 from nas.data.installed import read_digits, read_photos
 from nas.data.torchvision import TORCHVISION, plain, read_torchvision
 from nas.errors import ConfigError
+from nas.parsing import read_path
 
 if TYPE_CHECKING:
     from nas.data.raw import RawData
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 def absolute(path: str) -> str:
     """Returns a path as it is stored, absolute and without links. Raises ValueError or RuntimeError for no path."""
-    return str(Path(path).expanduser().resolve())
+    return str(read_path(path).expanduser().resolve())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,8 +26,9 @@ from nas.engine.scheduler import RungScheduler
 from nas.engine.searcher import JobSearcher, Recorder, StudySearcher
 from nas.engine.trainable import CandidateTrainable, WorkerSettings
 from nas.errors import ClusterError, ConfigError
+from nas.parsing import ADDRESSES, read_address
 from nas.protocols import SearchSpace
-from nas.settings import ADDRESSES, Resources, StudyConfig, address_of_ray
+from nas.settings import Resources, StudyConfig
 
 # Ray reads these when it is imported: no usage report, no log files of its own, no second progress display, no
 # snapshots of a state that the study keeps better, and signals left to this module.
@@ -103,8 +104,10 @@ def scratch(place: Path = Path("/tmp")) -> Iterator[Path]:
 
 
 def _connect(address: str, quiet: dict[str, Any]) -> None:
-    if (mend := address_of_ray(address)) is not None:
-        raise ClusterError(f"{address!r} is no address of a cluster; {mend}")
+    try:
+        read_address(address)
+    except ValueError as error:
+        raise ClusterError(f"{address!r} is no address of a cluster; {error}") from None
     if address != "auto":
         host, _, port = address.removeprefix("ray://").rpartition(":")
         try:

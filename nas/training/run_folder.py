@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.errors import ConfigError
-from nas.files import write_whole
+from nas.files import read_small, write_whole
 from nas.training.version import TRAINING_VERSION
 
 RUN, LOCK = "run.json", "lock"
@@ -68,7 +68,7 @@ def write_run(folder: Path, content: Mapping[str, Any]) -> None:
 
 def _read_run(file: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        content: dict[str, Any] = json.loads(read_small(file))
         content["configuration"].keys()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ConfigError(f"{file} cannot be read; remove its folder, or choose another `to`") from None

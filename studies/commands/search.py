@@ -31,7 +31,7 @@ from studies.store.deletion import delete_study
 from studies.store.files import check_name, claim_files, drop_files
 from studies.store.finding import has_study
 from studies.store.ledger import SqlLedger
-from studies.store.urls import parse_url
+from studies.store.urls import storage_url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +92,7 @@ def prepare(request: SearchRequest, options: RunOptions) -> Search:
     if request.space is not None:
         get_space(request.space)
     name = request.study or default_name(request)
-    check_name(parse_url(request.storage), name)
+    check_name(storage_url(request.storage), name)
     warm = request.warm_start is not None
     # What would not begin is refused before a database is made for it.
     draft = _draft(request, options, name, None) if not warm and is_missing(request.storage) else None

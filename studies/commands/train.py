@@ -15,6 +15,7 @@ from nas.data.augmentation import Augmentation
 from nas.data.noise import Noise, parse_noise
 from nas.data.sources import augmentation_for, parse_source, source_of
 from nas.errors import ConfigError, SpecError, StorageError, in_short, is_out_of_memory
+from nas.files import read_small
 from nas.search.objectives import of_basis, titled
 from nas.settings import FitSettings, settings_of
 from nas.training.version import FIRST_VERSION, TRAINING_VERSION
@@ -22,6 +23,7 @@ from nas.types import Candidate, Recipe, Task
 from search_spaces import get_space, known_space
 from search_spaces.unet.references import RECIPE, REFERENCES, reference_network
 from studies.settings import TrainRequest
+from studies.store.urls import storage_url
 
 if TYPE_CHECKING:
     import torch
@@ -73,6 +75,7 @@ def train(
     """
     if request.log_dir is not None and not _can_be_made(request.log_dir):
         raise ConfigError(f"`log_dir` {request.log_dir} cannot be written; choose another folder")
+    storage_url(request.storage)  # a mistyped one is told of even where no study is asked for
     source = _source(request)
     noise = parse_noise(request.noise or source.noise)
     import torch
@@ -160,7 +163,7 @@ def _enough_memory(recipe: Recipe, device: torch.device) -> Iterator[None]:
 # --- what is trained ---
 def _source(request: TrainRequest) -> _Source:
     what = request.what
-    if what.endswith(".json") or Path(what).is_file():
+    if what.endswith(".json") or _is_file(what):
         return _from_file(Path(what))
     if what in REFERENCES:
         return _Source(
@@ -169,10 +172,17 @@ def _source(request: TrainRequest) -> _Source:
     return _from_study(request)
 
 
+def _is_file(what: str) -> bool:
+    try:
+        return Path(what).is_file()
+    except OSError:  # too long for a file's name, or in a folder that nobody may enter
+        return False
+
+
 def _from_file(file: Path) -> _Source:
     """A spec as `Spec.to_dict` gives it; or an object with ``spec``, and ``recipe`` and ``space`` if it has them."""
     try:
-        value = json.loads(file.read_text("utf-8"))
+        value = json.loads(read_small(file))
     except OSError as error:
         raise ConfigError(f"{file} cannot be read ({error.strerror}); give a spec's file, or a name") from None
     except (ValueError, RecursionError) as error:

@@ -32,11 +32,11 @@ from studies.provenance import describe
 from studies.reading.best import Choice, join_words
 from studies.reading.history import FRONT, History, Trial, read_history
 from studies.reading.versions import training_versions, versions_line
+from studies.settings import FIGURE_FORMATS
 
 if TYPE_CHECKING:
     from studies.reading.study import StudyReader
 
-FIGURE_FORMATS = ("svg", "pdf", "png")
 PAGE = Path(__file__).parent / "assets"
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas.errors import ConfigError, StudyError
+from nas.parsing import read_whole
 from nas.search.confirmation import Confirmed, summarize
 from nas.search.objectives import metric_of
 from nas.search.pareto import Array, hypervolume, knee, non_dominated
@@ -83,6 +84,10 @@ def choose(
             raise ConfigError(f"`prefer` names {name!r}; objectives of this study are {', '.join(names)}")
         if not 0 <= weight < float("inf"):
             raise ConfigError(f"`prefer` {name}={weight:g}: a weight is a number of at least 0")
+    if prefer and pick != "knee":
+        raise ConfigError(f"`prefer` weighs objectives for the knee, and `pick` is {pick!r}; leave one of them out")
+    if prefer and not any(prefer.get(name, 1.0) for name in names):
+        raise ConfigError("`prefer` gives no objective a weight; give at least one above zero")
     results = study.results(study.progress.front())
     if not results:
         raise StudyError(
@@ -161,9 +166,13 @@ def _pick(
         index = int((np.argmax if maximize[column] else np.argmin)(values[:, column]))
         value = metric_of(pick).text(values[index, column])
         return front[index], f"trial {front[index].number} has the best {pick} of the front{means}, {value}"
-    if pick.isdigit():
-        return _by_number(int(pick), front, searched, confirmed)
-    raise ConfigError(f"`pick` {pick!r} is not known; use knee, one of {', '.join(names)}, or a trial's number")
+    try:
+        number = read_whole(pick)
+    except ValueError:
+        raise ConfigError(
+            f"`pick` {pick!r} is not known; use knee, one of {', '.join(names)}, or a trial's number"
+        ) from None
+    return _by_number(number, front, searched, confirmed)
 
 
 def _by_number(

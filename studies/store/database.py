@@ -29,7 +29,7 @@ from studies.store.deletion import delete_held, hold_study
 from studies.store.migrations import migrate
 from studies.store.optuna_bridge import OPTUNA_STUDIES
 from studies.store.records import SCHEMA_VERSION, Base, MetaRecord
-from studies.store.urls import masked, parse_url, sqlite_path
+from studies.store.urls import masked, sqlite_path, storage_url
 
 _LOCK_KEY = 0x736B6970  # "skip": PostgreSQL's advisory lock while tables are made
 
@@ -57,7 +57,7 @@ def open_storage(url: str | None = None, *, must_exist: bool = False) -> Storage
         StorageError: the database cannot be reached, read or written, or another version wrote it.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # Optuna logs a line for each trial; the search has its own
-    parsed = parse_url(url)
+    parsed = storage_url(url)
     path = sqlite_path(parsed)
     if path is not None:
         with path_errors(parsed):
@@ -104,7 +104,7 @@ def open_storage(url: str | None = None, *, must_exist: bool = False) -> Storage
 
 def is_missing(url: str | None) -> bool:
     """Tells whether the storage is an SQLite file that `open_storage` would make."""
-    parsed = parse_url(url)
+    parsed = storage_url(url)
     path = sqlite_path(parsed)
     with path_errors(parsed):
         return path is not None and not path.exists() and (url is None or path.parent.is_dir())

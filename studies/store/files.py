@@ -12,7 +12,7 @@ from sqlalchemy import (
 from nas.errors import ConfigError, StudyError
 from nas.training.checkpoint import drop_all
 from studies.store.connection import Storage, path_errors
-from studies.store.urls import masked, parse_url, sqlite_path
+from studies.store.urls import masked, sqlite_path, storage_url
 
 _OWNER = ".database"  # the file in a study's folder that names its database
 
@@ -22,7 +22,7 @@ def files_dir(url: URL | str | None, study: str) -> Path:
 
     The path is absolute, and the folder is not created.
     """
-    path = sqlite_path(url if isinstance(url, URL) else parse_url(url))
+    path = sqlite_path(url if isinstance(url, URL) else storage_url(url))
     return (Path("runs") if path is None else path.parent).resolve() / study
 
 

@@ -11,7 +11,8 @@ from sqlalchemy import URL
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from nas.errors import StorageError
+from nas.errors import StorageError, in_short
+from nas.parsing import read_path
 
 DEFAULT_URL = "sqlite:///runs/studies.db"
 _URL_WORD = re.compile(r"(?P<option>--[\w-]+=)?(?P<url>.*://.*)", re.DOTALL)
@@ -31,6 +32,20 @@ def parse_url(url: str | None) -> URL:
         ) from None
     if parsed.drivername in ("postgres", "postgresql"):
         parsed = parsed.set(drivername="postgresql+psycopg")
+    return parsed
+
+
+def storage_url(url: str | None) -> URL:
+    """Reads the URL of a storage that is about to be used. An SQLite file that is there is a regular file."""
+    parsed = parse_url(url)
+    path = sqlite_path(parsed)
+    if path is not None:
+        try:
+            read_path(str(path))
+        except ValueError as error:
+            raise StorageError(f"storage {in_short(masked(parsed))}: {error}") from None
+        if path.exists() and not path.is_file():
+            raise StorageError(f"storage {masked(parsed)} is no file of a database; give the name of a file")
     return parsed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -253,5 +254,5 @@ def test_a_folder_that_may_not_be_read(folder: Path, monkeypatch: pytest.MonkeyP
     def forbid(*args: Any) -> str:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_text", forbid)
+    monkeypatch.setattr(os, "open", forbid)
     assert "cannot be read" in refusal(folder)

@@ -181,7 +181,7 @@ def test_a_default_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_a_path_that_is_a_folder(tmp_path: Path) -> None:
-    assert "unable to open database file" in refused(lambda: open_storage(str(tmp_path)))
+    assert "is no file of a database; give the name of a file" in refused(lambda: open_storage(str(tmp_path)))
 
 
 @pytest.mark.parametrize(

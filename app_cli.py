@@ -45,6 +45,7 @@ from nas.settings import (
 )
 from studies.settings import (
     FIGURE_FORMATS,
+    NO_LIMITS,
     ConfirmRequest,
     DataRoot,
     Json,
@@ -52,6 +53,7 @@ from studies.settings import (
     Prefer,
     Quiet,
     SearchRequest,
+    SizeLimits,
     Storage,
     Study,
     TrainRequest,
@@ -216,17 +218,27 @@ def studies_show(
     trial: Annotated[
         int | None, Setting(help="Only this trial, with the whole of its traceback.", rule=at_least(0))
     ] = None,
+    pick: Annotated[
+        str | None, Setting(help="Only the trial that best picks: knee, an objective, or a number.")
+    ] = None,
+    prefer: Prefer = None,
+    limits: SizeLimits = NO_LIMITS,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """One study: what is fixed in it, how its trials ended, where it comes from.
+    """One study: what is fixed in it, how its trials ended, where it comes from. Or one of its trials.
 
     Example: skipnas studies show digits-gaussian-50 --trial 7
     """
     from studies.commands.show import study_facts, study_lines, trial_facts, trial_lines
+    from studies.reading.best import choose
     from studies.reading.study import StudyReader
 
     stored = StudyReader.open(name, storage)
+    if pick is not None or prefer or limits.upper:
+        if trial is not None:
+            raise ConfigError(f"`trial` {trial} names a trial, and `pick`, `prefer` and limits choose one; give either")
+        trial = choose(stored, pick=pick or "knee", prefer=prefer, limits=limits).chosen.number
     facts = study_facts(stored) if trial is None else trial_facts(stored, trial)
     _print(as_json, facts, study_lines(stored, facts) if trial is None else trial_lines(facts))
 
@@ -288,25 +300,35 @@ def studies_replay(name: Study, storage: Storage = None, as_json: Json = False) 
 
 @command(app)
 def best(
-    name: Study, pick: Pick = "knee", prefer: Prefer = None, storage: Storage = None, as_json: Json = False
+    name: Study,
+    pick: Pick = "knee",
+    prefer: Prefer = None,
+    limits: SizeLimits = NO_LIMITS,
+    storage: Storage = None,
+    as_json: Json = False,
 ) -> None:
-    """The Pareto front and the choice from it, with the reason.
+    """The Pareto front, of all trials or of those that fit, and the choice from it, with the reason.
 
-    Example: skipnas best digits-gaussian-50 --prefer psnr=2,accuracy=1
+    Example: skipnas best digits-gaussian-50 --max-macs 1000000 --prefer psnr=2,accuracy=1
     """
     from studies.commands.best import best_facts, show_best
     from studies.reading.study import StudyReader
 
     stored = StudyReader.open(name, storage)
     if as_json:
-        _print_json(best_facts(stored, pick, prefer))
+        _print_json(best_facts(stored, pick, prefer, limits))
     else:
-        show_best(stored, pick, prefer)
+        show_best(stored, pick, prefer, limits)
 
 
 @command(app)
 def confirm(
-    name: Study, request: ConfirmRequest, storage: Storage = None, quiet: Quiet = False, as_json: Json = False
+    name: Study,
+    request: ConfirmRequest,
+    limits: SizeLimits = NO_LIMITS,
+    storage: Storage = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Train the front again under several seeds: means and 95 % intervals on validation and test.
 
@@ -315,7 +337,7 @@ def confirm(
     from studies.commands import confirmed
     from studies.reading.study import StudyReader
 
-    found = confirmed.confirm(StudyReader.open(name, storage), request, quiet, _say)
+    found = confirmed.confirm(StudyReader.open(name, storage), request, quiet, _say, limits)
     if as_json:
         _print_json(found.facts())
     else:
@@ -336,6 +358,7 @@ def export(
     to: Annotated[Path, Setting(help="Folder of the bundle; must not exist or be empty.", metavar="DIR", rule=no_file)],
     pick: Pick = "knee",
     prefer: Prefer = None,
+    limits: SizeLimits = NO_LIMITS,
     quantize: Annotated[bool, Setting(help="Also an int8 ONNX program; what it loses is on the card.")] = False,
     licence: Annotated[
         str | None,
@@ -355,6 +378,7 @@ def export(
         to,
         pick=pick,
         prefer=prefer,
+        limits=limits,
         data_root=data_root,
         licence=licence,
         quantize=quantize,
@@ -363,7 +387,13 @@ def export(
 
 
 @command(app)
-def train(request: TrainRequest, quiet: Quiet = False, as_json: Json = False) -> None:
+def train(
+    request: TrainRequest,
+    prefer: Prefer = None,
+    limits: SizeLimits = NO_LIMITS,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
     """Train one architecture for real, and write its bundle to DIR/bundle with numbers from the test split.
 
     Example: skipnas train residual-unet --data images:photos --noise gaussian:25 --to trained
@@ -372,7 +402,7 @@ def train(request: TrainRequest, quiet: Quiet = False, as_json: Json = False) ->
     from studies.commands.train_display import TrainDisplay, result_lines
 
     with TrainDisplay(quiet=quiet) as display:
-        result = train(request, display.observe, display.say)
+        result = train(request, display.observe, display.say, prefer=prefer, limits=limits)
     _print(as_json, result, result_lines(result))
 
 

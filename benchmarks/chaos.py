@@ -283,9 +283,9 @@ def violations(search: Search) -> Iterator[str]:
                 yield f"trial {number} was trained again up to epoch {len(rows)}, though a checkpoint held it"
         yield from _wrong_front(study)
         kept = sorted(path.name for path in files_dir(search.url, "chaos").glob("[!.]*"))
-        weights = [f"trial-{number}.safetensors" for number in study.progress.front()]
+        weights = [f"trial-{number}.safetensors" for number in study.progress.kept()]
         if kept != sorted([*weights, *(f"trial-{result.number}.png" for result in study.results())]):
-            yield f"the front is {study.progress.front()}, and on disk are {', '.join(kept)}"
+            yield f"weights are kept of {study.progress.kept()}, and on disk are {', '.join(kept)}"
 
 
 def _wrong_front(study: StudyReader) -> Iterator[str]:

@@ -252,3 +252,6 @@ class Ledger(Protocol):
 
     def front(self) -> list[int]:
         """Returns the numbers of the trials on the Pareto front, by the study's objectives."""
+
+    def kept(self) -> list[int]:
+        """Returns the numbers of the trials whose weights are kept: each is on the front of all that are no larger."""

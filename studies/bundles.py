@@ -18,6 +18,7 @@ from search_spaces import get_space, known_space
 from studies.provenance import describe
 from studies.reading.best import choose
 from studies.reading.data import study_data
+from studies.settings import NO_LIMITS, SizeLimits
 from studies.store.files import files_dir
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def export_choice(
     *,
     pick: str = "knee",
     prefer: Mapping[str, float] | None = None,
+    limits: SizeLimits = NO_LIMITS,
     data_root: Path | None = None,
     licence: str | None = None,
     quantize: bool = False,
@@ -59,7 +61,7 @@ def export_choice(
     Args:
         study: the study.
         target: folder to make.
-        pick, prefer: see `studies.reading.best.choose`.
+        pick, prefer, limits: see `studies.reading.best.choose`.
         data_root: where the data lies, if not where it lay when the study was made.
         licence: of the network, for its card.
         quantize: whether an int8 program is written too.
@@ -82,7 +84,7 @@ def export_choice(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         # Refused before anything is loaded; export_bundle holds the same rule.
         raise BundleError(f"`to` {target} exists and is not an empty folder; choose another")
-    choice = choose(study, pick=pick, prefer=prefer)
+    choice = choose(study, pick=pick, prefer=prefer, limits=limits)
     chosen = choice.chosen
     config = study.config
     space = get_space(config.space)

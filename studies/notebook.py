@@ -10,6 +10,7 @@ from nas.search.confirmation import summarize
 from studies.reading.best import Choice, choose
 from studies.reading.history import History, read_history
 from studies.reading.study import StudyReader
+from studies.settings import SizeLimits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,9 +46,21 @@ class Study:
         """Returns the rows of `trials` on the Pareto front, and which of them is the knee."""
         return self.history.front_frame()
 
-    def choose(self, pick: str = "knee", **prefer: float) -> Choice:
-        """Picks a member of the front: ``choose("psnr")``, ``choose(psnr=2)`` (see `studies.reading.best.choose`)."""
-        return choose(self.reader, pick=pick, prefer=prefer)
+    def choose(
+        self,
+        pick: str = "knee",
+        *,
+        max_params: int | None = None,
+        max_macs: int | None = None,
+        max_latency: float | None = None,
+        **prefer: float,
+    ) -> Choice:
+        """Picks a member of the front: ``choose("psnr")``, ``choose(psnr=2)``, ``choose(max_macs=1_000_000)``.
+
+        See `studies.reading.best.choose`.
+        """
+        limits = SizeLimits(max_params=max_params, max_macs=max_macs, max_latency=max_latency)
+        return choose(self.reader, pick=pick, prefer=prefer, limits=limits)
 
     def figures(self) -> dict[str, go.Figure]:
         """Returns every figure of the report for which the study has enough trials, by name."""

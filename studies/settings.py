@@ -14,6 +14,7 @@ from nas.settings import (
     FitSettings,
     Resources,
     Setting,
+    Settings,
     StudyRequest,
     above,
     at_least,
@@ -45,6 +46,40 @@ Prefer = Annotated[
 FIGURE_FORMATS = ("svg", "pdf", "png")
 Json = Annotated[bool, Setting(help="One JSON object on stdout, everything else on stderr.", option="json")]
 Quiet = Annotated[bool, Setting(help="Nothing but the result.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizeLimits(Settings):
+    """The limits of size that a choice keeps. They are free each time; a search's own limits are in its study."""
+
+    max_params: Annotated[
+        int | None, Setting(help="Choose among trials with at most this many parameters.", rule=at_least(1))
+    ] = None
+    max_macs: Annotated[
+        int | None, Setting(help="Choose among trials with at most this many MACs for an image.", rule=at_least(1))
+    ] = None
+    max_latency: Annotated[
+        float | None,
+        Setting(
+            help="Choose among trials with at most this latency, in ms for an image.",
+            rule=above(0, most=MANY),
+            metavar="MS",
+        ),
+    ] = None
+
+    @property
+    def upper(self) -> dict[str, float]:
+        """Returns the limits that are given, by the name of their metric: ``{"macs": 1000000}``."""
+        limits = {"params": self.max_params, "macs": self.max_macs, "latency": self.max_latency}
+        return {name: upper for name, upper in limits.items() if upper is not None}
+
+    @property
+    def options(self) -> str:
+        """Returns the limits as the command line takes them, with a space before each: `` --max-macs 1000000``."""
+        return "".join(f" --max-{name} {upper}" for name, upper in self.upper.items())
+
+
+NO_LIMITS = SizeLimits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,7 @@ def test_the_search_ends_with_a_front_and_what_comes_next(studied: Studied) -> N
     assert said.code == 0, said.err
     assert "psnr (dB)" in said.out
     assert "<- chosen" in said.out
+    assert "macs <=" in said.out, "the best at each size"
     assert "4 trials in" in said.err
     assert "workers were busy" in said.err
     assert "best small" in said.err
@@ -111,6 +112,9 @@ def test_json_is_all_there_is_on_stdout(studied: Studied, run: Run) -> None:
     assert value["trained"] == 4
     assert value["reason"] == "complete"
     assert {"psnr", "accuracy", "stability"} <= set(value["front"][0]["values"])
+    largest = value["by_size"][-1]
+    assert (set(largest["found"]), largest["references"]) == ({"psnr", "accuracy"}, {}), "none was enqueued"
+    assert largest["found"]["psnr"]["value"] == max(member["values"]["psnr"] for member in value["front"])
     for command in (
         ("studies", "list"),
         ("studies", "show", "small"),
@@ -144,6 +148,29 @@ def test_best_picks_and_says_why(studied: Studied, run: Run) -> None:
     plain = run("best", "small")
     assert "architecture: levels" in plain.out
     assert "recipe: epochs 2" in plain.out
+
+
+def test_the_best_that_fits_is_shown_exported_and_trained(studied: Studied, run: Run) -> None:
+    with StudyReader.open("small") as study:
+        smallest = min(study.results(), key=lambda result: result.values["macs"])
+    limit = ("--max-macs", int(smallest.values["macs"]))
+    best = json.loads(run("best", "small", *limit, "--json").out)
+    assert (best["limits"], best["chosen"]["trial"]) == ({"macs": limit[1]}, smallest.number)
+    assert f"among trials with at most {limit[1]:,} MACs" in best["reason"]
+    plain = run("best", "small", "--max-latency", 1e6)
+    assert "latency (ms)" in plain.out
+    assert "with at most 1,000,000.0 ms of latency" in plain.out
+    assert json.loads(run("studies", "show", "small", *limit, "--json").out)["trial"] == smallest.number
+    assert json.loads(run("studies", "show", "small", "--pick", "knee", "--json").out)["trial"] in {
+        member["trial"] for member in json.loads(run("best", "small", "--json").out)["front"]
+    }
+    said = run("export", "small", *limit, "--to", "bundle", "--json")
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["trial"] == smallest.number
+    said = run("train", "small", *limit, "--epochs", 1, "--subset", 60, "--to", "trained", "--quiet")
+    assert said.code == 0, said.err
+    facts = json.loads((studied.folder / "trained/bundle/architecture.json").read_text())["facts"]
+    assert facts["trial"] == smallest.number
 
 
 def test_figures_of_other_training_code_are_told_in_a_line(studied: Studied, run: Run) -> None:

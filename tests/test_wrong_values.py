@@ -45,6 +45,7 @@ TEXTS = ["", "\udcff", LONG]
 WRONG = {
     "N": [*NUMBERS, "1.5"],
     "X": NUMBERS,
+    "MS": NUMBERS,
     "TIME": [*NUMBERS, "1d", "1e9h", "9" * 30 + "h"],
     "DIR": [*PATHS, "pipe", "file"],
     "FILE": [*PATHS, "full"],

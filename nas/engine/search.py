@@ -99,7 +99,7 @@ def run_search(
         space: the study's space.
         ledger: keeps everything.
         data: the data set that `config` names; its test split is not used.
-        files: folder for weights of the trials on the front.
+        files: folder for weights of the trials on the front, or on the front of all that are no larger.
         options: resources and limits of this run.
         observe: called with the progress at every change, in this thread.
         known: measurements by digest from elsewhere; these candidates are not trained again.
@@ -124,7 +124,7 @@ def run_search(
 
     # A trial that goes on reports its epochs of earlier searches again.
     busy = _Busy((number, row) for number in ledger.under_way() for row in ledger.epochs_table(number))
-    front = set(ledger.front())
+    front, kept = set(ledger.front()), set(ledger.kept())
 
     def on_report(report: Report) -> None:
         epoch = progress.running.get(report.number, (0, 0))[0]
@@ -142,9 +142,10 @@ def run_search(
         drop_checkpoint(files, number)
         progress.counts = ledger.counts()
         if outcome is Outcome.COMPLETE:
-            nonlocal front
+            nonlocal front, kept
+            before, kept = kept, set(ledger.kept())
+            drop_weights(files, {*before, number} - kept)
             before, front = front, set(ledger.front())
-            drop_weights(files, {*before, number} - front)
             if front != before:
                 _update_quality(progress, ledger, front)
         elif outcome is not Outcome.STOPPED:  # a stopped trial needs no explanation
@@ -188,7 +189,7 @@ def run_search(
 
 
 def _tidy(files: Path, ledger: Ledger) -> None:
-    tidy(files, ledger.ended(), ledger.front())
+    tidy(files, ledger.ended(), ledger.kept())
 
 
 def _update_quality(progress: Progress, ledger: Ledger, front: Collection[int]) -> None:

@@ -35,7 +35,7 @@ FORMAT = 2
 
 
 def weights_path(folder: Path, number: int) -> Path:
-    """Returns the path of a finished trial's weights, which are kept while it is on the front."""
+    """Returns the path of a finished trial's weights, which are kept while it is the best choice within some limits."""
     return folder / f"trial-{number}.safetensors"
 
 
@@ -81,16 +81,16 @@ def load_weights(network: nn.Module, folder: Path, number: int, digest: str) -> 
     """Loads a trial's weights into `network`. Files of older versions do not name their candidate.
 
     Raises:
-        StudyError: there are no weights, because they are kept for trials on the front only; or they cannot be read, or
-            belong to another candidate.
+        StudyError: there are no weights, because they are kept for some trials only; or they cannot be read, or belong
+            to another candidate.
     """
     from safetensors import SafetensorError, safe_open
 
     path = weights_path(folder, number)
     if not path.exists():
         raise StudyError(
-            f"trial {number} has no weights at {path}; they are kept for trials on the front, "
-            "on the machine or shared folder of the search"
+            f"trial {number} has no weights at {path}; they are kept for trials on the front, of all trials or of "
+            "those that are no larger, on the machine or shared folder of the search; skipnas train trains it again"
         )
     try:
         with safe_open(path, framework="pt") as file:
@@ -197,8 +197,8 @@ def drop_checkpoint(folder: Path, number: int) -> None:
         partial.unlink(missing_ok=True)
 
 
-def tidy(folder: Path, ended: Iterable[int], front: Iterable[int]) -> None:
-    """Deletes the files of trials that have `ended`: checkpoints, and weights of trials that are not on the `front`.
+def tidy(folder: Path, ended: Iterable[int], kept: Iterable[int]) -> None:
+    """Deletes the files of trials that have `ended`: checkpoints, and weights of trials that are not to be `kept`.
 
     A trial's files are deleted when it ends. This call is for trials whose driver was killed before.
     """
@@ -206,7 +206,7 @@ def tidy(folder: Path, ended: Iterable[int], front: Iterable[int]) -> None:
         there = {int(path.name.split(".")[0].removeprefix("trial-")) for path in folder.glob("trial-[0-9]*.*")}
         for number in there & set(ended):
             drop_checkpoint(folder, number)
-        drop_weights(folder, there & set(ended) - set(front))
+        drop_weights(folder, there & set(ended) - set(kept))
 
 
 def drop_weights(folder: Path, numbers: Iterable[int]) -> None:

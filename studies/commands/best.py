@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from nas.types import TrialResult
     from studies.reading.best import Choice
     from studies.reading.study import StudyReader
+    from studies.settings import SizeLimits
 
 
-def best_facts(study: StudyReader, pick: str, prefer: Mapping[str, float] | None) -> dict[str, Any]:
+def best_facts(study: StudyReader, pick: str, prefer: Mapping[str, float] | None, limits: SizeLimits) -> dict[str, Any]:
     """Returns the object of ``best --json``: the front, the chosen member, and the reason."""
-    choice = choose(study, pick=pick, prefer=prefer)
+    choice = choose(study, pick=pick, prefer=prefer, limits=limits)
     return {
         "study": study.config.study,
         "objectives": [o.name for o in study.config.objectives],
+        "limits": limits.upper,
         "confirmed": bool(choice.confirmed),
         "training_versions": training_versions(study),
         "front": [member_facts(result, choice) for result in choice.front],
@@ -31,9 +33,9 @@ def best_facts(study: StudyReader, pick: str, prefer: Mapping[str, float] | None
     }
 
 
-def show_best(study: StudyReader, pick: str, prefer: Mapping[str, float] | None) -> None:
+def show_best(study: StudyReader, pick: str, prefer: Mapping[str, float] | None, limits: SizeLimits) -> None:
     """Prints the front, the kind of its figures, the choice and its reason."""
-    choice = choose(study, pick=pick, prefer=prefer)
+    choice = choose(study, pick=pick, prefer=prefer, limits=limits)
     stdout().print(front_table(choice, study.config.objectives))
     say(standing(choice, study.config.study))
     if told := versions_line(training_versions(study)):

@@ -16,8 +16,9 @@ from nas.search.confirmation import Confirmed, Member, pick_members, summarize
 from nas.training.checkpoint import confirm_dir
 from nas.types import Candidate, Recipe
 from search_spaces import get_space
+from studies.reading.best import choose
 from studies.reading.data import study_data
-from studies.settings import ConfirmRequest
+from studies.settings import NO_LIMITS, ConfirmRequest, SizeLimits
 from studies.store.files import claim_files
 from studies.store.ledger import SqlLedger
 
@@ -30,6 +31,7 @@ def confirm_study(
     study: StudyReader,
     request: ConfirmRequest,
     observe: Callable[[ConfirmProgress], None] = lambda progress: None,
+    limits: SizeLimits = NO_LIMITS,
 ) -> tuple[ConfirmEnd, list[Confirmed]]:
     """Trains the front's knee and best contributors again under several seeds, or continues to do so.
 
@@ -37,6 +39,7 @@ def confirm_study(
         study: the study.
         request: how many members and runs, and what the runs get.
         observe: called with the progress.
+        limits: limits of size; the front is then that of the trials within them.
 
     Returns:
         The end of the confirmation, and the results of each member in the order in which they were chosen, then of all
@@ -48,7 +51,7 @@ def confirm_study(
     """
     config = study.config
     space = get_space(config.space)
-    members = study_members(study, space, top=request.top, baselines=request.baselines)
+    members = study_members(study, space, top=request.top, baselines=request.baselines, limits=limits)
     data = study_data(study, request.data_root)
     files = claim_files(study.storage, config.study)
     ledger = SqlLedger.open(config.study, study.storage)
@@ -84,17 +87,17 @@ def _alone(folder: Path, study: str) -> Iterator[None]:
         os.close(lock)
 
 
-def study_members(study: StudyReader, space: SearchSpace, *, top: int, baselines: bool) -> list[Member]:
-    """Returns the candidates that a confirmation trains: members of the front, and the space's reference networks."""
+def study_members(
+    study: StudyReader, space: SearchSpace, *, top: int, baselines: bool, limits: SizeLimits = NO_LIMITS
+) -> list[Member]:
+    """Returns the candidates that a confirmation trains: members of the front, and the space's reference networks.
+
+    The front is that of the search's values, whatever was confirmed before.
+    """
     config = study.config
-    results = study.results()
-    if not results:
-        raise StudyError(
-            f"study {config.study!r} has no complete trial to confirm; continue it with: "
-            f"skipnas search --study {config.study}"
-        )
+    front = choose(study, limits=limits, confirmed=False).front
     members: dict[str, Member] = {}
-    for result in pick_members(results, config.objectives, top):
+    for result in pick_members(front, config.objectives, top):
         candidate = Candidate(spec=space.spec(result.spec), recipe=Recipe.from_dict(result.recipe))
         members[candidate.digest] = Member(candidate=candidate, number=result.number)
     if baselines:

@@ -15,7 +15,7 @@ from studies.commands.terminal import ConfirmDisplay, confirmation_table, say, s
 from studies.reading.best import Choice, choose
 from studies.reading.study import StudyReader
 from studies.reading.versions import training_versions, versions_line
-from studies.settings import ConfirmRequest
+from studies.settings import ConfirmRequest, SizeLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +73,13 @@ class Confirmation:
         say(self.reason)
 
 
-def confirm(study: StudyReader, request: ConfirmRequest, quiet: bool, tell: Callable[[str], None]) -> Confirmation:
+def confirm(
+    study: StudyReader, request: ConfirmRequest, quiet: bool, tell: Callable[[str], None], limits: SizeLimits
+) -> Confirmation:
     """Confirms a study and shows the progress on stderr. `tell` receives lines that a person should read first."""
     if (told := versions_line(training_versions(study))) and not quiet:
         tell(told)
     with ConfirmDisplay(quiet=quiet) as display:
-        end, members = confirm_study(study, request, display.observe)
-    return Confirmation(config=study.config, seeds=request.seeds, members=members, end=end, choice=choose(study))
+        end, members = confirm_study(study, request, display.observe, limits)
+    choice = choose(study, limits=limits)
+    return Confirmation(config=study.config, seeds=request.seeds, members=members, end=end, choice=choice)

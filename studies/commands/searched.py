@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ from nas.engine.search import SearchEnd
 from nas.settings import RunOptions, StudyConfig
 from studies.commands.best import member_facts
 from studies.commands.search import prepare
-from studies.commands.terminal import SearchDisplay, front_table, say, stdout, summary
+from studies.commands.terminal import SearchDisplay, front_table, say, size_table, stdout, summary
 from studies.reading.best import Choice, choose
+from studies.reading.sizes import AtSize, Sized, best_at_sizes, sized_trials
 from studies.settings import SearchRequest
 
 
@@ -25,12 +26,14 @@ class Searched:
         end: the end of the search.
         trials: the size that the study should have.
         choice: the knee by the search's own figures; None while no trial is complete.
+        sizes: the best that is known at each size.
     """
 
     config: StudyConfig
     end: SearchEnd
     trials: int
     choice: Choice | None
+    sizes: Sequence[AtSize] = ()
 
     def facts(self) -> dict[str, Any]:
         """Returns the object of ``search --json``."""
@@ -48,13 +51,20 @@ class Searched:
             "hypervolume": 0.0 if choice is None else choice.hypervolume,
             "front": [] if choice is None else [member_facts(result, choice) for result in choice.front],
             "knee": None if choice is None else choice.chosen.number,
+            "by_size": [
+                {"macs": row.macs, "found": _best_facts(row.found), "references": _best_facts(row.references)}
+                for row in self.sizes
+            ],
         }
 
     def show(self) -> None:
-        """Prints the front, its hypervolume and its knee, if there is one."""
-        if self.choice is not None:
-            stdout().print(front_table(self.choice, self.config.objectives))
-            say(f"hypervolume {self.choice.hypervolume:.4g}; {self.choice.reason}")
+        """Prints the best at each size, the front, its hypervolume and its knee, if there is one."""
+        if self.choice is None:
+            return
+        if self.sizes:
+            stdout().print(size_table(self.sizes))
+        stdout().print(front_table(self.choice, self.config.objectives))
+        say(f"hypervolume {self.choice.hypervolume:.4g}; {self.choice.reason}")
 
     def closing(self, program: Sequence[str], arguments: Sequence[str], storage: str | None) -> list[str]:
         """Returns lines about the end, and the commands to type next.
@@ -76,6 +86,19 @@ class Searched:
         return lines
 
 
+def _best_facts(best: Mapping[str, Sized]) -> dict[str, Any]:
+    """Returns the best trial in each metric as JSON values."""
+    return {
+        name: {
+            "trial": trial.number,
+            "reference": trial.reference or None,
+            "macs": trial.macs,
+            "value": trial.values[name],
+        }
+        for name, trial in best.items()
+    }
+
+
 def search(request: SearchRequest, options: RunOptions, quiet: bool, tell: Callable[[str], None]) -> Searched:
     """Runs a search and shows its progress on stderr. `tell` receives lines that a person should read first."""
     prepared = prepare(request, options)
@@ -85,4 +108,5 @@ def search(request: SearchRequest, options: RunOptions, quiet: bool, tell: Calla
     with SearchDisplay(config, quiet=quiet) as display:
         end = prepared.run(options, display.observe)
     choice = choose(prepared.study, confirmed=False) if prepared.study.progress.objective_values() else None
-    return Searched(config=config, end=end, trials=options.trials, choice=choice)
+    sizes = best_at_sizes(sized_trials(prepared.study))
+    return Searched(config=config, end=end, trials=options.trials, choice=choice, sizes=sizes)

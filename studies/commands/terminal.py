@@ -26,6 +26,7 @@ from nas.search.objectives import metric_of, of_basis
 from nas.settings import StudyConfig
 from nas.types import Objective
 from studies.reading.best import Choice
+from studies.reading.sizes import AtSize
 
 PLAIN_SECONDS = 5.0
 """In a pipe a line is printed when trials have ended, but at most once in this time."""
@@ -153,10 +154,14 @@ class SearchDisplay(_Display[Progress]):
 
 
 def front_table(choice: Choice, objectives: Sequence[Objective]) -> Table:
-    """Returns the front, best first in the first objective, with a mark at the chosen member."""
+    """Returns the front, best first in the first objective, with a mark at the chosen member.
+
+    Costs stand beside the objectives, and so does every metric that the choice is limited in.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("trial", justify="right")
-    costs = [m for m in of_basis("cost") if m.name not in {o.name for o in objectives}]
+    beside = dict.fromkeys([*(metric.name for metric in of_basis("cost")), *choice.limits.upper])
+    costs = [metric_of(name) for name in beside if name not in {o.name for o in objectives}]
     for o in objectives:
         table.add_column(o.label, justify="right")
     for metric in costs:
@@ -175,6 +180,25 @@ def front_table(choice: Choice, objectives: Sequence[Objective]) -> Table:
     return table
 
 
+def size_table(rows: Sequence[AtSize]) -> Table:
+    """Returns the best that is known up to each size, with a line for what the search found and one for what papers
+    have."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("macs <=", justify="right")
+    table.add_column("best of")
+    names = dict.fromkeys(name for row in rows for best in (row.found, row.references) for name in best)
+    for name in names:
+        table.add_column(metric_of(name).label)
+    for row in rows:
+        size = metric_of("macs").short(row.macs)
+        for kind, best in (("search", row.found), ("papers", row.references)):
+            if best:
+                cells = [f"{metric_of(name).figure(best[name].values[name])} {best[name].label}" for name in names]
+                table.add_row(size, kind, *cells)
+                size = ""
+    return table
+
+
 def _figure(objective: Objective, value: float, confirmed: Confirmed | None = None) -> str:
     metric = metric_of(objective.name)
     if confirmed is None:
@@ -185,10 +209,15 @@ def _figure(objective: Objective, value: float, confirmed: Confirmed | None = No
 def standing(choice: Choice, study: str) -> str:
     """Tells the kind of figures that a choice shows: of one run, or confirmed, and which are missing."""
     if not choice.confirmed:
-        return f"figures are of the search's one run each; confirm them with: skipnas confirm {study}"
+        return (
+            "figures are of the search's one run each; confirm them with: "
+            f"skipnas confirm {study}{choice.limits.options}"
+        )
     text = f"confirmed under {choice.seeds}: means and 95 % intervals on validation"
     if choice.unconfirmed:
         text += f"; not confirmed: trial {', '.join(map(str, choice.unconfirmed))}"
+        if choice.limits.upper:
+            text += f"; confirm them with: skipnas confirm {study}{choice.limits.options}"
     return text
 
 

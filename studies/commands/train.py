@@ -22,7 +22,7 @@ from nas.training.version import FIRST_VERSION, TRAINING_VERSION
 from nas.types import Candidate, Recipe, Task
 from search_spaces import get_space, known_space
 from search_spaces.unet.references import RECIPE, REFERENCES, reference_network
-from studies.settings import TrainRequest
+from studies.settings import NO_LIMITS, SizeLimits, TrainRequest
 from studies.store.urls import storage_url
 
 if TYPE_CHECKING:
@@ -59,6 +59,9 @@ def train(
     request: TrainRequest,
     observe: Callable[[FitProgress], None] = lambda progress: None,
     say: Callable[[str], None] = lambda line: None,
+    *,
+    prefer: Mapping[str, float] | None = None,
+    limits: SizeLimits = NO_LIMITS,
 ) -> dict[str, Any]:
     """Trains, or goes on where the folder was left, and writes the bundle.
 
@@ -66,6 +69,7 @@ def train(
         request: see `TrainRequest`.
         observe: told of every step.
         say: told what is trained, in lines.
+        prefer, limits: of the choice from a study (see `studies.reading.best.choose`).
 
     Returns:
         The result as JSON values: test figures, the epoch of the best weights, seconds, the bundle.
@@ -76,7 +80,7 @@ def train(
     if request.log_dir is not None and not _can_be_made(request.log_dir):
         raise ConfigError(f"`log_dir` {request.log_dir} cannot be written; choose another folder")
     storage_url(request.storage)  # a mistyped one is told of even where no study is asked for
-    source = _source(request)
+    source = _source(request, prefer, limits)
     noise = parse_noise(request.noise or source.noise)
     import torch
 
@@ -161,15 +165,20 @@ def _enough_memory(recipe: Recipe, device: torch.device) -> Iterator[None]:
 
 
 # --- what is trained ---
-def _source(request: TrainRequest) -> _Source:
+def _source(request: TrainRequest, prefer: Mapping[str, float] | None, limits: SizeLimits) -> _Source:
     what = request.what
-    if what.endswith(".json") or _is_file(what):
+    file = what.endswith(".json") or _is_file(what)
+    if file or what in REFERENCES:
+        for setting in [*(f"max_{name}" for name in limits.upper), *(["prefer"] if prefer else [])]:
+            kind = "the file of a spec" if file else "a network of the papers"
+            raise ConfigError(f"`{setting}` is for the choice from a study, and {what} is {kind}; leave it out")
+    if file:
         return _from_file(Path(what))
     if what in REFERENCES:
         return _Source(
             space=get_space("unet"), candidate=lambda task, epochs: reference_network(what, task, epochs=epochs)
         )
-    return _from_study(request)
+    return _from_study(request, prefer, limits)
 
 
 def _is_file(what: str) -> bool:
@@ -202,7 +211,7 @@ def _from_file(file: Path) -> _Source:
     )
 
 
-def _from_study(request: TrainRequest) -> _Source:
+def _from_study(request: TrainRequest, prefer: Mapping[str, float] | None, limits: SizeLimits) -> _Source:
     from studies.reading.best import choose
     from studies.reading.study import StudyReader
     from studies.store.database import open_storage
@@ -224,7 +233,7 @@ def _from_study(request: TrainRequest) -> _Source:
             f"of this storage{why}; see: skipnas studies list"
         )
     study = StudyReader.open(name, storage)
-    config, chosen = study.config, choose(study, pick=pick or "knee").chosen
+    config, chosen = study.config, choose(study, pick=pick or "knee", prefer=prefer, limits=limits).chosen
     space = get_space(config.space)
     spec, recipe = space.spec(chosen.spec), Recipe.from_dict(chosen.recipe)
     root = study.provenance.get("data_root")

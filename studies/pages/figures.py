@@ -23,7 +23,7 @@ from studies.pages.curves import (
     stability_curve,
     workers,
 )
-from studies.pages.fronts import front_3d, front_pair, sizes
+from studies.pages.fronts import by_size, front_3d, front_pair, sizes
 from studies.pages.hyperparameters import TOP, importance, parallel, slice_of
 from studies.reading.history import FEWEST_FOR_IMPORTANCE, History, hypervolume_steps
 
@@ -92,6 +92,18 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
             lacks="Nothing was proposed yet.",
         )
     )
+    for metric in of_basis("images"):
+        figure = by_size(history, metric)
+        if figure is not None:
+            plots.append(
+                Plot(
+                    name=f"by-size-{metric.name}",
+                    section="by-size",
+                    title=f"The best {metric.title} at each size",
+                    text="",
+                    figure=figure,
+                )
+            )
     steps = hypervolume_steps(history)
     for axis, words in (("trials", "trials"), ("epochs", "epochs spent"), ("minutes", "time")):
         plots.append(

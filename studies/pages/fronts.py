@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from nas.search.objectives import METRICS
+from nas.search.objectives import METRICS, Metric
 from nas.types import Objective
-from studies.pages.style import COLOURS, NAMES, SYMBOLS, decade_step, laid_out, log_cost_axes
+from studies.pages.style import COLOURS, NAMES, SYMBOLS, decade_step, laid_out, line_style, log_cost_axes
 from studies.reading.history import FRONT, History, Trial
+from studies.reading.sizes import sized_of, staircase
 
 CAMERA = {"eye": {"x": 1.45, "y": 1.45, "z": 0.7}, "center": {"x": 0, "y": 0, "z": -0.12}}
 MANY = 1000
@@ -108,6 +109,50 @@ def sizes(history: History) -> go.Figure | None:
         type="log", title=METRICS["params"].described, dtick=decade_step([t.params or 1 for t in known])
     )
     figure.update_yaxes(type="log", title=METRICS["macs"].described, dtick=decade_step([t.macs or 1 for t in known]))
+    return laid_out(figure, 400)
+
+
+def by_size(history: History, metric: Metric) -> go.Figure | None:
+    """Draws a metric of complete trials over multiply-accumulates, and its best value up to each size.
+
+    Networks that the search found and networks of the papers are told apart by colour, shape and dashes; a network of
+    the papers that is the best up to its size has its name beside it.
+    """
+    known = [t for t in sized_of(history) if metric.name in t.values]
+    if not known:
+        return None
+    figure = go.Figure()
+    largest = max(t.macs for t in known)
+    scatter = go.Scattergl if len(known) > MANY else go.Scatter
+    for index, (kind, name) in enumerate(((True, "networks of the papers"), (False, "found networks"))):
+        trials = [t for t in known if bool(t.reference) == kind]
+        if not trials:
+            continue
+        style = line_style(1 - index) | {"dash": "dash" if kind else "solid"}
+        points = {
+            "x": [t.macs for t in trials],
+            "y": [t.values[metric.name] for t in trials],
+            "mode": "markers",
+            "marker": {"size": 8, "symbol": "square-open" if kind else "circle", "color": style["color"]},
+            "name": f"{name}: {len(trials)}",
+            "customdata": [t.number for t in trials],
+            "hovertext": [history.hover[t.number] for t in trials],
+            "hovertemplate": "%{hovertext}<extra></extra>",
+        }
+        figure.add_trace(scatter(**points))
+        stairs = staircase(trials, metric)
+        figure.add_scatter(
+            x=[*(t.macs for t in stairs), largest],
+            y=[*(t.values[metric.name] for t in stairs), stairs[-1].values[metric.name]],
+            mode="lines+text",
+            line=style | {"shape": "hv"},
+            text=[*(t.reference for t in stairs), ""],
+            textposition="bottom left",
+            name=f"best of the {name}",
+            hoverinfo="skip",
+        )
+    figure.update_xaxes(type="log", title=METRICS["macs"].described, dtick=decade_step([t.macs for t in known]))
+    figure.update_yaxes(title=metric.label)
     return laid_out(figure, 400)
 
 

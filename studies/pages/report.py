@@ -31,6 +31,7 @@ from studies.pages.samples import Samples, samples
 from studies.provenance import describe
 from studies.reading.best import Choice, join_words
 from studies.reading.history import FRONT, History, Trial, read_history
+from studies.reading.sizes import Sized, best_at_sizes, measured, sized_of
 from studies.reading.versions import training_versions, versions_line
 from studies.settings import FIGURE_FORMATS
 
@@ -106,6 +107,7 @@ def render(study: StudyReader, history: History, pictures: Samples, confirmed: S
     sections = [
         ("answer", "Answer", _answer(study, history, confirmed)),
         ("front-section", "Front", _front(history, plots)),
+        ("by-size", "By size", _by_size(history, plots)),
         ("progress", "Progress", _progress(plots)),
         ("importance", "What matters", _importance(history, plots)),
         ("parallel-section", "All at once", _grid(plots, "parallel")),
@@ -361,6 +363,34 @@ def _front(history: History, plots: Sequence[Plot]) -> str:
         '<form id="go"><label>Trial <input type="number" min="0" style="width:5rem"></label> <button>show</button>'
         f"</form>{_grid(plots, 'front')}{_grid(plots, 'pairs')}"
     )
+
+
+def _by_size(history: History, plots: Sequence[Plot]) -> str:
+    rows = best_at_sizes(sized_of(history))
+    if not rows:
+        return _lacks("No complete trial was judged on images yet.")
+    metrics = measured(sized_of(history))
+    cells = []
+    for row in rows:
+        for kind, best in (("found", row.found), ("network of a paper", row.references)):
+            if best:
+                values = "".join(f"<td>{_at_size(metric, best[metric.name])}</td>" for metric in metrics)
+                size = METRICS["macs"].figure(row.macs)
+                cells.append(f'<tr><td class="n">{size}</td><td>{kind}</td>{values}</tr>')
+    head = "".join(f"<th>{escape(metric.label)}</th>" for metric in metrics)
+    return (
+        "<p>The best that is known up to each size, whatever the objectives are: of the networks that the search found "
+        "(solid line) and of the networks of the papers (dashed). Figures are of one run each. Choose among the trials "
+        f"that fit with: skipnas best {escape(history.config.study)} --max-macs N</p>{_grid(plots, 'by-size')}"
+        f'<div class="scroll"><table><thead><tr><th class="n">MACs up to</th><th>best</th>{head}</tr></thead>'
+        f"<tbody>{''.join(cells)}</tbody></table></div>"
+    )
+
+
+def _at_size(metric: Metric, trial: Sized) -> str:
+    link = f'<a href="#trial-{trial.number}">trial {trial.number}</a>'
+    name = f" ({escape(trial.reference)})" if trial.reference else ""
+    return f"{metric.figure(trial.values[metric.name])} {link}{name}"
 
 
 def _progress(plots: Sequence[Plot]) -> str:

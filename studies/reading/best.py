@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,10 @@ import numpy as np
 from nas.errors import ConfigError, StudyError
 from nas.parsing import read_whole
 from nas.search.confirmation import Confirmed, summarize
-from nas.search.objectives import metric_of
+from nas.search.objectives import metric_of, titled
 from nas.search.pareto import Array, hypervolume, knee, non_dominated
 from nas.types import Objective, TrialResult
+from studies.settings import NO_LIMITS, SizeLimits
 
 if TYPE_CHECKING:
     from studies.reading.study import StudyReader
@@ -33,6 +34,7 @@ class Choice:
             values are the search's.
         unconfirmed: the rest of the search's front, which is left out of `front`; empty when nothing is confirmed.
         searched: numbers of the front by the search's values.
+        limits: the limits of size that all members keep.
     """
 
     front: tuple[TrialResult, ...]
@@ -42,6 +44,7 @@ class Choice:
     confirmed: Mapping[int, Confirmed] = field(default_factory=dict)
     unconfirmed: tuple[int, ...] = ()
     searched: tuple[int, ...] = ()
+    limits: SizeLimits = NO_LIMITS
 
     @property
     def confirmed_front(self) -> tuple[TrialResult, ...]:
@@ -63,7 +66,12 @@ def seed_count(found: Iterable[Confirmed]) -> str:
 
 
 def choose(
-    study: StudyReader, *, pick: str = "knee", prefer: Mapping[str, float] | None = None, confirmed: bool = True
+    study: StudyReader,
+    *,
+    pick: str = "knee",
+    prefer: Mapping[str, float] | None = None,
+    limits: SizeLimits = NO_LIMITS,
+    confirmed: bool = True,
 ) -> Choice:
     """Picks from the front of a study: by confirmed means where there are any, else by the search's values.
 
@@ -71,10 +79,11 @@ def choose(
         study: the study.
         pick: ``knee``, the name of an objective (its best member), or a trial's number.
         prefer: weights of objectives in the knee's distance; 1 for other objectives.
+        limits: limits of size; the front is then that of all complete trials within them.
         confirmed: False to use the search's values in any case.
 
     Raises:
-        StudyError: no trial is complete, or the trial is not on the front.
+        StudyError: no trial is complete, none is within the limits, or the trial is not on the front.
         ConfigError: the pick, an objective or a weight is unknown or invalid.
     """
     objectives = study.config.objectives
@@ -88,20 +97,23 @@ def choose(
         raise ConfigError(f"`prefer` weighs objectives for the knee, and `pick` is {pick!r}; leave one of them out")
     if prefer and not any(prefer.get(name, 1.0) for name in names):
         raise ConfigError("`prefer` gives no objective a weight; give at least one above zero")
-    results = study.results(study.progress.front())
+    results = study.results(None if limits.upper else study.progress.front())
     if not results:
         raise StudyError(
             f"study {study.config.study!r} has no complete trial yet; continue it with: "
             f"skipnas search --study {study.config.study}"
         )
-    maximize = [o.direction == "maximize" for o in objectives]
+    sound = {one.digest: one for one in summarize(study.progress.confirmations()) if one.sound} if confirmed else {}
+    if limits.upper:
+        results = _within(results, sound, limits, study.config.study)
     searched, values = _front(results, objectives)
-    found = _confirmed(study, searched) if confirmed else {}
+    found = {r.number: sound[r.digest] for r in searched if r.digest in sound}
     if found:
         front, values = _front([r for r in searched if r.number in found], objectives, found)
     else:
         front = searched
-    chosen, reason = _pick(pick, front, values, objectives, maximize, prefer or {}, searched, found)
+    chosen, reason = _pick(pick, front, values, objectives, prefer or {}, limits, searched, found)
+    maximize = [o.direction == "maximize" for o in objectives]
     return Choice(
         front=tuple(front),
         chosen=chosen,
@@ -110,13 +122,37 @@ def choose(
         confirmed=found,
         unconfirmed=tuple(r.number for r in searched if r.number not in found) if found else (),
         searched=tuple(r.number for r in searched),
+        limits=limits,
     )
 
 
-def _confirmed(study: StudyReader, front: Sequence[TrialResult]) -> dict[int, Confirmed]:
-    """Returns trial -> its runs under several seeds, for members whose runs were all complete."""
-    found = {one.digest: one for one in summarize(study.progress.confirmations()) if one.sound}
-    return {r.number: found[r.digest] for r in front if r.digest in found}
+def _within(
+    results: Sequence[TrialResult], confirmed: Mapping[str, Confirmed], limits: SizeLimits, study: str
+) -> list[TrialResult]:
+    """Returns the results within the limits, by confirmed means where there are any.
+
+    A trial that has no figure of a limited metric is not among them.
+
+    Raises:
+        StudyError: there is none.
+    """
+    upper = limits.upper
+    known = [_with_means(r, confirmed[r.digest]) if r.digest in confirmed else r for r in results]
+    measured = [(r, shown) for r, shown in zip(results, known, strict=True) if upper.keys() <= shown.values.keys()]
+    fitting = [r for r, shown in measured if all(shown.values[name] <= most for name, most in upper.items())]
+    if fitting:
+        return fitting
+    asked = join_words([f"`max_{name}` {most:,}" for name, most in upper.items()])
+    nothing = f"no complete trial of study {study!r} keeps {asked}"
+    if not measured:
+        raise StudyError(f"{nothing}, because none was measured in this; leave the limit out")
+    smallest = [min((shown for _, shown in measured), key=_value_of(name)) for name in upper]
+    told = {r.number: f"trial {r.number} with {titled({n: r.values[n] for n in upper})}" for r in smallest}
+    raise StudyError(f"{nothing}; the smallest is {' or '.join(told.values())}; give a larger limit")
+
+
+def _value_of(name: str) -> Callable[[TrialResult], float]:
+    return lambda result: result.values[name]
 
 
 def _front(
@@ -139,50 +175,50 @@ def _pick(
     front: Sequence[TrialResult],
     values: Array,
     objectives: Sequence[Objective],
-    maximize: Sequence[bool],
     prefer: Mapping[str, float],
+    limits: SizeLimits,
     searched: Sequence[TrialResult],
     confirmed: Mapping[int, Confirmed],
 ) -> tuple[TrialResult, str]:
+    """Returns the picked member of a front, and the reason in one sentence."""
     names = [o.name for o in objectives]
-    means = f" by means under {seed_count(confirmed.values())}" if confirmed else ""
+    fitting = f" among trials with {_limits_in_words(limits)}" if limits.upper else ""
+    among = f"{fitting} by means under {seed_count(confirmed.values())}" if confirmed else fitting
     if pick == "knee":
-        point = knee(values, maximize, [prefer.get(name, 1.0) for name in names])
-        number = front[point.index].number
+        maximize = [o.direction == "maximize" for o in objectives]
+        chosen = front[knee(values, maximize, [prefer.get(name, 1.0) for name in names]).index]
         if len(front) == 1:
-            return front[0], f"trial {number} is the only member of the front{means}"
-        gives = [
-            f"{100 * loss:.0f} % of the front's range of {name}"
-            for name, loss in zip(names, point.losses, strict=True)
-            if loss > 0
-        ]
+            return chosen, f"trial {chosen.number} is the only member of the front{among}: {_has(chosen, objectives)}"
         weights = f" (weights {', '.join(f'{k}={v:g}' for k, v in prefer.items())})" if prefer else ""
-        return front[point.index], (
-            f"trial {number} is the knee{means}{weights}: its distance to the ideal point, {point.distance:.3f}, is "
-            f"the least of {len(front)}; against the best of each objective it gives up {join_words(gives)}"
-        )
+        head = f"trial {chosen.number} is the knee{among}{weights}: {_has(chosen, objectives)}"
+        return chosen, head + _trade(chosen, front, objectives)
     if pick in names:
-        column = names.index(pick)
-        index = int((np.argmax if maximize[column] else np.argmin)(values[:, column]))
-        value = metric_of(pick).text(values[index, column])
-        return front[index], f"trial {front[index].number} has the best {pick} of the front{means}, {value}"
+        chosen = _best(front, objectives[names.index(pick)])
+        value = metric_of(pick).text(chosen.values[pick])
+        head = f"trial {chosen.number} has the best {pick} of the front{among}, {value}"
+        return chosen, head + _trade(chosen, front, objectives)
     try:
         number = read_whole(pick)
     except ValueError:
         raise ConfigError(
             f"`pick` {pick!r} is not known; use knee, one of {', '.join(names)}, or a trial's number"
         ) from None
-    return _by_number(number, front, searched, confirmed)
+    return _by_number(number, front, objectives, searched, confirmed, fitting)
 
 
 def _by_number(
-    number: int, front: Sequence[TrialResult], searched: Sequence[TrialResult], confirmed: Mapping[int, Confirmed]
+    number: int,
+    front: Sequence[TrialResult],
+    objectives: Sequence[Objective],
+    searched: Sequence[TrialResult],
+    confirmed: Mapping[int, Confirmed],
+    fitting: str,
 ) -> tuple[TrialResult, str]:
     """Returns a member of the confirmed front or of the search's."""
     asked = f"trial {number} was asked for by number"
     for result in front:
         if result.number == number:
-            return result, asked
+            return result, f"{asked}: {_has(result, objectives)}{_trade(result, front, objectives)}"
     for result in searched:
         if result.number == number and number in confirmed:
             why = "by the confirmed means another trial is at least as good in all objectives and better in one"
@@ -190,8 +226,80 @@ def _by_number(
         if result.number == number:
             return result, f"{asked}; it is not confirmed, its values are those of the search's one run"
     raise StudyError(
-        f"trial {number} is not on the front; its members are {', '.join(str(r.number) for r in searched)}"
+        f"trial {number} is not on the front{fitting}; its members are {', '.join(str(r.number) for r in searched)}"
     )
+
+
+# --- the reason in words ---
+def _best(front: Sequence[TrialResult], objective: Objective) -> TrialResult:
+    """Returns the first of the members that are the best in an objective."""
+    best = max if objective.direction == "maximize" else min
+    return best(front, key=_value_of(objective.name))
+
+
+def _has(result: TrialResult, objectives: Sequence[Objective]) -> str:
+    """Returns a trial's objectives in a sentence: ``20.84 dB, 97.45 %, training stability 0.800``."""
+    metrics = [metric_of(o.name) for o in objectives]
+    return ", ".join((m.text if m.unit else m.titled)(result.values[m.name]) for m in metrics)
+
+
+def _trade(chosen: TrialResult, front: Sequence[TrialResult], objectives: Sequence[Objective]) -> str:
+    """Tells what a member gives up against the best of each objective, and what it has over these members in return.
+
+    Returns the end of a sentence, which begins with a semicolon; it is empty for the only member of a front.
+    """
+    if len(front) == 1:
+        return ""
+    gives, needs = [], []
+    rivals: dict[int, TrialResult] = {}
+    for objective in objectives:
+        best = _best(front, objective)
+        loss = abs(best.values[objective.name] - chosen.values[objective.name])
+        if loss == 0:
+            continue
+        rivals[best.number] = best
+        if objective.direction == "maximize":
+            gives.append(f"{_amount(objective.name, loss)} (trial {best.number})")
+        else:
+            needs.append(f"{_amount(objective.name, loss)} more (trial {best.number})")
+    if not rivals:
+        return "; no member of the front is better in any objective"
+    losses = [f"{verb} {join_words(told)}" for verb, told in (("gives up", gives), ("needs", needs)) if told]
+    returns = [f"{_lead(chosen, rival, objectives)} than trial {rival.number}" for rival in rivals.values()]
+    return f"; against the best of each objective it {' and '.join(losses)}; in return it has {', and '.join(returns)}"
+
+
+def _lead(chosen: TrialResult, rival: TrialResult, objectives: Sequence[Objective]) -> str:
+    """Returns the objectives in which a member is better than another: ``1.10 points of accuracy more``."""
+    more, less = [], []
+    for objective in objectives:
+        lead = chosen.values[objective.name] - rival.values[objective.name]
+        if objective.direction == "maximize" and lead > 0:
+            more.append(_amount(objective.name, lead))
+        elif objective.direction == "minimize" and lead < 0:
+            less.append(_amount(objective.name, -lead))
+    return join_words([f"{join_words(told)} {word}" for told, word in ((more, "more"), (less, "less")) if told])
+
+
+def _amount(name: str, difference: float) -> str:
+    """Returns a difference in a metric: ``0.07 dB of PSNR``, ``0.69 points of accuracy``, ``12,000 MACs``."""
+    metric = metric_of(name)
+    figure = metric.figure(difference)
+    if metric.digits is None:
+        return f"{figure} {metric.title}"
+    if float(figure) == 0:
+        figure = f"under {metric.figure(10.0**-metric.digits)}"
+    unit = "points" if metric.unit == "%" else metric.unit
+    return f"{figure} {unit} of {metric.title}" if unit else f"{figure} of {metric.title}"
+
+
+def _limits_in_words(limits: SizeLimits) -> str:
+    """Returns ``at most 1,000,000 MACs and 2.5 ms of latency``."""
+    words = [
+        f"{upper:,} {metric_of(name).unit} of {name}" if metric_of(name).unit else f"{upper:,} {metric_of(name).title}"
+        for name, upper in limits.upper.items()
+    ]
+    return f"at most {join_words(words)}"
 
 
 def join_words(parts: Sequence[str]) -> str:

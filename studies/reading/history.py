@@ -207,6 +207,7 @@ def read_history(study: StudyReader) -> History:
     with study.storage.guard():
         asked = {t.number: t for t in study.optuna_study.get_trials(deepcopy=False)}
     first = study.trained_digests()
+    references = study.references()
     epochs = study.epochs_tables()
     trials = []
     for record in study.trials():
@@ -222,7 +223,7 @@ def read_history(study: StudyReader) -> History:
                 spec=record.spec or {},
                 recipe=record.recipe or {},
                 hyperparameters=asked[record.number].params if record.number in asked else {},
-                reference=asked[record.number].user_attrs.get("baseline", "") if record.number in asked else "",
+                reference=references.get(record.number, ""),
                 values=record.values or {},
                 last={} if outcome is Outcome.COMPLETE else _last(rows, config.objectives, record),
                 same_as=first.get(record.digest or "") if outcome is Outcome.DUPLICATE else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from studies.store.connection import Storage
 from studies.store.epochs import read_epochs
 from studies.store.leases import live_drivers
 from studies.store.opened import OpenedStudy
+from studies.store.optuna_bridge import OPTUNA_TRIALS, USER_ATTRIBUTES
 from studies.store.progress import Progress
 from studies.store.records import DriverRecord, ProbeRecord, StudyRecord, TrialRecord
 
@@ -109,6 +111,17 @@ class StudyReader(OpenedStudy):
             if order is not None
         ]
         return [(kind, number) for _, kind, number in sorted(events)]
+
+    def references(self) -> dict[int, str]:
+        """Number -> name of the network of the papers, of every trial that was enqueued as one."""
+        trials, attributes = OPTUNA_TRIALS.c, USER_ATTRIBUTES.c
+        query = (
+            select(trials.number, attributes.value_json)
+            .join_from(OPTUNA_TRIALS, USER_ATTRIBUTES, attributes.trial_id == trials.trial_id)
+            .where(trials.study_id == self.study_id, attributes.key == "baseline")
+        )
+        with self.storage.session() as session:
+            return {number: json.loads(name) for number, name in session.execute(query)}
 
     # What complete trials brought
 

@@ -38,6 +38,7 @@ class SqlLedger(OpenedStudy):
         self.under_way, self.ended, self.epochs_table = progress.under_way, progress.ended, progress.epochs_table
         self.rung_objectives, self.rung = progress.rung_objectives, progress.rung
         self.objective_values, self.front = progress.objective_values, progress.front
+        self.kept = progress.kept
         self.start, self.epochs, self.reject = writer.start, writer.epochs, writer.reject
         self.complete, self.prune, self.fail = writer.complete, writer.prune, writer.fail
         self.confirmations, self.confirm = progress.confirmations, writer.confirm

@@ -20,8 +20,8 @@ from sqlalchemy import Connection, Row, select
 
 from nas.outcome import Outcome
 from nas.search.confirmation import ConfirmedRun
-from nas.search.objectives import metric_of
-from nas.search.pareto import Array, non_dominated
+from nas.search.objectives import metric_of, of_basis
+from nas.search.pareto import Array, Mask, non_dominated
 from nas.search.past import Judged
 from nas.types import Counts, EpochRow, Objective
 from studies.store import statements as sql
@@ -30,6 +30,9 @@ from studies.store.opened import OpenedStudy
 from studies.store.optuna_bridge import forget_trials, stored_trial
 from studies.store.records import ConfirmationRecord, group_of
 from studies.store.retries import patient
+
+SIZES = tuple(metric.name for metric in of_basis("cost", "network"))
+"""The metrics that a choice can be limited in."""
 
 SOME = 500
 """Trials whose hyperparameters are asked for at once: databases limit the parameters of a statement."""
@@ -65,6 +68,46 @@ class _Ended:
         return rows[ended:]
 
 
+@dataclass(slots=True)
+class _FrontBySize:
+    """The trials that no other trial dominates without being larger; it is known anew only when it is asked for.
+
+    Attributes:
+        later: number, values and sizes (`SIZES`) of the trials that it does not know yet.
+        numbers: numbers of the trials, shape (n,).
+        losses: their objectives, all minimised, shape (n, objectives).
+        sizes: their sizes, shape (n, sizes).
+    """
+
+    later: list[tuple[int, Sequence[float], Sequence[float]]] = field(default_factory=list)
+    numbers: Array = field(default_factory=lambda: np.empty(0))
+    losses: Array = field(default_factory=lambda: np.empty((0, 0)))
+    sizes: Array = field(default_factory=lambda: np.empty((0, len(SIZES))))
+
+    def members(self, maximize: Sequence[bool]) -> list[int]:
+        """Returns the numbers of the trials, in ascending order."""
+        signs = np.where(maximize, -1.0, 1.0)
+        self.losses = self.losses.reshape(-1, len(signs))
+        for number, values, sizes in self.later:
+            self._add(number, signs * np.array(values), np.array(sizes))
+        self.later.clear()
+        return sorted(int(number) for number in self.numbers)
+
+    def _add(self, number: int, losses: Array, sizes: Array) -> None:
+        if (np.all(self.sizes <= sizes, axis=1) & _dominates(self.losses, losses)).any():
+            return  # whatever this trial beats is beaten by the one that beats it
+        stays = ~(np.all(sizes <= self.sizes, axis=1) & _dominates(losses, self.losses))
+        self.numbers = np.append(self.numbers[stays], number)
+        self.losses = np.vstack([self.losses[stays], losses])
+        self.sizes = np.vstack([self.sizes[stays], sizes])
+
+
+def _dominates(losses: Array, others: Array) -> Mask:
+    """Tells for each row of the one that has several whether it dominates, or is dominated by, the other's only row."""
+    result: Mask = np.logical_and(np.all(losses <= others, axis=1), np.any(losses < others, axis=1))
+    return result
+
+
 class Progress:
     """What is known of a study's trials; the `nas.search.past.Past` of its proposals.
 
@@ -80,6 +123,7 @@ class Progress:
         self._values: dict[int, tuple[float, ...]] = {}
         self._values_up_to = 0
         self._front: list[int] = []
+        self._kept = _FrontBySize()
         self._drawn: dict[int, Array] = {}
         self._judged: dict[int, tuple[int, tuple[float, ...]]] = {}
         self._judged_up_to = 0
@@ -172,6 +216,11 @@ class Progress:
             self._values_up_to = rows[-1].tell_order
         if new:
             self._values |= new
+            self._kept.later += [
+                (row.number, new[row.number], [row.measured.get(name, math.inf) for name in SIZES])
+                for row in rows
+                if row.number in new
+            ]
             rivals = [*self._front, *new]
             maximize = [objective.direction == "maximize" for objective in self._config.objectives]
             mask = non_dominated(np.array([self._values[number] for number in rivals]), maximize)
@@ -182,6 +231,15 @@ class Progress:
         """Numbers of the COMPLETE trials that no other dominates, in ascending order."""
         self.objective_values()
         return sorted(self._front)
+
+    def kept(self) -> list[int]:
+        """Numbers of the COMPLETE trials that are on the front among all that are no larger, in ascending order.
+
+        No other trial dominates such a trial without being larger, so it is on the front within some limits of size.
+        Every trial of the front is one of them.
+        """
+        self.objective_values()
+        return self._kept.members([o.direction == "maximize" for o in self._config.objectives])
 
     # Rungs
 

@@ -139,9 +139,9 @@ class Driver:
         self.ledger.reject(number, make_candidate(depth), COST, outcome)
         return number
 
-    def complete(self, psnr: float = 20.0, latency: float = 2.0, depth: int | None = None) -> int:
+    def complete(self, psnr: float = 20.0, latency: float = 2.0, depth: int | None = None, **values: float) -> int:
         number = self.start(depth)
-        self.ledger.complete(number, make_measurement(psnr, latency))
+        self.ledger.complete(number, make_measurement(psnr, latency, **values))
         return number
 
 

@@ -73,6 +73,6 @@ def test_a_search_outlives_a_node(cluster: Any, tmp_path: Path) -> None:
         assert (outcome.reason, outcome.counts.trained) == ("complete", TRIALS)
         assert (outcome.counts.failed, outcome.counts.running) == (0, 0)
         assert [trial.number for trial in ledger.optuna_study.get_trials()] == list(range(TRIALS))
-        front = ledger.front()
+        expected = ledger.kept()
     kept = sorted(int(path.stem.split("-")[1]) for path in (tmp_path / "files").glob("*.safetensors"))
-    assert kept == front
+    assert kept == expected

@@ -57,11 +57,11 @@ def test_a_long_search_has_several_tuners_and_loses_nothing_between_them(
     assert search.states() == ["COMPLETE"] * 4
 
 
-def test_weights_are_kept_for_the_front_alone(make: Any) -> None:
+def test_weights_are_kept_for_what_may_be_chosen_alone(make: Any) -> None:
     search = make()
     search.run(6)
     kept = sorted(int(path.stem.split("-")[1]) for path in search.files.glob("*.safetensors"))
-    assert kept == search.ledger.front()
+    assert kept == search.ledger.kept()
     (shown,) = search.study.results(kept[:1])
     network = search.space.build(search.space.spec(shown.spec), TASK)
     load_weights(network, search.files, kept[0], shown.digest)

@@ -13,8 +13,9 @@ from nas.engine.confirm import ConfirmProgress
 from nas.engine.search import Progress
 from nas.search.confirmation import Confirmed, Interval
 from nas.types import Counts, Objective, TrialResult
-from studies.commands.terminal import ConfirmDisplay, SearchDisplay, confirmation_table
+from studies.commands.terminal import ConfirmDisplay, SearchDisplay, confirmation_table, size_table
 from studies.reading.best import Choice
+from studies.reading.sizes import AtSize, Sized
 
 COUNTS = Counts(complete=600, pruned=399, failed=12, running=16)
 
@@ -112,3 +113,25 @@ def test_a_confirmation_fits_80_columns() -> None:
     )
     display._progress.started -= 36000
     assert len(console.render_lines(display._render(), pad=False)) == 1
+
+
+def test_the_best_at_each_size_fits_80_columns() -> None:
+    def best(number: int, reference: str = "") -> dict[str, Sized]:
+        trial = Sized(number=number, reference=reference, macs=2e6, values={"psnr": 20.84, "accuracy": 97.451})
+        return {"psnr": trial, "accuracy": trial}
+
+    rows = [
+        AtSize(macs=3_200_000, found=best(7), references={}),
+        AtSize(macs=6_400_000, found=best(1234), references=best(3, "multi-resnet-none-added")),
+    ]
+    console = Console(width=80, file=io.StringIO(), force_terminal=True)
+    drawn = console.render_lines(size_table(rows), pad=False)
+    lines = ["".join(segment.text for segment in line).strip() for line in drawn]
+    shown = [re.split(r"\s{2,}", line) for line in lines if "20.84" in line]
+    assert re.split(r"\s{2,}", lines[1]) == ["macs <=", "best of", "psnr (dB)", "accuracy (%)"]
+    assert shown == [
+        ["3.2M", "search", "20.84 trial 7", "97.45 trial 7"],
+        ["6.4M", "search", "20.84 trial 1234", "97.45 trial 1234"],
+        ["papers", "20.84 multi-resnet-none-added", "97.45 multi-resnet-none-added"],
+    ]
+    assert all(len(line) <= 80 for line in lines)

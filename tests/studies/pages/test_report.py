@@ -25,15 +25,16 @@ from benchmarks.report_page import LIMIT_MB, grown
 from nas.errors import ConfigError
 from nas.outcome import Outcome
 from nas.search.confirmation import Confirmed, ConfirmedRun, Interval, summarize
+from nas.search.objectives import METRICS
 from nas.training.version import TRAINING_VERSION
-from nas.types import Objective, ProbeCurve, Task
+from nas.types import Cost, Objective, ProbeCurve, Task
 from search_spaces.unet.references import REFERENCES, reference_network
 from search_spaces.unet.spec import UNetSpec
 from studies.notebook import Study
 from studies.pages.curves import confirmed_gates, stability_curve
 from studies.pages.diagram import network_svg
 from studies.pages.figures import all_plots
-from studies.pages.fronts import front_pair
+from studies.pages.fronts import by_size, front_pair
 from studies.pages.report import render, write_figures, write_report
 from studies.pages.samples import Samples
 from studies.reading.history import FEWEST_FOR_IMPORTANCE, hypervolume_steps, lanes, read_history
@@ -134,6 +135,38 @@ def test_outcomes_are_told_apart(three: SqlLedger) -> None:
     shapes = {trace.marker.symbol for name, trace in traces.items() if name != "knee"}
     assert len(shapes) == 3, "shapes tell what colours tell"
     assert "over a limit and never trained (1)" in page_of(three)
+
+
+def test_the_best_at_each_size_is_drawn_of_found_networks_and_of_references(three: SqlLedger) -> None:
+    def trial(macs: int, psnr: float, reference: str = "") -> int:
+        if reference:
+            three.optuna_study.enqueue_trial({}, user_attrs={"baseline": reference})
+        number = Driver(three).ask()
+        assert three.start(number, make_candidate(1000 + number), Cost(params=macs, macs=macs), "w")
+        three.complete(number, make_measurement(psnr, stability=0.5, macs=macs))
+        return number
+
+    unet, small, worse, large = trial(4000, 20.0, "unet"), trial(1000, 18.0), trial(2000, 17.0), trial(4000, 21.0)
+    figure = by_size(read_history(read(three)), METRICS["psnr"])
+    assert figure is not None
+    traces = {trace.name: trace for trace in figure.data}
+    assert set(traces) == {
+        "found networks: 3",
+        "best of the found networks",
+        "networks of the papers: 1",
+        "best of the networks of the papers",
+    }
+    assert list(traces["found networks: 3"].customdata) == [small, worse, large]
+    assert list(traces["networks of the papers: 1"].customdata) == [unet]
+    best = traces["best of the found networks"]
+    assert (list(best.x), list(best.y)) == ([1000, 4000, 4000], [18.0, 21.0, 21.0]), "the one between is no better"
+    assert list(traces["best of the networks of the papers"].text) == ["unet", ""]
+    assert traces["best of the networks of the papers"].line.dash == "dash"
+    page = page_of(three)
+    assert {"by-size-psnr", "by-size-accuracy"} <= drawn(page)
+    row = f'<td>found</td><td>18.00 <a href="#trial-{small}">trial {small}</a></td>'
+    assert f'<td class="n">1,000</td>{row}' in page
+    assert f'<td>network of a paper</td><td>20.00 <a href="#trial-{unet}">trial {unet}</a> (unet)</td>' in page
 
 
 def test_importances_point_to_what_makes_values_good(three: SqlLedger) -> None:
@@ -312,7 +345,7 @@ def test_the_answer_of_a_confirmed_study_is_the_confirmed_knee(three: SqlLedger)
     assert [t.number for t in history.front] == [lucky, plain, good], "figures show the front that the search saw"
     assert history.hypervolume == before.hypervolume
     page = page_of(three, confirmed=summarize(three.confirmations()))
-    assert f"Trial {plain} is the only member of the front by means under 2 seeds." in page
+    assert f"Trial {plain} is the only member of the front by means under 2 seeds: 26.00 dB, 41.00 %, " in page
     assert "<b>26.00 dB</b><span>± 6.35 psnr, 2 seeds</span>" in page
     assert "<b>25.00 dB</b><span>± 6.35 psnr on test</span>" in page
     rows = re.findall(r"<tr[^>]*><td>(?:<a[^>]*>)?(trial \d|addunet)(?:</a>)?([^<]*)</td>", page)
@@ -454,5 +487,5 @@ def test_a_network_of_the_papers_is_called_by_its_name(three: SqlLedger) -> None
     three.complete(number, make_measurement(99.0, accuracy=99.0, stability=0.99))
     page = page_of(three)
     assert f'<a href="#trial-{number}">trial {number}</a> (unet++) ← knee' in page
-    assert page.count("</a> (") == 1
+    assert page.count("</a> (") == 3, "on the front, and as the best of its size in two metrics"
     assert f"<b>trial {number}</b> · front · unet++<br>" in read_history(read(three)).hover[number]

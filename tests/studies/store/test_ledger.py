@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from datetime import datetime
+from random import Random
 from typing import Any
 from unittest import mock
 
@@ -31,6 +32,8 @@ from nas.outcome import Outcome
 from nas.protocols import Ledger
 from nas.search.sampler import SAMPLERS, optunas, proposer
 from nas.types import Counts, ProbeCurve
+from studies.reading.best import choose
+from studies.settings import SizeLimits
 from studies.store.catalog import create_study
 from studies.store.database import open_storage
 from studies.store.ledger import SqlLedger
@@ -284,6 +287,37 @@ def test_the_front_follows_each_objectives_direction(ledger: SqlLedger, driver: 
     assert ledger.front() == [best_psnr, fast]
     assert [result.number for result in read(ledger).results()] == [best_psnr, dominated, fast]
     assert sorted(ledger.front()) == sorted(trial.number for trial in ledger.optuna_study.best_trials)
+
+
+def test_kept_is_what_no_other_dominates_without_being_larger(ledger: SqlLedger, driver: Driver) -> None:
+    assert ledger.kept() == []
+    large = driver.complete(25.0, 2.0, macs=4000, params=400)
+    worse = driver.complete(20.0, 3.0, macs=5000, params=400)
+    small = driver.complete(20.0, 3.0, macs=3000, params=500)
+    assert ledger.kept() == [large, small], "the second is worse and no smaller, the third has fewer MACs"
+    same = driver.complete(25.0, 2.0, macs=4000, params=400)
+    assert ledger.kept() == [large, small, same], "equal trials stay, as they do on the front"
+    best = driver.complete(26.0, 1.0, macs=3000, params=400)
+    assert ledger.kept() == [best]
+    assert ledger.front() == [best]
+    assert worse not in read(ledger).progress.kept()
+
+
+def test_each_kept_trial_is_on_the_front_within_its_own_size_and_no_other_is(ledger: SqlLedger, driver: Driver) -> None:
+    random = Random(0)
+    for _ in range(40):
+        sizes = {"macs": random.randrange(1, 6), "params": random.randrange(1, 6)}
+        driver.complete(random.randrange(20, 26), random.randrange(1, 6), **sizes)
+        kept = set(ledger.kept())
+    assert 5 < len(kept) < 35
+    study = read(ledger)
+    on_front = set()
+    for result in study.results():
+        limits = SizeLimits(**{f"max_{name}": result.values[name] for name in ("params", "macs", "latency")})  # type: ignore[arg-type]
+        if result.number in choose(study, limits=limits).searched:
+            on_front.add(result.number)
+    assert kept == on_front == set(study.progress.kept())
+    assert set(ledger.front()) <= kept
 
 
 def test_results_carry_what_can_be_built_again(ledger: SqlLedger, driver: Driver) -> None:

@@ -100,7 +100,7 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
                     name=f"by-size-{metric.name}",
                     section="by-size",
                     title=f"The best {metric.title} at each size",
-                    text="",
+                    text="The axis spans the best values; a double click shows worse trials too.",
                     figure=figure,
                 )
             )

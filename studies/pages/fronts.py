@@ -115,8 +115,8 @@ def sizes(history: History) -> go.Figure | None:
 def by_size(history: History, metric: Metric) -> go.Figure | None:
     """Draws a metric of complete trials over multiply-accumulates, and its best value up to each size.
 
-    Networks that the search found and networks of the papers are told apart by colour, shape and dashes; a network of
-    the papers that is the best up to its size has its name beside it.
+    Networks that the search found and networks of the papers are told apart by colour, shape and dashes, and the best
+    of each has its name. The axis spans the best values; worse trials lie outside until somebody zooms out.
     """
     known = [t for t in sized_of(history) if metric.name in t.values]
     if not known:
@@ -124,33 +124,39 @@ def by_size(history: History, metric: Metric) -> go.Figure | None:
     figure = go.Figure()
     largest = max(t.macs for t in known)
     scatter = go.Scattergl if len(known) > MANY else go.Scatter
-    for index, (kind, name) in enumerate(((True, "networks of the papers"), (False, "found networks"))):
-        trials = [t for t in known if bool(t.reference) == kind]
-        if not trials:
-            continue
-        style = line_style(1 - index) | {"dash": "dash" if kind else "solid"}
+    kinds = {"networks of the papers": [t for t in known if t.reference]}
+    kinds["found networks"] = [t for t in known if not t.reference]
+    stairs = {name: staircase(trials, metric) for name, trials in kinds.items() if trials}
+    ends = {name: steps[-1].values[metric.name] for name, steps in stairs.items()}
+    for name, steps in stairs.items():
+        papers = name == "networks of the papers"
+        style = line_style(1 if papers else 0) | {"dash": "dash" if papers else "solid"}
+        trials = kinds[name]
         points = {
             "x": [t.macs for t in trials],
             "y": [t.values[metric.name] for t in trials],
             "mode": "markers",
-            "marker": {"size": 8, "symbol": "square-open" if kind else "circle", "color": style["color"]},
+            "marker": {"size": 8, "symbol": "square-open" if papers else "circle", "color": style["color"]},
             "name": f"{name}: {len(trials)}",
             "customdata": [t.number for t in trials],
             "hovertext": [history.hover[t.number] for t in trials],
             "hovertemplate": "%{hovertext}<extra></extra>",
         }
         figure.add_trace(scatter(**points))
-        stairs = staircase(trials, metric)
         figure.add_scatter(
-            x=[*(t.macs for t in stairs), largest],
-            y=[*(t.values[metric.name] for t in stairs), stairs[-1].values[metric.name]],
+            x=[*(t.macs for t in steps), largest],
+            y=[*(t.values[metric.name] for t in steps), ends[name]],
             mode="lines+text",
             line=style | {"shape": "hv"},
-            text=[*(t.reference for t in stairs), ""],
-            textposition="bottom left",
+            text=[*("" for _ in steps), steps[-1].label],
+            textposition="top left" if ends[name] == max(ends.values()) else "bottom left",
             name=f"best of the {name}",
             hoverinfo="skip",
         )
+    best = [t.values[metric.name] for steps in stairs.values() for t in steps]
+    room = 0.1 * (max(best) - min(best))
+    if room > 0:
+        figure.update_yaxes(range=[min(best) - room, max(best) + room])
     figure.update_xaxes(type="log", title=METRICS["macs"].described, dtick=decade_step([t.macs for t in known]))
     figure.update_yaxes(title=metric.label)
     return laid_out(figure, 400)

@@ -254,14 +254,14 @@ def _trade(chosen: TrialResult, front: Sequence[TrialResult], objectives: Sequen
     rivals: dict[int, TrialResult] = {}
     for objective in objectives:
         best = _best(front, objective)
-        loss = abs(best.values[objective.name] - chosen.values[objective.name])
-        if loss == 0:
+        if best.values[objective.name] == chosen.values[objective.name]:
             continue
         rivals[best.number] = best
+        loss = _difference(objective.name, best, chosen)
         if objective.direction == "maximize":
-            gives.append(f"{_amount(objective.name, loss)} (trial {best.number})")
+            gives.append(f"{loss} (trial {best.number})")
         else:
-            needs.append(f"{_amount(objective.name, loss)} more (trial {best.number})")
+            needs.append(f"{loss} more (trial {best.number})")
     if not rivals:
         return "; no member of the front is better in any objective"
     losses = [f"{verb} {join_words(told)}" for verb, told in (("gives up", gives), ("needs", needs)) if told]
@@ -275,18 +275,22 @@ def _lead(chosen: TrialResult, rival: TrialResult, objectives: Sequence[Objectiv
     for objective in objectives:
         lead = chosen.values[objective.name] - rival.values[objective.name]
         if objective.direction == "maximize" and lead > 0:
-            more.append(_amount(objective.name, lead))
+            more.append(_difference(objective.name, chosen, rival))
         elif objective.direction == "minimize" and lead < 0:
-            less.append(_amount(objective.name, -lead))
+            less.append(_difference(objective.name, chosen, rival))
     return join_words([f"{join_words(told)} {word}" for told, word in ((more, "more"), (less, "less")) if told])
 
 
-def _amount(name: str, difference: float) -> str:
-    """Returns a difference in a metric: ``0.07 dB of PSNR``, ``0.69 points of accuracy``, ``12,000 MACs``."""
+def _difference(name: str, one: TrialResult, other: TrialResult) -> str:
+    """Returns a difference in a metric: ``0.07 dB of PSNR``, ``0.69 points of accuracy``, ``12,000 MACs``.
+
+    It is that of the figures as people are shown them, so that they find it again.
+    """
     metric = metric_of(name)
-    figure = metric.figure(difference)
+    difference = abs(round(one.values[name], metric.digits) - round(other.values[name], metric.digits))
     if metric.digits is None:
-        return f"{figure} {metric.title}"
+        return f"{metric.figure(difference)} {metric.title}"
+    figure = metric.figure(difference)
     if float(figure) == 0:
         figure = f"under {metric.figure(10.0**-metric.digits)}"
     unit = "points" if metric.unit == "%" else metric.unit

@@ -160,7 +160,11 @@ def test_the_best_at_each_size_is_drawn_of_found_networks_and_of_references(thre
     assert list(traces["networks of the papers: 1"].customdata) == [unet]
     best = traces["best of the found networks"]
     assert (list(best.x), list(best.y)) == ([1000, 4000, 4000], [18.0, 21.0, 21.0]), "the one between is no better"
-    assert list(traces["best of the networks of the papers"].text) == ["unet", ""]
+    assert list(best.text) == ["", "", f"trial {large}"], "the best is named at the line's end"
+    assert list(figure.layout.yaxis.range) == pytest.approx([17.7, 21.3]), (
+        "from the best of the smallest, not the worst"
+    )
+    assert list(traces["best of the networks of the papers"].text) == ["", "unet"]
     assert traces["best of the networks of the papers"].line.dash == "dash"
     page = page_of(three)
     assert {"by-size-psnr", "by-size-accuracy"} <= drawn(page)

@@ -446,9 +446,7 @@ def evaluate(
 @command(app)
 def denoise(
     bundle: Annotated[Path, Setting(help="Folder that export or train wrote.", metavar="BUNDLE", argument=True)],
-    images: Annotated[
-        list[Path], Setting(help="PNG, JPEG and TIFF files, and folders.", metavar="IMAGE...", argument=True)
-    ],
+    images: Annotated[list[Path], Setting(help="Image files, and folders of them.", metavar="IMAGE...", argument=True)],
     to: Annotated[
         Path, Setting(help="Folder for the restored images, under their own names.", metavar="DIR", rule=no_file)
     ],
@@ -475,6 +473,7 @@ def denoise(
         to,
         onnx=onnx,
         tile=tile,
+        tell=lambda line: None if quiet else _say(line),
         done=lambda result: None if quiet or as_json else typer.echo(result.line()),
         failed=lambda line: _say(f"error: {_one_line(line)}"),
     )

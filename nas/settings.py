@@ -12,6 +12,7 @@ Messages name a setting by its field, in backticks; the command line shows its o
 import dataclasses
 import functools
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from pathlib import Path
@@ -205,6 +206,15 @@ def one_of(choices: Callable[[], Iterable[str]]) -> Rule:
     return lambda value: None if value in (known := tuple(choices())) else f"choose from {', '.join(known)}"
 
 
+def regular_expression(value: str) -> str | None:
+    """Allows a regular expression of Python."""
+    try:
+        re.compile(value)
+    except (re.error, OverflowError, RecursionError) as error:
+        return f"it is no regular expression ({error}); give one such as ([^/]+)_[0-9]+[.]"
+    return None
+
+
 def parsed_by(parse: Callable[[Any], object]) -> Rule:
     """Allows every value that `parse` accepts; `parse` raises its own SkipnasError for others."""
 
@@ -262,6 +272,8 @@ class StudyConfig:
         objectives: objectives in the order of the study's values.
         constraints: limits that a candidate keeps before training.
         subset: number of training images used, None for all.
+        group_by: regular expression on the paths of images, by which those that belong together stay in one split; None
+            for none.
         sampler: ``auto``, ``tpe``, ``gp``, ``nsga2``, ``random`` or ``qmc``.
         seed: seed of the search; every candidate's own seed comes from it and the candidate's digest.
         device: ``cpu`` or ``cuda``, as the workers see it.
@@ -283,6 +295,7 @@ class StudyConfig:
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
     subset: int | None = None
+    group_by: str | None = None
     sampler: str = "auto"
     seed: int = 0
     device: str = "cpu"
@@ -385,6 +398,15 @@ class StudyRequest(Settings):
             rule=at_least(1),
             kept=lambda config: config.subset,
             nothing="all images",
+        ),
+    ] = None
+    group_by: Annotated[
+        str | None,
+        Setting(
+            help="Keep images together in one split in whose paths this regular expression finds the same.",
+            rule=regular_expression,
+            kept=lambda config: config.group_by,
+            metavar="REGEX",
         ),
     ] = None
     epochs: Annotated[

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nas.bundles.bundle import Bundle
 from nas.bundles.bundle import open_bundle as _open_bundle
 from nas.bundles.files import ARCHITECTURE
-from nas.errors import BundleError, ConfigError
+from nas.errors import BundleError, ConfigError, DataError
 from nas.search.confirmation import comparable
+from nas.settings import regular_expression
 from nas.types import Candidate, Recipe, Spec, Task
 from search_spaces import get_space, known_space
 from studies.provenance import describe
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from nas.search.confirmation import Confirmed
     from studies.reading.study import StudyReader
 
+T = TypeVar("T")
 CALIBRATION_IMAGES = 128
 """Training images that show an int8 program the ranges of its activations."""
 SPLITS = ("test", "validation")
@@ -96,7 +99,8 @@ def export_choice(
     batches = list(evaluation_batches(data, "validation", noise, cpu))
     calibration = None
     if quantize:
-        rows = np.linspace(0, len(data.train.images) - 1, CALIBRATION_IMAGES).astype(int)  # of every class
+        # Of every class, and each image once where there are few.
+        rows = np.unique(np.linspace(0, len(data.train.images) - 1, CALIBRATION_IMAGES).astype(int))
         shown = Split(data.train.images[rows], None)
         calibration = next(noisy_batches(shown, noise, cpu, seed=0))[0]
     searched = study.trial(chosen.number)
@@ -107,6 +111,7 @@ def export_choice(
         "training_version": searched.trained_by,
         "data": config.data,
         "fingerprint": config.fingerprint,
+        "group_by": config.group_by,
         "images": {part: len(getattr(data, part).images) for part in ("train", "validation", "test")},
         "values": {**(searched.values or {}), "noisy_psnr": noisy_psnr(batches)},
         "split": "validation",
@@ -175,8 +180,8 @@ def _measuring(data: Dataset, task: Task) -> Judge:
     noise = parse_noise(task.noise)
     whole: dict[str, list[Path]] = {part: [] for part in PARTS}
     if source_of(data.name).photographs:
-        paths, codes, _ = split_photographs(data.name)
-        for path, code in zip(paths, codes, strict=True):
+        found = split_photographs(data.name, group_by=data.group_by, tell=lambda *told: None)
+        for path, code in zip(found.paths, found.part, strict=True):
             whole[PARTS[code]].append(path)
 
     def measure(predict: Predict) -> dict[str, Any]:
@@ -240,13 +245,14 @@ def evaluate_bundle(
     kind, _, own = name.partition(":")
     seen = _seen(bundle, kind)
     if source_of(name).photographs:
-        paths, part = photographs(name, split, seen=seen)
+        paths, part = _for_bundle(bundle, lambda group_by: photographs(name, split, seen=seen, group_by=group_by))
         found = [
             assess_photographs(bundle.network, bundle.task.channels, paths, level, denoiser=denoiser)
             for level in noises
         ]
     else:
-        loaded = load(name, root=data_root)
+        wanted = bundle.preparation
+        loaded = _for_bundle(bundle, lambda group_by: load(name, root=data_root, group_by=group_by, wanted=wanted))
         foreign = own and seen is not None and loaded.fingerprint != seen
         part = split or ("all" if foreign and not loaded.has_own_splits else "test")
         found = [assess_bundle(bundle, loaded, level, part=part, denoiser=denoiser) for level in noises]
@@ -259,6 +265,15 @@ def evaluate_bundle(
         "classes": list(bundle.classes),
         "levels": [{"noise": level.name, **one.to_dict()} for level, one in zip(noises, found, strict=True)],
     }
+
+
+def _for_bundle(bundle: Bundle, read: Callable[[str | None], T]) -> T:
+    """Reads data with the grouping of a bundle's own data; without it where the names of the files do not fit it."""
+    group_by = bundle.facts.get("group_by")
+    if isinstance(group_by, str) and regular_expression(group_by) is None:
+        with suppress(ConfigError, DataError):
+            return read(group_by)
+    return read(None)
 
 
 def _seen(bundle: Bundle, kind: str) -> str | None:

@@ -22,6 +22,7 @@ from nas.settings import (
     no_file,
     one_of,
     parsed_by,
+    regular_expression,
 )
 from nas.types import PRECISIONS
 
@@ -139,6 +140,9 @@ class TrainRequest(FitSettings):
     ] = None
     epochs: Annotated[int, Setting(help="Passes over the training data.", rule=at_least(1, most=MANY))] = 100
     subset: Annotated[int | None, Setting(help="Use only this many training images.", rule=at_least(1))] = None
+    group_by: Annotated[
+        str | None, Setting(help="As for search. Default: the study's.", rule=regular_expression, metavar="REGEX")
+    ] = None
     batch_size: Annotated[int | None, Setting(help="Default: the recipe's.", rule=at_least(1, most=MANY))] = None
     learning_rate: Annotated[float | None, Setting(help="Default: the recipe's.", rule=above(0, most=MANY))] = None
     weight_decay: Annotated[float | None, Setting(help="Default: the recipe's.", rule=at_least(0, most=MANY))] = None

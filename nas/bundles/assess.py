@@ -39,8 +39,8 @@ class Assessment:
             name, in the order of `nas.search.objectives.METRICS`.
         noisy: PSNR and SSIM of the noisy images themselves, as they are.
         reference: PSNR and SSIM of the images that a reference denoiser restored; empty without one.
-        confusion: how often each class (row) was answered with each class (column); None without labels or without
-            classes.
+        confusion: how many images of each class (row) were answered with each class (column), as the mean over noise
+            draws; None without labels or without classes.
         images: number of images judged.
         draws: number of noise draws for each image.
     """
@@ -48,7 +48,7 @@ class Assessment:
     values: Mapping[str, float]
     noisy: Mapping[str, float]
     reference: Mapping[str, float]
-    confusion: tuple[tuple[int, ...], ...] | None
+    confusion: tuple[tuple[float, ...], ...] | None
     images: int
     draws: int
 
@@ -179,10 +179,11 @@ def _assess(
             if labels is not None and (classes := logits.shape[1]) > 0:
                 pairs = torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2)
                 confusion = pairs if confusion is None else confusion + pairs
-    table: tuple[tuple[int, ...], ...] | None = None
+    table: tuple[tuple[float, ...], ...] | None = None
     if confusion is not None:
         side = round(len(confusion) ** 0.5)
-        table = tuple(tuple(row) for row in confusion.view(side, side).tolist())
+        counts: list[list[int]] = confusion.view(side, side).tolist()
+        table = tuple(tuple(count / draws for count in row) for row in counts)
     found = tally.values() | {"ssim": fmean(similarity)}
     return Assessment(
         values={metric.name: found[metric.name] for metric in METRICS.values() if metric.name in found},

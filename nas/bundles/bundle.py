@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from nas.bundles.files import ARCHITECTURE, WEIGHTS
 from nas.data.noise import parse_noise
+from nas.data.preparation import Preparation
+from nas.data.sources import preparation_for
 from nas.errors import BundleError, SkipnasError
 from nas.files import read_small
 from nas.protocols import SearchSpace
@@ -64,6 +66,11 @@ class Bundle:
     network: nn.Module
     facts: Mapping[str, Any]
 
+    @property
+    def preparation(self) -> Preparation | None:
+        """The form in which the network was shown the images whose classes it learned; see `preparation_for`."""
+        return preparation_for(str(self.facts.get("data")), self.task)
+
 
 def open_bundle(path: Path, get_space: Callable[[str], SearchSpace]) -> Bundle:
     """Opens a bundle that may come from a stranger.
@@ -104,10 +111,14 @@ def _open(path: Path, get_space: Callable[[str], SearchSpace]) -> Bundle:
         # Fresh weights are drawn and thrown away, which must not change the caller's random numbers.
         with torch.random.fork_rng(devices=[]):
             network = space.build(spec, task).eval()
+        bundle = Bundle(
+            path=path, space=space, candidate=candidate, task=task, classes=classes, network=network, facts=facts
+        )
+        _check_preparation(value, bundle.preparation)
     except SkipnasError as error:
         _refuse(source, f"{error}; export the bundle again")
     network.load_state_dict(_read_weights(path / WEIGHTS, network.state_dict()))
-    return Bundle(path=path, space=space, candidate=candidate, task=task, classes=classes, network=network, facts=facts)
+    return bundle
 
 
 def _refuse(file: Path, reason: str) -> NoReturn:
@@ -157,6 +168,12 @@ def _task(value: Mapping[str, Any]) -> Task:
             raise BundleError(f"task: {name} is {number}, must be {low} to {MAX_SIDE}")
     parse_noise(_field(value, "noise", str))
     return from_fields(Task, value, "task")
+
+
+def _check_preparation(value: Mapping[str, Any], known: Preparation | None) -> None:
+    """Checks that images are prepared as this bundle's were; bundles from before this was kept all have one way."""
+    if "preparation" in value and value["preparation"] != (None if known is None else known.to_dict()):
+        raise BundleError(f"preparation is {value['preparation']}, this skipnas prepares images otherwise; update it")
 
 
 def _classes(value: list[Any], task: Task) -> tuple[str, ...]:

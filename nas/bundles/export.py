@@ -26,6 +26,7 @@ from nas.bundles.card import card
 from nas.bundles.files import ARCHITECTURE, CARD, PARITY, WEIGHTS
 from nas.bundles.formats import FORMATS, INT8, ONNX, Exportable
 from nas.bundles.onnx_model import OUTPUTS, open_onnx, quantize
+from nas.data.sources import preparation_for
 from nas.errors import BundleError
 from nas.protocols import SearchSpace
 from nas.types import Candidate, Task
@@ -87,6 +88,7 @@ def export_bundle(
     target = target.resolve()
     partial = target.parent / f".{target.name}.{os.getpid()}.partial"
     cost = space.cost(candidate.spec, task)
+    preparation = preparation_for(str(facts.get("data")), task)
     architecture = {
         "format": FORMAT,
         "versions": _versions(),
@@ -96,6 +98,7 @@ def export_bundle(
         "digest": candidate.digest,
         "task": asdict(task),
         "classes": list(classes),
+        "preparation": None if preparation is None else preparation.to_dict(),
         "cost": asdict(cost),
         "facts": _without_folders(facts),
     }

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.data.images import SIDE, one_size, open_image, stacked
+from nas.data.alike import Appearances, by_name, joined
+from nas.data.images import open_image, stacked
+from nas.data.listing import SUFFIXES, Listing, counted, list_folder, list_top
+from nas.data.preparation import SIDE, Preparation, one_size, shrunk, without_tiny
 from nas.data.raw import PARTS, TEST, TRAIN, VALIDATION, RawData, evenly, raw_data
 from nas.errors import DataError
 
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
     from nas.data.raw import Images
 
 PATCHES_PER_IMAGE = 64
 """The largest number of patches from one photograph of `images:`, so that a folder of large ones fits in memory."""
-
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 
 _PART_FOLDERS = {
     "train": TRAIN,
@@ -35,20 +38,41 @@ _PART_FOLDERS = {
 }
 
 
-def read_folder(argument: str, _root: Path) -> RawData:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    """An image file, the split that its folder names, and its path below that split's folder."""
+
+    path: Path
+    part: int
+    name: str
+
+
+def read_folder(
+    argument: str, _root: Path, *, group_by: str | None = None, wanted: Preparation | None = None
+) -> RawData:
     """Reads ``folder:DIR``: one folder per class, with or without train, validation and test folders on top.
 
     Images of one size with sides up to 128 stay as they are. Others are shrunk by area and cut at the centre to squares
     whose side is the smallest short side, at most 64.
 
+    Args:
+        argument: the folder.
+        group_by, wanted: see `nas.data.splits.load`.
+
     Raises:
         DataError: the folder cannot be read or is empty, an image is damaged, or there are fewer than two classes.
     """
-    source = f"folder:{argument}"
-    found: dict[int, dict[str, list[Path]]] = {
-        part: {folder.name: _image_paths(folder, source) for folder in _subfolders(top, source)}
-        for part, top in _parts(Path(argument), source)
-    }
+    source, folder = f"folder:{argument}", Path(argument)
+    parts, listing = _parts(folder, source, classes=True, tell=log.info)
+    found: dict[int, dict[str, tuple[Path, ...]]] = {}
+    for part, top in parts:
+        inside, beside = _top(top, source)
+        below = {each.name: _list(each, source) for each in inside}
+        found[part] = {name: each.images for name, each in below.items()}
+        if top != folder:
+            listing += beside
+        for each in below.values():
+            listing += Listing(hidden=each.hidden, others=each.others)
     classes = sorted(found[TRAIN])
     for part, folders in found.items():
         if strangers := sorted(set(folders) - set(classes)):
@@ -58,81 +82,138 @@ def read_folder(argument: str, _root: Path) -> RawData:
             f"{source}: {len(classes)} class folder(s), classification needs at least 2; "
             f"use images:{argument} to denoise without classes"
         )
-    rows = [
-        (path, classes.index(name), part)
+    tops = dict(parts)
+    files = [
+        _File(path=path, part=part, name=path.relative_to(tops[part]).as_posix())
         for part, folders in found.items()
         for name in sorted(folders)
         for path in folders[name]
     ]
-    if not rows:
+    if not files:
         raise _no_images(source)
-    images = one_size((open_image(path) for path, _, _ in rows), source)
-    return raw_data(stacked(images), [row[1] for row in rows], classes, part=[row[2] for row in rows])
+    classless = [counted(len(listing.images), "image") + " beside the class folders"] if listing.images else []
+    _tell_left_out(source, [*listing.left_out(), *classless], log.info)
+    appearances = Appearances()
+    small: list[Image] = []
+    sizes: list[tuple[int, int]] = []
+    for file in files:
+        image = open_image(file.path)
+        appearances.add(image)
+        sizes.append(image.size)
+        small.append(shrunk(image))
+    names = [file.name for file in files]
+    labels = [classes.index(name.partition("/")[0]) for name in names]
+    usable = without_tiny(sizes, names, source, log.info)
+    bound = _bound(source, files, usable, appearances, group_by, labels, tell=log.info)
+    images = one_size(
+        [small[i] for i in bound.kept],
+        [sizes[i] for i in bound.kept],
+        source,
+        names=[names[i] for i in bound.kept],
+        wanted=wanted,
+    )
+    return raw_data(
+        stacked(images, None if wanted is None else wanted.channels),
+        [labels[index] for index in bound.kept],
+        classes,
+        part=[files[index].part for index in bound.kept],
+        groups=bound.groups,
+        joined=bound.joined,
+    )
 
 
-def read_images(argument: str, _root: Path) -> RawData:
+def read_images(argument: str, _root: Path, *, group_by: str | None = None) -> RawData:
     """Reads ``images:DIR``: unlabelled photographs, with or without train, validation and test folders on top.
 
     Each photograph is cut into square patches that do not overlap, of 64 pixels, or of the smallest short side if that
     is less. All patches of a photograph are in one split.
 
+    Args:
+        argument: the folder.
+        group_by: see `nas.data.splits.load`.
+
     Raises:
         DataError: the folder cannot be read or is empty, or an image is damaged.
     """
-    return cut_photographs(Path(argument), tell=log.info)
+    return cut_photographs(Path(argument), group_by=group_by, tell=log.info, tell_patches=log.info).raw
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """Photographs cut into patches.
+
+    Attributes:
+        raw: the patches.
+        paths: the photographs that have patches, in their order.
+        places: the place of each among the photographs that were decoded.
+        first: for each of them the place of its first patch.
+    """
+
+    raw: RawData
+    paths: tuple[Path, ...]
+    places: tuple[int, ...]
+    first: tuple[int, ...]
 
 
 def cut_photographs(
-    folder: Path, *, tell: Callable[..., None], see: Callable[[Path, Image], object] = lambda path, image: None
-) -> RawData:
+    folder: Path,
+    *,
+    group_by: str | None = None,
+    tell: Callable[..., None],
+    tell_patches: Callable[..., None] = log.debug,
+    see: Callable[[Path, Image], object] = lambda path, image: None,
+) -> Cut:
     """Cuts the photographs of a folder into the patches of `read_images`.
 
     Args:
         folder: the folder of photographs.
-        tell: a logger's method, which reports the numbers of images and patches.
-        see: called with each photograph as it is decoded, in the order of the groups.
+        group_by: see `nas.data.splits.load`.
+        tell: a logger's method, which is told of photographs that are left out or equal.
+        tell_patches: a logger's method, which is told the numbers of images and patches.
+        see: called with each photograph as it is decoded, in their order, those among them that are left out later.
     """
     source = f"images:{folder}"
-    rows = list_photographs(folder)
-    short = min(min(open_image(path, decode=False).size) for path, _ in rows)
+    files = _photographs(folder, source, tell)
+    sizes = [open_image(file.path, decode=False).size for file in files]
+    usable = without_tiny(sizes, [file.name for file in files], source, tell)
+    files = [files[index] for index in usable]
+    short = min(min(sizes[index]) for index in usable)
     side = min(SIDE, short - short % 2)
-    patches: list[Image] = []
-    part: list[int] = []
-    groups: list[int] = []
-    for group, (path, code) in enumerate(rows):
-        image = open_image(path)
-        see(path, image)
+    appearances = Appearances()
+    cut: list[list[Image]] = []
+    for file in files:
+        image = open_image(file.path)
+        appearances.add(image)
+        see(file.path, image)
         corners = [
             (left, top)
             for top in range(0, image.height - side + 1, side)
             for left in range(0, image.width - side + 1, side)
         ]
         if len(corners) > PATCHES_PER_IMAGE:
-            tell("%s: %d of its %d patches are used", path, PATCHES_PER_IMAGE, len(corners))
-        for left, top in evenly(corners, PATCHES_PER_IMAGE):
-            patches.append(image.crop((left, top, left + side, top + side)))
-            part.append(code)
-            groups.append(group)
-    tell("%s: %d images cut into %d patches of %dx%d pixels", source, len(rows), len(patches), side, side)
-    return raw_data(stacked(patches), None, (), part=part, groups=groups)
+            tell_patches("%s: %d of its %d patches are used", file.path, PATCHES_PER_IMAGE, len(corners))
+        chosen = evenly(corners, PATCHES_PER_IMAGE)
+        cut.append([image.crop((left, top, left + side, top + side)) for left, top in chosen])
+    bound = _bound(source, files, range(len(files)), appearances, group_by, [0] * len(files), tell=tell)
+    patches: list[Image] = []
+    part: list[int] = []
+    groups: list[int] = []
+    first: list[int] = []
+    for index, group in zip(bound.kept, bound.groups.tolist(), strict=True):
+        first.append(len(patches))
+        patches += cut[index]
+        part += [files[index].part] * len(cut[index])
+        groups += [group] * len(cut[index])
+    tell_patches("%s: %d images cut into %d patches of %dx%d pixels", source, len(first), len(patches), side, side)
+    raw = raw_data(stacked(patches), None, (), part=part, groups=groups, joined=bound.joined)
+    paths = tuple(files[index].path for index in bound.kept)
+    return Cut(raw=raw, paths=paths, places=tuple(bound.kept), first=tuple(first))
 
 
 def has_splits(folder: Path) -> bool:
     """Tells whether a folder of images has train, validation or test folders on top. Raises DataError."""
-    return _parts(folder, f"folder:{folder}") != [(TRAIN, folder)]
-
-
-def list_photographs(folder: Path) -> list[tuple[Path, int]]:
-    """Returns the images of ``images:DIR`` and the split of each, in the order of `read_images`' groups.
-
-    Raises:
-        DataError: the folder cannot be read or is empty.
-    """
-    source = f"images:{folder}"
-    rows = [(path, part) for part, top in _parts(folder, source) for path in _image_paths(top, source)]
-    if not rows:
-        raise _no_images(source)
-    return rows
+    parts, _ = _parts(folder, f"images:{folder}", classes=False, tell=log.debug)
+    return parts != [(TRAIN, folder)]
 
 
 def read_photograph(path: Path) -> Images:
@@ -145,33 +226,70 @@ def read_photograph(path: Path) -> Images:
     return image
 
 
-def _parts(folder: Path, source: str) -> list[tuple[int, Path]]:
-    """Returns the split folders inside `folder`; without any, the whole folder is for training."""
-    subfolders = _subfolders(folder, source)
-    named = [(_PART_FOLDERS[f.name.lower()], f) for f in subfolders if f.name.lower() in _PART_FOLDERS]
+# --- what is in a folder ---
+def _photographs(folder: Path, source: str, tell: Callable[..., None]) -> list[_File]:
+    parts, listing = _parts(folder, source, classes=False, tell=tell)
+    files: list[_File] = []
+    for part, top in parts:
+        below = _list(top, source)
+        files += [_File(path=path, part=part, name=path.relative_to(top).as_posix()) for path in below.images]
+        listing = below if top == folder else listing + Listing(hidden=below.hidden, others=below.others)
+    if not files:
+        raise _no_images(source)
+    _tell_left_out(source, listing.left_out(), tell)
+    return files
+
+
+def _parts(
+    folder: Path, source: str, *, classes: bool, tell: Callable[..., None]
+) -> tuple[list[tuple[int, Path]], Listing]:
+    """Returns the split folders inside `folder`, or all of it as the training split; and the files on its top.
+
+    Folders called train or test are split folders only where no other images stand beside them: otherwise they are
+    folders as the others are. Class folders beside folders that hold class folders themselves are refused, because
+    nobody can tell which of them the classes are.
+    """
+    inside, listing = _top(folder, source)
+    named = [(_PART_FOLDERS[f.name.lower()], f) for f in inside if f.name.lower() in _PART_FOLDERS]
+    beside = [f.name for f in inside if f.name.lower() not in _PART_FOLDERS and _list(f, source).images]
+    if not classes:
+        beside += [path.name for path in listing.images]
+    if not named:
+        return [(TRAIN, folder)], listing
+    names = ", ".join(f.name for _, f in named)
+    if beside:
+        if classes and (
+            nested := [f for _, f in named if any(_list(each, source).images for each in _top(f, source)[0])]
+        ):
+            raise DataError(
+                f"{source}: {beside[0]!r} stands beside {nested[0].name!r}, which holds class folders; keep either "
+                "split folders or class folders there, and move the others away"
+            )
+        tell("%s: %s: no split folder, because %s stands beside it", source, names, beside[0])
+        return [(TRAIN, folder)], listing
     codes = [code for code, _ in named]
     if TRAIN in codes and len(set(codes)) == len(codes):
-        return sorted(named)
-    if named and len(named) == len(subfolders):
-        raise DataError(f"{source}: split folders {', '.join(f.name for f in subfolders)}; exactly one must be 'train'")
-    return [(TRAIN, folder)]
+        return sorted(named), listing
+    raise DataError(f"{source}: split folders {names}; exactly one must be 'train'")
 
 
-def _subfolders(folder: Path, source: str) -> list[Path]:
+def _top(folder: Path, source: str) -> tuple[tuple[Path, ...], Listing]:
     try:
-        return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+        return list_top(folder)
     except OSError as error:
         raise _unreadable(source, error) from error
 
 
-def _image_paths(folder: Path, source: str) -> list[Path]:
-    """Returns the images at any depth, in an order that is the same on every machine."""
-
-    def fail(error: OSError) -> None:
+def _list(folder: Path, source: str) -> Listing:
+    try:
+        return list_folder(folder)
+    except OSError as error:
         raise _unreadable(source, error) from error
 
-    paths = [Path(top, name) for top, _, names in os.walk(folder, onerror=fail) for name in names]
-    return sorted(p for p in paths if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
+
+def _tell_left_out(source: str, parts: Sequence[str], tell: Callable[..., None]) -> None:
+    if parts:
+        tell("%s: left out: %s", source, ", ".join(parts))
 
 
 def _unreadable(source: str, error: OSError) -> DataError:
@@ -179,4 +297,69 @@ def _unreadable(source: str, error: OSError) -> DataError:
 
 
 def _no_images(source: str) -> DataError:
-    return DataError(f"{source}: holds no images; supported are {', '.join(sorted(_SUFFIXES))}")
+    return DataError(f"{source}: holds no images; supported are {', '.join(sorted(SUFFIXES))}")
+
+
+# --- what belongs together ---
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bound:
+    """The images that are used, by their places, the group of each, and whether any group was joined."""
+
+    kept: list[int]
+    groups: NDArray[np.int64]
+    joined: bool
+
+
+def _bound(
+    source: str,
+    files: Sequence[_File],
+    usable: Sequence[int],
+    appearances: Appearances,
+    group_by: str | None,
+    labels: Sequence[int],
+    *,
+    tell: Callable[..., None],
+) -> _Bound:
+    """Groups the usable images that may not lie in two splits, and says in one line how many are equal.
+
+    Where folders themselves divide images that are equal, the ones in training give way to those in validation, and
+    both to those in test, so that nothing that is judged is trained on.
+
+    Raises:
+        DataError: folders divide what `group_by` keeps together.
+    """
+    import numpy as np
+
+    equal, resized = appearances.equal(usable, lambda index: open_image(files[index].path))
+    places = np.asarray(usable)
+    part = np.array([files[index].part for index in usable])
+    judged = np.full(len(usable), TRAIN)
+    np.maximum.at(judged, equal, part)
+    kept = np.flatnonzero(part == judged[equal])
+    if copies := int((equal != np.arange(len(usable))).sum()):
+        shown = np.asarray(labels)[places]
+        told = [f"{copies} of {len(usable)} images are equal to another one"]
+        told += [f"{resized} of them but for size"] if resized else []
+        told += [f"{other} in another class"] if (other := int((shown != shown[equal]).sum())) else []
+        told += [f"{gone} left out of an earlier split"] if (gone := len(usable) - len(kept)) else []
+        tell("%s: %s; equal images stay in one split", source, ", ".join(told))
+    groups = equal
+    if group_by is not None:
+        names = by_name([files[index].name for index in usable], group_by, source)
+        _check_undivided(source, [files[places[index]] for index in kept], names[kept].tolist(), group_by)
+        groups = joined(equal, [(index, int(name)) for index, name in enumerate(names)])
+        tell("%s: %d images in %d groups by %r", source, len(kept), len(np.unique(groups[kept])), group_by)
+    chosen, compact = np.unique(groups[kept], return_inverse=True)
+    together = len(chosen) < len(kept)
+    return _Bound(kept=places[kept].tolist(), groups=compact if together else np.arange(len(kept)), joined=together)
+
+
+def _check_undivided(source: str, files: Sequence[_File], names: Sequence[int], group_by: str) -> None:
+    seen: dict[int, _File] = {}
+    for file, name in zip(files, names, strict=True):
+        other = seen.setdefault(name, file)
+        if other.part != file.part:
+            raise DataError(
+                f"{source}: `group_by` {group_by!r} keeps {other.name} of {PARTS[other.part]} and {file.name} of "
+                f"{PARTS[file.part]} together; move them into one split folder"
+            )

@@ -49,13 +49,14 @@ class Photographs:
     _starts: tuple[int, ...]
 
     @classmethod
-    def read(cls, source: str, scratch: Path) -> Photographs:
+    def read(cls, source: str, scratch: Path, *, group_by: str | None = None) -> Photographs:
         """Decodes every photograph of ``images:DIR``, and rounds those with more than 8 bits to 8.
 
         Args:
             source: name of the source, as `nas.data.sources.parse_source` takes it.
             scratch: folder on a disk with room for the decoded photographs. The file there has no name and disappears
                 with the process.
+            group_by: see `nas.data.splits.load`.
 
         Raises:
             DataError: the folder cannot be read, an image is damaged, or a split would be empty.
@@ -69,17 +70,26 @@ class Photographs:
                 file.write(values.tobytes())
                 shapes.append((image.height, image.width, len(image.getbands())))
 
-            paths, part, fingerprint = split_photographs(name, keep)
+            found = split_photographs(name, keep, group_by=group_by)
             file.flush()
             starts = np.cumsum([0, *map(math.prod, shapes)]).tolist()
             pixels: NDArray[np.uint8] = np.memmap(file, np.uint8, "r", shape=(starts[-1],))
-        channels = max(shape[2] for shape in shapes)
-        return cls(name, tuple(paths), channels, tuple(shapes), part, fingerprint, pixels, tuple(starts))
+        kept = [shapes[place] for place in found.places]
+        return cls(
+            name=name,
+            paths=found.paths,
+            channels=max(shape[2] for shape in kept),
+            shapes=tuple(kept),
+            part=found.part,
+            fingerprint=found.fingerprint,
+            _pixels=pixels,
+            _starts=tuple(starts[place] for place in found.places),
+        )
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         """Returns a photograph (H, W, C), mapped into memory but not read."""
-        start, end = self._starts[index], self._starts[index + 1]
-        stored = self._pixels[start:end].reshape(self.shapes[index])
+        start, shape = self._starts[index], self.shapes[index]
+        stored = self._pixels[start : start + math.prod(shape)].reshape(shape)
         return np.broadcast_to(stored, (*stored.shape[:2], self.channels), subok=True)
 
     def of(self, part: int) -> list[int]:

@@ -27,7 +27,9 @@ class RawData:
         labels: (N,) class indices; None without classes.
         classes: class names; empty without classes.
         part: (N,) the source's own split of each image: TRAIN, VALIDATION or TEST.
-        groups: (N,) the group of each image. Images of one group stay in one split; they have equal labels and parts.
+        groups: (N,) the group of each image. Images of one group stay in one split; they have equal parts.
+        joined: whether some groups hold images that were found to be equal, or that belong together by their names.
+            Such groups decide about the splits, and are a part of the fingerprint.
     """
 
     images: Images
@@ -35,6 +37,7 @@ class RawData:
     classes: tuple[str, ...]
     part: NDArray[np.int64]
     groups: NDArray[np.int64]
+    joined: bool = False
 
     @property
     def has_splits(self) -> bool:
@@ -48,7 +51,8 @@ def raw_data(
     classes: Sequence[str],
     *,
     part: Sequence[int] | None = None,
-    groups: Sequence[int] | None = None,
+    groups: Sequence[int] | NDArray[np.int64] | None = None,
+    joined: bool = False,
 ) -> RawData:
     """Makes a reader's return value. By default every image is for training and is a group of its own."""
     import numpy as np
@@ -59,6 +63,7 @@ def raw_data(
         classes=tuple(classes),
         part=np.full(len(images), TRAIN) if part is None else np.asarray(part, np.int64),
         groups=np.arange(len(images)) if groups is None else np.asarray(groups, np.int64),
+        joined=joined,
     )
 
 

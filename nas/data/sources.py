@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 from nas.data.augmentation import MIRRORS, NONE, TURNS, Augmentation
 from nas.data.folders import read_folder, read_images
 from nas.data.installed import read_digits, read_photos
+from nas.data.preparation import Preparation
 from nas.data.torchvision import TORCHVISION, plain, read_torchvision
 from nas.errors import ConfigError
 from nas.parsing import read_path
 
 if TYPE_CHECKING:
     from nas.data.raw import RawData
+    from nas.types import Task
 
 
 def absolute(path: str) -> str:
@@ -38,28 +40,34 @@ class Source:
         canonical: the argument as studies store it. Raises ValueError or RuntimeError for one that is impossible.
         symmetries: the flips and turns that do not change the meaning of its images; None where nothing is known of
             them.
+        files: whether it is a folder of image files. `read` then takes ``group_by`` too, and ``wanted`` where its
+            images are not photographs (see `nas.data.splits.load`).
+        patches: whether its images are patches of larger ones. A network then names the class of a larger image as it
+            is, which is otherwise shrunk to the size of the training images.
         photographs: whether it is a folder of photographs of any size without classes. A search cuts them into
             patches, `train` draws random patches of them, and a bundle is judged on whole photographs.
         group: a name that short lists show instead of many similar sources.
     """
 
-    read: Callable[[str, Path], RawData]
+    read: Callable[..., RawData]
     argument: str = ""
     canonical: Callable[[str], str] = absolute
     symmetries: Augmentation | None = None
+    files: bool = False
+    patches: bool = False
     photographs: bool = False
     group: str = ""
 
 
 SOURCES: Mapping[str, Source] = {
     "digits": Source(read=lambda name, root: read_digits(), symmetries=NONE),
-    "photos": Source(read=lambda name, root: read_photos(), symmetries=TURNS),
+    "photos": Source(read=lambda name, root: read_photos(), symmetries=TURNS, patches=True),
     **{
         name: Source(read=read_torchvision, symmetries=each.symmetries, group="a torchvision set")
         for name, each in TORCHVISION.items()
     },
-    "folder": Source(read=read_folder, argument="DIR"),
-    "images": Source(read=read_images, argument="DIR", symmetries=TURNS, photographs=True),
+    "folder": Source(read=read_folder, argument="DIR", files=True),
+    "images": Source(read=read_images, argument="DIR", symmetries=TURNS, files=True, patches=True, photographs=True),
 }
 """The sources by name; a source with an argument by the text before its colon."""
 
@@ -97,6 +105,18 @@ def parse_source(source: str) -> str:
     if plain(source) not in names or colon:
         raise ConfigError(f"data {source!r}: unknown; give one of {', '.join(list_sources())}")
     return names[plain(source)]
+
+
+def preparation_for(name: str, task: Task) -> Preparation | None:
+    """Returns the form in which a network for a task saw the images of a source; None where it names no classes, or
+    saw patches of larger images.
+
+    The name may be that of a source of which nothing else is known.
+    """
+    source = SOURCES.get(name.partition(":")[0])
+    if not task.classifies or (source is not None and source.patches):
+        return None
+    return Preparation(height=task.height, width=task.width, channels=task.channels)
 
 
 def source_of(name: str) -> Source:

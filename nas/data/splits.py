@@ -10,14 +10,15 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.data.folders import cut_photographs, has_splits, list_photographs
+from nas.data.folders import Cut, cut_photographs, has_splits
+from nas.data.preparation import Preparation
 from nas.data.raw import PARTS, TEST, TRAIN, VALIDATION, RawData
 from nas.data.sources import parse_source, source_of
 from nas.errors import ConfigError, DataError
@@ -63,6 +64,7 @@ class Dataset:
         fingerprint: 16 hexadecimal digits of the SHA-256 over all images, labels and own splits of the source. It does
             not depend on the subset.
         has_own_splits: whether the source says which of its images are for validation or test.
+        group_by: the regular expression that kept images together; None without one.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Dataset:
     classes: tuple[str, ...]
     fingerprint: str
     has_own_splits: bool = False
+    group_by: str | None = None
 
     def task(self, noise: str) -> Task:
         """Returns what a network for this data and a noise, given by its canonical name, is built for."""
@@ -79,20 +82,35 @@ class Dataset:
         return Task(channels=channels, classes=len(self.classes), height=height, width=width, noise=noise)
 
 
-def load(source: str, *, root: Path | None = None, subset: int | None = None) -> Dataset:
+def load(
+    source: str,
+    *,
+    root: Path | None = None,
+    subset: int | None = None,
+    group_by: str | None = None,
+    wanted: Preparation | None = None,
+) -> Dataset:
     """Reads a data source and cuts the splits that it lacks.
+
+    Images of a folder that are equal, or equal but for their size, are never in two splits.
 
     Args:
         source: a name of `nas.data.sources.list_sources`.
         root: folder for torchvision's files and downloads; by default ``~/.cache/skipnas/data``.
         subset: number of training images to keep, stratified; by default all.
+        group_by: regular expression that is searched in the path of each image below the folder (and below its split
+            folder, if there is one). Images in which it finds the same are kept in one split: frames of a track, slices
+            of a patient. It is for folders of images.
+        wanted: the form to which the images of class folders are brought, when a network was trained on it; by default
+            they decide themselves.
 
     Raises:
-        ConfigError: the source is unknown, or the subset is outside [classes, training images].
+        ConfigError: the source is unknown or has no files to group, or the subset is outside [classes, training
+            images].
         DataError: the data cannot be read, or is too small for three splits.
     """
     name = parse_source(source)
-    raw = source_of(name).read(name.partition(":")[2] or name, (root or DEFAULT_ROOT).expanduser())
+    raw = _read(name, (root or DEFAULT_ROOT).expanduser(), group_by, wanted)
     fingerprint = _fingerprint(raw)
     part = assign(raw, name, fingerprint)
     rows = {code: np.flatnonzero(part == code) for code in (TRAIN, VALIDATION, TEST)}
@@ -103,11 +121,33 @@ def load(source: str, *, root: Path | None = None, subset: int | None = None) ->
         for code, chosen in rows.items()
     }
     return Dataset(
-        name, splits[TRAIN], splits[VALIDATION], splits[TEST], raw.classes, fingerprint, has_own_splits=raw.has_splits
+        name,
+        splits[TRAIN],
+        splits[VALIDATION],
+        splits[TEST],
+        raw.classes,
+        fingerprint,
+        has_own_splits=raw.has_splits,
+        group_by=group_by,
     )
 
 
-def photographs(source: str, part: str | None, *, seen: str | None) -> tuple[list[Path], str]:
+def _read(name: str, root: Path, group_by: str | None, wanted: Preparation | None) -> RawData:
+    source = source_of(name)
+    if group_by is not None and not source.files:
+        raise ConfigError(f"`group_by` {group_by!r}: {name} has no files to group; it is for folder:DIR and images:DIR")
+    given: dict[str, object] = {"group_by": group_by} if source.files else {}
+    if source.files and not source.photographs:
+        given["wanted"] = wanted
+    raw = source.read(name.partition(":")[2] or name, root, **given)
+    if wanted is not None and raw.labels is not None:
+        raw = replace(raw, images=wanted.apply_to_all(raw.images))
+    return raw
+
+
+def photographs(
+    source: str, part: str | None, *, seen: str | None, group_by: str | None = None
+) -> tuple[list[Path], str]:
     """Returns the photographs of ``images:DIR`` on which a network is judged, whole, and the name of their split.
 
     Args:
@@ -115,6 +155,7 @@ def photographs(source: str, part: str | None, *, seen: str | None) -> tuple[lis
         part: ``validation`` or ``test``. None for all photographs if the folder has no splits of its own and the
             network has not seen them, and otherwise for ``test``.
         seen: fingerprint of the data that the network was trained on; None when it is not known.
+        group_by: see `load`.
 
     Returns:
         Paths, and ``validation``, ``test`` or ``all``.
@@ -123,20 +164,40 @@ def photographs(source: str, part: str | None, *, seen: str | None) -> tuple[lis
         DataError: the folder cannot be read, or has no such split.
     """
     folder = Path(source.partition(":")[2])
-    paths = [path for path, _ in list_photographs(folder)]
-    raw = cut_photographs(folder, tell=log.debug)
-    fingerprint = _fingerprint(raw)
+    cut = cut_photographs(folder, group_by=group_by, tell=log.info)
+    fingerprint = _fingerprint(cut.raw)
     if part is None and seen not in (None, fingerprint) and not has_splits(folder):
-        return paths, "all"
+        return list(cut.paths), "all"
     wanted = {"validation": VALIDATION, "test": TEST}[part or "test"]
-    split = _split_of_groups(raw, source, fingerprint)
-    return [path for path, code in zip(paths, split, strict=True) if code == wanted], part or "test"
+    split = _split_of_photographs(cut, source, fingerprint)
+    return [path for path, code in zip(cut.paths, split, strict=True) if code == wanted], part or "test"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitPhotographs:
+    """The photographs of ``images:DIR`` in three splits.
+
+    Attributes:
+        paths: the photographs.
+        places: the place of each among those that were decoded.
+        part: (N,) the split of each: TRAIN, VALIDATION or TEST.
+        fingerprint: the folder's.
+    """
+
+    paths: tuple[Path, ...]
+    places: tuple[int, ...]
+    part: NDArray[np.int64]
+    fingerprint: str
 
 
 def split_photographs(
-    source: str, see: Callable[[Path, Image], object] = lambda path, image: None
-) -> tuple[list[Path], NDArray[np.int64], str]:
-    """Returns the photographs of ``images:DIR``, the split of each (TRAIN, VALIDATION or TEST), and the fingerprint.
+    source: str,
+    see: Callable[[Path, Image], object] = lambda path, image: None,
+    *,
+    group_by: str | None = None,
+    tell: Callable[..., None] = log.info,
+) -> SplitPhotographs:
+    """Splits the photographs of ``images:DIR``.
 
     The splits are those of `load`, which cuts the photographs into patches. So a training on whole photographs sees no
     photograph that a search holds out.
@@ -144,24 +205,20 @@ def split_photographs(
     Args:
         source: canonical source of the kind ``images``.
         see: called with each photograph as it is decoded; each is decoded once.
+        group_by: see `load`.
+        tell: a logger's method, which is told of photographs that are left out or equal.
 
     Raises:
         DataError: the folder cannot be read, or a split would be empty.
     """
-    paths: list[Path] = []
-
-    def decoded(path: Path, image: Image) -> None:
-        paths.append(path)
-        see(path, image)
-
-    raw = cut_photographs(Path(source.partition(":")[2]), tell=log.debug, see=decoded)
-    fingerprint = _fingerprint(raw)
-    return paths, _split_of_groups(raw, source, fingerprint), fingerprint
+    cut = cut_photographs(Path(source.partition(":")[2]), group_by=group_by, tell=tell, see=see)
+    fingerprint = _fingerprint(cut.raw)
+    part = _split_of_photographs(cut, source, fingerprint)
+    return SplitPhotographs(paths=cut.paths, places=cut.places, part=part, fingerprint=fingerprint)
 
 
-def _split_of_groups(raw: RawData, source: str, fingerprint: str) -> NDArray[np.int64]:
-    _, first = np.unique(raw.groups, return_index=True)
-    split: NDArray[np.int64] = assign(raw, source, fingerprint)[first]
+def _split_of_photographs(cut: Cut, source: str, fingerprint: str) -> NDArray[np.int64]:
+    split: NDArray[np.int64] = assign(cut.raw, source, fingerprint)[list(cut.first)]
     return split
 
 
@@ -175,22 +232,87 @@ def assign(raw: RawData, name: str, fingerprint: str) -> NDArray[np.int64]:
     lacking = [code for code in (TEST, VALIDATION) if code not in part]
     _check_enough(raw, name, needed=1 + len(lacking))
     groups, first = np.unique(raw.groups[part == TRAIN], return_index=True)
-    strata = _strata(raw)[part == TRAIN][first]
+    labels = _strata(raw)[part == TRAIN]
+    strata = labels[first]
     size = round(HELD_OUT * len(groups))
     if lacking == [VALIDATION]:
         size = min(size, MOST_VALIDATION)
     free = np.ones(len(groups), bool)
+    mixed = _mixed(raw.groups[part == TRAIN], labels, groups, strata, len(raw.classes)) if raw.joined else None
     for index, code in enumerate(lacking):
-        drawn = _draw(strata[free], size, fingerprint, reserve=len(lacking) - index)
+        reserve = len(lacking) - index
+        if mixed is None:
+            drawn = _draw(strata[free], size, fingerprint, reserve=reserve)
+        else:
+            drawn = _draw_mixed(mixed[free], mixed.sum(0) * (size / len(groups)), fingerprint, reserve=reserve)
         chosen = np.flatnonzero(free)[drawn]
         free[chosen] = False
         part[np.isin(raw.groups, groups[chosen])] = code
+    for code in (TRAIN, *lacking) if mixed is not None else ():
+        missing = np.setdiff1d(_strata(raw), _strata(raw)[part == code])
+        if len(missing):
+            raise DataError(
+                f"{name}: groups that stay together leave no image of class {raw.classes[missing[0]]!r} for "
+                f"{PARTS[code]}; add images of other groups, or remove the class"
+            )
     return part
+
+
+def _mixed(
+    groups_of_images: NDArray[np.int64], labels: Labels, groups: NDArray[np.int64], strata: Labels, classes: int
+) -> NDArray[np.int64] | None:
+    """Returns how many images of each class each group holds (G, K); None when every group is of one class."""
+    rows = np.searchsorted(groups, groups_of_images)
+    if (strata[rows] == labels).all():
+        return None
+    counts = np.zeros((len(groups), classes), np.int64)
+    np.add.at(counts, (rows, labels), 1)
+    return counts
+
+
+def _draw_mixed(
+    counts: NDArray[np.int64], wanted: NDArray[np.float64], fingerprint: str, *, reserve: int
+) -> NDArray[np.intp]:
+    """Returns sorted indices of groups that together hold about the wanted number of images of each class.
+
+    In a random order, a group is taken when it brings the numbers nearer to the wanted ones, relative to each class's
+    number of images; every class is begun with one of its groups, the rarest class first. Of each class at least
+    `reserve` groups remain.
+
+    Args:
+        counts: images of each class in each group (G, K).
+        wanted: images of each class (K,).
+    """
+    order = np.argsort(np.random.PCG64(int(fingerprint, 16)).random_raw(len(counts)))
+    holds = counts > 0
+    scale = np.maximum(counts.sum(0), 1)
+    left, have = holds.sum(0), np.zeros(counts.shape[1])
+    taken = np.zeros(len(counts), bool)
+
+    def nearer(group: int) -> float:
+        return float(np.sum((abs(have - wanted) - abs(have + counts[group] - wanted)) / scale))
+
+    def spare(group: int) -> bool:
+        return not taken[group] and bool((left[holds[group]] > reserve).all())
+
+    def take(group: int) -> None:
+        nonlocal have, left
+        taken[group] = True
+        have, left = have + counts[group], left - holds[group]
+
+    for label in np.argsort(holds.sum(0), kind="stable"):
+        choices = [group for group in order if holds[group, label] and spare(group)]
+        if have[label] == 0 and choices:
+            take(max(choices, key=nearer))
+    for group in order:
+        if spare(group) and nearer(group) > 0:
+            take(group)
+    return np.flatnonzero(taken)
 
 
 def _check_enough(raw: RawData, name: str, needed: int) -> None:
     """Checks that every class reaches every split, when groups (whole photographs, for example) are not divided."""
-    what = "image" if len(np.unique(raw.groups)) == len(raw.groups) else "photograph"
+    what = "image" if len(np.unique(raw.groups)) == len(raw.groups) else "group" if raw.joined else "photograph"
     strata = _strata(raw)
     for code in np.unique(raw.part):
         least = needed if code == TRAIN else 1
@@ -244,6 +366,8 @@ def _fingerprint(raw: RawData) -> str:
     for array in (raw.images, raw.part, *(() if raw.labels is None else (raw.labels,))):
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
+    if raw.joined:
+        digest.update(b"groups" + np.ascontiguousarray(raw.groups, "<i8").data)
     return digest.hexdigest()[:16]
 
 

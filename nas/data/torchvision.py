@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nas.data.augmentation import MIRRORS, NONE, TURNS, Augmentation
-from nas.data.images import one_size, stacked
+from nas.data.images import stacked
+from nas.data.preparation import one_size, shrunk
 from nas.data.raw import TEST, TRAIN, VALIDATION, RawData, raw_data
 from nas.errors import DataError, in_short
 
@@ -167,18 +168,19 @@ def _open_torchvision(name: str, root: Path, *, download: bool) -> RawData:
     labels: list[int] = []
     part: list[int] = []
 
-    def images() -> Iterator[Image]:
+    small: list[Image] = []
+    sizes: list[tuple[int, int]] = []
+    with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to results
+        cls = getattr(torchvision.datasets, set_name)
+        sets = {code: cls(str(root), download=download, **arguments) for code, arguments in parts.items()}
         for code, own in sets.items():
             for index in range(len(own)):
                 image, label = own[index]
                 labels.append(int(label))
                 part.append(code)
-                yield image
-
-    with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to results
-        cls = getattr(torchvision.datasets, set_name)
-        sets = {code: cls(str(root), download=download, **arguments) for code, arguments in parts.items()}
-        stack = stacked(one_size(images(), name))
+                sizes.append(image.size)
+                small.append(shrunk(image))
+        stack = stacked(one_size(small, sizes, name))
     # Some sets skip numbers or have no names, so the classes are the labels that occur.
     numbers, compact = np.unique(labels, return_inverse=True)
     names = getattr(sets[TRAIN], "classes", None) or range(int(numbers.max()) + 1)

@@ -31,7 +31,9 @@ def export_lines(facts: Mapping[str, Any]) -> list[str]:
 def show_evaluation(result: Mapping[str, Any]) -> None:
     """Prints the results of `studies.bundles.evaluate_bundle`: a table of all noise levels, and their mistakes."""
     which = "all images" if result["split"] == "all" else f"{result['split']} split"
-    say(f"{result['data']}, {which}, {result['images']} images")
+    draws = max(level["draws"] for level in result["levels"])
+    each = f", each under {draws} draws of the noise" if draws > 1 else ""
+    say(f"{result['data']}, {which}, {result['images']} images{each}")
     metrics = of_basis("images", "evaluation")
 
     def row(level: Mapping[str, Any], prefix: str, lacking: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.bundles.pictures import SUFFIXES, Picture, read_picture, write_picture
+from nas.bundles.pictures import Picture, read_picture, write_picture
+from nas.data.listing import SUFFIXES, Listing, list_folder
 from nas.errors import BundleError, ConfigError, DataError, is_out_of_memory
 from studies.bundles import open_bundle
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from nas.bundles.bundle import Bundle
     from nas.bundles.inference import Predict, Tiling
+    from nas.data.preparation import Preparation
 
+log = logging.getLogger(__name__)
 TOLD_SEAM = 1e-3
 """The smallest difference between tiles that is reported, in units of the white level."""
 
@@ -32,7 +37,7 @@ class Denoised:
         height, width: in pixels.
         tiles: number of tiles that the image was cut into; 1 for none.
         seam: largest difference of two tiles where they meet, in units of the white level.
-        label: class that the network sees; None when it knows none.
+        label: class that the network sees, in the image prepared as those of its training; None when it knows none.
         probability: probability of this class, by the network's softmax.
     """
 
@@ -69,6 +74,7 @@ def denoise(
     *,
     onnx: bool = False,
     tile: int | None = None,
+    tell: Callable[[str], None] = log.info,
     done: Callable[[Denoised], None] = lambda result: None,
     failed: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[Denoised], list[str]]:
@@ -78,10 +84,11 @@ def denoise(
 
     Args:
         path: the bundle.
-        images: files, and folders with PNG, JPEG and TIFF files at any depth.
+        images: files, and folders with images at any depth. The folder of results may lie in one of them.
         to: folder for the results, made if need be.
         onnx: run model.onnx with ONNX Runtime instead of the weights with PyTorch.
         tile: side of tiles in pixels; by default images are cut only where memory requires it.
+        tell: called with a line about what is left out of a folder.
         done, failed: called with each image as it ends.
 
     Returns:
@@ -92,7 +99,7 @@ def denoise(
     """
     if to.exists() and not to.is_dir():
         raise ConfigError(f"`to` {to} is a file; give a folder")
-    pairs = list(_targets(images, to))
+    pairs = list(_targets(images, to, tell))
     bundle = open_bundle(path)
     channels = bundle.task.channels
     if channels not in (1, 3):
@@ -117,15 +124,17 @@ def denoise(
     return finished, refused
 
 
-def _targets(images: Sequence[Path], to: Path) -> Iterator[tuple[Path, Path]]:
+def _targets(images: Sequence[Path], to: Path, tell: Callable[[str], None]) -> Iterator[tuple[Path, Path]]:
     """Yields each image with its place below `to`."""
     taken: dict[Path, Path] = {}
     for given in images:
         if given.is_dir():
-            found = sorted(_files(given))
-            if not found:
+            found = _files(given, to)
+            if not found.images:
                 raise DataError(f"{given}: holds no images; {', '.join(sorted(SUFFIXES))} are read")
-            pairs = [(file, to / file.relative_to(given)) for file in found]
+            if left_out := found.left_out():
+                tell(f"{given}: left out: {', '.join(left_out)}")
+            pairs = [(file, to / file.relative_to(given)) for file in found.images]
         else:
             pairs = [(given, to / given.name)]
         for source, target in pairs:
@@ -135,12 +144,11 @@ def _targets(images: Sequence[Path], to: Path) -> Iterator[tuple[Path, Path]]:
             yield source, target
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    def fail(error: OSError) -> None:
+def _files(folder: Path, to: Path) -> Listing:
+    try:
+        return list_folder(folder, without=to if to.resolve() != folder.resolve() else None)
+    except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}); give a folder that can be") from error
-
-    for top, _, names in os.walk(folder, onerror=fail):
-        yield from (Path(top, name) for name in names if Path(name).suffix.lower() in SUFFIXES)
 
 
 def _denoise(
@@ -155,6 +163,7 @@ def _denoise(
     if not target.parent.resolve().is_relative_to(to.resolve()):
         raise DataError(f"image {source}: {target.parent} is a link that leads out of {to}; choose another `to`")
     picture = read_picture(source)
+    seen = None if bundle.preparation is None else _prepared(source, bundle.preparation)
     noisy = _as_trained(picture, bundle.task.channels)
     try:
         restored = restore(predict, torch.from_numpy(noisy), tilings[len(noisy)])
@@ -168,7 +177,8 @@ def _denoise(
     write_picture(target, picture.with_floats(values))
     label, probability = None, None
     if bundle.classes:
-        shares = restored.logits.mean(0).softmax(0)
+        logits = restored.logits if seen is None else _logits(predict, seen)
+        shares = logits.mean(0).softmax(0)
         label, probability = bundle.classes[int(shares.argmax())], float(shares.max())
     return Denoised(
         image=str(source),
@@ -180,6 +190,24 @@ def _denoise(
         label=label,
         probability=probability,
     )
+
+
+def _prepared(source: Path, preparation: Preparation) -> Tensor:
+    """Returns an image (1, C, H, W) as those were from which the network learned classes."""
+    import torch
+
+    from nas.data.images import open_image, stacked
+    from nas.data.splits import to_float
+
+    image = preparation.apply(open_image(source, smallest=1))
+    return to_float(torch.from_numpy(stacked([image], preparation.channels)))
+
+
+def _logits(predict: Predict, image: Tensor) -> Tensor:
+    import torch
+
+    with torch.inference_mode():
+        return predict(image.contiguous(memory_format=torch.channels_last))[1]
 
 
 def _as_trained(picture: Picture, channels: int) -> np.ndarray[Any, np.dtype[np.float32]]:

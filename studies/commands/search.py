@@ -151,7 +151,7 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: Study
     """What was asked for as a new study; `source` is the one that it begins with."""
     wanted = request.settled()
     space = get_space(wanted["space"])
-    data = load(wanted["data"], root=request.data_root, subset=wanted["subset"])
+    data = load(wanted["data"], root=request.data_root, subset=wanted["subset"], group_by=wanted["group_by"])
     task = data.task(parse_noise(wanted["noise"]).name)
     constraints = _limited(space.limits(task), wanted["max_params"], wanted["max_macs"])
     objectives, notes = resolve_objectives(wanted["objectives"], task, trivial_quality(data, task), constraints)

@@ -265,22 +265,28 @@ MOST_CONFUSED = 12
 """Classes up to which a confusion matrix is shown whole, and mistakes that are listed of a larger one."""
 
 
-def confusion_table(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> Table:
-    """Returns counts by true class (rows) and answer (columns); for many classes only the most frequent mistakes."""
+def confusion_table(classes: Sequence[str], confusion: Sequence[Sequence[float]]) -> Table:
+    """Returns numbers of images by true class (rows) and answer (columns); for many classes only the most frequent
+    mistakes."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     if len(classes) <= MOST_CONFUSED:
         table.add_column("")
         for name in classes:
             table.add_column(name, justify="right")
         for name, row in zip(classes, confusion, strict=True):
-            table.add_row(name, *(str(count) if count else "." for count in row))
+            table.add_row(name, *(_number(count) if count else "." for count in row))
         return table
     for name in ("true class", "answer", "images"):
         table.add_column(name, justify="right" if name == "images" else "left")
     mistakes = [(n, i, j) for i, row in enumerate(confusion) for j, n in enumerate(row) if n and i != j]
     for count, i, j in sorted(mistakes, key=lambda mistake: -mistake[0])[:MOST_CONFUSED]:
-        table.add_row(classes[i], classes[j], str(count))
+        table.add_row(classes[i], classes[j], _number(count))
     return table
+
+
+def _number(images: float) -> str:
+    """Returns a mean number of images: ``12``, or ``11.7`` of several noise draws."""
+    return f"{images:.0f}" if images == round(images) else f"{images:.1f}"
 
 
 class ConfirmDisplay(_Display[ConfirmProgress]):

@@ -51,6 +51,7 @@ class _Source:
     data: str = "digits"
     noise: str = "gaussian:50"
     data_root: Path | None = None
+    group_by: str | None = None
     study: str | None = None
     trial: int | None = None
 
@@ -102,6 +103,7 @@ def train(
         "data": data.name,
         "fingerprint": data.fingerprint,
         "subset": request.subset,
+        **({"group_by": data.group_by} if data.group_by is not None else {}),
         **{name: getattr(request, name) for name in settings_of(FitSettings)},
         "augmentation": data.augmentation.name,
         "images_per_epoch": len(data.training),
@@ -243,6 +245,7 @@ def _from_study(request: TrainRequest, prefer: Mapping[str, float] | None, limit
         data=config.data,
         noise=config.task.noise,
         data_root=Path(root) if root else None,
+        group_by=config.group_by,
         study=config.study,
         trial=chosen.number,
     )
@@ -269,6 +272,7 @@ class _Data:
         training: for `nas.training.fit`.
         test: a network and the noise to the test figures, and how many images they are from.
         images: images of each split; unit: what an epoch counts.
+        group_by: see `nas.data.splits.load`.
     """
 
     name: str
@@ -279,21 +283,25 @@ class _Data:
     augmentation: Augmentation
     unit: str
     images: Mapping[str, int]
+    group_by: str | None
     test: Callable[[Any, Noise], tuple[dict[str, float | None], int]]
 
 
 def _read(request: TrainRequest, source: _Source, noise: Noise, device: torch.device) -> _Data:
     name = parse_source(request.data or source.data)
     augmentation = augmentation_for(name, request.augment)
+    # A study's expression is made for the names of its own files.
+    group_by = request.group_by or (source.group_by if name == source.data else None)
     if source_of(name).photographs:
-        return _read_photographs(request, name, noise, augmentation, device)
+        return _read_photographs(request, name, noise, augmentation, device, group_by)
     for setting, value in (("patch", request.patch), ("patches_per_epoch", request.patches_per_epoch)):
         if value is not None:
             raise ConfigError(f"`{setting}` {value}: {name} has images of one size; it is for images:DIR")
     from nas.data.splits import load
     from nas.training.batches import AugmentedData
 
-    loaded = load(name, root=request.data_root or source.data_root, subset=request.subset)
+    root = request.data_root or source.data_root
+    loaded = load(name, root=root, subset=request.subset, group_by=group_by)
     task = loaded.task(noise.name)
     return _Data(
         name=name,
@@ -304,18 +312,24 @@ def _read(request: TrainRequest, source: _Source, noise: Noise, device: torch.de
         augmentation=augmentation,
         unit="images",
         images={part: len(getattr(loaded, part).images) for part in ("train", "validation", "test")},
+        group_by=group_by,
         test=lambda network, noise: _test_split(network, loaded, noise),
     )
 
 
 def _read_photographs(
-    request: TrainRequest, name: str, noise: Noise, augmentation: Augmentation, device: torch.device
+    request: TrainRequest,
+    name: str,
+    noise: Noise,
+    augmentation: Augmentation,
+    device: torch.device,
+    group_by: str | None,
 ) -> _Data:
     from nas.data.photographs import Photographs
     from nas.data.raw import PARTS
     from nas.training.patches import Patches
 
-    photographs = Photographs.read(name, _existing(request.to))
+    photographs = Photographs.read(name, _existing(request.to), group_by=group_by)
     patches = Patches(
         photographs,
         noise,
@@ -336,6 +350,7 @@ def _read_photographs(
         augmentation=augmentation,
         unit=f"patches of {patches.patch}x{patches.patch} pixels",
         images={**counts, "train": len(patches.chosen)},
+        group_by=group_by,
         test=lambda network, noise: _test_photographs(network, photographs, noise),
     )
 
@@ -404,6 +419,7 @@ def _write_bundle(
             "training_version": TRAINING_VERSION,
             "data": data.name,
             "fingerprint": data.fingerprint,
+            "group_by": data.group_by,
             "images": dict(data.images),
             "values": {name: result[name] for name in TESTED if result[name] is not None},
             "split": "test",

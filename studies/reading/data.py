@@ -17,7 +17,8 @@ def study_data(study: StudyReader, root: Path | None = None) -> Dataset:
         DataError: the data cannot be read.
     """
     config = study.config
-    data = load(config.data, root=root or path_or_none(study.provenance.get("data_root")), subset=config.subset)
+    root = root or path_or_none(study.provenance.get("data_root"))
+    data = load(config.data, root=root, subset=config.subset, group_by=config.group_by)
     if data.fingerprint != config.fingerprint:
         raise StudyError(
             f"the data of study {config.study!r} ({config.data}) has changed: fingerprint {data.fingerprint}, "

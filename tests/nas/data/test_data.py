@@ -456,10 +456,10 @@ def test_one_class_is_refused_with_the_way_out(tmp_path: Path) -> None:
 
 def test_a_class_missing_from_a_split_is_named(tmp_path: Path) -> None:
     class_folders(tmp_path / "train", classes=3)
-    class_folders(tmp_path / "test", classes=2)
+    class_folders(tmp_path / "test", classes=2, seed=1000)
     with pytest.raises(DataError, match=r"class 'class2' has 0 image\(s\) for test, at least 1 needed"):
         load(f"folder:{tmp_path}")
-    class_folders(tmp_path / "test", classes=4)
+    class_folders(tmp_path / "test", classes=4, seed=1000)
     with pytest.raises(DataError, match=r"class 'class3' of test is not in train"):
         load(f"folder:{tmp_path}")
 

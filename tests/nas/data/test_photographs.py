@@ -97,9 +97,9 @@ def test_patches_come_from_training_photographs_by_area(folder: Path, tmp_path: 
 
 def test_patches_lie_anywhere_in_a_photograph(tmp_path: Path) -> None:
     columns = np.broadcast_to(np.arange(64, dtype=np.uint8), (64, 64))
-    for name in ("train", "val", "test"):
+    for name, shown in (("train", columns), ("val", columns[:, ::-1]), ("test", columns.T)):
         (tmp_path / "own" / name).mkdir(parents=True)
-        Image.fromarray(columns).save(tmp_path / "own" / name / "a.png")
+        Image.fromarray(np.ascontiguousarray(shown)).save(tmp_path / "own" / name / "a.png")
     data = patches(Photographs.read(f"images:{tmp_path / 'own'}", tmp_path), augmentation=NONE)
     generator = torch.Generator().manual_seed(0)
     clean, _ = data.batch(data.order(generator), generator)

@@ -142,8 +142,9 @@ def test_a_confirmed_bundle_says_both_its_own_figures_and_the_means(bundle: Path
 
 
 def photographs(folder: Path, sizes: list[tuple[int, int]], mode: str = "L") -> None:
+    """Makes random images, which are others in a folder of another name."""
     folder.mkdir(parents=True)
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(list(folder.name.encode()))
     for number, (width, height) in enumerate(sizes):
         shape = (height, width) if mode == "L" else (height, width, 3)
         Image.fromarray(generator.integers(0, 256, shape).astype(np.uint8)).save(folder / f"{number}.png")

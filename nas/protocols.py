@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from nas.errors import ConfigError, in_short
+from nas.errors import ConfigError, SpecError, in_short
 from nas.outcome import Outcome
+from nas.search.past import Sketch
+from nas.search.prior import Prior
 from nas.settings import StudyConfig
 from nas.types import Candidate, Constraint, Cost, Counts, EpochRow, Measurement, Objective, ProbeCurve, Spec, Task
 
@@ -29,6 +32,14 @@ class SearchSpace(Protocol):
     @property
     def version(self) -> int:
         """A number that is raised when hyperparameters change. A study keeps its version and distributions."""
+
+    @property
+    def prior(self) -> Path | None:
+        """The file of earlier trials that a search begins with (`nas.search.prior.Prior`), or None.
+
+        A space without this attribute has none.
+        """
+        return None
 
     def distributions(self, task: Task) -> dict[str, BaseDistribution]:
         """Returns every hyperparameter with the choices that the task allows. It is never empty."""
@@ -65,6 +76,32 @@ class SearchSpace(Protocol):
         none.
         """
         return {}
+
+
+def sketched(space: SearchSpace, params: Mapping[str, Any], config: StudyConfig) -> Sketch | None:
+    """Returns the candidate of hyperparameters as samplers see it; None when they are not valid for the study."""
+    try:
+        candidate = space.decode(params, config.task, config.epochs)
+    except SpecError:
+        return None
+    cost = space.cost(candidate.spec, config.task)
+    encoded = space.encode(candidate)
+    return Sketch(
+        params={name: encoded.get(name, value) for name, value in params.items()},
+        digest=candidate.digest,
+        cost=cost,
+        batch_size=candidate.recipe.batch_size,
+        fits=all(limit.violation(cost) <= 0 for limit in config.constraints),
+    )
+
+
+def prior_of(space: SearchSpace, config: StudyConfig) -> Prior:
+    """Returns the earlier trials that a study begins with; none if it was made without, or its space has none.
+
+    Raises:
+        ConfigError: the space's file of them cannot be read.
+    """
+    return Prior.read(space.prior) if config.prior == "space" and space.prior else Prior()
 
 
 TASKS = ("denoise", "classify")

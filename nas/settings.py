@@ -215,6 +215,10 @@ def regular_expression(value: str) -> str | None:
     return None
 
 
+PRIORS = ("space", "none")
+"""What a search may know at its start: the earlier trials that its space comes with, or nothing."""
+
+
 def parsed_by(parse: Callable[[Any], object]) -> Rule:
     """Allows every value that `parse` accepts; `parse` raises its own SkipnasError for others."""
 
@@ -274,7 +278,8 @@ class StudyConfig:
         subset: number of training images used, None for all.
         group_by: regular expression on the paths of images, by which those that belong together stay in one split; None
             for none.
-        sampler: ``auto``, ``tpe``, ``gp``, ``nsga2``, ``random`` or ``qmc``.
+        sampler: the name of a sampler (`nas.search.sampler.SAMPLERS`), or ``auto``, as older versions wrote.
+        prior: what proposals are based on before the study has trials: of `PRIORS`.
         seed: seed of the search; every candidate's own seed comes from it and the candidate's digest.
         device: ``cpu`` or ``cuda``, as the workers see it.
         precision: ``fp32`` or ``bf16``.
@@ -297,6 +302,7 @@ class StudyConfig:
     subset: int | None = None
     group_by: str | None = None
     sampler: str = "auto"
+    prior: str = "none"
     seed: int = 0
     device: str = "cpu"
     precision: str = "fp32"
@@ -439,10 +445,20 @@ class StudyRequest(Settings):
     sampler: Annotated[
         str | None,
         Setting(
-            help="auto, tpe, gp, nsga2, random, qmc.",
+            help="auto, bayes, tpe, gp, nsga2, random, qmc.",
             default="auto",
             rule=one_of(_samplers),
             kept=lambda config: config.sampler,
+            undecided="auto",
+        ),
+    ] = None
+    prior: Annotated[
+        str | None,
+        Setting(
+            help="What is known before the search: space (earlier trials that the space comes with) or none.",
+            default="space",
+            rule=one_of(lambda: PRIORS),
+            kept=lambda config: config.prior,
         ),
     ] = None
     early_stopping: Annotated[

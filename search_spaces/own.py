@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import ConfigError, in_short
@@ -48,6 +49,12 @@ class OwnSpace:
     def version(self) -> int:
         version: int = self.space.version
         return version
+
+    @property
+    def prior(self) -> Path | None:
+        found: Path | None = getattr(self.space, "prior", None)
+        self._check("prior", found, found is None or isinstance(found, Path), "a pathlib.Path, or None")
+        return found
 
     def distributions(self, task: Task) -> dict[str, BaseDistribution]:
         found: dict[str, BaseDistribution] = self.space.distributions(task)

@@ -103,7 +103,8 @@ class SearchRequest(StudyRequest):
         bool | None,
         Setting(
             help="Begin with the networks of the papers that lie in the space. "
-            "Default: in a new study, if they are at most half of its trials."
+            "Default: in a new study those that promise most, one for eight trials; without a prior all of them, "
+            "if they are at most half of the trials."
         ),
     ] = None
     command: str = ""

@@ -21,7 +21,8 @@ from nas.engine.job import Job
 from nas.engine.report import LivesInDriver, Report
 from nas.errors import LeaseLostError, ProposalError, SkipnasError, SpecError, cause, in_short
 from nas.outcome import Outcome
-from nas.protocols import Ledger, SearchSpace
+from nas.protocols import Ledger, SearchSpace, prior_of, sketched
+from nas.search.past import Sketch
 from nas.search.sampler import proposer
 from nas.types import Candidate, Cost, Measurement, candidate_seed
 
@@ -30,6 +31,9 @@ WAIT_SECONDS = 0.2
 
 PROPOSALS_PER_TRIAL = 20
 """The largest number of proposals for each trial that a search should have."""
+
+SKETCHES = 20_000
+"""The largest number of candidates whose costs are kept between proposals."""
 
 RESERVED_AHEAD = 8
 """The largest number of places in the budget that are held for proposals to come."""
@@ -159,7 +163,16 @@ class StudySearcher(JobSearcher):
         self._lost: set[str] = set()
         self._started = ledger.started_digests()  # it grows as the ledger reads
         config = ledger.config
-        self._propose = proposer(config.sampler, config.seed, ledger.distributions, config.objectives, self._acceptable)
+        self._sketches: dict[tuple[Any, ...], Sketch | None] = {}
+        self._propose = proposer(
+            config.sampler,
+            config.seed,
+            ledger.distributions,
+            config.objectives,
+            self._acceptable,
+            sketch=self._sketch,
+            prior=prior_of(space, config),
+        )
 
     def ask(self, trial_id: str) -> Job | None:
         self.over = bool(self.stopping() or self.disk_full or self.failing or not self.left)
@@ -304,6 +317,14 @@ class StudySearcher(JobSearcher):
 
     def _over_limit(self, cost: Cost) -> bool:
         return any(c.violation(cost) > 0 for c in self.ledger.config.constraints)
+
+    def _sketch(self, params: Mapping[str, Any]) -> Sketch | None:
+        key = tuple(params.values())
+        if key not in self._sketches:
+            if len(self._sketches) >= SKETCHES:
+                self._sketches.clear()
+            self._sketches[key] = sketched(self.space, params, self.ledger.config)
+        return self._sketches[key]
 
     def _acceptable(self, params: Mapping[str, Any]) -> bool:
         try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import optuna
 
     from nas.search.pareto import Array
+    from nas.types import Cost, Objective
 
 Judged = Mapping[int, tuple[int, tuple[float, ...]]]
 """Trial number -> (epoch up to which it was judged, values of the objectives there). A value is NaN for an objective
@@ -34,8 +36,33 @@ class Past(Protocol):
         Columns are in the order of the study's distributions. A value is NaN where none was drawn yet.
         """
 
+    def rung_objectives(self) -> Sequence[Objective]:
+        """Returns the study's objectives that are known wherever trials are validated (see `Metric.at_rungs`)."""
+
+    def rung(self, epoch: int) -> Mapping[int, Sequence[float]]:
+        """Returns number -> values of `rung_objectives` after an epoch, of every trial that was validated there."""
+
     def as_optuna(self, number: int) -> tuple[optuna.Study, optuna.trial.FrozenTrial]:
         """Returns the study and one of its trials for Optuna's own samplers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sketch:
+    """A candidate as a sampler sees it.
+
+    Attributes:
+        params: its hyperparameters, canonical: those that are switched off have one value.
+        digest: its identity.
+        cost: its costs.
+        batch_size: images of a training step.
+        fits: whether it is within the study's limits.
+    """
+
+    params: Mapping[str, Any]
+    digest: str
+    cost: Cost
+    batch_size: int
+    fits: bool
 
 
 Propose = Callable[[int, Past], dict[str, Any]]

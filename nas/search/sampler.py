@@ -1,8 +1,8 @@
 """Proposals for a study: samplers by name, seeded by trial and asked again until a proposal is new and within limits.
 
-``tpe`` learns from every trained trial, stopped and diverged ones included, ``gp`` and ``nsga2`` from complete trials
-alone, ``random`` and ``qmc`` from none. Trials of another version of the training code count too, because they show
-where good networks may lie, and a study would otherwise begin anew with each version.
+``bayes`` and ``tpe`` learn from every trained trial, stopped and diverged ones included, ``gp`` and ``nsga2`` from
+complete trials alone, ``random`` and ``qmc`` from none. Trials of another version of the training code count too,
+because they show where good networks may lie, and a study would otherwise begin anew with each version.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler
 
 from nas.errors import ConfigError
-from nas.search.past import Acceptable, Past, Propose
+from nas.search.bayes import bayes_draws
+from nas.search.past import Acceptable, Past, Propose, Sketch
+from nas.search.prior import Prior
 from nas.search.tpe import ranked_tpe
-from nas.types import Objective
+from nas.types import Cost, Objective
 
 TRIES = 20
 """The number of draws of an Optuna sampler after which plain random draws take over, and the number of these."""
@@ -38,6 +40,8 @@ class Question:
         past: past of the study.
         acceptable: tells whether a proposal may be trained. A sampler need not ask it, because its next draw is taken
             after one that is not acceptable.
+        sketch: returns the candidate of a proposal, or None for one that is not valid.
+        prior: earlier trials of other tasks.
     """
 
     number: int
@@ -47,6 +51,8 @@ class Question:
     objectives: Sequence[Objective]
     past: Past
     acceptable: Acceptable
+    sketch: Callable[[Mapping[str, Any]], Sketch | None]
+    prior: Prior
 
 
 Sampler = Callable[[Question], Iterator[dict[str, Any]]]
@@ -92,6 +98,7 @@ def random_draws(seed: int, space: Mapping[str, BaseDistribution]) -> Iterator[d
 
 
 SAMPLERS: dict[str, Sampler] = {
+    "bayes": bayes_draws,
     "tpe": _tpe,
     "gp": optunas(lambda question: GPSampler(seed=question.seed)),
     "nsga2": optunas(lambda question: NSGAIISampler(seed=question.seed, population_size=20)),
@@ -107,10 +114,21 @@ SAMPLERS: dict[str, Sampler] = {
     ),
 }
 
-AUTO = "tpe"
-"""The sampler that ``auto`` stands for: it stays cheap with many trials and learns from stopped ones."""
+AUTO = "bayes"
+"""The sampler that a new study gets for ``auto``: see docs/samplers.md for the comparison."""
+
+AUTO_BEFORE = "tpe"
+"""The sampler of studies that have kept ``auto``, which older versions wrote."""
 
 CHOICES = ("auto", *SAMPLERS)
+
+
+NO_PRIOR = Prior()
+
+
+def plain_sketch(params: Mapping[str, Any]) -> Sketch:
+    """Returns a candidate of which nothing is known but its hyperparameters."""
+    return Sketch(params=params, digest=str(params), cost=Cost(params=0, macs=0), batch_size=1, fits=True)
 
 
 def proposer(
@@ -119,6 +137,9 @@ def proposer(
     space: Mapping[str, BaseDistribution],
     objectives: Sequence[Objective],
     acceptable: Acceptable,
+    *,
+    sketch: Callable[[Mapping[str, Any]], Sketch | None] = plain_sketch,
+    prior: Prior = NO_PRIOR,
 ) -> Propose:
     """Returns the function that proposes the trials of a study.
 
@@ -132,13 +153,15 @@ def proposer(
         space: every hyperparameter.
         objectives: objectives of the study.
         acceptable: tells whether a proposal may be trained.
+        sketch: returns the candidate of a proposal, or None for one that is not valid; by default one without costs.
+        prior: earlier trials of other tasks; none by default.
 
     Raises:
         ConfigError: the name is not known.
     """
     if name != "auto" and name not in SAMPLERS:
         raise ConfigError(f"sampler {name!r} is not known; choose from {', '.join(CHOICES)}")
-    sampler = SAMPLERS[AUTO if name == "auto" else name]
+    sampler = SAMPLERS[AUTO_BEFORE if name == "auto" else name]
 
     def propose(number: int, past: Past) -> dict[str, Any]:
         trial_seed = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
@@ -150,6 +173,8 @@ def proposer(
             objectives=objectives,
             past=past,
             acceptable=acceptable,
+            sketch=sketch,
+            prior=prior,
         )
         params: dict[str, Any] = {}
         for params in chain(sampler(question), islice(random_draws(trial_seed, space), TRIES)):

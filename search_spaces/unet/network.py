@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from functools import lru_cache
 from itertools import pairwise
 from typing import cast
 
@@ -27,6 +28,7 @@ def build(spec: UNetSpec, task: Task) -> UNet | Columns:
     return UNet(spec, task) if spec.columns == 1 else Columns(spec, task)
 
 
+@lru_cache(maxsize=4096)  # proposals of a search ask for the same networks under many recipes
 def cost_of(spec: UNetSpec, task: Task) -> Cost:
     """Returns parameters and MACs of the network that `build` makes, for one image of the task."""
     return UNet.cost(spec, task) if spec.columns == 1 else Columns.cost(spec, task)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
@@ -175,6 +176,11 @@ class UNetSpace:
     def restriction(self) -> Mapping[str, Sequence[Any]]:
         """The hyperparameters that have fewer choices here than in ``unet``."""
         return RESTRICTIONS[self.name]
+
+    @property
+    def prior(self) -> Path:
+        """The file of earlier trials of four tasks (`benchmarks.prior`), which serves every restriction."""
+        return Path(__file__).with_name("prior.json")
 
     def distributions(self, task: Task) -> dict[str, BaseDistribution]:
         """Returns the distributions of all hyperparameters by name, except those with one choice left by a restriction.

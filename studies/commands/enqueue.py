@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from nas.errors import SpecError
-from nas.protocols import SearchSpace
+from nas.protocols import SearchSpace, prior_of, sketched
+from nas.search.bayes import merits_before
 from nas.types import Candidate, Measurement, Recipe
 from search_spaces.draws import allows
 from studies.reading.study import StudyReader
 from studies.store.optuna_bridge import enqueued_params
+
+REFERENCES = 8
+"""A search with a prior begins with one reference network for so many trials."""
 
 
 def measured(source: StudyReader, study: StudyReader) -> dict[str, Measurement]:
@@ -66,18 +70,19 @@ def _proposed(study: StudyReader) -> list[dict[str, Any]]:
     return [enqueued_params(trial) or trial.params for trial in trials if trial.number not in others]
 
 
-def enqueue_baselines(study: StudyReader, space: SearchSpace, most: int | None = None) -> list[str]:
+def enqueue_baselines(study: StudyReader, space: SearchSpace, trials: int | None = None) -> list[str]:
     """Enqueues the space's reference networks that the study does not have yet. Returns lines about them.
 
     Args:
         study: the study.
         space: the study's space.
-        most: with more of them than this, or without any, none is enqueued and no line is returned.
+        trials: the size of the search, of which they take at most a part: an eighth, those that promise most, if the
+            study has a prior; else half, or none at all. No line is returned when none is enqueued. None takes all.
     """
     config = study.config
     references = space.baselines(config.task, config.epochs, config.constraints)
     if not references:
-        return [f"baselines: space {space.name} has none"] if most is None else []
+        return [f"baselines: space {space.name} has none"] if trials is None else []
     known = _proposed(study)
     enqueued: dict[str, dict[str, Any]] = {}
     left_out = []
@@ -96,9 +101,25 @@ def enqueue_baselines(study: StudyReader, space: SearchSpace, most: int | None =
         elif params not in known:
             known.append(params)
             enqueued[name] = params
-    if most is not None and len(enqueued) > most:
-        return []
+    if trials is not None:
+        enqueued = _some(study, space, enqueued, trials)
+        if not enqueued:
+            return []
     for name, params in enqueued.items():
         study.optuna_study.enqueue_trial(params, user_attrs={"baseline": name})
     lines = [f"baselines: {', '.join(enqueued)}" if enqueued else "baselines: none that the study does not hold"]
     return [*lines, *([f"left out: {', '.join(left_out)}"] if left_out else [])]
+
+
+def _some(
+    study: StudyReader, space: SearchSpace, references: dict[str, dict[str, Any]], trials: int
+) -> dict[str, dict[str, Any]]:
+    """Returns the reference networks that a search of some trials begins with of its own accord."""
+    prior = prior_of(space, study.config)
+    if not prior.trials:
+        return references if len(references) <= trials // 2 else {}
+    sketches = [sketched(space, params, study.config) for params in references.values()]
+    there = [(name, sketch) for name, sketch in zip(references, sketches, strict=True) if sketch is not None]
+    merits = merits_before(study.distributions, study.config.objectives, prior, [sketch for _, sketch in there])
+    best = sorted(range(len(there)), key=lambda row: -merits[row])[: trials // REFERENCES]
+    return {there[row][0]: references[there[row][0]] for row in best}

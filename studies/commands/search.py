@@ -14,6 +14,7 @@ from nas.engine.search import Progress, SearchEnd, run_search
 from nas.errors import ClusterError, ConfigError, StudyError
 from nas.protocols import SearchSpace
 from nas.search.objectives import TrivialQuality, resolve_objectives
+from nas.search.sampler import AUTO
 from nas.settings import RunOptions, StudyConfig, differences
 from nas.training.version import TRAINING_VERSION
 from nas.types import Constraint, Measurement, Task
@@ -113,7 +114,7 @@ def prepare(request: SearchRequest, options: RunOptions) -> Search:
     if request.baselines:
         lines = enqueue_baselines(search.study, search.space)
     elif request.baselines is None and created and not warm:
-        lines = enqueue_baselines(search.study, search.space, most=options.trials // 2)[:1]
+        lines = enqueue_baselines(search.study, search.space, options.trials)[:1]
     return dataclasses.replace(search, notes=(*search.notes, *lines))
 
 
@@ -173,6 +174,8 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: Study
         "constraints": constraints,
         "device": device,
         "precision": precision,
+        "sampler": AUTO if wanted["sampler"] == "auto" else wanted["sampler"],
+        "prior": wanted["prior"] if space.prior else "none",
         "threads": threads,
         "training_version": TRAINING_VERSION,
     }

@@ -73,6 +73,7 @@ ASKED: dict[str, tuple[Any, str]] = {
     "max_params": (9, "max params: study has 50,000, asked for 9"),
     "max_macs": (9, "max macs: study has none, asked for 9"),
     "sampler": ("tpe", "sampler: study has random, asked for tpe"),
+    "prior": ("space", "prior: study has none, asked for space"),
     "early_stopping": (False, "early stopping: study has yes, asked for no"),
     "within_rank": ("hypervolume", "within rank: study has epsilon-net, asked for hypervolume"),
     "precision": ("fp32", "precision: study has bf16, asked for fp32"),
@@ -108,7 +109,8 @@ def test_a_study_that_is_asked_for_as_it_is_has_no_differences() -> None:
     )
     assert differences(study(), same) == []
     assert differences(study(), StudyRequest()) == []
-    assert differences(study(), StudyRequest(precision="auto")) == [], "it was decided when the study was made"
+    decided = StudyRequest(precision="auto", sampler="auto")
+    assert differences(study(), decided) == [], "they were decided when the study was made"
 
 
 def test_what_a_study_has_kept_is_told_in_the_words_of_the_command_line() -> None:
@@ -123,6 +125,7 @@ def test_what_a_study_has_kept_is_told_in_the_words_of_the_command_line() -> Non
         "max_params": "50,000",
         "max_macs": "none",
         "sampler": "random",
+        "prior": "none",
         "early_stopping": "yes",
         "within_rank": "epsilon-net",
         "precision": "bf16",
@@ -142,6 +145,7 @@ def test_defaults_are_what_nobody_asked_for() -> None:
         "max_params": None,
         "max_macs": None,
         "sampler": "auto",
+        "prior": "space",
         "early_stopping": False,
         "within_rank": "hypervolume",
         "precision": "auto",
@@ -169,7 +173,7 @@ def test_a_configuration_survives_its_dictionary_and_older_ones_lack_fields() ->
         (lambda: StudyRequest(seed=-1), "`seed` is -1; give at least 0"),
         (
             lambda: StudyRequest(sampler="oracle"),
-            "`sampler` is 'oracle'; choose from auto, tpe, gp, nsga2, random, qmc",
+            "`sampler` is 'oracle'; choose from auto, bayes, tpe, gp, nsga2, random, qmc",
         ),
         (lambda: StudyRequest(noise="rain:3"), "rain:3"),
         (lambda: SearchRequest(data="nothing"), "nothing"),

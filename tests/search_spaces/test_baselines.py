@@ -63,13 +63,25 @@ def test_a_new_study_of_enough_trials_begins_with_them_unless_told_otherwise(tmp
         storage = f"sqlite:///{tmp_path / 's.db'}"
         return prepare(SearchRequest(study=name, storage=storage, epochs=3, **asked), RunOptions(trials=trials))
 
-    search = begun("a", 24)
+    search = begun("a", 24, prior="none")
     assert len(waiting(search)) == 12
     assert search.notes == (f"baselines: {', '.join(waiting(search))}",)
-    assert waiting(begun("b", 23)) == waiting(begun("c", 24, baselines=False)) == []
+    assert waiting(begun("b", 23, prior="none")) == waiting(begun("c", 24, baselines=False)) == []
     assert waiting(begun("b", 24)) == [], "it is not new any more"
     assert len(waiting(begun("b", 4, baselines=True))) == 12
     assert waiting(begun("d", 100, warm_start="a")) == []
+
+
+def test_with_a_prior_a_search_begins_with_those_that_promise_most(tmp_path: Path) -> None:
+    def begun(name: str, trials: int) -> list[str]:
+        request = SearchRequest(study=name, storage=f"sqlite:///{tmp_path / 's.db'}", epochs=3)
+        return waiting(prepare(request, RunOptions(trials=trials)))
+
+    assert begun("few", 7) == []
+    three = begun("usual", 24)
+    assert len(three) == 3
+    assert begun("more", 48)[:3] == three
+    assert len(begun("many", 200)) == 12
 
 
 def test_what_a_smaller_space_or_a_limit_leaves_out_is_said(tmp_path: Path) -> None:

@@ -1,0 +1,482 @@
+"""Bayesian optimisation with moves: what a candidate may add to the front, for the time that it takes.
+
+A Gaussian process for each objective (`nas.search.gaussian_process`) learns from all trials of the study and from
+earlier trials of other tasks, if the space has a prior (`nas.search.prior`). Proposals are the best of a pool: moves of
+one to three hyperparameters from the best known candidates, crossings of two of them, the candidates that the prior
+knows, and random draws. The best is the one with the largest expected hypervolume improvement for its time.
+
+Values are compared with a front of posterior means and not of observed values, so that a lucky run is no reason to
+search beside it, and what differs by less than seeds differ counts for little.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from threadpoolctl import ThreadpoolController
+
+from nas.search.codes import Codes
+from nas.search.gaussian_process import OWN, GaussianProcess, Observations
+from nas.search.improvement import expected_improvement
+from nas.search.objectives import metric_of
+from nas.search.pareto import Array, best_subset
+from nas.search.prior import Belief, Prior
+from nas.types import Objective
+
+if TYPE_CHECKING:
+    from nas.search.past import Sketch
+    from nas.search.sampler import Question
+
+STARTUP_TRIALS = 8
+"""The number of trained trials from which proposals are made without a prior; before it draws are random."""
+
+TRUST = (1.0, 0.5, 0.0)
+"""Shares of the prior's coupling of tasks that are tried."""
+
+UNITS = (0.1, 0.18, 0.32, 0.56, 1.0, 1.8, 3.2)
+"""Multiples of the usual unit of scores that are tried."""
+
+LEAST_OWN = 4
+"""The number of values of the study from which trust and unit are chosen."""
+
+KNOWN = 150
+"""The largest number of the study's trials that are learned from: the best quarter, and a random choice of others."""
+
+PARENTS = 10
+"""The number of best known candidates from which moves are made."""
+
+MOVES, CROSSINGS, EARLIER, RANDOM = 160, 40, 60, 40
+"""The sizes of the parts of the pool."""
+
+REFINED, REFINEMENTS = 4, 40
+"""The number of the pool's best candidates from which further moves are made, and the number of these moves."""
+
+MOST_CHANGES = 3
+"""The largest number of hyperparameters that one move changes."""
+
+NO_BELIEF = Belief(unit=0.0, noise=0.1, variance=1.0, coupling=0.0, relevance={})
+DEFAULT_RELEVANCE = 0.15
+"""The relevance of a hyperparameter that no prior tells of. Candidates that differ in one choice correlate at 0.86."""
+
+PACE = 0.25
+"""The exponent of the time by which an expected improvement is divided: 0 ignores time, 1 compares per second."""
+
+
+def score(shortfall: Array, unit: float) -> Array:
+    """Returns ``-log(1 + shortfall / unit)``: near the best it is linear, and far from it differences count little.
+
+    Args:
+        shortfall: differences from the best known value, at least 0.
+        unit: a typical shortfall.
+    """
+    return np.asarray(-np.log1p(np.maximum(shortfall, 0.0) / unit))
+
+
+def effort(sketch: Sketch, step_macs: float) -> float:
+    """Returns the time of a training in units of MACs for an image, from its MACs and its batch size alone.
+
+    It is no measurement, so that proposals do not depend on the machine.
+    """
+    return sketch.cost.macs + step_macs / sketch.batch_size
+
+
+def bayes_draws(question: Question) -> Iterator[dict[str, Any]]:
+    """Yields the pool's candidates for one trial, the best first; nothing while there is nothing to learn from."""
+    # The matrices are small, and the workers need the other cores.
+    with _blas().limit(limits=1, user_api="blas"):
+        found = _ordered_pool(question)
+    for sketch in found:
+        yield dict(sketch.params)
+
+
+def merits_before(
+    space: Mapping[str, BaseDistribution], objectives: Sequence[Objective], prior: Prior, sketches: Sequence[Sketch]
+) -> Array:
+    """Returns the merit that candidates have while a study has no trial, (n,): larger is better."""
+    return _Model(space, objectives, prior, _Known.nothing(len(objectives))).merits(sketches)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def _ordered_pool(question: Question) -> list[Sketch]:
+    """Returns the pool of one trial, the best candidate first."""
+    known = _Known.of(question)
+    if not question.prior.trials and known.trained < STARTUP_TRIALS:
+        return []
+    rng = np.random.default_rng(question.seed)
+    model = _Model(question.space, question.objectives, question.prior, known)
+    pool = _Pool(question, rng, model.relevance)
+    parents = known.best(model, PARENTS)
+    earlier = [trial.hyperparameters for trial in question.prior.trials]
+    pool.add_moves(parents or earlier, MOVES)
+    pool.add_crossings(parents, [*(each.params for each in known.sketches), *earlier], CROSSINGS)
+    pool.add(earlier[index] for index in rng.permutation(len(earlier))[:EARLIER].tolist())
+    pool.add_random(RANDOM)
+    merits = model.merits(pool.sketches)
+    best = [pool.sketches[row].params for row in np.argsort(-merits, kind="stable")[:REFINED]]
+    pool.add_moves(best, REFINEMENTS)
+    merits = model.merits(pool.sketches)
+    return [pool.sketches[row] for row in np.argsort(-merits, kind="stable")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """The study's trials as the model learns from them.
+
+    Attributes:
+        trained: number of all trained trials.
+        numbers: numbers of the trials that are learned from, in ascending order.
+        sketches: candidates of these trials, and then of those under way.
+        values: (numbers, objectives) values at the end of a training, NaN where unknown.
+        spread: the same shape, variances of the values that were extrapolated from a rung, in squared units.
+    """
+
+    trained: int
+    numbers: Sequence[int]
+    sketches: Sequence[Sketch]
+    values: Array
+    spread: Array
+
+    @classmethod
+    def nothing(cls, objectives: int) -> _Known:
+        """Returns what is known of an empty study."""
+        return cls(
+            trained=0, numbers=(), sketches=(), values=np.empty((0, objectives)), spread=np.empty((0, objectives))
+        )
+
+    @classmethod
+    def of(cls, question: Question) -> _Known:
+        """Reads a study."""
+        past = question.past
+        judged = {number: found for number, found in past.judged().items() if number != question.number}
+        final = _at_the_end(question, judged)
+        kept = cls._kept(question, final)
+        under_way = [number for number in past.under_way() if number != question.number]
+        sketches = _sketches(question, [*kept, *under_way])
+        numbers = [number for number in kept if number in sketches]
+        columns = len(question.objectives)
+        return cls(
+            trained=len(judged),
+            numbers=numbers,
+            sketches=[sketches[number] for number in (*numbers, *under_way) if number in sketches],
+            values=np.array([final[number][0] for number in numbers]).reshape(-1, columns),
+            spread=np.array([final[number][1] for number in numbers]).reshape(-1, columns),
+        )
+
+    @staticmethod
+    def _kept(question: Question, final: Mapping[int, tuple[Array, Array]]) -> list[int]:
+        """Returns the numbers of at most `KNOWN` trials, in ascending order."""
+        numbers = sorted(final)
+        if len(numbers) <= KNOWN:
+            return numbers
+        there = [number for number in numbers if not np.isnan(final[number][0]).any()]
+        values = np.array([final[number][0] for number in there]).reshape(len(there), len(question.objectives))
+        maximize = [o.direction == "maximize" for o in question.objectives]
+        best = {there[row] for row in best_subset(values, KNOWN // 4, maximize)} if there else set()
+        others = [number for number in numbers if number not in best]
+        rng = np.random.default_rng(question.seed)
+        return sorted({*best, *rng.choice(others, KNOWN - len(best), replace=False).tolist()})
+
+    def best(self, model: _Model, count: int) -> list[Mapping[str, Any]]:
+        """Returns the hyperparameters of the best complete trials, by the model's means."""
+        if not len(model.front_rows):
+            return []
+        means = model.known_means[model.complete]
+        rows = np.flatnonzero(model.complete)[best_subset(means, count, [True] * means.shape[1])]
+        return [self.sketches[row].params for row in rows]
+
+
+def _sketches(question: Question, numbers: Sequence[int]) -> dict[int, Sketch]:
+    """Returns the candidates of trials by number, without those that no longer decode or are not drawn yet."""
+    found = {}
+    for number, row in zip(numbers, question.past.drawn(numbers), strict=True):
+        if not np.isnan(row).any():
+            stored = zip(question.space.items(), row, strict=True)
+            sketch = question.sketch({name: each.to_external_repr(value) for (name, each), value in stored})
+            if sketch is not None:
+                found[number] = sketch
+    return found
+
+
+def _at_the_end(
+    question: Question, judged: Mapping[int, tuple[int, tuple[float, ...]]]
+) -> dict[int, tuple[Array, Array]]:
+    """Returns for each trial its values after a whole training, and the variances of those that are extrapolated.
+
+    A trial that was stopped at a rung gets the values that it has there plus the median gain, from this rung to the
+    end, of the trials that were trained to the end. Values are NaN for a trial that diverged, and for one that was
+    stopped while fewer than three trials tell the gain.
+    """
+    nothing = np.full(len(question.objectives), math.nan), np.zeros(len(question.objectives))
+    last = max((epoch for epoch, _ in judged.values()), default=0)
+    ends = {number: np.array(values) for number, (epoch, values) in judged.items() if values and epoch == last}
+    found = dict.fromkeys(judged, nothing)
+    found |= {number: (values, np.zeros(len(values))) for number, values in ends.items()}
+    names = [o.name for o in question.past.rung_objectives()]
+    columns = [names.index(o.name) if o.name in names else None for o in question.objectives]
+    for rung in sorted({epoch for epoch, values in judged.values() if values and epoch != last}):
+        there = question.past.rung(rung)
+        both = [number for number in ends if number in there]
+        if len(both) < 3:
+            continue
+        known = np.array([_ordered(there[number], columns) for number in both])
+        gains = np.array([ends[number] for number in both]) - known
+        gain, spread = np.median(gains, axis=0), np.var(gains, axis=0)
+        for number, (epoch, _) in judged.items():
+            if epoch == rung and number in there:
+                found[number] = _ordered(there[number], columns) + gain, spread
+    return found
+
+
+def _ordered(values: Sequence[float], columns: Sequence[int | None]) -> Array:
+    return np.array([math.nan if column is None else values[column] for column in columns])
+
+
+class _Model:
+    """Posterior means and gains of candidates, from a Gaussian process for each objective that is measured.
+
+    Attributes:
+        relevance: how much each hyperparameter matters for any objective.
+        complete: (trials,) which of the study's kept trials have all values.
+        known_means: (trials, objectives) posterior means of the study's kept trials, as scores.
+        front_rows: rows of the complete trials.
+    """
+
+    def __init__(
+        self, space: Mapping[str, BaseDistribution], objectives: Sequence[Objective], prior: Prior, known: _Known
+    ) -> None:
+        self._codes, self._step_macs = Codes(space), prior.step_macs
+        beliefs = [prior.beliefs.get(o.name, NO_BELIEF) for o in objectives]
+        self.relevance = {
+            name: max((b.relevance.get(name, DEFAULT_RELEVANCE) for b in beliefs), default=DEFAULT_RELEVANCE)
+            for name in space
+        }
+        own = self._codes.codes((each.params, each.cost) for each in known.sketches)
+        earlier = self._codes.codes((trial.hyperparameters, trial.cost) for trial in prior.trials)
+        count = len(known.numbers)
+        self.complete = ~np.isnan(known.values).any(axis=1)
+        self.front_rows = np.flatnonzero(self.complete)
+        self._columns: list[_Column] = []
+        means = []
+        for k, (objective, belief) in enumerate(zip(objectives, beliefs, strict=True)):
+            if metric_of(objective.name).basis == "cost":
+                column: _Column = _CostColumn(objective)
+            else:
+                column = _MeasuredColumn(
+                    objective,
+                    belief,
+                    self._codes,
+                    own,
+                    known.values[:, k],
+                    known.spread[:, k],
+                    earlier,
+                    prior,
+                )
+            self._columns.append(column)
+            means.append(column.predict(known.sketches, own)[0][:count])
+        self.known_means = np.array(means).T.reshape(count, len(self._columns))
+        self._front = self.known_means[self.complete]
+        self._reference = np.array([column.reference for column in self._columns])
+
+    def merits(self, sketches: Sequence[Sketch]) -> Array:
+        """Returns the expected hypervolume improvement of candidates for their time, (n,)."""
+        if not sketches:
+            return np.empty(0)
+        codes = self._codes.codes((each.params, each.cost) for each in sketches)
+        found = [column.predict(sketches, codes) for column in self._columns]
+        gains = expected_improvement(
+            np.array([mean for mean, _ in found]).T.reshape(len(sketches), -1),
+            np.array([sd for _, sd in found]).T.reshape(len(sketches), -1),
+            self._front,
+            self._reference,
+        )
+        efforts = np.array([effort(each, self._step_macs) for each in sketches])
+        return np.asarray(gains / np.maximum(efforts, 1.0) ** PACE)
+
+
+class _CostColumn:
+    """An objective that is known before training: the costs of candidates as shares of its reference, negated."""
+
+    def __init__(self, objective: Objective) -> None:
+        self._objective = objective
+        self.reference = -1.0
+
+    def predict(self, sketches: Sequence[Sketch], codes: Array) -> tuple[Array, Array]:
+        costs = np.array([float(getattr(each.cost, self._objective.name)) for each in sketches])
+        return -costs / self._objective.reference, np.zeros(len(costs))
+
+
+class _MeasuredColumn:
+    """An objective that is measured, as scores (see `score`) with their Gaussian process.
+
+    The unit of the scores and the weight of earlier tasks are those that make all values most likely (a warped Gaussian
+    process, Snelson et al. 2004). So a prior that is wrong for the study is dropped, and the scale of the study's own
+    values is found.
+    """
+
+    UNKNOWN_REFERENCE = -3.0
+    """The score of the reference point while the study has no values."""
+
+    DIVERGED = 0.5
+    """How far a trial that diverged is below the worst score that is known."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        belief: Belief,
+        codes: Codes,
+        own: Array,
+        values: Array,
+        spread: Array,
+        earlier: Array,
+        prior: Prior,
+    ) -> None:
+        sign = 1.0 if objective.direction == "maximize" else -1.0
+        there = ~np.isnan(values)
+        self._there, best = there, float((sign * values[there]).max()) if there.any() else 0.0
+        self._shortfall = np.where(there, best - sign * values, 0.0)
+        unit = belief.unit or (float(np.median(self._shortfall[there])) if there.any() else 0.0) or 1.0
+        name, count = objective.name, len(values)
+        rows = [row for row, trial in enumerate(prior.trials) if name in trial.scores]
+        self._earlier = np.array([prior.trials[row].scores[name] for row in rows])
+        observed = Observations(
+            codes=np.concatenate([own[:count], earlier[rows]]),
+            values=self._scores(unit),
+            noise=np.concatenate(
+                [belief.noise + spread / (unit + self._shortfall) ** 2, np.full(len(rows), belief.noise)]
+            ),
+            task=np.array([*[OWN] * count, *(prior.trials[row].task for row in rows)], dtype=np.int64),
+        )
+        weights = codes.weights(belief.relevance, 0.0 if belief.relevance else DEFAULT_RELEVANCE)
+        enough = np.count_nonzero(there) >= LEAST_OWN
+        best_found = -math.inf
+        for trust in TRUST if enough and rows else (1.0,):
+            process = GaussianProcess(observed, weights, trust * belief.coupling, belief.variance)
+            for factor in UNITS if enough else (1.0,):
+                process.tell(self._scores(factor * unit))
+                # The second term is the density of the values themselves, of which the scores are a function.
+                likelihood = process.likelihood - float(np.log(factor * unit + self._shortfall[there]).sum())
+                if likelihood > best_found:
+                    best_found, self._process, self._unit = likelihood, process, factor * unit
+        self._process.tell(self._scores(self._unit))
+        self.reference = self.UNKNOWN_REFERENCE
+        if there.any():
+            self.reference = float(score(np.array(best - sign * objective.reference), self._unit))
+        if len(own) > count:  # trials under way count as if they ended as is expected
+            mean, _ = self._process(own[count:])
+            pending = len(own) - count
+            observed = Observations(
+                codes=np.concatenate([own[count:], observed.codes]),
+                values=np.concatenate([mean, self._scores(self._unit)]),
+                noise=np.concatenate([np.full(pending, belief.noise), observed.noise]),
+                task=np.concatenate([np.full(pending, OWN), observed.task]),
+            )
+            self._process = GaussianProcess(observed, weights, self._process.coupling, belief.variance)
+
+    def _scores(self, unit: float) -> Array:
+        """Returns the scores of the study's trials, and then those of earlier trials."""
+        scores = score(self._shortfall, unit)
+        worst = float(scores[self._there].min()) if self._there.any() else 0.0
+        return np.concatenate([np.where(self._there, scores, worst - self.DIVERGED), self._earlier])
+
+    def predict(self, sketches: Sequence[Sketch], codes: Array) -> tuple[Array, Array]:
+        return self._process(codes)
+
+
+_Column = _CostColumn | _MeasuredColumn
+
+
+class _Pool:
+    """Candidates from which one is chosen: distinct, valid, and within the limits."""
+
+    def __init__(self, question: Question, rng: np.random.Generator, relevance: Mapping[str, float]) -> None:
+        self._question, self._rng = question, rng
+        self._values = {name: _grid(distribution) for name, distribution in question.space.items()}
+        self._names = [name for name, values in self._values.items() if len(values) > 1]
+        chances = np.array([relevance[name] for name in self._names]) + 0.01
+        self._chances = chances / chances.sum()
+        self._seen: set[str] = set()
+        self.sketches: list[Sketch] = []
+
+    def add(self, candidates: Iterable[Mapping[str, Any]]) -> None:
+        """Adds candidates that are valid, within the limits, and not in the pool."""
+        for params in candidates:
+            if not all(name in params and _allows(each, params[name]) for name, each in self._question.space.items()):
+                continue  # an earlier trial of a larger space
+            sketch = self._question.sketch({name: params[name] for name in self._values})
+            if sketch is not None and sketch.fits and sketch.digest not in self._seen:
+                self._seen.add(sketch.digest)
+                self.sketches.append(sketch)
+
+    def add_moves(self, parents: Sequence[Mapping[str, Any]], count: int) -> None:
+        """Adds parents with one to three hyperparameters changed, those that matter most often."""
+        self.add(self._move(parents[int(self._rng.integers(len(parents)))]) for _ in range(count if parents else 0))
+
+    def add_crossings(
+        self, first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], count: int
+    ) -> None:
+        """Adds candidates that have a random part of their hyperparameters from each of two parents."""
+        if first and second:
+            self.add(
+                self._cross(first[int(self._rng.integers(len(first)))], second[int(self._rng.integers(len(second)))])
+                for _ in range(count)
+            )
+
+    def add_random(self, count: int) -> None:
+        """Adds random draws."""
+        self.add({name: self._any(name) for name in self._values} for _ in range(count))
+
+    def _move(self, parent: Mapping[str, Any]) -> dict[str, Any]:
+        count = min(len(self._names), int(self._rng.integers(1, MOST_CHANGES + 1)))
+        changed = self._rng.choice(len(self._names), count, replace=False, p=self._chances)
+        return {**parent, **{self._names[i]: self._near(self._names[i], parent) for i in changed.tolist()}}
+
+    def _near(self, name: str, parent: Mapping[str, Any]) -> Any:
+        """Returns another value of a hyperparameter, the next smaller or larger one half of the time."""
+        values = self._values[name]
+        if self._rng.random() < 0.5 and parent.get(name) in values:
+            at = values.index(parent[name]) + (1 if self._rng.random() < 0.5 else -1)
+            return values[min(max(at, 0), len(values) - 1)]
+        return self._any(name)
+
+    def _any(self, name: str) -> Any:
+        values = self._values[name]
+        return values[int(self._rng.integers(len(values)))]
+
+    def _cross(self, first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+        share = self._rng.random()
+        return {
+            name: first[name] if name not in second or self._rng.random() < share else second[name]
+            for name in self._values
+        }
+
+
+def _grid(distribution: BaseDistribution) -> list[Any]:
+    """Returns the values of a hyperparameter that a pool draws from, in order."""
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    low, high, step = distribution.low, distribution.high, distribution.step  # type: ignore[attr-defined]
+    if step and (high - low) / step < GRID:
+        return [type(low)(low + i * step) for i in range(round((high - low) / step) + 1)]
+    spaced = np.geomspace(low, high, GRID) if distribution.log else np.linspace(low, high, GRID)  # type: ignore[attr-defined]
+    return [type(low)(round(value) if isinstance(low, int) else value) for value in spaced.tolist()]
+
+
+def _allows(distribution: BaseDistribution, value: Any) -> bool:
+    """Tells whether a hyperparameter may have a value."""
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    return bool(distribution.low <= value <= distribution.high)  # type: ignore[attr-defined]
+
+
+GRID = 64
+"""The number of values of a hyperparameter with more of them, or without a step, that a pool draws from."""

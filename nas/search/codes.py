@@ -1,0 +1,117 @@
+"""Candidates as vectors of zeros and ones, between which a weighted count of differing bits is a distance."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from nas.search.pareto import Array
+from nas.types import Cost
+
+CELLS = 32
+"""The number of cells into which a hyperparameter without a step is cut."""
+
+OCTAVES = 10.0
+"""The ratio of costs, as a power of two, at which their distance is 1."""
+COST_BITS = np.arange(8.0, 40.0, 0.5)
+"""The logarithms of costs, to base 2, at which a bit changes."""
+
+
+class Codes:
+    """The code of candidates of one space.
+
+    A choice has a bit of its own, so two different choices differ in two bits. Numbers have a bit for each step between
+    their least and their largest value, which is set from there on, so that numbers differ in as many bits as they are
+    steps apart (a thermometer code). Categories that are all numbers are numbers. The logarithms of both costs are
+    coded in the same way, because networks of one size have much in common.
+
+    Args:
+        space: every hyperparameter.
+
+    Attributes:
+        names: name of each part of the code: the hyperparameters, then the costs.
+    """
+
+    def __init__(self, space: Mapping[str, BaseDistribution]) -> None:
+        self._parts: dict[str, _Part] = {name: _part(distribution) for name, distribution in space.items()}
+        self.names = (*self._parts, *(name for name in COSTS))
+        sizes = [*(part.size for part in self._parts.values()), *(len(COST_BITS) for _ in COSTS)]
+        self._starts = np.concatenate([[0], np.cumsum(sizes)])
+
+    def code(self, params: Mapping[str, Any], cost: Cost) -> Array:
+        """Returns the bits of a candidate as numbers, shape (bits,)."""
+        bits = np.zeros(self._starts[-1])
+        for (name, part), start in zip(self._parts.items(), self._starts, strict=False):
+            if name in params:
+                part.set(bits[start : start + part.size], params[name])
+        for name, start in zip(COSTS, self._starts[len(self._parts) :], strict=False):
+            bits[start : start + len(COST_BITS)] = np.log2(max(1, getattr(cost, name))) >= COST_BITS
+        return bits
+
+    def codes(self, candidates: Iterable[tuple[Mapping[str, Any], Cost]]) -> Array:
+        """Returns the bits of candidates, shape (candidates, bits)."""
+        return np.array([self.code(*each) for each in candidates]).reshape(-1, self._starts[-1])
+
+    def weights(self, relevance: Mapping[str, float], default: float) -> Array:
+        """Returns the weight of each bit, shape (bits,).
+
+        With it two candidates whose choices of one hyperparameter differ are apart by its relevance, and two numbers at
+        the ends of their range too.
+
+        Args:
+            relevance: a number from 0 on by name.
+            default: the relevance of names that it lacks.
+        """
+        found = np.empty(self._starts[-1])
+        for name, start, end in zip(self.names, self._starts[:-1], self._starts[1:], strict=True):
+            unit = self._parts[name].unit if name in self._parts else (COST_BITS[1] - COST_BITS[0]) / OCTAVES
+            found[start:end] = relevance.get(name, default) * unit
+        return found
+
+
+COSTS = ("params", "macs")
+
+
+class _Part:
+    """The bits of one hyperparameter.
+
+    Attributes:
+        size: number of bits.
+        unit: weight of a bit for a relevance of 1.
+    """
+
+    def __init__(self, values: Sequence[Any], ordered: bool) -> None:
+        self._ordered = ordered
+        self._values = sorted(values) if ordered else list(values)
+        self.size = len(values) - 1 if ordered else len(values)
+        self.unit = 1.0 / max(1, self.size) if ordered else 0.5
+
+    def set(self, bits: Array, value: Any) -> None:
+        """Sets the bits of a value; a number that is no choice is as the next smaller one, another value has none."""
+        if self._ordered:
+            bits[: max(0, bisect_right(self._values, value) - 1)] = 1.0
+        elif value in self._values:
+            bits[self._values.index(value)] = 1.0
+
+
+def _part(distribution: BaseDistribution) -> _Part:
+    if isinstance(distribution, CategoricalDistribution):
+        ordered = all(isinstance(each, int | float) and not isinstance(each, bool) for each in distribution.choices)
+        return _Part(distribution.choices, ordered)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high, step = distribution.low, distribution.high, distribution.step
+    count = CELLS if not step else min(CELLS, round((high - low) / step) + 1)
+    if distribution.log:
+        return _Part(np.geomspace(low, high, count).tolist(), ordered=True)
+    return _Part(np.linspace(low, high, count).tolist(), ordered=True)
+
+
+def distances(first: Array, second: Array, weights: Array) -> Array:
+    """Returns the weighted count of bits in which codes differ, shape (n, m), for codes (n, bits) and (m, bits)."""
+    weighted = first * weights
+    found = weighted.sum(1)[:, None] + (second * weights).sum(1) - 2.0 * weighted @ second.T
+    return np.asarray(np.maximum(found, 0.0))

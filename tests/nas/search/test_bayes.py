@@ -1,0 +1,212 @@
+"""Bayesian optimisation: what it learns from, and that it finds more than random draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from nas.search import bayes
+from nas.search.pareto import Array, hypervolume
+from nas.search.past import Judged, Sketch
+from nas.search.prior import Belief, EarlierTrial, Prior
+from nas.search.sampler import NO_PRIOR, proposer
+from nas.types import Cost, Objective
+
+LETTERS = ["a", "b", "c", "d"]
+SPACE: dict[str, BaseDistribution] = {f"x{i}": CategoricalDistribution(LETTERS) for i in range(6)}
+UP = [Objective(name=name, direction="maximize", unit="", reference=-1.0) for name in ("psnr", "accuracy")]
+EFFECTS = np.random.default_rng(0).random((2, 6, 4))
+
+
+def truth(params: Mapping[str, Any]) -> tuple[float, ...]:
+    """Two objectives, each a sum of the effects of six choices; both are best at different choices."""
+    at = [LETTERS.index(params[f"x{i}"]) for i in range(6)]
+    return tuple(float(EFFECTS[k, range(6), at].sum()) for k in range(2))
+
+
+class Past:
+    """A study in memory.
+
+    Attributes:
+        params: number -> hyperparameters.
+        ended: number -> epoch and values.
+        rungs: epoch -> number -> values.
+    """
+
+    def __init__(self, space: Mapping[str, BaseDistribution]) -> None:
+        self.space = space
+        self.params: dict[int, Mapping[str, Any]] = {}
+        self.ended: dict[int, tuple[int, tuple[float, ...]]] = {}
+        self.rungs: dict[int, dict[int, tuple[float, ...]]] = {}
+        self.objectives: Sequence[Objective] = UP
+
+    def judged(self) -> Judged:
+        return self.ended
+
+    def under_way(self) -> list[int]:
+        return [number for number in self.params if number not in self.ended]
+
+    def drawn(self, numbers: Sequence[int]) -> Array:
+        rows = [[each.to_internal_repr(self.params[n][name]) for name, each in self.space.items()] for n in numbers]
+        return np.array(rows, dtype=np.float64).reshape(-1, len(self.space))
+
+    def rung_objectives(self) -> Sequence[Objective]:
+        return self.objectives
+
+    def rung(self, epoch: int) -> dict[int, tuple[float, ...]]:
+        return self.rungs.get(epoch, {})
+
+    def as_optuna(self, number: int) -> Any:
+        raise NotImplementedError
+
+
+def sketch(params: Mapping[str, Any], macs: Callable[[Mapping[str, Any]], int] = lambda params: 1000) -> Sketch:
+    """A candidate without hyperparameters that are switched off, of at most 1000 MACs."""
+    cost = Cost(params=1000, macs=macs(params))
+    return Sketch(params=params, digest=str(sorted(params.items())), cost=cost, batch_size=32, fits=cost.macs <= 1000)
+
+
+def searched(sampler: str, seed: int, trials: int, prior: Prior = NO_PRIOR, **options: Any) -> Past:
+    """A whole search, one trial at a time."""
+    past, known = Past(SPACE), set()
+    of: Callable[[Mapping[str, Any]], Sketch] = options.get("sketch", sketch)
+
+    def acceptable(params: Mapping[str, Any]) -> bool:
+        return of(params).fits and of(params).digest not in known
+
+    propose = proposer(sampler, seed, SPACE, UP, acceptable, sketch=of, prior=prior)
+    for number in range(trials):
+        past.params[number] = params = propose(number, past)
+        assert propose(number, past) == params, "a proposal depends on the past alone"
+        assert acceptable(params)
+        known.add(of(params).digest)
+        past.ended[number] = 27, truth(params)
+    return past
+
+
+def volume(past: Past) -> float:
+    return hypervolume(np.array([values for _, values in past.ended.values()]), [-1.0, -1.0], [True, True])
+
+
+def test_it_finds_more_than_random_draws_and_tpe() -> None:
+    found = {
+        name: np.mean([volume(searched(name, seed, 30)) for seed in range(3)]) for name in ("bayes", "tpe", "random")
+    }
+    assert found["bayes"] > found["tpe"] > found["random"]
+
+
+def known_before(count: int = 60, sign: float = 1.0) -> Prior:
+    """Earlier trials of another task in which the same choices were good, or bad ones with a negative sign."""
+    generator = np.random.default_rng(5)
+    drawn = [{name: str(generator.choice(LETTERS)) for name in SPACE} for _ in range(count)]
+    values = np.array([truth(params) for params in drawn]) * sign
+    values -= values.max(axis=0)
+    trials = [
+        EarlierTrial(
+            task=0, hyperparameters=params, params=1000, macs=1000, scores={"psnr": row[0], "accuracy": row[1]}
+        )
+        for params, row in zip(drawn, values.tolist(), strict=True)
+    ]
+    belief = Belief(unit=1.0, noise=0.01, variance=1.0, coupling=0.8, relevance=dict.fromkeys(SPACE, 0.3))
+    return Prior(trials=trials, beliefs={"psnr": belief, "accuracy": belief})
+
+
+def test_a_prior_helps_from_the_first_trial_and_a_wrong_one_is_overcome() -> None:
+    first = {
+        name: np.mean([volume(searched("bayes", seed, 3, prior)) for seed in range(2)])
+        for name, prior in (("none", NO_PRIOR), ("right", known_before()))
+    }
+    assert first["right"] > first["none"] + 1.0
+    wrong = np.mean([volume(searched("bayes", seed, 24, known_before(sign=-1.0))) for seed in range(2)])
+    assert wrong > np.mean([volume(searched("random", seed, 24)) for seed in range(2)])
+
+
+def test_proposals_are_within_the_limits() -> None:
+    def limited(params: Mapping[str, Any]) -> Sketch:
+        return sketch(params, macs=lambda given: 2000 if given["x0"] == "a" else 500)
+
+    past = searched("bayes", 0, 14, sketch=limited)
+    assert all(params["x0"] != "a" for params in past.params.values())
+
+
+def test_time_is_a_price() -> None:
+    def of(params: Mapping[str, Any]) -> Sketch:
+        return sketch(params, macs=lambda given: 10 if given["x0"] in "ab" else 1000)
+
+    past = searched("bayes", 0, 24, known_before(), sketch=of)
+    assert sum(params["x0"] in "ab" for params in past.params.values()) > 12
+
+
+def question(past: Past, space: Mapping[str, BaseDistribution] = SPACE, **changes: Any) -> Any:
+    from nas.search.sampler import Question
+
+    given: dict[str, Any] = {"number": 10**6, "seed": 0, "study_seed": 0, "space": space, "objectives": UP}
+    given |= {"past": past, "acceptable": lambda params: True, "sketch": sketch, "prior": NO_PRIOR}
+    return Question(**given | changes)
+
+
+def test_a_stopped_trial_counts_with_the_gain_of_those_that_went_on() -> None:
+    past = Past(SPACE)
+    past.ended = {n: (27, (10.0 + n, 50.0)) for n in range(4)} | {4: (3, (7.0, 20.0)), 5: (0, ()), 6: (9, (8.0, 30.0))}
+    past.rungs = {3: {n: (8.0 + n, 20.0 + 10 * n) for n in range(4)} | {4: (7.0, 20.0)}, 9: {0: (9.0, 40.0)}}
+    found = bayes._at_the_end(question(past), past.ended)
+    values, spread = found[4]
+    assert values == pytest.approx([7.0 + 2.0, 20.0 + 15.0])  # median gains of 2 and of 30, 20, 10, 0
+    assert spread == pytest.approx([0.0, 125.0])
+    assert np.isnan(found[5][0]).all()
+    assert np.isnan(found[6][0]).all()  # only one trial tells the gain from epoch 9
+    assert found[1][0] == pytest.approx([11.0, 50.0])
+
+
+def test_a_large_study_costs_no_more_than_some_trials() -> None:
+    past, generator = Past(SPACE), np.random.default_rng(0)
+    for number in range(600):
+        past.params[number] = params = {name: str(generator.choice(LETTERS)) for name in SPACE}
+        past.ended[number] = 27, truth(params)
+    known = bayes._Known.of(question(past))
+    assert len(known.sketches) == bayes.KNOWN
+    best = sorted(past.ended, key=lambda n: -sum(past.ended[n][1]))[:5]
+    assert set(best) <= set(known.numbers)
+
+
+def test_trials_under_way_are_not_proposed_again_and_keep_workers_apart() -> None:
+    past = searched("bayes", 0, 12)
+    proposals = []
+    propose = proposer("bayes", 0, SPACE, UP, lambda params: True, sketch=sketch)
+    for number in range(12, 18):
+        proposals.append(propose(number, past))
+        past.params[number] = proposals[-1]
+    assert len({str(params) for params in proposals}) == 6
+
+
+def test_numbers_without_steps_costs_and_divergence_are_learned_from() -> None:
+    space: dict[str, BaseDistribution] = {
+        "rate": FloatDistribution(1e-4, 1e-1, log=True),
+        "depth": IntDistribution(1, 900),
+        "kind": CategoricalDistribution(["right", "wrong"]),
+    }
+    objectives = [UP[0], Objective(name="macs", direction="minimize", unit="", reference=1000.0)]
+    past, generator = Past(space), np.random.default_rng(0)
+    past.objectives = objectives
+    for number in range(40):
+        kind = str(generator.choice(["right", "wrong"]))
+        rate, depth = float(10 ** generator.uniform(-4, -1)), int(generator.integers(1, 901))
+        params: dict[str, Any] = {"rate": rate, "depth": depth, "kind": kind}
+        past.params[number] = params
+        value = -abs(np.log10(params["rate"]) + 2.0)
+        past.ended[number] = (0, ()) if kind == "wrong" else (27, (value, float(params["depth"])))
+
+    def of(params: Mapping[str, Any]) -> Sketch:
+        return sketch(params, macs=lambda given: int(given["depth"]))
+
+    found = []
+    for seed in range(8):
+        propose = proposer("bayes", seed, space, objectives, lambda params: True, sketch=of)
+        found.append(propose(40, past))
+    assert all(params["kind"] == "right" for params in found)
+    assert np.median([params["depth"] for params in found]) < 100
+    assert 10**-2.6 < np.median([params["rate"] for params in found]) < 10**-1.4

@@ -63,8 +63,9 @@ def successive_halving(rung: Rung, merit: Merit) -> bool:
 
     A candidate passes a rung when it is among the best third of all candidates that have reached it so far. They are
     ordered by non-domination rank, and within a rank by `merit` (Li et al., ASHA, 2020; for several objectives
-    Schmucker et al., MO-ASHA, 2021). Equal candidates pass together, and the first candidate at a rung always passes.
-    Objectives may have any direction and scale.
+    Schmucker et al., MO-ASHA, 2021). Equal candidates pass together. A candidate that no other one beats always passes,
+    so that the best one known is never stopped, which a third of few good candidates would do. Objectives may have any
+    direction and scale.
     """
     if rung.epoch < FIRST_RUNG * rung.epochs:
         return True
@@ -74,8 +75,9 @@ def successive_halving(rung: Rung, merit: Merit) -> bool:
     values = np.array([reached[n] for n in numbers], dtype=np.float64)
     maximize = [o.direction == "maximize" for o in rung.objectives]
     places = math.ceil(len(numbers) / REDUCTION)
-    if dominators(values, own, maximize) >= places:  # most calls end here, without finding fronts of thousands
-        return False
+    better = dominators(values, own, maximize)
+    if not better or better >= places:  # most calls end here, without finding fronts of thousands
+        return not better
     for front in fronts(values, maximize):
         if own in front:
             if len(front) <= places:

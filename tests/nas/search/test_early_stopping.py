@@ -45,23 +45,37 @@ def test_rank_comes_before_contribution() -> None:
         1: (18.0, 500.0),  # front
         2: (17.9, 510.0),  # dominated, though it dominates far more volume than 0
     }
-    assert passing(reached, (PSNR, PARAMS)) == [1]
-    assert passing({n: reached[n] for n in (0, 2)}, (PSNR, PARAMS)) == [2]
-    assert passing(reached | {3: (13.0, 2000.0)}, (PSNR, PARAMS)) == [0, 1]
+    assert passing(reached, (PSNR, PARAMS)) == [0, 1]
+    ahead = {3: (21.0, 400.0)}  # beats them all
+    assert passing(reached | ahead, (PSNR, PARAMS)) == [1, 3]
+    assert passing(reached | ahead | {4: (13.0, 2000.0), 5: (13.0, 2000.0), 6: (13.0, 2000.0)}, (PSNR, PARAMS)) == [
+        0,
+        1,
+        3,
+    ]
+
+
+def test_the_best_that_is_known_is_never_stopped() -> None:
+    """Few good candidates come first, and each is better than the others in something."""
+    good = {n: (18.0 + n, 900.0 - 100.0 * (3 - n)) for n in range(4)}
+    assert passing(good, (PSNR, PARAMS)) == [0, 1, 2, 3]
+    for within in RULES:
+        assert passing(good | dict.fromkeys(range(4, 30), (17.0, 950.0)), (PSNR, PARAMS), within)[:4] == [0, 1, 2, 3]
 
 
 def test_within_a_rank_the_larger_contribution_goes_on() -> None:
     reached = {0: (20.0, 500.0), 1: (16.0, 100.0), 2: (18.0, 499.9)}
     gains = contributions(np.array(list(reached.values())), [14.0, 1000.0], [True, False])
-    assert passing(reached, (PSNR, PARAMS)) == [int(np.argmax(gains))]
+    ahead = {9: (21.0, 50.0)}  # beats them all
+    assert passing(reached | ahead, (PSNR, PARAMS)) == [int(np.argmax(gains)), 9]
 
 
 def test_within_a_rank_an_epsilon_net_keeps_what_is_far_apart() -> None:
-    # The ends of this front add little volume, being near the reference; two others are dominated.
+    # The ends of this front add little volume, being near the reference; others are dominated.
     reached = {0: (20.0, 990.0), 1: (18.0, 400.0), 2: (16.0, 300.0), 3: (14.1, 100.0)}
-    reached |= {4: (13.0, 2000.0), 5: (13.0, 2000.0)}
-    assert passing(reached, (PSNR, PARAMS), "hypervolume") == [1, 2]
-    assert passing(reached, (PSNR, PARAMS), "epsilon-net") == [0, 3]
+    reached |= {4: (13.0, 2000.0), 5: (13.0, 2000.0), 9: (21.0, 50.0)}  # the last beats them all
+    assert passing(reached, (PSNR, PARAMS), "hypervolume") == [1, 2, 9]
+    assert passing(reached, (PSNR, PARAMS), "epsilon-net") == [0, 3, 9]
 
 
 def test_equal_candidates_go_on_together() -> None:
@@ -116,7 +130,9 @@ def test_as_if_all_were_ordered_by_rank_and_merit(within: str, shape: tuple[int,
             keys |= {int(row): (rank, -float(found)) for row, found in zip(front, merits, strict=True)}
         last = sorted(keys.values())[math.ceil(size / 3) - 1]
         reached = {row: tuple(values[row]) for row in range(size)}
-        assert passing(reached, objectives, within) == [row for row in range(size) if keys[row] <= last]
+        assert passing(reached, objectives, within) == [
+            row for row in range(size) if keys[row] <= last or keys[row][0] == 0
+        ]
 
 
 def test_merits_are_known_of_the_rank_that_is_divided_alone() -> None:

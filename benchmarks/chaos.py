@@ -205,6 +205,7 @@ def torment(search: Search, kills: int, chance: random.Random, cluster: Cluster 
     """Kills a process `kills` times, or until the study is complete; then lets the search end."""
     search.start()
     spared = 0  # workers and nodes that were killed since the driver was started
+    rays = 0  # those of them that were its whole Ray
     while sum(search.kills.values()) < kills and search.ended() is None:
         before = search.rows_written()
         if chance.random() < 0.8 and not wait(partial(search.has_more_rows, before), STARTUP):
@@ -238,16 +239,18 @@ def torment(search: Search, kills: int, chance: random.Random, cluster: Cluster 
             if not raylets:
                 continue
             kill(raylets[0])
-            # It was the only node, so the driver ends too.
-            if not wait(lambda: search.ended() is not None, STARTUP):
-                search.faults.append(f"the driver hangs {STARTUP:g} s after its only node was lost")
-            search.kill_driver()
+            # It was the only node. The driver starts its Ray again once, and ends at the second loss.
+            rays += 1
+            if rays == 2:
+                if not wait(lambda: search.ended() is not None, STARTUP):
+                    search.faults.append(f"the driver hangs {STARTUP:g} s after its Ray was lost twice")
+                search.kill_driver()
         else:
             search.kill_driver()
         search.kills[victim] += 1
         if search.ended() is not None:
             search.start()
-            spared = 0
+            spared = rays = 0
     if not wait(lambda: search.ended() is not None, PATIENCE):
         search.faults.append(f"it did not end within {PATIENCE:g} s")
         search.kill_driver()

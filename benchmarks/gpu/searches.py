@@ -223,7 +223,7 @@ class Pace:
 
 def _train_jobs(made: Candidate, data: Dataset, count: int, pace: Pace, on: Setting, room: Room) -> None:
     """Trains a candidate under ever new seeds, `count` at a time, until the pace is known."""
-    from nas.engine.executor import Pool, run_jobs
+    from nas.engine.executor import Pool, Session, run_jobs
     from nas.engine.interrupts import Stopping
     from nas.engine.job import Job
     from nas.engine.trainable import WorkerSettings
@@ -246,6 +246,8 @@ def _train_jobs(made: Candidate, data: Dataset, count: int, pace: Pace, on: Sett
         gpus=1 / count if on.gpu else 0.0,
         size=count,
         stopping=Stopping(pace.stop, room.left()),
+        session=Session(None),
+        tell=print,
     )
     jobs = [Job.of(made, number=number, seed=number) for number in range(1000)]
     run_jobs(jobs, pool, on_end=pace.end, on_report=pace.report)

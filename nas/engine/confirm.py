@@ -176,7 +176,11 @@ def run_confirmation(
             progress.messages[-1] += f"; the whole traceback is in {text}"
         observe(progress)
 
-    with worker_pool(config, space, data, folder, resources, most=len(jobs), confirming=True) as pool:
+    def tell(line: str) -> None:
+        progress.messages.append(line)
+        observe(progress)
+
+    with worker_pool(config, space, data, folder, resources, most=len(jobs), confirming=True, tell=tell) as pool:
         observe(progress)
         run_jobs(jobs, pool, on_end=on_end, on_report=on_report)
         stopped = pool.stopping()

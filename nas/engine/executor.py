@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,11 +22,12 @@ from ray import tune
 from nas.data.splits import Dataset
 from nas.engine.interrupts import Stopping, stop_signals
 from nas.engine.job import Job
+from nas.engine.presence import Presence, RayLost
 from nas.engine.report import LivesInDriver, Report
-from nas.engine.scheduler import RungScheduler
+from nas.engine.scheduler import LossScheduler, RungScheduler, short_memory
 from nas.engine.searcher import JobSearcher, Recorder, StudySearcher
 from nas.engine.trainable import CandidateTrainable, WorkerSettings
-from nas.errors import ClusterError, ConfigError
+from nas.errors import ClusterError, ConfigError, in_short
 from nas.parsing import ADDRESSES, read_address
 from nas.protocols import SearchSpace
 from nas.settings import Resources, StudyConfig
@@ -44,10 +46,16 @@ os.environ.update(
 )
 
 
-# Tune copies its state at the end of a run even if it has not written it, and logs the stack trace when that fails.
-for _name in ("ray.tune.execution.experiment_state", "ray.train._internal.syncer"):
+# Tune copies its state at the end of a run even if it has not written it, and logs the stack trace when that fails. It
+# also lists the trials of a run that did not complete.
+for _name in ("ray.tune.execution.experiment_state", "ray.train._internal.syncer", "ray.tune.tune"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
+
+QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+
+SHORTAGES = 6
+"""The number of times in a row that memory may run short, without a trial that ends meanwhile, before a run ends."""
 
 TRIALS_OF_A_TUNER, AND_OF_A_WORKER = 500, 20
 """The smallest number of trials of a Tuner, and of a Tuner for each of its workers. Tune remembers every trial of a
@@ -55,32 +63,69 @@ Tuner, so a long search has several of them, one after the other. Between two of
 the first, and are started anew."""
 
 
+class Session:
+    """The Ray of a run, which can be started again when it is lost.
+
+    Args:
+        start: starts a local Ray or joins a cluster; None where this process was connected before.
+    """
+
+    def __init__(self, start: Callable[[], None] | None) -> None:
+        self._start = start
+        if start is not None:
+            start()
+        self._presence = Presence()
+
+    def lost(self) -> str:
+        """Returns what is gone of this Ray, in words; "" while all is there."""
+        return self._presence.lost()
+
+    def start_again(self) -> bool:
+        """Starts a lost Ray again; False where another program started it. Raises ClusterError."""
+        if self._start is None:
+            return False
+        ray.shutdown()
+        self._start()
+        self._presence = Presence()
+        return True
+
+
 @contextlib.contextmanager
-def ray_session(address: str | None, *, cpus: int | None = None) -> Iterator[None]:
+def ray_session(address: str | None, *, cpus: int | None = None) -> Iterator[Session]:
     """Provides a running Ray: the one that this process is connected to, a cluster at `address`, or a new local one.
 
     A local one and its files are gone afterwards. Only a Ray that this function started is stopped.
 
     Raises:
-        ClusterError: nobody answers at `address`.
+        ClusterError: nobody answers at `address`, or Ray does not start on this machine.
     """
     if ray.is_initialized():
-        yield
+        yield Session(None)
         return
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address is not None:
-        _connect(address, quiet)
+    try:
+        if address is not None:
+            yield Session(lambda: _connect(address))
+            return
+        with scratch() as folder:  # Ray never cleans its session folders
+            yield Session(lambda: _start_local(folder, cpus))
+    finally:
+        ray.shutdown()
+
+
+def _start_local(folder: Path, cpus: int | None) -> None:
+    """Starts a local Ray, at the second try where the first one found the machine too busy."""
+    for last in (False, True):
         try:
-            yield
-        finally:
+            ray.init("local", include_dashboard=False, num_cpus=cpus, _temp_dir=str(folder), **QUIET)
+        except Exception as error:  # Ray raises all kinds, plain exceptions among them
             ray.shutdown()
-        return
-    with scratch() as folder:  # Ray never cleans its session folders
-        try:
-            ray.init("local", include_dashboard=False, num_cpus=cpus, _temp_dir=str(folder), **quiet)
-            yield
-        finally:
-            ray.shutdown()
+            if last:
+                raise ClusterError(
+                    f"Ray cannot start on this machine ({in_short(error)}); see that there is memory, room in /tmp and "
+                    "time for it, and give the same command again"
+                ) from None
+        else:
+            return
 
 
 @contextlib.contextmanager
@@ -93,7 +138,10 @@ def scratch(place: Path = Path("/tmp")) -> Iterator[Path]:
         with contextlib.suppress(OSError), lock.open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(lock.parent, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix="skipnas-", dir=place))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="skipnas-", dir=place))
+    except OSError as error:
+        raise ClusterError(f"Ray's files cannot be written in {place} ({error.strerror}); make room for them") from None
     try:
         with (folder / "lock.new").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -103,7 +151,7 @@ def scratch(place: Path = Path("/tmp")) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _connect(address: str, quiet: dict[str, Any]) -> None:
+def _connect(address: str) -> None:
     try:
         read_address(address)
     except ValueError as error:
@@ -116,7 +164,7 @@ def _connect(address: str, quiet: dict[str, Any]) -> None:
         except OSError as error:
             raise ClusterError(f"no Ray cluster answers at {address!r} ({error}); {ADDRESSES}") from None
     try:
-        ray.init(address=address, **quiet)
+        ray.init(address=address, **QUIET)
     except (ConnectionError, RuntimeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ClusterError(f"cannot join the Ray cluster at {address!r} ({first}); {ADDRESSES}") from None
@@ -154,6 +202,8 @@ class Pool:
         cpus, gpus: resources of each worker, fractions too.
         size: number of workers.
         stopping: when it answers True, running trials are cut off and no more are started.
+        session: the Ray that they run on.
+        tell: called with lines for people about what the run had to go on from.
     """
 
     space: SearchSpace
@@ -163,6 +213,8 @@ class Pool:
     gpus: float
     size: int
     stopping: Stopping
+    session: Session
+    tell: Callable[[str], None]
 
 
 @contextlib.contextmanager
@@ -175,6 +227,7 @@ def worker_pool(
     *,
     most: int | None = None,
     confirming: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Pool]:
     """Provides the workers of a study's run. While the block runs, Ray runs, and signals ask for a stop.
 
@@ -186,12 +239,13 @@ def worker_pool(
         resources: resources of the run.
         most: number of workers that have work; None for as many as fit.
         confirming: see `WorkerSettings`.
+        tell: see `Pool`.
 
     Raises:
         ConfigError: a trial asks for more than there is.
         ClusterError: no cluster answers.
     """
-    with stop_signals() as signalled, ray_session(resources.address):
+    with stop_signals() as signalled, ray_session(resources.address) as session:
         size = slots(resources.cpus_per_trial, resources.gpus_per_trial, resources.concurrency)
         yield Pool(
             space=space,
@@ -201,17 +255,23 @@ def worker_pool(
             gpus=resources.gpus_per_trial,
             size=size if most is None else min(size, most),
             stopping=Stopping(signalled, resources.time_limit),
+            session=session,
+            tell=tell,
         )
 
 
 def run_trials(searcher: StudySearcher, recorder: Recorder, pool: Pool, *, early_stopping: bool) -> None:
     """Runs the proposals of `searcher` until it has finished or the pool is stopping."""
     most = max(TRIALS_OF_A_TUNER, AND_OF_A_WORKER * pool.size)
-    searcher.left = 0
-    try:
+
+    def run(size: int) -> None:
+        searcher.left = 0
         while not searcher.left:  # it has handed out its share, and there may be more
             searcher.left = most
-            _fit(searcher, recorder, pool, RungScheduler(searcher) if early_stopping else None)
+            _fit(searcher, recorder, pool, size, RungScheduler(searcher) if early_stopping else None)
+
+    try:
+        _going_on(searcher, pool, run)
     except tune.TuneError:  # Tune keeps the error as a text only
         if searcher.error is not None:
             raise searcher.error from None
@@ -230,10 +290,54 @@ def run_jobs(
             lost for good is `Outcome.WORKER_LOST`.
         on_report: called with every report.
     """
-    _fit(_ListSearcher(jobs, pool.stopping, on_end), _Reports(on_report), pool)
+    searcher = _ListSearcher(jobs, pool.stopping, on_end)
+    _going_on(searcher, pool, lambda size: _fit(searcher, _Reports(on_report), pool, size))
 
 
-def _fit(searcher: JobSearcher, callback: tune.Callback, pool: Pool, scheduler: RungScheduler | None = None) -> None:
+def _going_on(searcher: JobSearcher, pool: Pool, run: Callable[[int], None]) -> None:
+    """Calls `run` with a number of trials at a time, and calls it again after a loss that a run can go on from.
+
+    When the machine's memory is short, Ray ends workers, whoever takes the memory, and Tune then ends the run. It goes
+    on with half as many trials at a time, after a while. A Ray that was lost is started again once.
+
+    Raises:
+        ClusterError: memory stays short, or Ray was lost for the second time.
+    """
+    size, short, ended, again = pool.size, 0, 0, False
+    while True:
+        try:
+            run(size)
+            return
+        except (RayLost, ConnectionError) as lost:  # a client of a cluster raises the latter
+            searcher.take_back()
+            if again or not pool.session.start_again():
+                raise ClusterError(
+                    f"Ray was lost ({lost}); give the same command again: what was under way goes on"
+                ) from None
+            again = True
+            pool.tell(f"Ray was lost ({lost}), and was started again; trials under way go on")
+        except RuntimeError as error:
+            used = searcher.short or short_memory(str(error))
+            if not used:
+                raise
+            searcher.short = ""
+            searcher.take_back()
+            short = short + 1 if searcher.ended == ended else 1
+            size, ended = max(1, size // 2), searcher.ended
+            if short > SHORTAGES:
+                raise ClusterError(
+                    f"memory is short on this machine ({used}), and Ray ended the workers {short} times in a row; free "
+                    "some, and give the same command again: what was under way goes on"
+                ) from None
+            pool.tell(f"memory is short ({used}), and Ray ended workers; going on with {size} at a time")
+            until = time.monotonic() + 2**short
+            while time.monotonic() < until and not pool.stopping():
+                time.sleep(0.2)
+
+
+def _fit(
+    searcher: JobSearcher, callback: tune.Callback, pool: Pool, size: int, scheduler: LossScheduler | None = None
+) -> None:
     trainable = tune.with_resources(
         tune.with_parameters(CandidateTrainable, data=pool.data, space=pool.space, settings=pool.settings),
         {"cpu": pool.cpus, "gpu": pool.gpus},
@@ -243,9 +347,9 @@ def _fit(searcher: JobSearcher, callback: tune.Callback, pool: Pool, scheduler: 
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=scheduler,
+                scheduler=scheduler or LossScheduler(searcher),
                 num_samples=-1,
-                max_concurrent_trials=pool.size,
+                max_concurrent_trials=size,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -253,7 +357,7 @@ def _fit(searcher: JobSearcher, callback: tune.Callback, pool: Pool, scheduler: 
                 storage_path=str(folder),
                 verbose=0,
                 callbacks=[callback],
-                stop=_StopWhen(lambda: pool.stopping() or bool(searcher.failing)),
+                stop=_StopWhen(searcher, pool),
             ),
         ).fit()
 
@@ -275,6 +379,8 @@ class _ListSearcher(JobSearcher):
     def tell(self, trial_id: str, job: Job, report: Report | None) -> None:
         if report is not None and report.outcome is not None:
             self._on_end(report)
+        else:
+            self.cut_off(job)
 
 
 class _Reports(LivesInDriver, tune.Callback):
@@ -292,11 +398,16 @@ class _Reports(LivesInDriver, tune.Callback):
 class _StopWhen(LivesInDriver, tune.Stopper):
     """Stops the whole run, not single trials."""
 
-    def __init__(self, stopping: Callable[[], bool]) -> None:
-        self._stopping = stopping
+    def __init__(self, searcher: JobSearcher, pool: Pool) -> None:
+        self._searcher, self._pool = searcher, pool
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._stopping()
+        # Tune asks several times a second.
+        if lost := self._pool.session.lost():
+            raise RayLost(lost)
+        if self._searcher.short:
+            raise RuntimeError("memory is short")  # which ends this Tuner with all of its workers
+        return self._pool.stopping() or bool(self._searcher.failing)

@@ -1,17 +1,46 @@
-"""Early stopping as a Ray Tune scheduler: a rule of `nas.search.early_stopping` at every validated epoch."""
+"""What Tune asks a scheduler: whether a candidate goes on, by a rule of `nas.search.early_stopping` at every validated
+epoch; and why a worker was lost."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from nas.engine.report import LivesInDriver, Report
-from nas.engine.searcher import StudySearcher
+from nas.engine.searcher import JobSearcher, StudySearcher
 from nas.search.early_stopping import RULES, Rung
 
 
-class RungScheduler(LivesInDriver, FIFOScheduler):
+def short_memory(error: str) -> str:
+    """Returns how much memory was in use when Ray's memory monitor ended a worker, by an error's text; "" for another
+    error."""
+    if "low on memory" not in error:
+        return ""
+    found = re.search(r"was ([0-9.]+ ?[KMGT]?B) used / ([0-9.]+ ?[KMGT]?B) limit", error)
+    return f"{found[1]} of {found[2]} in use" if found else "nearly all in use"
+
+
+class LossScheduler(LivesInDriver, FIFOScheduler):
+    """Stops no candidate. It notes which workers Ray ended for want of memory, as only a scheduler learns in time."""
+
+    def __init__(self, searcher: JobSearcher) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._jobs = searcher
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Tune calls this before it tells the searcher that a worker was lost."""
+        try:
+            text = Path(trial.error_file).read_text(errors="replace")
+        except (OSError, TypeError):  # it could not be written
+            return
+        if used := short_memory(text):
+            self._jobs.memory_short(trial.trial_id, used)
+
+
+class RungScheduler(LossScheduler):
     """Stops candidates that their study's rule does not let go on; `searcher` tells the study why.
 
     Values of other candidates come from the ledger, so that drivers that share a study judge alike. A candidate that
@@ -19,7 +48,7 @@ class RungScheduler(LivesInDriver, FIFOScheduler):
     """
 
     def __init__(self, searcher: StudySearcher) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__(searcher)
         self._searcher = searcher
         self._rule = RULES[searcher.ledger.config.within_rank]
 

@@ -152,8 +152,12 @@ def run_search(
             progress.messages.append(f"trial {number} ended: {outcome.words}{hint(number)}")
         observe(progress)
 
+    def tell(line: str) -> None:
+        progress.messages.append(line)
+        observe(progress)
+
     _update_quality(progress, ledger, front)
-    with worker_pool(config, space, data, files, options) as pool, ledger.drive():
+    with worker_pool(config, space, data, files, options, tell=tell) as pool, ledger.drive():
         progress.concurrency = pool.size
         observe(progress)
         searcher = StudySearcher(

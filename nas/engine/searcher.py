@@ -57,6 +57,9 @@ class JobSearcher(LivesInDriver, Searcher):
         live: the jobs that workers have, by Tune's name of the trial.
         over: whether there is no further job, now or later, as the last call of `ask` found.
         failing: why the run is given up, because its jobs fail one after the other; "" while it goes on.
+        ended: number of jobs that have ended.
+        short: how much memory was in use when Ray ended a worker for want of it; "" while none was. Whoever runs the
+            jobs empties it again. Such a loss does not count against the job.
     """
 
     def __init__(self) -> None:
@@ -64,6 +67,9 @@ class JobSearcher(LivesInDriver, Searcher):
         self.failing = ""
         self.live: dict[str, Job] = {}
         self.over = False
+        self.ended = 0
+        self.short = ""
+        self._starved: set[str] = set()
         self._losses: Counter[int] = Counter()
 
     @abstractmethod
@@ -100,6 +106,9 @@ class JobSearcher(LivesInDriver, Searcher):
         if job is None:
             return
         report: Report | None = (result or {}).get("report")
+        if trial_id in self._starved:
+            self.cut_off(job)
+            return
         if error:
             self._losses[job.number] += 1
             if self._losses[job.number] <= RETRIES:
@@ -107,7 +116,18 @@ class JobSearcher(LivesInDriver, Searcher):
                 return
             detail = "its worker or node was lost, and so were those that retried it"
             report = Report(number=job.number, outcome=Outcome.WORKER_LOST, detail=detail)
+        self.ended += report is not None and report.outcome is not None
         self.tell(trial_id, job, report)
+
+    def memory_short(self, trial_id: str, used: str) -> None:
+        """Notes that Ray ended a trial's worker for want of memory; Tune will then call `on_trial_complete`."""
+        self._starved.add(trial_id)
+        self.short = used
+
+    def take_back(self) -> None:
+        """Takes back every job that a worker has, when all workers were lost at once."""
+        for trial_id in list(self.live):
+            self.cut_off(self.live.pop(trial_id))
 
     def save(self, checkpoint_path: str) -> None:
         """Saves nothing: ended jobs are in the records, and Tune's file would contain the database's password."""
@@ -273,6 +293,7 @@ class StudySearcher(JobSearcher):
             ledger.prune(number, Outcome.STOPPED, detail=f"not among the best at epoch {self._stopped[trial_id]}")
             return Outcome.STOPPED
         if report is None or report.outcome is None:
+            ledger.interrupt(number)
             return None
         if report.outcome is Outcome.DISK_FULL:
             self.disk_full = report.detail

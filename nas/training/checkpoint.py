@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import pickle
 from collections.abc import Iterable, Mapping
@@ -66,10 +67,11 @@ def confirm_dir(folder: Path) -> Path:
 
 def save_weights(network: nn.Module, folder: Path, number: int, digest: str) -> None:
     """Writes the network's state, and creates `folder` if need be. `digest` identifies the candidate."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    write_whole(weights_path(folder, number), lambda file: save_file(tensors, file, {"digest": digest}))
+    content = save(tensors, {"digest": digest})  # `save_file` raises an error of its own where there is no room
+    write_whole(weights_path(folder, number), lambda file: file.write_bytes(content))
 
 
 def save_strip(picture: bytes, folder: Path, number: int) -> None:
@@ -137,10 +139,16 @@ def checkpoint_epoch(folder: Path, number: int) -> int | None:
 
 def write_state(state: Mapping[str, Any], path: Path, **owner: Any) -> None:
     """Writes tensors and plain values in place of the last ones. `owner` identifies the training."""
+    write_tensors({"format": FORMAT, "training": TRAINING_VERSION, "owner": owner, "state": dict(state)}, path)
+
+
+def write_tensors(content: Mapping[str, Any], path: Path) -> None:
+    """Writes tensors and plain values with torch, whole or not at all. Raises OSError where there is no room."""
     import torch
 
-    content = {"format": FORMAT, "training": TRAINING_VERSION, "owner": owner, "state": dict(state)}
-    write_whole(path, lambda file: torch.save(content, file))
+    made = io.BytesIO()
+    torch.save(content, made)  # a file that it cannot write is a RuntimeError without a reason
+    write_whole(path, lambda file: file.write_bytes(made.getbuffer()))
 
 
 def read_state(path: Path, **owner: Any) -> dict[str, Any] | None:

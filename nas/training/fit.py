@@ -4,10 +4,11 @@ folder."""
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from nas.files import write_whole
 from nas.settings import FitSettings
 from nas.training.batches import TrainingData
-from nas.training.checkpoint import read_state, write_state
+from nas.training.checkpoint import read_state, write_state, write_tensors
 from nas.training.evaluation import judge
 from nas.training.loop import Diverged, Training
 from nas.training.precision import Precision
 from nas.types import Recipe, Task, flat, from_flat
 
+log = logging.getLogger(__name__)
 VALIDATIONS = 100
 """A run is validated after each epoch, or this many times if it has more epochs."""
 
@@ -202,7 +203,7 @@ def fit(
                 clock.count()
                 found = run.validate(train_loss)
                 if run.best is found:
-                    write_whole(best, lambda file: torch.save(run.average.state_dict(), file))
+                    write_tensors(run.average.state_dict(), best)
                 save()
                 write_event(run, clock.images_per_second)
                 observe(clock.progress())
@@ -256,22 +257,48 @@ def _event_log(folder: Path | None, step: int) -> Iterator[Callable[[Fit, float]
     if folder is None:
         yield lambda run, speed: None
         return
-    from tensorboardX import SummaryWriter
+    # Its SummaryWriter has a thread, which would print pages about a full disk.
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.summary import scalar
 
-    writer = SummaryWriter(str(folder), purge_step=step or None)
+    @contextmanager
+    def noted() -> Iterator[None]:
+        """Gives the log up where it cannot be written, because the training can do without it."""
+        nonlocal failed
+        try:
+            yield
+        except OSError as error:
+            log.warning("no more events are written to %s (%s)", folder, error.strerror)
+            failed = True
+
+    failed, writer = False, None
+    with noted():
+        folder.mkdir(parents=True, exist_ok=True)
+        writer = EventsWriter(str(folder / "events"))
+        if step:
+            writer.write_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
 
     def write(run: Fit, speed: float) -> None:
         found = run.validated
         assert found is not None
-        writer.add_scalar("train/loss", found.train_loss, run.step)
-        writer.add_scalar("train/learning_rate", run.optimizer.param_groups[0]["lr"], run.step)
-        writer.add_scalar("train/images_per_second", speed, run.step)
-        writer.add_scalar("validation/loss", found.loss, run.step)
-        for name, value in found.values.items():
-            writer.add_scalar(f"validation/{name}", value, run.step)
-        writer.flush()
+        values = {
+            "train/loss": found.train_loss,
+            "train/learning_rate": run.optimizer.param_groups[0]["lr"],
+            "train/images_per_second": speed,
+            "validation/loss": found.loss,
+            **{f"validation/{name}": value for name, value in found.values.items()},
+        }
+        if writer is not None and not failed:
+            with noted():
+                for name, value in values.items():
+                    event = Event(wall_time=time.time(), step=run.step, summary=scalar(name, value))
+                    writer.write_event(event)
+                writer.flush()
 
     try:
         yield write
     finally:
-        writer.close()
+        if writer is not None:
+            with suppress(OSError):
+                writer.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nas.data.augmentation import Augmentation
 from nas.data.noise import Noise, parse_noise
 from nas.data.sources import augmentation_for, parse_source, source_of
-from nas.errors import ConfigError, SpecError, StorageError, in_short, is_out_of_memory
+from nas.errors import BundleError, ConfigError, SpecError, StorageError, in_short, is_out_of_memory
 from nas.files import read_small
 from nas.search.objectives import of_basis, titled
 from nas.settings import FitSettings, settings_of
@@ -112,7 +113,11 @@ def train(
     torch.manual_seed(request.seed)
     network = source.space.build(candidate.spec, data.task)
     bundle = request.to / BUNDLE
-    with claimed(request.to, configuration) as run_file, _enough_memory(candidate.recipe, device):
+    with (
+        _enough_room(request.to),
+        claimed(request.to, configuration) as run_file,
+        _enough_memory(candidate.recipe, device),
+    ):
         # A bundle's card is its last file.
         if "result" in run_file and (bundle / CARD).is_file():
             by = run_file.get("training_version", FIRST_VERSION)
@@ -149,6 +154,21 @@ def train(
             shutil.rmtree(cut_off, ignore_errors=True)
         _write_bundle(bundle, source, candidate, data, best, request, result, configuration)
     return {**result, "bundle": str(bundle)}
+
+
+@contextmanager
+def _enough_room(folder: Path) -> Iterator[None]:
+    """Says so in one line when the block finds no room on the disk."""
+    try:
+        yield
+    except (OSError, BundleError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError) or cause.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StorageError(
+            f"no room for the training in {folder} ({cause.strerror}); free some and give the same command again, "
+            "which goes on from the last checkpoint"
+        ) from None
 
 
 @contextmanager

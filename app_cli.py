@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import inspect
+import io
 import itertools
 import json
 import logging
@@ -43,12 +44,14 @@ from nas.settings import (
     parsed_by,
     settings_of,
 )
+from nas.words import visible
 from studies.settings import (
     FIGURE_FORMATS,
     NO_LIMITS,
     ConfirmRequest,
     DataRoot,
     Json,
+    OwnSpace,
     Pick,
     Prefer,
     Quiet,
@@ -259,10 +262,10 @@ def studies_delete(
     with open_storage(storage, must_exist=True) as opened:
         trained = StudyReader.open(name, opened).progress.counts().trained
         if not yes:
-            typer.confirm(f"delete study {name} with {trained} trained trials?", abort=True)
+            typer.confirm(f"delete study {visible(name)} with {trained} trained trials?", abort=True)
         delete_study(opened, name)
         drop_files(opened, name)
-    typer.echo(f"deleted {name}")
+    _tell(f"deleted {name}")
 
 
 @command(studies_app, "to-csv")
@@ -279,11 +282,11 @@ def studies_to_csv(
     from studies.reading.study import StudyReader
 
     rows = to_csv(StudyReader.open(name, storage), file)
-    typer.echo(f"{rows} trials written to {file}")
+    _tell(f"{rows} trials written to {file}")
 
 
 @command(studies_app, "replay")
-def studies_replay(name: Study, storage: Storage = None, as_json: Json = False) -> None:
+def studies_replay(name: Study, own_space: OwnSpace = None, storage: Storage = None, as_json: Json = False) -> None:
     """Propose a study's candidates again in the stored order, train nothing, and say whether they are the same.
 
     Example: skipnas studies replay digits-gaussian-50
@@ -291,7 +294,7 @@ def studies_replay(name: Study, storage: Storage = None, as_json: Json = False) 
     from studies.commands.replay import replay
     from studies.reading.study import StudyReader
 
-    replayed = replay(StudyReader.open(name, storage))
+    replayed = replay(StudyReader.open(name, storage), own_space)
     facts = {"study": name, "proposed": replayed.proposed, "differs": replayed.differs}
     _print(as_json, facts, [replayed.line()])
     if replayed.differs is not None:
@@ -365,6 +368,7 @@ def export(
         Setting(help="Licence of the network, for its card.", option="license", metavar="TEXT", rule=one_line),
     ] = None,
     data_root: DataRoot = None,
+    own_space: OwnSpace = None,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
@@ -382,6 +386,7 @@ def export(
         data_root=data_root,
         licence=licence,
         quantize=quantize,
+        own_space=own_space,
     )
     _print(as_json, facts, export_lines(facts))
 
@@ -474,7 +479,7 @@ def denoise(
         onnx=onnx,
         tile=tile,
         tell=lambda line: None if quiet else _say(line),
-        done=lambda result: None if quiet or as_json else typer.echo(result.line()),
+        done=lambda result: None if quiet or as_json else _tell(result.line()),
         failed=lambda line: _say(f"error: {_one_line(line)}"),
     )
     if as_json:
@@ -498,6 +503,7 @@ def report(
         ),
     ] = None,
     data_root: DataRoot = None,
+    own_space: OwnSpace = None,
     storage: Storage = None,
 ) -> None:
     """One offline HTML page about a study, or its figures for a paper.
@@ -514,11 +520,11 @@ def report(
     with StudyReader.open(name, storage) as stored:
         if figures is not None:
             written = write_figures(stored, figures, file_format or FIGURE_FORMATS[0])
-            typer.echo(f"{len(written)} figures written to {figures}")
+            _tell(f"{len(written)} figures written to {figures}")
             return
         target = to or Path(f"{name}.html")
-        size = write_report(stored, target, data_root=data_root)
-    typer.echo(f"report written to {target} ({size / 1e6:.1f} MB); open it in a browser")
+        size = write_report(stored, target, data_root=data_root, own_space=own_space)
+    _tell(f"report written to {target} ({size / 1e6:.1f} MB); open it in a browser")
 
 
 @command(app)
@@ -587,7 +593,12 @@ def doctor(storage: Storage = None, as_json: Json = False) -> None:
 
 def main() -> None:
     """Runs a command. A user's error is one line on stderr and exit code 2; only a bug shows a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that a terminal cannot write does not stop the rest
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for handler in logging.root.handlers:
+        handler.addFilter(_visible)
     for library in ("alembic", "choreographer", "kaleido", "logistro", "onnx_ir", "onnxscript", "ray", "torch"):
         logging.getLogger(library).setLevel(logging.WARNING)
     try:
@@ -612,6 +623,12 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _visible(record: logging.LogRecord) -> bool:
+    """Makes the message of a log visible text."""
+    record.msg, record.args = visible(record.getMessage()), None
+    return True
+
+
 def _program() -> list[str]:
     """How this program was called, for commands to paste."""
     if Path(sys.argv[0]).suffix != ".py":
@@ -627,7 +644,9 @@ def _arguments() -> list[str]:
 
 
 def _fail(message: str) -> None:
-    _say(f"error: {_one_line(message)}")
+    from studies.store.urls import masked_text
+
+    _say(f"error: {masked_text(_one_line(message))}")
     sys.exit(2)
 
 
@@ -659,8 +678,14 @@ def _typers_message(error: TyperException) -> str:
     return f"{error.format_message().rstrip('.')}{''.join(given)}{hint}"
 
 
+def _tell(line: str) -> None:
+    """Prints a line of a result."""
+    typer.echo(visible(line))
+
+
 def _say(line: str) -> None:
-    typer.echo(line, err=True)
+    """Prints a line about a result, or about its lack."""
+    typer.echo(visible(line), err=True)
 
 
 def _say_all(lines: Iterable[str]) -> None:
@@ -674,7 +699,7 @@ def _print(as_json: bool, facts: Mapping[str, Any], lines: Iterable[str]) -> Non
         _print_json(facts)
         return
     for line in lines:
-        typer.echo(line)
+        _tell(line)
 
 
 def _print_json(value: Mapping[str, Any]) -> None:

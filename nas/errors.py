@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import traceback
 
+from nas.words import visible
+
 
 class SkipnasError(Exception):
     """Base of every error that a user or an environment can cause. The command line exits with 2."""
@@ -76,7 +78,7 @@ class ClusterError(SkipnasError):
 def in_short(what: object) -> str:
     """Shortens an error or a value to one line of at most 160 printable characters; an empty text becomes its type."""
     text = " ".join(str(what).split())
-    return "".join(letter if letter.isprintable() else "?" for letter in text)[:160] or type(what).__name__
+    return visible(text)[:160] or type(what).__name__
 
 
 _FRAME = re.compile(r'^ +File "(.*)", line (\d+), in .*$', re.MULTILINE)

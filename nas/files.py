@@ -2,24 +2,83 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shutil
 import stat
+import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 
 def write_whole(target: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` make a file beside `target`, and then moves it into its place."""
+    """Lets `write` make a file beside `target`, and then moves it into its place.
+
+    A link stays, and the file that it leads to is replaced. A file that is replaced keeps its mode. A device, a pipe
+    and what lies in /dev or /proc are written to, because others would not see what takes their place.
+
+    Raises:
+        OSError: the file cannot be written, or is a pipe that nobody reads.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    try:
+        found = target.stat()
+    except FileNotFoundError:
+        found = None
+    through = found is not None and not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode)
+    if through or target.is_relative_to("/dev") or target.is_relative_to("/proc"):
+        _write_through(target, write)
+        return
+    place = Path(os.path.realpath(target)) if target.is_symlink() else target
+    partial = place.with_name(f"{place.name}.{os.getpid()}.partial")
     try:
         write(partial)
-        partial.replace(target)
+        if found is not None:
+            partial.chmod(stat.S_IMODE(found.st_mode))
+        partial.replace(place)
     finally:
         partial.unlink(missing_ok=True)
 
 
+def _write_through(target: Path, write: Callable[[Path], object]) -> None:
+    with tempfile.TemporaryDirectory(prefix="skipnas-out-") as folder:
+        made = Path(folder, target.name)
+        write(made)
+        # Opening a pipe that nobody reads would wait for ever; with O_NONBLOCK it is an error.
+        opened = os.open(target, os.O_WRONLY | os.O_NONBLOCK)
+        os.set_blocking(opened, True)
+        with os.fdopen(opened, "wb") as file, made.open("rb") as content:
+            shutil.copyfileobj(content, file)
+
+
+def drop_partials(folder: Path, pattern: str) -> None:
+    """Deletes files and folders of processes that were killed while they wrote them.
+
+    Args:
+        folder: the folder that they lie in.
+        pattern: the names of ``partial`` files; a process id is the last word but one. A process of this machine that
+            lives keeps its own, and of other machines' files only those that are older than an hour are deleted.
+    """
+    for path in folder.glob(pattern):
+        with contextlib.suppress(OSError):
+            pid = path.name.split(".")[-2]
+            if pid == str(os.getpid()) or (not _lives(pid) and time.time() - path.stat().st_mtime > OLD_SECONDS):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _lives(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+OLD_SECONDS = 3600.0
 SMALL = 2**20
 """The limit in bytes of a file of settings: a spec, a card, a record of a run."""
 

@@ -33,7 +33,7 @@ from nas.parsing import (
     read_whole,
 )
 from nas.search.objectives import DEFAULT, OBJECTIVES, TrivialQuality, resolve_objectives
-from nas.types import PRECISIONS, Constraint, Objective, Task
+from nas.types import MAX_PARAMS, PRECISIONS, Constraint, Objective, Task, check_types
 
 Rule = Callable[[Any], str | None]
 """Returns the words that say how to mend a value; None when there is nothing to mend."""
@@ -326,9 +326,14 @@ class StudyConfig:
             fields["task"] = Task(**fields["task"])
             fields["objectives"] = tuple(Objective(**o) for o in fields["objectives"])
             fields["constraints"] = tuple(Constraint(**c) for c in fields["constraints"])
-            return cls(**fields)
+            made = cls(**fields)
+            for part in (made, made.task, *made.objectives, *made.constraints):
+                check_types(part)  # a database may come from a stranger
+            return made
         except (KeyError, TypeError) as error:
-            raise ConfigError(f"stored study configuration cannot be read ({error}); update skipnas") from None
+            raise ConfigError(
+                f"stored study configuration cannot be read ({in_short(error)}); update skipnas"
+            ) from None
 
 
 def _limit(name: str) -> Callable[[StudyConfig], int | None]:
@@ -436,7 +441,11 @@ class StudyRequest(Settings):
     ] = None
     max_params: Annotated[
         int | None,
-        Setting(help="Limit of parameters. Default: the space's.", rule=at_least(1), kept=_limit("params")),
+        Setting(
+            help="Limit of parameters. Default: the space's.",
+            rule=at_least(1, most=MAX_PARAMS),
+            kept=_limit("params"),
+        ),
     ] = None
     max_macs: Annotated[
         int | None,

@@ -8,13 +8,20 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar, get_args
+from types import NoneType, UnionType
+from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from nas.errors import SpecError
 
 Direction = Literal["maximize", "minimize"]
 Optimizer = Literal["adamw", "sgd"]
 Balancing = Literal["fixed", "uncertainty", "surgery"]
+MAX_PARAMS = 200_000_000
+"""The largest number of parameters of a bundle. A larger network is refused from its spec, before it takes memory."""
+
+MAX_SIDE = 2**16
+"""The limit of a task's classes and of its image sides in pixels."""
+
 PRECISIONS = ("auto", "fp32", "bf16")
 """The precisions that a request may name; auto stands for the faster of the others."""
 T = TypeVar("T")
@@ -309,6 +316,31 @@ def from_fields(cls: type[T], value: Mapping[str, Any], what: str) -> T:
     if missing:
         raise SpecError(f"{what}: field {missing[0]!r} is missing")
     return cls(**value)
+
+
+def check_types(value: Any) -> None:
+    """Raises TypeError for the first field of a dataclass that holds no value of its type. Only fields of plain types
+    are looked at: text, numbers, truth values, and choices of them."""
+    for name, hint in get_type_hints(type(value)).items():
+        found = getattr(value, name)
+        kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        right = [
+            found in get_args(kind) if get_origin(kind) is Literal else type(found) in _SAME.get(kind, (kind,))
+            for kind in kinds
+            if kind in _SAME or get_origin(kind) is Literal
+        ]
+        if right and not any(right):
+            raise TypeError(f"{name} is {found!r}")
+
+
+_SAME: Mapping[Any, tuple[type, ...]] = {
+    str: (str,),
+    int: (int,),
+    float: (float, int),
+    bool: (bool,),
+    NoneType: (NoneType,),
+}
+"""The types of values that a field of a plain type may hold."""
 
 
 def labelled(name: str, unit: str) -> str:

@@ -34,6 +34,26 @@ def get_space(name: str) -> SearchSpace:
     return _own_space(name) if ":" in name else known_space(name)
 
 
+def stored_space(name: str, said: str | None = None) -> SearchSpace:
+    """Returns the space that a stored study names.
+
+    A database may come from a stranger, so the code of an own space is only imported when the user said its name too.
+
+    Args:
+        name: the space of the study.
+        said: the space that the user named; None for none.
+
+    Raises:
+        ConfigError: the user has not named the own space, or see `get_space`.
+    """
+    if ":" in name and said != name:
+        raise ConfigError(
+            f"the study has a search space of its own, {name!r}, whose code would be imported; if you trust it, say so "
+            f"with `space` {name}"
+        )
+    return get_space(name)
+
+
 def known_space(name: str) -> SearchSpace:
     """Returns the project's own space of that name, and imports nothing. Raises ConfigError, which lists the known
     names."""

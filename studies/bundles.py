@@ -16,7 +16,7 @@ from nas.errors import BundleError, ConfigError, DataError
 from nas.search.confirmation import comparable
 from nas.settings import regular_expression
 from nas.types import Candidate, Recipe, Spec, Task
-from search_spaces import get_space, known_space
+from search_spaces import known_space, stored_space
 from studies.provenance import describe
 from studies.reading.best import choose
 from studies.reading.data import study_data
@@ -58,6 +58,7 @@ def export_choice(
     data_root: Path | None = None,
     licence: str | None = None,
     quantize: bool = False,
+    own_space: str | None = None,
 ) -> dict[str, Any]:
     """Writes the bundle of a member of a study's front.
 
@@ -68,6 +69,7 @@ def export_choice(
         data_root: where the data lies, if not where it lay when the study was made.
         licence: of the network, for its card.
         quantize: whether an int8 program is written too.
+        own_space: the study's own search space, whose code is imported; see `search_spaces.stored_space`.
 
     Returns:
         What was chosen and why, the files, what was measured on validation and test, and the parity of the programs.
@@ -90,7 +92,7 @@ def export_choice(
     choice = choose(study, pick=pick, prefer=prefer, limits=limits)
     chosen = choice.chosen
     config = study.config
-    space = get_space(config.space)
+    space = stored_space(config.space, own_space)
     spec = space.spec(chosen.spec)
     candidate = Candidate(spec=spec, recipe=Recipe.from_dict(chosen.recipe))
     network = trained_network(study, space, spec, chosen.number, chosen.digest)

@@ -45,6 +45,14 @@ Prefer = Annotated[
     ),
 ]
 FIGURE_FORMATS = ("svg", "pdf", "png")
+OwnSpace = Annotated[
+    str | None,
+    Setting(
+        help="The study's own search space, module:object, if it has one: its code is imported.",
+        metavar="MODULE:OBJECT",
+        option="space",
+    ),
+]
 Json = Annotated[bool, Setting(help="One JSON object on stdout, everything else on stderr.", option="json")]
 Quiet = Annotated[bool, Setting(help="Nothing but the result.")]
 
@@ -130,6 +138,7 @@ class TrainRequest(FitSettings):
     to: Annotated[
         Path, Setting(help="Folder of the training; the same command goes on there.", metavar="DIR", rule=no_file)
     ]
+    own_space: OwnSpace = None
     data: Annotated[
         str | None,
         Setting(help="As for search; images:DIR is trained on in patches.", rule=parsed_by(parse_source)),
@@ -186,4 +195,5 @@ class ConfirmRequest(Resources):
         ),
     ] = 8
     baselines: Annotated[bool, Setting(help="Also train the networks of the papers, to compare with.")] = False
+    own_space: OwnSpace = None
     data_root: DataRoot = None

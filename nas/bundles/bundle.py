@@ -23,16 +23,11 @@ from nas.data.sources import preparation_for
 from nas.errors import BundleError, SkipnasError
 from nas.files import read_small
 from nas.protocols import SearchSpace
-from nas.types import Candidate, Recipe, Task, from_fields
+from nas.types import MAX_PARAMS, MAX_SIDE, Candidate, Recipe, Task, from_fields
+from nas.words import visible
 
 FORMAT = 1
 """The version of the layout of a bundle and of its architecture.json."""
-
-MAX_PARAMS = 200_000_000
-"""The largest number of parameters. A larger network is refused from its spec, before it takes memory."""
-
-MAX_SIDE = 2**16
-"""The limit of a task's classes and of its image sides in pixels."""
 
 MAX_JSON = 2**20
 """The limit in bytes of architecture.json, and of the header in front of the tensors."""
@@ -181,8 +176,8 @@ def _classes(value: list[Any], task: Task) -> tuple[str, ...]:
         raise BundleError(f"{len(value)} class names for {task.classes} classes")
     for name in value:
         # Names are printed, and a terminal must not take one for a command.
-        if not (isinstance(name, str) and name.isprintable()):
-            raise BundleError(f"class name {name!r} is not printable text")
+        if not (isinstance(name, str) and visible(name) == name):
+            raise BundleError(f"class name {name!r} has control characters")
     return tuple(value)
 
 

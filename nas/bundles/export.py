@@ -28,6 +28,7 @@ from nas.bundles.formats import FORMATS, INT8, ONNX, Exportable
 from nas.bundles.onnx_model import OUTPUTS, open_onnx, quantize
 from nas.data.sources import preparation_for
 from nas.errors import BundleError
+from nas.files import drop_partials
 from nas.protocols import SearchSpace
 from nas.types import Candidate, Task
 
@@ -105,6 +106,7 @@ def export_bundle(
     try:
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):
             raise BundleError(f"{target} exists and is not an empty folder; give a new one, or remove it")
+        drop_partials(target.parent, f".{target.name}.*.partial")
         partial.mkdir(parents=True)
         parity = _write(partial, architecture, space, network, images, judge, calibration)
         partial.replace(target)
@@ -150,7 +152,7 @@ def _write(
     if calibration is not None:
         model = quantize(onnx.load(folder / ONNX), calibration)
         (folder / INT8).write_bytes(model.SerializeToString())
-        measured = {} if judge is None else judge(open_onnx(folder / INT8))
+        measured = {} if judge is None else judge(open_onnx(folder / INT8, trusted=True))
         sizes = {"bytes": (folder / INT8).stat().st_size, "float_bytes": (folder / ONNX).stat().st_size}
         architecture["facts"]["int8"] = {**sizes, "images": len(calibration), "measured": measured}
     _write_json(folder / ARCHITECTURE, architecture)

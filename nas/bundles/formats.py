@@ -65,7 +65,7 @@ def _write_onnx(made: Exportable, file: Path) -> None:
 def _open_onnx(made: Exportable, file: Path) -> Predict:
     from nas.bundles.onnx_model import open_onnx
 
-    return open_onnx(file)
+    return open_onnx(file, trusted=True)
 
 
 def _write_program(made: Exportable, file: Path) -> None:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import onnx
+import onnx.numpy_helper
 import onnxruntime
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from nas.errors import BundleError
+from nas.errors import BundleError, in_short
+from nas.types import MAX_PARAMS
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -27,17 +30,47 @@ OUTPUTS = ("denoised", "logits")
 MAX_ONNX = 2**30
 """The limit in bytes of an ONNX file: more than 200 million parameters and their graph."""
 
+MAX_NODES = 20_000
+"""The limit of the nodes of a program; the largest U-Net of the project has a few thousand."""
+
+MAX_WHOLE = 2**16
+"""The limit of an embedded whole number, which may become the side of a tensor, but for the ends of slices."""
+
+OPERATORS = frozenset(
+    name
+    for line in (
+        "Abs Add AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv ConvTranspose",
+        "DepthToSpace DequantizeLinear Div Equal Erf Exp Expand Flatten Floor Gather Gelu Gemm GlobalAveragePool",
+        "GlobalMaxPool Greater GroupNormalization Identity InstanceNormalization LayerNormalization LeakyRelu Less Log MatMul",
+        "Max MaxPool Min Mod Mul Neg Not Pad Pow QuantizeLinear Reciprocal ReduceMax ReduceMean ReduceSum Relu Reshape",
+        "Resize Shape Sigmoid Slice Softmax Softplus SpaceToDepth Split Sqrt Squeeze Sub Sum Tanh Transpose Unsqueeze",
+        "Tile Where",
+    )
+    for name in line.split()
+)
+"""The operators that a stranger's program may have: what the networks of the project's spaces need, in every form in
+which torch's exporters write it. None of them repeats a part of the program or opens a file."""
+
 CALIBRATION_BATCH = 16
 
 
-def open_onnx(file: Path) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def open_onnx(
+    file: Path, *, classes: int | None = None, trusted: bool = False
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """Opens a file as a function from noisy images (N, C, H, W), float32, to denoised ones and logits, on the CPU.
 
-    The file may come from a stranger. It is refused unless it contains all of itself (no tensors in other files), uses
-    the operators of ONNX alone, and has the inputs and outputs of bundles' programs.
+    The file may come from a stranger. It is refused unless it contains all of itself (no tensors in other files), has
+    only `OPERATORS` and sizes within limits, and has the inputs and outputs of bundles' programs.
+
+    Args:
+        file: the program.
+        classes: number of logits that it must return; None where this is not known.
+        trusted: whether the file was written here a moment ago, from a network that may be of anybody's space. Any
+            operator of ONNX may be in it then.
 
     Raises:
-        BundleError: the file is missing, damaged, or no program of a bundle.
+        BundleError: the file is missing, damaged, or no program of a bundle. The function raises it when the program
+            fails, or returns something else than such a program does.
     """
     if not file.is_file():
         raise BundleError(f"{file}: is missing; give a folder that `skipnas export` wrote")
@@ -46,14 +79,24 @@ def open_onnx(file: Path) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     try:
         content = file.read_bytes()
         model = _foreign(onnx.load_model_from_string, content)
-        _check(model)
+        _check(model, OPERATORS if not trusted else None)
         session = _foreign(_session, content)
     except (OSError, BundleError) as error:
         reason = " ".join(str(error).split())
         raise BundleError(f"{file}: {reason[:200]}; export the bundle again") from None
 
     def run(noisy: Tensor) -> tuple[Tensor, Tensor]:
-        denoised, logits = session.run(OUTPUTS, {INPUT: noisy.contiguous().numpy()})
+        given = noisy.contiguous().numpy()
+        try:
+            denoised, logits = _foreign(lambda images: session.run(OUTPUTS, {INPUT: images}), given)
+        except BundleError as error:
+            raise BundleError(f"{file}: it fails ({in_short(error)}); export the bundle again") from None
+        wanted = (len(given), logits.shape[1] if classes is None and logits.ndim == 2 else classes)
+        if denoised.shape != given.shape or logits.shape != wanted:
+            raise BundleError(
+                f"{file}: for images {given.shape} it returns images {denoised.shape} and logits {logits.shape}, not "
+                f"{given.shape} and {wanted}; export the bundle again"
+            )
         return torch.from_numpy(denoised), torch.from_numpy(logits)
 
     return run
@@ -132,15 +175,19 @@ def _session(content: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def _check(model: onnx.ModelProto) -> None:
-    """Raises BundleError for anything that no program of a bundle has."""
+def _check(model: onnx.ModelProto, operators: Container[str] | None) -> None:
+    """Raises BundleError for anything that no program of a bundle has. Without `operators`, any of ONNX is allowed."""
     for graph in _graphs(model.graph):
         for node in graph.node:
             if node.domain not in ("", "ai.onnx"):
                 raise BundleError(f"operator {node.op_type!r} is of {node.domain!r}, not of ONNX")
+            if operators is not None and node.op_type not in operators:
+                raise BundleError(f"operator {node.op_type!r} is in no program that skipnas writes")
         for tensor in _tensors(graph):
             if tensor.external_data or tensor.data_location == onnx.TensorProto.EXTERNAL:
                 raise BundleError(f"tensor {tensor.name!r} lies in another file")
+    if operators is not None:
+        _check_sizes(model.graph)
     if model.functions:
         raise BundleError(f"function {model.functions[0].name!r} is not of ONNX")
     _foreign(onnx.checker.check_model, model)
@@ -151,6 +198,21 @@ def _check(model: onnx.ModelProto) -> None:
         kind = value.type.tensor_type
         if kind.elem_type != onnx.TensorProto.FLOAT or len(kind.shape.dim) != rank:
             raise BundleError(f"{value.name} must be float32 of {rank} dimensions")
+
+
+def _check_sizes(graph: onnx.GraphProto) -> None:
+    """Raises BundleError for sizes that no program of a bundle has, and that a run would need endless memory for."""
+    if len(graph.node) > MAX_NODES:
+        raise BundleError(f"has {len(graph.node)} nodes, may have {MAX_NODES}")
+    weights = 0
+    for tensor in _tensors(graph):
+        weights += math.prod(tensor.dims)
+        if weights > MAX_PARAMS or min(tensor.dims, default=0) < 0:
+            raise BundleError(f"tensor {tensor.name!r} is larger than a network's")
+        if tensor.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32):
+            whole = np.abs(_foreign(onnx.numpy_helper.to_array, tensor).astype(np.float64))
+            if ((whole > MAX_WHOLE) & (whole < 2**31 - 1)).any():
+                raise BundleError(f"tensor {tensor.name!r} has whole numbers above {MAX_WHOLE}")
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

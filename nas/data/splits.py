@@ -22,7 +22,8 @@ from nas.data.preparation import Preparation
 from nas.data.raw import PARTS, TEST, TRAIN, VALIDATION, RawData
 from nas.data.sources import parse_source, source_of
 from nas.errors import ConfigError, DataError
-from nas.types import Task
+from nas.types import MAX_SIDE, Task
+from nas.words import visible
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -111,6 +112,7 @@ def load(
     """
     name = parse_source(source)
     raw = _read(name, (root or DEFAULT_ROOT).expanduser(), group_by, wanted)
+    _check_classes(raw.classes, name)
     fingerprint = _fingerprint(raw)
     part = assign(raw, name, fingerprint)
     rows = {code: np.flatnonzero(part == code) for code in (TRAIN, VALIDATION, TEST)}
@@ -130,6 +132,15 @@ def load(
         has_own_splits=raw.has_splits,
         group_by=group_by,
     )
+
+
+def _check_classes(classes: Sequence[str], source: str) -> None:
+    """Refuses what no bundle may have (`nas.bundles.bundle`) before anything is trained."""
+    if len(classes) > MAX_SIDE:
+        raise DataError(f"{source}: {len(classes)} classes, a network has at most {MAX_SIDE}; merge some")
+    for name in classes:
+        if visible(name) != name:
+            raise DataError(f"{source}: class {visible(name)!r} has control characters in its name; rename its folder")
 
 
 def _read(name: str, root: Path, group_by: str | None, wanted: Preparation | None) -> RawData:

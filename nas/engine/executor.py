@@ -28,6 +28,7 @@ from nas.engine.scheduler import LossScheduler, RungScheduler, short_memory
 from nas.engine.searcher import JobSearcher, Recorder, StudySearcher
 from nas.engine.trainable import CandidateTrainable, WorkerSettings
 from nas.errors import ClusterError, ConfigError, in_short
+from nas.files import OLD_SECONDS
 from nas.parsing import ADDRESSES, read_address
 from nas.protocols import SearchSpace
 from nas.settings import Resources, StudyConfig
@@ -138,6 +139,10 @@ def scratch(place: Path = Path("/tmp")) -> Iterator[Path]:
         with contextlib.suppress(OSError), lock.open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(lock.parent, ignore_errors=True)
+    for old in place.glob(f"skipnas-{8 * '[a-z0-9_]'}"):  # of a process that was killed before it had its lock
+        with contextlib.suppress(OSError):
+            if not (old / "lock").exists() and time.time() - old.stat().st_mtime > OLD_SECONDS:
+                shutil.rmtree(old)
     try:
         folder = Path(tempfile.mkdtemp(prefix="skipnas-", dir=place))
     except OSError as error:

@@ -262,6 +262,8 @@ def _event_log(folder: Path | None, step: int) -> Iterator[Callable[[Fit, float]
     from tensorboardX.proto.event_pb2 import Event, SessionLog
     from tensorboardX.summary import scalar
 
+    failed, writer = False, None
+
     @contextmanager
     def noted() -> Iterator[None]:
         """Gives the log up where it cannot be written, because the training can do without it."""
@@ -272,7 +274,6 @@ def _event_log(folder: Path | None, step: int) -> Iterator[Callable[[Fit, float]
             log.warning("no more events are written to %s (%s)", folder, error.strerror)
             failed = True
 
-    failed, writer = False, None
     with noted():
         folder.mkdir(parents=True, exist_ok=True)
         writer = EventsWriter(str(folder / "events"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -36,6 +37,9 @@ def claimed(folder: Path, configuration: Mapping[str, Any]) -> Iterator[dict[str
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # No other process reads or writes from here on: of two that begin at once, one is refused.
             _refuse_foreign(folder)
+            for partial in folder.glob("*.partial"):  # of a process that was killed, as this one holds the lock
+                if partial.is_file():
+                    partial.unlink()
             if not file.exists():
                 write_run(folder, {"configuration": dict(configuration), "training_version": TRAINING_VERSION})
         except BlockingIOError:
@@ -57,7 +61,9 @@ def claimed(folder: Path, configuration: Mapping[str, Any]) -> Iterator[dict[str
 
 
 def _refuse_foreign(folder: Path) -> None:
-    if not (folder / RUN).exists() and any(entry.name != LOCK for entry in folder.iterdir()):
+    """Refuses a folder of something else. What a training leaves that was killed while it began is no such thing."""
+    own = re.compile(rf"{re.escape(LOCK)}|{re.escape(RUN)}\.\d+\.partial")
+    if not (folder / RUN).exists() and any(own.fullmatch(entry.name) is None for entry in folder.iterdir()):
         raise ConfigError(f"`to` {folder} exists and is not an empty folder; choose another")
 
 

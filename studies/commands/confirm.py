@@ -15,7 +15,7 @@ from nas.errors import StudyError
 from nas.search.confirmation import Confirmed, Member, pick_members, summarize
 from nas.training.checkpoint import confirm_dir
 from nas.types import Candidate, Recipe
-from search_spaces import get_space
+from search_spaces import stored_space
 from studies.reading.best import choose
 from studies.reading.data import study_data
 from studies.settings import NO_LIMITS, ConfirmRequest, SizeLimits
@@ -50,7 +50,7 @@ def confirm_study(
             being confirmed already.
     """
     config = study.config
-    space = get_space(config.space)
+    space = stored_space(config.space, request.own_space)
     members = study_members(study, space, top=request.top, baselines=request.baselines, limits=limits)
     data = study_data(study, request.data_root)
     files = claim_files(study.storage, config.study)

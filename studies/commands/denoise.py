@@ -108,7 +108,7 @@ def denoise(
     from nas.bundles.inference import Tiling
     from nas.bundles.onnx_model import open_onnx
 
-    predict: Predict = open_onnx(bundle.path / ONNX) if onnx else bundle.network
+    predict: Predict = open_onnx(bundle.path / ONNX, classes=len(bundle.classes)) if onnx else bundle.network
     # A gray network restores the three channels of a colour image in one pass.
     tilings = {n: Tiling.of(bundle.network, channels, images=n, side=tile) for n in (1, 3)}
     finished, refused = [], []

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nas.errors import StudyError
 from nas.outcome import Outcome
-from search_spaces import get_space
+from search_spaces import stored_space
 from studies.reading.study import StudyReader
 from studies.store.catalog import create_study
 from studies.store.database import open_storage
@@ -22,6 +22,7 @@ from studies.store.records import TrialRecord
 if TYPE_CHECKING:
     from nas.engine.job import Job
     from nas.engine.searcher import StudySearcher
+    from nas.protocols import SearchSpace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +44,14 @@ class Replayed:
         return f"trial {self.differs} is another candidate; the {self.proposed - 1} before it are the same"
 
 
-def replay(study: StudyReader) -> Replayed:
+def replay(study: StudyReader, own_space: str | None = None) -> Replayed:
     """Proposes a study's candidates again, in the stored order of asks and tells, and compares digests.
 
     Enqueued trials are enqueued again. Each trial's results come from the store, so nothing is trained.
+
+    Args:
+        study: the study.
+        own_space: the study's own search space, whose code is imported; see `search_spaces.stored_space`.
 
     Raises:
         StudyError: the study has trials from before the order of asks was kept.
@@ -59,12 +64,13 @@ def replay(study: StudyReader) -> Replayed:
             f"study {study.config.study!r} cannot be proposed again: an older version made {len(old)} of its trials, "
             "which did not keep the order of proposals; give a newer study"
         )
+    space = stored_space(study.config.space, own_space)
     with (
         tempfile.TemporaryDirectory() as folder,
         open_storage(f"sqlite:///{Path(folder) / 'replay.db'}") as storage,
         create_study(storage, study.config, study.distributions, {}, study.command) as again,
     ):
-        searcher = _searcher(again, len(trials))
+        searcher = _searcher(again, space, len(trials))
         tried: defaultdict[str | None, set[str]] = defaultdict(set)
         proposed = 0
         with again.drive():
@@ -77,7 +83,7 @@ def replay(study: StudyReader) -> Replayed:
                 if version is not None and version != again.training_version:
                     # Another version of the training code went on, to which no candidate is a duplicate of the last's.
                     again.training_version = version
-                    searcher = _searcher(again, len(trials), searcher.live)
+                    searcher = _searcher(again, space, len(trials), searcher.live)
                 if number >= len(again.optuna_study.get_trials(deepcopy=False)):
                     for waiting in range(number, len(trials)):
                         fixed = enqueued_params(trials[waiting])
@@ -94,12 +100,12 @@ def replay(study: StudyReader) -> Replayed:
     return Replayed(proposed=proposed, differs=None)
 
 
-def _searcher(again: SqlLedger, trials: int, live: dict[str, Job] | None = None) -> StudySearcher:
+def _searcher(again: SqlLedger, space: SearchSpace, trials: int, live: dict[str, Job] | None = None) -> StudySearcher:
     from nas.engine.searcher import StudySearcher
 
     searcher = StudySearcher(
         again,
-        get_space(again.config.space),
+        space,
         trials=trials + 1,
         stopping=lambda: False,
         on_end=lambda number, outcome: None,

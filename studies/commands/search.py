@@ -18,7 +18,7 @@ from nas.search.sampler import AUTO
 from nas.settings import RunOptions, StudyConfig, differences
 from nas.training.version import TRAINING_VERSION
 from nas.types import Constraint, Measurement, Task
-from search_spaces import get_space
+from search_spaces import get_space, stored_space
 from studies.commands.enqueue import enqueue_baselines, enqueue_front, measured
 from studies.commands.precision import study_precision
 from studies.reading.data import study_data
@@ -133,7 +133,7 @@ def _resume(request: SearchRequest, study: StudyReader, source: StudyReader | No
             f"study {config.study!r} is fixed where you ask otherwise ({'; '.join(asked_otherwise)}); "
             "leave those options out, or give another `study`"
         )
-    space = get_space(config.space)
+    space = stored_space(config.space, request.space)
     data = study_data(study, request.data_root)
     begun = [] if source is None else [enqueue_front(source, study, space)]
     return Search(

@@ -78,10 +78,11 @@ class Searched:
         if self.choice is not None:
             me, name = shlex.join(program), self.config.study
             at = "" if storage is None else f" {shlex.join(['--storage', storage])}"
+            own = f" {shlex.join(['--space', self.config.space])}" if ":" in self.config.space else ""
             lines += [
                 f"next: {me} best {name}{at}",
-                f"      {me} report {name}{at} --to {name}.html",
-                f"      {me} export {name}{at} --to {name}-bundle",
+                f"      {me} report {name}{at}{own} --to {name}.html",
+                f"      {me} export {name}{at}{own} --to {name}-bundle",
             ]
         return lines
 

@@ -140,7 +140,7 @@ def trial_lines(facts: Mapping[str, Any]) -> list[str]:
         elif name in METRICS:
             value = _shown_fact(name, value)
         lines.append(f"{name.replace('_', ' '):<12} {value}")
-    return [*lines, *(["", facts["detail"].rstrip()] if facts["detail"] else [])]
+    return [*lines, *(["", *facts["detail"].rstrip().splitlines()] if facts["detail"] else [])]
 
 
 def _shown_fact(name: str, value: Any) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Generic, Self, TypeVar
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -25,6 +26,7 @@ from nas.search.confirmation import Confirmed
 from nas.search.objectives import metric_of, of_basis
 from nas.settings import StudyConfig
 from nas.types import Objective
+from nas.words import visible
 from studies.reading.best import Choice
 from studies.reading.sizes import AtSize
 
@@ -73,7 +75,7 @@ class _Display(AbstractContextManager[Any], Generic[P]):
         if self._quiet:
             return
         for message in progress.messages[self._messages :]:
-            self._console.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
+            self._console.print(visible(message), style="yellow", markup=False, highlight=False, soft_wrap=True)
         self._messages = len(progress.messages)
         ended, all_ended = self._ended(progress)
         due = time.monotonic() - self._last > PLAIN_SECONDS or all_ended
@@ -130,7 +132,8 @@ class SearchDisplay(_Display[Progress]):
     def _drawn(self, progress: Progress) -> Group:
         c = progress.counts
         config = self._config
-        head = Text(f"{config.study}: {config.data}, {config.task.noise}, space {config.space}", style="bold")
+        told = f"{config.study}: {config.data}, {config.task.noise}, space {config.space}"
+        head = Text(visible(told), style="bold")
         head.truncate(self._console.width)
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
@@ -269,6 +272,7 @@ def confusion_table(classes: Sequence[str], confusion: Sequence[Sequence[float]]
     """Returns numbers of images by true class (rows) and answer (columns); for many classes only the most frequent
     mistakes."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    classes = [escape(visible(name)) for name in classes]  # brackets in them are no markup
     if len(classes) <= MOST_CONFUSED:
         table.add_column("")
         for name in classes:
@@ -338,7 +342,7 @@ def summary(end: SearchEnd, config: StudyConfig, trials: int, again: Sequence[st
 def say(text: str) -> None:
     """Prints a sentence on stdout: wrapped at words on a terminal, one line in a pipe."""
     console = stdout()
-    console.print(text, markup=False, soft_wrap=not console.is_terminal)
+    console.print(visible(text), markup=False, soft_wrap=not console.is_terminal)
 
 
 def stdout() -> Console:

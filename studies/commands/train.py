@@ -20,8 +20,8 @@ from nas.files import read_small
 from nas.search.objectives import of_basis, titled
 from nas.settings import FitSettings, settings_of
 from nas.training.version import FIRST_VERSION, TRAINING_VERSION
-from nas.types import Candidate, Recipe, Task
-from search_spaces import get_space, known_space
+from nas.types import MAX_PARAMS, Candidate, Recipe, Task
+from search_spaces import get_space, known_space, stored_space
 from search_spaces.unet.references import RECIPE, REFERENCES, reference_network
 from studies.settings import NO_LIMITS, SizeLimits, TrainRequest
 from studies.store.urls import storage_url
@@ -96,6 +96,10 @@ def train(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = _read(request, source, noise, device)
     candidate = _candidate(request, source, data.task)
+    if (params := source.space.cost(candidate.spec, data.task).params) > MAX_PARAMS:
+        raise ConfigError(
+            f"{request.what} has {params:,} parameters, a bundle at most {MAX_PARAMS:,}; give a smaller one"
+        )
     configuration = {
         "space": source.space.name,
         "architecture": candidate.spec.to_dict(),
@@ -256,7 +260,7 @@ def _from_study(request: TrainRequest, prefer: Mapping[str, float] | None, limit
         )
     study = StudyReader.open(name, storage)
     config, chosen = study.config, choose(study, pick=pick or "knee", prefer=prefer, limits=limits).chosen
-    space = get_space(config.space)
+    space = stored_space(config.space, request.own_space)
     spec, recipe = space.spec(chosen.spec), Recipe.from_dict(chosen.recipe)
     root = study.provenance.get("data_root")
     return _Source(

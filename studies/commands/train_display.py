@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from nas.search.objectives import METRICS, titled
 from nas.training.fit import FitProgress, Validation
+from nas.words import visible
 from studies.commands.terminal import duration
 
 PLAIN_SECONDS, QUIET_SECONDS = 5.0, 60.0
@@ -38,7 +39,7 @@ class TrainDisplay(AbstractContextManager["TrainDisplay"]):
 
     def say(self, line: str) -> None:
         if not self._quiet:
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
 
     def observe(self, progress: FitProgress) -> None:
         """Shows the progress; `nas.training.fit.fit` calls it."""

@@ -23,7 +23,7 @@ from nas.search.confirmation import Confirmed, Interval, summarize
 from nas.search.objectives import DEFAULT, METRICS, Metric, metric_of, of_basis
 from nas.settings import StudyConfig, kept_settings
 from nas.types import Objective
-from search_spaces import get_space
+from search_spaces import stored_space
 from search_spaces.unet.spec import UNetSpec
 from studies.pages.diagram import network_svg
 from studies.pages.figures import Plot, all_plots
@@ -41,13 +41,16 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).parent / "assets"
 
 
-def write_report(study: StudyReader, target: Path, *, data_root: Path | None = None) -> int:
+def write_report(
+    study: StudyReader, target: Path, *, data_root: Path | None = None, own_space: str | None = None
+) -> int:
     """Writes the page, whole or not at all; returns its size in bytes.
 
     Args:
         study: the study.
         target: HTML file to write.
         data_root: where the data lies, if not where it lay when the study was made.
+        own_space: the study's own search space, whose code is imported; without it the page has no pictures of it.
 
     Raises:
         ConfigError: the file cannot be written.
@@ -56,12 +59,14 @@ def write_report(study: StudyReader, target: Path, *, data_root: Path | None = N
         what = f"{target} is a folder" if target.is_dir() else f"folder {target.parent} does not exist; create it first"
         raise ConfigError(f"`to` {target}: {what}; give the name of an HTML file")
     history = read_history(study)
-    page = render(study, history, samples(study, history, data_root), summarize(study.progress.confirmations()))
+    page = render(
+        study, history, samples(study, history, data_root, own_space), summarize(study.progress.confirmations())
+    )
     try:
         write_whole(target, lambda file: file.write_text(page, "utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot write {target} ({error.strerror}); name a file in a folder that exists") from None
-    return target.stat().st_size
+    return len(page.encode())
 
 
 def write_figures(study: StudyReader, folder: Path, suffix: str = "svg") -> list[Path]:
@@ -242,7 +247,7 @@ def _confirmed_card(metric: Metric, value: Interval, what: str) -> tuple[str, st
 def _drawn(space: str, trial: Trial) -> str:
     """The network as a diagram; its spec as text where it is of another space, or of one that is not here."""
     try:
-        spec = get_space(space).spec(trial.spec)
+        spec = stored_space(space).spec(trial.spec)
     except SkipnasError:
         spec = None
     if isinstance(spec, UNetSpec):
@@ -334,7 +339,7 @@ def _confirmed(config: StudyConfig, choice: Choice, confirmed: Sequence[Confirme
 
 def _has_references(config: StudyConfig) -> bool:
     try:
-        return bool(get_space(config.space).baselines(config.task, config.epochs, config.constraints))
+        return bool(stored_space(config.space).baselines(config.task, config.epochs, config.constraints))
     except SkipnasError:  # a space of somebody's own that is not here
         return False
 
@@ -485,10 +490,10 @@ def _origin(study: StudyReader) -> str:
         "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(study.created)),
         "report of": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "space": f"{escape(config.space)}, version {config.space_version}, {len(study.distributions)} hyperparameters",
-        "data": f"{escape(config.data)}, fingerprint <code>{config.fingerprint}</code>"
+        "data": f"{escape(config.data)}, fingerprint <code>{escape(config.fingerprint)}</code>"
         + (f", {config.subset:,} training images" if config.subset else ""),
         "settings": escape(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())),
-        "training": f"on {config.device} with {config.threads} thread{'' if config.threads == 1 else 's'}, "
+        "training": f"on {escape(config.device)} with {config.threads} thread{'' if config.threads == 1 else 's'}, "
         f"begun by version {config.training_version} of the training code",
         "hardware": escape(describe(hardware)) if hardware else "not known",
         "commit": f"<code>{escape(str(provenance.get('commit') or 'not known'))}</code>",

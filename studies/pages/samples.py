@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas.errors import SkipnasError
-from search_spaces import get_space
+from search_spaces import stored_space
 from studies.reading.data import study_data
 from studies.reading.history import History, Trial
 
@@ -53,14 +53,16 @@ class Samples:
     lacks: str = ""
 
 
-def samples(study: StudyReader, history: History, data_root: Path | None = None) -> Samples:
+def samples(
+    study: StudyReader, history: History, data_root: Path | None = None, own_space: str | None = None
+) -> Samples:
     """Sends the first validation images, from as many classes as there are, through members of the front."""
     members = shown_members(history)
     if not members:
         return Samples(lacks="No trial is complete yet.")
     try:
         data = study_data(study, data_root)
-        space = get_space(study.config.space)
+        space = stored_space(study.config.space, own_space)
     except SkipnasError as error:
         return Samples(lacks=f"There are no images here: {error}")
     import torch

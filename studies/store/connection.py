@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 
 from optuna.exceptions import StorageInternalError
@@ -42,6 +43,8 @@ class Storage:
         self.in_memory = url.get_backend_name() == "sqlite" and sqlite_path(url) is None
         self.optuna = optuna_storage
         self.engine: Engine = optuna_storage.engine
+        self._path = sqlite_path(url)
+        self._file = None if self._path is None else _file_of(self._path)
 
     def __enter__(self) -> Storage:
         return self
@@ -70,8 +73,23 @@ class Storage:
     @contextmanager
     def guard(self) -> Iterator[None]:
         """Turns a database that is gone, locked, full or damaged into a StorageError; bugs pass through."""
+        # SQLite would go on writing to a file that was deleted, and nobody would find it again.
+        if self._path is not None and _file_of(self._path) != self._file:
+            raise StorageError(
+                f"storage {self.masked} was deleted or replaced while it was in use, and what was written to it since "
+                "is lost; put the file back, or begin a study in a new one"
+            )
         with storage_errors(self.url):
             yield
+
+
+def _file_of(path: Path) -> tuple[int, int] | None:
+    """Returns what tells a file from another one of its name: its device and its number there. None without a file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 @contextmanager

@@ -22,17 +22,32 @@ def parse_url(url: str | None) -> URL:
     """Reads a storage's URL. A bare path means SQLite, and PostgreSQL without a driver uses psycopg."""
     if url is None:
         url = DEFAULT_URL
+    if "://" not in url and ":" in url.rpartition("@")[0]:  # a mistyped URL, which could pass for a path
+        raise _unparsable()
     if url and "://" not in url and not re.match(r"\w[\w+]+:", url):  # one letter before the colon is a drive
         return URL.create("sqlite", database=url)
     try:
         parsed = make_url(url)
-    except (ArgumentError, ValueError):  # the URL is not shown, because a password could be anywhere in it
-        raise StorageError(
-            "storage URL cannot be parsed; write a file's path or postgresql://USER:PASSWORD@HOST/NAME"
-        ) from None
+    except (ArgumentError, ValueError):
+        raise _unparsable() from None
+    if parsed.host is not None and "@" in parsed.host:
+        raise _unparsable()
     if parsed.drivername in ("postgres", "postgresql"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     return parsed
+
+
+def _unparsable() -> StorageError:
+    """Returns the error for a URL that is not shown, because a password could be anywhere in it."""
+    return StorageError(
+        "storage URL cannot be parsed; write a file's path or postgresql://USER:PASSWORD@HOST/NAME, with %40 for an @ "
+        "and %2F for a / in the password"
+    )
+
+
+def masked_text(text: str) -> str:
+    """Returns a text without the passwords of URLs in it, however these are written."""
+    return re.sub(r"(/{1,2}|:/?)[^\s:/@]*:(?!\*\*\*@)[^\s]*@", r"\1...@", text)
 
 
 def storage_url(url: str | None) -> URL:

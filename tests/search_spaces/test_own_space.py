@@ -15,7 +15,7 @@ from unet_strategies import DIGITS, points
 
 from nas.errors import ConfigError
 from nas.protocols import SearchSpace
-from search_spaces import get_space, known_space
+from search_spaces import get_space, known_space, stored_space
 from search_spaces.own import REQUIRED, OwnSpace
 
 ROOT = Path(__file__).parents[2]
@@ -163,3 +163,15 @@ def test_a_name_that_is_not_the_users_own_imports_nothing(tmp_path: Path, monkey
     with pytest.raises(ConfigError, match="search space 'planted:SPACE' is unknown"):
         known_space("planted:SPACE")
     assert "planted" not in sys.modules
+
+
+def test_a_stored_study_imports_no_code_that_the_user_did_not_name(
+    space: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "planted.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for said in (None, "unet", "chains:SPACE"):
+        with pytest.raises(ConfigError, match="code would be imported; if you trust it, say so with `space` p"):
+            stored_space("planted:SPACE", said)
+    assert stored_space("chains:SPACE", "chains:SPACE").name == "chains:SPACE"
+    assert stored_space("unet").name == "unet"

@@ -18,6 +18,7 @@ from bundle_samples import candidate, network_of, noisy_digits, write_bundle
 from onnx import TensorProto, helper
 from safetensors.torch import load, save
 
+from nas.bundles import onnx_model
 from nas.bundles.bundle import open_bundle
 from nas.bundles.files import ARCHITECTURE, WEIGHTS
 from nas.bundles.formats import FORMATS, ONNX
@@ -241,6 +242,23 @@ def two_inputs(model: onnx.ModelProto) -> None:
     model.graph.input.append(helper.make_tensor_value_info("spy", TensorProto.FLOAT, [1]))
 
 
+def loop(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type = "Loop"
+
+
+def huge(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(helper.make_tensor("side", TensorProto.INT64, [1], [2**28]))
+
+
+def promised(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(TensorProto(name="all", data_type=TensorProto.FLOAT, dims=[2**30, 2**30]))
+
+
+def many(model: onnx.ModelProto) -> None:
+    for index in range(onnx_model.MAX_NODES):
+        model.graph.node.append(helper.make_node("Identity", [model.graph.output[0].name], [f"x{index}"]))
+
+
 def strings(model: onnx.ModelProto) -> None:
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.STRING
 
@@ -252,6 +270,10 @@ def strings(model: onnx.ModelProto) -> None:
         (foreign, "is of 'evil.custom', not of ONNX"),
         (two_inputs, "goes from ['noisy', 'spy'] to"),
         (strings, "must be float32 of 4 dimensions"),
+        (loop, "operator 'Loop' is in no program that skipnas writes"),
+        (huge, "tensor 'side' has whole numbers above 65536"),
+        (promised, "tensor 'all' is larger than a network's"),
+        (many, "nodes, may have 20000"),
     ],
 )
 def test_a_program_that_is_no_bundle_s(
@@ -263,3 +285,40 @@ def test_a_program_that_is_no_bundle_s(
     with pytest.raises(BundleError, match=r"model\.onnx: ") as raised:
         open_onnx(tmp_path / ONNX)
     assert reason in str(raised.value)
+
+
+def program(nodes: list[onnx.NodeProto], file: Path) -> Path:
+    """Writes a program of these nodes, with the inputs and outputs of a bundle's."""
+    images = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 1, "h", "w"]) for n in ("noisy", "denoised")]
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", "k"])
+    weights = [helper.make_tensor("shape", TensorProto.INT64, [2], [-1, 3])]
+    graph = helper.make_graph(nodes, "made up", images[:1], [images[1], logits], initializer=weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    file.write_bytes(model.SerializeToString())
+    return file
+
+
+def test_a_program_that_fails_or_returns_other_sizes_is_one_line(tmp_path: Path) -> None:
+    half = helper.make_node("AveragePool", ["noisy"], ["denoised"], kernel_shape=[2, 2], strides=[2, 2])
+    same = helper.make_node("Identity", ["noisy"], ["denoised"])
+    three = helper.make_node("Reshape", ["noisy", "shape"], ["logits"])  # fails unless the pixels divide by 3
+    for nodes, size, reason in (
+        ([half, three], (3, 1, 4, 4), "for images (3, 1, 4, 4) it returns images (3, 1, 2, 2)"),
+        ([same, three], (3, 1, 4, 4), "and logits (16, 3), not (3, 1, 4, 4) and (3, 3)"),
+        ([same, three], (1, 1, 4, 4), "it fails ("),
+    ):
+        run = open_onnx(program(nodes, tmp_path / ONNX))
+        with pytest.raises(BundleError, match=r"model\.onnx: ") as raised:
+            run(torch.rand(size))
+        assert reason in str(raised.value)
+        assert len(str(raised.value).splitlines()) == 1
+    three_each = helper.make_node("Reshape", ["noisy", "shape"], ["logits"])
+    run = open_onnx(program([same, three_each], tmp_path / ONNX), classes=4)
+    with pytest.raises(BundleError, match=r"logits \(2, 3\), not \(2, 1, 1, 3\) and \(2, 4\)"):
+        run(torch.rand(2, 1, 1, 3))
+
+
+def test_every_operator_of_our_programs_is_allowed(prepared: Path) -> None:
+    model = onnx.load_model_from_string((prepared / ONNX).read_bytes())
+    assert {node.op_type for node in model.graph.node} <= onnx_model.OPERATORS
+    assert not onnx_model.OPERATORS & {"Loop", "If", "Scan", "SequenceMap", "Range", "Optional"}

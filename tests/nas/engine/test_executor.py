@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,17 @@ def test_scratch_folders_of_killed_processes_are_deleted(tmp_path: Path) -> None
             assert first.exists()
         assert not second.exists()
     assert not list(tmp_path.iterdir())
+
+
+def test_scratch_folders_without_a_lock_are_deleted_when_they_are_old(tmp_path: Path) -> None:
+    for name in ("skipnas-abcd_123", "skipnas-new_0000", "skipnas-int8-abcdefgh", "skipnas-files"):
+        (tmp_path / name).mkdir()
+        if name != "skipnas-new_0000":
+            os.utime(tmp_path / name, (0, 0))
+    with scratch(tmp_path):
+        pass
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["skipnas-files", "skipnas-int8-abcdefgh", "skipnas-new_0000"]
 
 
 @pytest.mark.parametrize(

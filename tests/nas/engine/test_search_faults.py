@@ -161,3 +161,10 @@ def test_nobody_hears_of_tune_s_state_when_a_copy_of_it_fails(
     assert make().run(1).reason == "complete"
     assert len(copies) > 1
     assert caplog.messages == []
+
+
+def test_a_database_that_is_deleted_under_a_search_ends_it(make: Any) -> None:
+    search = make(epochs=9)
+    search.when_running = lambda: Path(search.ledger.storage.url.database).unlink()
+    with pytest.raises(StorageError, match="was deleted or replaced while it was in use"):
+        search.run(4)

@@ -31,7 +31,7 @@ from studies.store.deletion import delete_study
 from studies.store.files import claim_files, drop_files, files_dir
 from studies.store.finding import has_study
 from studies.store.ledger import SqlLedger
-from studies.store.urls import masked, masked_command, masked_words, parse_url
+from studies.store.urls import masked, masked_command, masked_text, masked_words, parse_url
 
 ROOT = Path(__file__).parents[3]
 SECRET = "hunter2"
@@ -188,6 +188,9 @@ def test_a_path_that_is_a_folder(tmp_path: Path) -> None:
     ("url", "expected"),
     [
         ("", "storage URL cannot be parsed; write a file's path or postgresql://"),
+        (f"postgres//user:{SECRET}@host/db", "cannot be parsed"),
+        (f"user:{SECRET}@host", "cannot be parsed"),
+        (f"postgresql://user:pass@{SECRET}@host/db", "with %40 for an @"),
         (f"postgresql:/user:{SECRET}@host/db", "cannot be parsed"),
         (f"://user:{SECRET}@host/db", "cannot be parsed"),
         (f"postgresql://user:{SECRET}@host:port/db", "cannot be parsed"),
@@ -453,3 +456,37 @@ def test_importing_studies_brings_neither_torch_nor_ray() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("change", ["deleted", "replaced", "by a link"])
+def test_a_file_that_is_deleted_or_replaced_under_an_open_storage(tmp_path: Path, change: str) -> None:
+    file, aside = tmp_path / "studies.db", tmp_path / "aside.db"
+    with open_storage(str(file)) as storage:
+        file.rename(aside)
+        if change == "replaced":
+            open_storage(str(file)).close()
+        if change == "by a link":
+            file.symlink_to(tmp_path / "nowhere.db")
+        with pytest.raises(StorageError, match=r"was deleted or replaced while it was in use.*put the file back"):
+            list_studies(storage)
+        aside.replace(file)
+        assert list_studies(storage) == [], "it is as it was"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Got unexpected extra argument (postgresql://u:{SECRET}@h/db)",
+        f"postgresql:/u:{SECRET}@h, postgres//u:{SECRET}@h",
+        f"x postgresql://u:p@{SECRET}@h/db",
+    ],
+)
+def test_no_message_shows_a_password(text: str) -> None:
+    assert SECRET not in masked_text(text)
+
+
+@pytest.mark.parametrize(
+    "line", ["a@b.c: no such file", "folder:a@b", "storage postgresql+psycopg://u:***@h/db is gone"]
+)
+def test_a_line_without_a_password_stays(line: str) -> None:
+    assert masked_text(line) == line

@@ -41,10 +41,10 @@ OPERATORS = frozenset(
     for line in (
         "Abs Add AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv ConvTranspose",
         "DepthToSpace DequantizeLinear Div Equal Erf Exp Expand Flatten Floor Gather Gelu Gemm GlobalAveragePool",
-        "GlobalMaxPool Greater GroupNormalization Identity InstanceNormalization LayerNormalization LeakyRelu Less Log MatMul",
-        "Max MaxPool Min Mod Mul Neg Not Pad Pow QuantizeLinear Reciprocal ReduceMax ReduceMean ReduceSum Relu Reshape",
-        "Resize Shape Sigmoid Slice Softmax Softplus SpaceToDepth Split Sqrt Squeeze Sub Sum Tanh Transpose Unsqueeze",
-        "Tile Where",
+        "GlobalMaxPool Greater GroupNormalization Identity InstanceNormalization LayerNormalization LeakyRelu Less",
+        "Log MatMul Max MaxPool Min Mod Mul Neg Not Pad Pow QuantizeLinear Reciprocal ReduceMax ReduceMean",
+        "ReduceSum Relu Reshape Resize Shape Sigmoid Slice Softmax Softplus SpaceToDepth Split Sqrt Squeeze Sub",
+        "Sum Tanh Tile Transpose Unsqueeze Where",
     )
     for name in line.split()
 )

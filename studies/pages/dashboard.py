@@ -12,6 +12,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from socketserver import ThreadingMixIn
 from typing import Any, BinaryIO
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -19,6 +20,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 
 from nas.errors import ConfigError, SkipnasError
 from nas.training.checkpoint import strip_path
+from studies.pages.guard import Guard
 from studies.pages.notes import annotate
 from studies.reading.study import StudyReader
 from studies.store.catalog import StudySummary, list_studies
@@ -31,6 +33,7 @@ NOTES_SECONDS = 30.0
 """The seconds between two looks for ended trials that need notes, while the dashboard runs."""
 
 PORTS_TRIED = 100
+IDLE_SECONDS = 60.0
 
 
 def serve(
@@ -57,10 +60,10 @@ def serve(
     from optuna_dashboard import wsgi
 
     with open_storage(storage, must_exist=True) as opened:
-        application = wsgi(opened.optuna, artifact_store=Pictures(opened))
+        application = Guard(wsgi(opened.optuna, artifact_store=Pictures(opened)), opened, host)
         server = _bind(application, host, port, PORTS_TRIED if next_free else 1)
         with server, _stopped_by_signals(server), _notes_kept(opened):
-            ready(f"http://{host}:{server.server_port}/")
+            ready(f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/")
             server.serve_forever()
 
 
@@ -69,9 +72,11 @@ def _bind(application: Any, host: str, port: int, tries: int) -> WSGIServer:
     for at in range(port, min(port + tries, 65536)):
         # The standard library's server would set SO_REUSEADDR, and may then share a port that is in use.
         try:
-            with socket.create_server((host, at)):
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            with socket.create_server((host, at), family=family):
                 pass
-            return make_server(host, at, application, WSGIServer, _Quiet)
+            _Server.address_family = family
+            return make_server(host, at, application, _Server, _Quiet)
         except OSError as error:
             failure = error
             if failure.errno != errno.EADDRINUSE:
@@ -171,8 +176,16 @@ def _stopped_by_signals(server: WSGIServer) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class _Server(ThreadingMixIn, WSGIServer):
+    """A server with a thread for each request, so that a connection that sends nothing keeps nobody waiting."""
+
+    daemon_threads = True
+
+
 class _Quiet(WSGIRequestHandler):
-    """A handler that does not print a line for each request."""
+    """A handler that does not print a line for each request, and gives up a connection that sends nothing."""
+
+    timeout = IDLE_SECONDS
 
     def log_message(self, format: str, *args: object) -> None:
         pass

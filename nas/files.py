@@ -91,10 +91,14 @@ def read_small(path: Path, most: int = SMALL) -> str:
         UnicodeDecodeError: it is not in UTF-8.
     """
     # Without O_NONBLOCK, opening a pipe waits for somebody who writes to it.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-        found = os.fstat(file.fileno())
+    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        found = os.fstat(opened)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "is no regular file", str(path))
         if found.st_size > most:
             raise OSError(errno.EFBIG, f"has more than {most} bytes", str(path))
-        return file.read(most).decode("utf-8")
+        with os.fdopen(opened, "rb", closefd=False) as file:
+            return file.read(most).decode("utf-8")
+    finally:
+        os.close(opened)

@@ -1,4 +1,4 @@
-"""A whole search, export and denoising: no host is looked up, and no file is written but in the folders that were named.
+"""A whole search, export and denoising look up no host, and write no file but in the folders that were named.
 
 Every Python process of them, Ray's and its workers' too, notes what it does by an audit hook. What libraries do beside
 Python shows in the folders themselves; `tests/nas/bundles/test_no_telemetry.py` has ONNX Runtime's case.

@@ -40,10 +40,10 @@ def test_a_training_without_room_is_one_line_and_goes_on(
 def test_events_that_cannot_be_written_do_not_end_a_training(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.record_writer import RecordWriter
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(EventsWriter, "flush", full)
+    monkeypatch.setattr(RecordWriter, "flush", full)
     said = run(*TRAIN)
     assert said.code == 0, said.err
     assert caplog.messages.count("no more events are written to out/logs (No space left on device)") == 1

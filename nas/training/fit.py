@@ -258,8 +258,8 @@ def _event_log(folder: Path | None, step: int) -> Iterator[Callable[[Fit, float]
         yield lambda run, speed: None
         return
     # Its SummaryWriter has a thread, which would print pages about a full disk.
-    from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.record_writer import RecordWriter
     from tensorboardX.summary import scalar
 
     failed, writer = False, None
@@ -276,9 +276,12 @@ def _event_log(folder: Path | None, step: int) -> Iterator[Callable[[Fit, float]
 
     with noted():
         folder.mkdir(parents=True, exist_ok=True)
-        writer = EventsWriter(str(folder / "events"))
+        now = time.time()
+        writer = RecordWriter(str(folder / f"events.out.tfevents.{now:.0f}.skipnas"))
+        writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
         if step:
-            writer.write_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
+            start = Event(wall_time=now, step=step, session_log=SessionLog(status=SessionLog.START))
+            writer.write(start.SerializeToString())
 
     def write(run: Fit, speed: float) -> None:
         found = run.validated
@@ -294,7 +297,7 @@ def _event_log(folder: Path | None, step: int) -> Iterator[Callable[[Fit, float]
             with noted():
                 for name, value in values.items():
                     event = Event(wall_time=time.time(), step=run.step, summary=scalar(name, value))
-                    writer.write_event(event)
+                    writer.write(event.SerializeToString())
                 writer.flush()
 
     try:

@@ -212,20 +212,29 @@ def test_a_search_beside_a_program_that_takes_the_memory_ends_with_all_trials(tm
     assert done.stdout.strip() == f"4 {['COMPLETE'] * 4}", done.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("process", ["raylet/raylet", "gcs_server"])
-def test_a_search_whose_ray_is_killed_goes_on(tmp_path: Path, process: str) -> None:
+SEARCH = "search --study s --trials 3 --epochs 27 --subset 400 --max-params 12000 --no-baselines --precision fp32"
+
+
+def said_while_ray_is_killed(command: str, folder: Path, process: str) -> str:
+    """Runs a command, kills a process of its Ray once it has begun, and returns what it said when it has ended well."""
     from benchmarks.chaos import descendants, named
 
-    command = [sys.executable, str(ROOT / "app_cli.py"), "search", "--trials", "3", "--epochs", "27", "--subset", "400"]
-    command += ["--max-params", "12000", "--no-baselines", "--precision", "fp32"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as search:
-        assert search.stderr is not None
-        assert "0/3 trained" in search.stderr.readline()
-        for pid in named(process, descendants(search.pid)):
+    words = [sys.executable, str(ROOT / "app_cli.py"), *command.split()]
+    with subprocess.Popen(words, cwd=folder, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None
+        assert "0/" in run.stderr.readline(), "the first line of progress, with Ray there"
+        for pid in named(process, descendants(run.pid)):
             os.kill(pid, signal.SIGKILL)
-        _, said = search.communicate(timeout=300)
-    assert search.returncode == 0, said
+        _, said = run.communicate(timeout=300)
+    assert run.returncode == 0, said
     assert "Ray was lost" in said
-    assert "the study has 3 of 3" in said
     assert "Traceback" not in said
+    return said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", ["raylet/raylet", "gcs_server"])
+def test_a_search_and_a_confirmation_whose_ray_is_killed_go_on(tmp_path: Path, process: str) -> None:
+    assert "the study has 3 of 3" in said_while_ray_is_killed(SEARCH, tmp_path, process)
+    said = said_while_ray_is_killed("confirm s --seeds 2 --top 1", tmp_path, process)
+    assert "the confirmation has" in said

@@ -10,6 +10,7 @@ import shutil
 import socket
 import tempfile
 import time
+import unittest.mock
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray._private.node import Node
 
 from nas.data.splits import Dataset
 from nas.engine.interrupts import Stopping, stop_signals
@@ -117,7 +119,8 @@ def _start_local(folder: Path, cpus: int | None) -> None:
     """Starts a local Ray, at the second try where the first one found the machine too busy."""
     for last in (False, True):
         try:
-            ray.init("local", include_dashboard=False, num_cpus=cpus, _temp_dir=str(folder), **QUIET)
+            with _no_api_server():
+                ray.init("local", include_dashboard=False, num_cpus=cpus, _temp_dir=str(folder), **QUIET)
         except Exception as error:  # Ray raises all kinds, plain exceptions among them
             ray.shutdown()
             if last:
@@ -154,6 +157,16 @@ def scratch(place: Path = Path("/tmp")) -> Iterator[Path]:
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _no_api_server() -> Iterator[None]:
+    """Keeps Ray from starting the server of its dashboard, which it does even without one.
+
+    All that this server does then is to ask for the cloud that it runs in, at hosts of Google, Amazon and Microsoft.
+    """
+    with unittest.mock.patch.object(Node, "start_api_server"):
+        yield
 
 
 def _connect(address: str) -> None:

@@ -8,14 +8,11 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from nas.errors import SkipnasError, StudyError
+from nas.errors import SkipnasError
 from studies.store.connection import Storage
-from studies.store.finding import has_study
-from studies.store.leases import live_drivers
-from studies.store.renaming import rename_study
+from studies.store.deletion import refuse_driven
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
-MAX_BODY = 2**16
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -36,8 +33,7 @@ class Guard:
         if why := self._stranger(environ):
             return _answer(start_response, "403 Forbidden", why)
         try:
-            if (answer := self._about_a_study(environ, start_response)) is not None:
-                return answer
+            self._check_study(environ)
         except SkipnasError as error:
             return _answer(start_response, "409 Conflict", str(error))
 
@@ -77,50 +73,22 @@ class Guard:
             return False
         return True
 
-    def _about_a_study(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes] | None:
-        """Answers requests that would lose what belongs to a study; None for any other request."""
+    def _check_study(self, environ: dict[str, Any]) -> None:
+        """Raises StudyError for a request that would delete or rename a study that is being worked on."""
         match = re.fullmatch(r"/api/studies/(\d{1,18})(/rename)?", environ.get("PATH_INFO", ""))
         method = environ["REQUEST_METHOD"]
         if match is None or (method, match[2]) not in (("DELETE", None), ("POST", "/rename")):
-            return None
+            return
         study_id = int(match[1])
         with self._storage.guard():
             try:
                 name = self._storage.optuna.get_study_name_from_id(study_id)
             except KeyError:
-                return None
-        if not has_study(self._storage, name):
-            return None
-        if method == "DELETE":
-            # Its pictures would be gone before the database refuses.
-            with self._storage.transaction() as connection:
-                if live_drivers(connection, study_id):
-                    raise StudyError(f"study {name!r} is being worked on; stop that first (Ctrl-C)")
-            return None
-        # The dashboard would make a new study, and delete this one with all its records.
-        rename_study(self._storage, name, _new_name(environ))
-        return self._renamed(study_id, start_response)
-
-    def _renamed(self, study_id: int, start_response: Callable[..., Any]) -> list[bytes]:
-        from optuna_dashboard._serializer import serialize_frozen_study
-        from optuna_dashboard._storage import get_study
-
-        with self._storage.guard():
-            found = get_study(self._storage.optuna, study_id)
-        content = json.dumps(None if found is None else serialize_frozen_study(found)).encode()
-        start_response("201 Created", [("Content-Type", "application/json"), ("Content-Length", str(len(content)))])
-        return [content]
-
-
-def _new_name(environ: dict[str, Any]) -> str:
-    try:
-        length = min(int(environ.get("CONTENT_LENGTH") or 0), MAX_BODY)
-        name = json.loads(environ["wsgi.input"].read(length))["study_name"]
-    except (ValueError, KeyError, TypeError):
-        name = None
-    if not isinstance(name, str):
-        raise StudyError("the request names no study; give study_name")
-    return name
+                return
+        # The dashboard deletes a study's pictures before its database refuses; to rename one is to make another one and
+        # to delete this one.
+        with self._storage.transaction() as connection:
+            refuse_driven(connection, study_id, name, "delete" if method == "DELETE" else "rename")
 
 
 def _answer(start_response: Callable[..., Any], status: str, reason: str) -> list[bytes]:

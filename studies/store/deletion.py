@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
+    Connection,
     MetaData,
     delete,
     select,
@@ -44,14 +45,19 @@ def hold_study(session: Session, study_id: Any) -> bool:
 
 def delete_held(session: Session, study_id: int, name: str) -> None:
     """Deletes a study that the session holds, so that no driver can begin meanwhile."""
-    if drivers := live_drivers(session.connection(), study_id).values():
-        raise StudyError(
-            f"study {name!r} is being worked on by {', '.join(d.label for d in drivers)}; "
-            "stop that search or confirmation first (Ctrl-C), then delete the study"
-        )
+    refuse_driven(session.connection(), study_id, name, "delete")
     # Records are deleted by table, because Optuna's own deletion loads every trial.
     _delete_records(session, Base.metadata, [study_id])
     _delete_records(session, OPTUNA_METADATA, [study_id])
+
+
+def refuse_driven(connection: Connection, study_id: int, name: str, what: str) -> None:
+    """Raises StudyError when a live driver works on a study, which somebody wants to `what`."""
+    if drivers := live_drivers(connection, study_id).values():
+        raise StudyError(
+            f"study {name!r} is being worked on by {', '.join(d.label for d in drivers)}; "
+            f"stop that search or confirmation first (Ctrl-C), then {what} the study"
+        )
 
 
 def _delete_records(session: Session, metadata: MetaData, study_ids: Any) -> None:

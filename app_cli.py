@@ -60,6 +60,7 @@ from studies.settings import (
     Storage,
     Study,
     TrainRequest,
+    WhiteLevel,
 )
 
 app = typer.Typer(
@@ -431,6 +432,7 @@ def evaluate(
         str | None, Setting(help="test or validation. Default: test, and all of a folder without splits.")
     ] = None,
     reference: Annotated[str | None, Setting(help="Also judge a denoiser without training: nlm or bm3d.")] = None,
+    white_level: WhiteLevel = None,
     data_root: DataRoot = None,
     as_json: Json = False,
 ) -> None:
@@ -441,7 +443,9 @@ def evaluate(
     from studies.bundles import evaluate_bundle
     from studies.commands.bundle_lines import show_evaluation
 
-    result = evaluate_bundle(bundle, data=data, noise=noise, split=split, reference=reference, data_root=data_root)
+    result = evaluate_bundle(
+        bundle, data=data, noise=noise, split=split, reference=reference, white_level=white_level, data_root=data_root
+    )
     if as_json:
         _print_json(result)
     else:
@@ -463,10 +467,11 @@ def denoise(
             rule=at_least(16, " pixels", most=2**16),
         ),
     ] = None,
+    white_level: WhiteLevel = None,
     quiet: Annotated[bool, Setting(help="Nothing but errors.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Restore images of any size, gray or colour, of 8 or 16 bits; and name the class when there is one.
+    """Restore images of any size, depth and number of pages, gray or colour; and name the class when there is one.
 
     Example: skipnas denoise bundle scans/ portrait.jpg --to restored
     """
@@ -479,6 +484,7 @@ def denoise(
         onnx=onnx,
         tile=tile,
         tell=lambda line: None if quiet else _say(line),
+        white_level=white_level,
         done=lambda result: None if quiet or as_json else _tell(result.line()),
         failed=lambda line: _say(f"error: {_one_line(line)}"),
     )

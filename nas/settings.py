@@ -215,6 +215,11 @@ def regular_expression(value: str) -> str | None:
     return None
 
 
+def white_level(value: float) -> str | None:
+    """Allows a value that can be white in an image of at most 32 bits."""
+    return None if 0 < value < 2**32 else f"give a number above 0 and at most {2**32 - 1}"
+
+
 PRIORS = ("space", "none")
 """What a search may know at its start: the earlier trials that its space comes with, or nothing."""
 
@@ -288,6 +293,7 @@ class StudyConfig:
         within_rank: the rule by which candidates are stopped (`nas.search.early_stopping.RULES`).
         training_version: version of the training code that made the study (`nas.training.version`); each trial keeps
             its own.
+        white_level: value of white in images of more than 8 bits; None where each has its type's largest.
     """
 
     study: str
@@ -310,6 +316,7 @@ class StudyConfig:
     early_stopping: bool = False
     within_rank: str = "hypervolume"
     training_version: int = 1
+    white_level: float | None = None
 
     def in_order(self, values: Mapping[str, float]) -> tuple[float, ...]:
         """Returns the values of the objectives, in their order, out of all that were measured."""
@@ -418,6 +425,16 @@ class StudyRequest(Settings):
             rule=regular_expression,
             kept=lambda config: config.group_by,
             metavar="REGEX",
+        ),
+    ] = None
+    white_level: Annotated[
+        float | None,
+        Setting(
+            help="Value of white in images of more than 8 bits. Default: what they say, or their type's largest.",
+            rule=white_level,
+            kept=lambda config: config.white_level,
+            nothing="each type's largest",
+            metavar="N",
         ),
     ] = None
     epochs: Annotated[

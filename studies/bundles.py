@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nas.bundles.bundle import Bundle
 from nas.bundles.bundle import open_bundle as _open_bundle
 from nas.bundles.files import ARCHITECTURE
+from nas.data.white import White
 from nas.errors import BundleError, ConfigError, DataError
 from nas.search.confirmation import comparable
 from nas.settings import regular_expression
@@ -134,6 +135,7 @@ def export_choice(
         facts=facts,
         judge=_measuring(data, config.task),
         calibration=calibration,
+        white_level=data.white_level,
     )
     written = json.loads((target / ARCHITECTURE).read_text("utf-8"))["facts"]
     largest = {program: max(outputs.values()) for program, outputs in parity["differences"].items()}
@@ -180,17 +182,17 @@ def _measuring(data: Dataset, task: Task) -> Judge:
     from nas.data.splits import split_photographs
 
     noise = parse_noise(task.noise)
+    white = White(given=data.white_level, ask=False)
     whole: dict[str, list[Path]] = {part: [] for part in PARTS}
     if source_of(data.name).photographs:
-        found = split_photographs(data.name, group_by=data.group_by, tell=lambda *told: None)
-        for path, code in zip(found.paths, found.part, strict=True):
-            whole[PARTS[code]].append(path)
+        split = split_photographs(data.name, group_by=data.group_by, white=white, tell=lambda *told: None)
+        whole = {part: split.files(code) for code, part in enumerate(PARTS)}
 
     def measure(predict: Predict) -> dict[str, Any]:
         measured = {}
         for part in ("validation", "test"):
             if whole[part]:
-                found = assess_photographs(predict, task.channels, whole[part], noise)
+                found = assess_photographs(predict, task.channels, whole[part], noise, white=white)
             else:
                 found = assess_data(predict, data, noise, part=part)
             measured[part] = found.figures() | {"images": found.images, "draws": found.draws}
@@ -206,6 +208,7 @@ def evaluate_bundle(
     noise: str | None = None,
     split: str | None = None,
     reference: str | None = None,
+    white_level: float | None = None,
     data_root: Path | None = None,
 ) -> dict[str, Any]:
     """PSNR, SSIM and accuracy of a bundle at each noise level, beside the noisy input's.
@@ -218,6 +221,7 @@ def evaluate_bundle(
         split: one of `SPLITS`; by default ``test``, and all of a folder that has no splits of its own and
             is not what the bundle was searched on.
         reference: name of a denoiser of `nas.bundles.reference_denoisers` to judge as well.
+        white_level: value of white in the images; by default what their files say, or that of the bundle's data.
         data_root: see `nas.data.splits.load`.
 
     Returns:
@@ -246,15 +250,20 @@ def evaluate_bundle(
     name = parse_source(source)
     kind, _, own = name.partition(":")
     seen = _seen(bundle, kind)
+    white = White(given=white_level, trained=bundle.white_level)
     if source_of(name).photographs:
-        paths, part = _for_bundle(bundle, lambda group_by: photographs(name, split, seen=seen, group_by=group_by))
+        paths, part = _for_bundle(
+            bundle, lambda group_by: photographs(name, split, seen=seen, group_by=group_by, white=white)
+        )
         found = [
-            assess_photographs(bundle.network, bundle.task.channels, paths, level, denoiser=denoiser)
+            assess_photographs(bundle.network, bundle.task.channels, paths, level, denoiser=denoiser, white=white)
             for level in noises
         ]
     else:
         wanted = bundle.preparation
-        loaded = _for_bundle(bundle, lambda group_by: load(name, root=data_root, group_by=group_by, wanted=wanted))
+        loaded = _for_bundle(
+            bundle, lambda group_by: load(name, root=data_root, group_by=group_by, wanted=wanted, white=white)
+        )
         foreign = own and seen is not None and loaded.fingerprint != seen
         part = split or ("all" if foreign and not loaded.has_own_splits else "test")
         found = [assess_bundle(bundle, loaded, level, part=part, denoiser=denoiser) for level in noises]

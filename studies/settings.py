@@ -23,6 +23,7 @@ from nas.settings import (
     one_of,
     parsed_by,
     regular_expression,
+    white_level,
 )
 from nas.types import PRECISIONS
 
@@ -34,6 +35,14 @@ Storage = Annotated[
 DataRoot = Annotated[
     Path | None,
     Setting(help="Where data sets lie or are downloaded to (~/.cache/skipnas/data).", metavar="DIR", rule=no_file),
+]
+WhiteLevel = Annotated[
+    float | None,
+    Setting(
+        help="Value of white in the images. Default: what they or the bundle say, or their type's largest.",
+        rule=white_level,
+        metavar="N",
+    ),
 ]
 Pick = Annotated[str, Setting(help="knee, an objective (its best), or a trial's number.")]
 Prefer = Annotated[
@@ -152,6 +161,9 @@ class TrainRequest(FitSettings):
     subset: Annotated[int | None, Setting(help="Use only this many training images.", rule=at_least(1))] = None
     group_by: Annotated[
         str | None, Setting(help="As for search. Default: the study's.", rule=regular_expression, metavar="REGEX")
+    ] = None
+    white_level: Annotated[
+        float | None, Setting(help="As for search. Default: the study's.", rule=white_level, metavar="N")
     ] = None
     batch_size: Annotated[int | None, Setting(help="Default: the recipe's.", rule=at_least(1, most=MANY))] = None
     learning_rate: Annotated[float | None, Setting(help="Default: the recipe's.", rule=above(0, most=MANY))] = None

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from nas.bundles.bundle import Bundle
 from nas.bundles.inference import Predict, tiled
 from nas.bundles.reference_denoisers import Denoiser, restore_batch
-from nas.data.folders import read_photograph
+from nas.data.folders import read_photographs
 from nas.data.noise import Noise
 from nas.data.splits import Dataset, Split, noise_seed, to_float, validation_draws
+from nas.data.white import White
 from nas.errors import DataError
 from nas.search.objectives import METRICS, of_basis
 from nas.training.batches import NoisyBatch, noisy_batches
@@ -85,7 +86,7 @@ def assess(
         DataError: images have a side under 3 pixels, for which SSIM is not defined.
     """
     batches = noisy_batches(split, noise, torch.device("cpu"), seed=seed, draws=draws)
-    return _assess(predict, batches, len(split.images), draws, denoiser)
+    return _assess(predict, batches, draws, denoiser)
 
 
 def assess_bundle(
@@ -131,39 +132,53 @@ def assess_data(
 
 
 def assess_photographs(
-    predict: Predict, channels: int, paths: Sequence[Path], noise: Noise, *, denoiser: Denoiser | None = None
+    predict: Predict,
+    channels: int,
+    paths: Sequence[Path],
+    noise: Noise,
+    *,
+    denoiser: Denoiser | None = None,
+    white: White = White(),  # noqa: B008 (it is frozen)
 ) -> Assessment:
     """Judges on photographs of any sizes, each at its full size, under noise of its own.
 
     A network is run in tiles where a photograph would not fit into memory (see `nas.bundles.inference`); another
     function is run as it is. A network for colour (3 `channels`) takes gray photographs as colour ones. The noise
-    depends only on the image and the noise's name. One photograph is in memory at a time.
+    depends only on the image and the noise's name. The photographs of one file are in memory at a time: each page of a
+    stack is one.
+
+    Args:
+        predict: a network, or any other function from noisy images to restored ones and logits.
+        channels: channels of its images.
+        paths: the files.
+        noise: noise that is added.
+        denoiser: see `assess`.
+        white: what is known of the value that is white in images of more than 8 bits.
 
     Raises:
         DataError: a photograph cannot be read, or is in colour where the network takes gray.
     """
     if isinstance(predict, nn.Module):
         predict = tiled(predict, channels)
-    return _assess(predict, _photograph_batches(channels, paths, noise), len(paths), 1, denoiser)
+    return _assess(predict, _photograph_batches(channels, paths, noise, white), 1, denoiser)
 
 
-def _photograph_batches(channels: int, paths: Sequence[Path], noise: Noise) -> Iterator[NoisyBatch]:
+def _photograph_batches(channels: int, paths: Sequence[Path], noise: Noise, white: White) -> Iterator[NoisyBatch]:
     for path in paths:
-        image = read_photograph(path)
-        if image.shape[0] == 1 and channels == 3:
-            image = image.repeat(3, axis=0)  # a search treats gray images among colour ones in the same way
-        if image.shape[0] != channels:
-            raise DataError(
-                f"image {path}: {image.shape[0]} channel(s), the network takes {channels}; evaluate it on such images"
-            )
-        seed = int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:7], "big")
-        clean = to_float(torch.from_numpy(image)[None])
-        yield noise.add(clean, torch.Generator().manual_seed(seed)), clean, None
+        for image in read_photographs(path, white):
+            if image.shape[0] == 1 and channels == 3:
+                image = image.repeat(3, axis=0)  # a search treats gray images among colour ones in the same way
+            if image.shape[0] != channels:
+                raise DataError(
+                    f"image {path}: {image.shape[0]} channel(s), the network takes {channels}; "
+                    "evaluate it on such images"
+                )
+            seed = int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:7], "big")
+            clean = to_float(torch.from_numpy(image)[None])
+            yield noise.add(clean, torch.Generator().manual_seed(seed)), clean, None
 
 
-def _assess(
-    predict: Predict, batches: Iterable[NoisyBatch], images: int, draws: int, denoiser: Denoiser | None
-) -> Assessment:
+def _assess(predict: Predict, batches: Iterable[NoisyBatch], draws: int, denoiser: Denoiser | None) -> Assessment:
     tally, similarity = Tally(), list[float]()
     noisy_figures, reference_figures = _Comparison(), _Comparison()
     confusion: Tensor | None = None
@@ -190,7 +205,7 @@ def _assess(
         noisy=noisy_figures.means(),
         reference=reference_figures.means(),
         confusion=table,
-        images=images,
+        images=len(similarity) // draws,
         draws=draws,
     )
 

@@ -51,6 +51,7 @@ class Bundle:
         network: on the CPU, in evaluation mode: noisy (N, C, H, W) -> denoised (N, C, H, W), not clipped, and logits
             (N, K).
         facts: origin and measurements of the network, as given to `nas.bundles.export.export_bundle`.
+        white_level: value of white in the training data; None where each type's own largest value is white.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Bundle:
     classes: tuple[str, ...]
     network: nn.Module
     facts: Mapping[str, Any]
+    white_level: float | None = None
 
     @property
     def preparation(self) -> Preparation | None:
@@ -97,6 +99,7 @@ def _open(path: Path, get_space: Callable[[str], SearchSpace]) -> Bundle:
         task = _task(_field(value, "task", dict))
         classes = _classes(_field(value, "classes", list), task)
         facts = _field(value, "facts", dict)
+        white_level = _white_level(value.get("white_level"))
         if (digest := _field(value, "digest", str)) != candidate.digest:
             raise BundleError(f"digest is {digest!r}, that of the spec and recipe is {candidate.digest!r}")
         if (params := space.cost(spec, task).params) > MAX_PARAMS:
@@ -107,7 +110,14 @@ def _open(path: Path, get_space: Callable[[str], SearchSpace]) -> Bundle:
         with torch.random.fork_rng(devices=[]):
             network = space.build(spec, task).eval()
         bundle = Bundle(
-            path=path, space=space, candidate=candidate, task=task, classes=classes, network=network, facts=facts
+            path=path,
+            space=space,
+            candidate=candidate,
+            task=task,
+            classes=classes,
+            network=network,
+            facts=facts,
+            white_level=white_level,
         )
         _check_preparation(value, bundle.preparation)
     except SkipnasError as error:
@@ -179,6 +189,14 @@ def _classes(value: list[Any], task: Task) -> tuple[str, ...]:
         if not (isinstance(name, str) and visible(name) == name):
             raise BundleError(f"class name {name!r} has control characters")
     return tuple(value)
+
+
+def _white_level(value: Any) -> float | None:
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not 0 < value < 2**32:
+        raise BundleError(f"white_level is {value!r}, must be a number above 0 and at most {2**32 - 1}")
+    return float(value)
 
 
 def _read_weights(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -58,6 +58,7 @@ def export_bundle(
     facts: Mapping[str, Any],
     judge: Judge | None = None,
     calibration: Tensor | None = None,
+    white_level: float | None = None,
 ) -> dict[str, Any]:
     """Writes a bundle and proves that its programs compute the same as the network.
 
@@ -77,6 +78,8 @@ def export_bundle(
         judge: measures the network as it was written; kept as the fact ``measured``.
         calibration: noisy training images (N, C, H, W). When given, an int8 program is written too, and kept as the
             fact ``int8``: ``bytes``, and ``measured`` by `judge`.
+        white_level: value of white in the training images, if they have more than 8 bits and it is not their type's
+            largest. It is written into the ONNX programs too.
 
     Returns:
         The content of parity.json: ``limit``, ``holds``, ``sizes`` (N, C, H, W) and ``differences``, the largest
@@ -102,6 +105,7 @@ def export_bundle(
         "preparation": None if preparation is None else preparation.to_dict(),
         "cost": asdict(cost),
         "facts": _without_folders(facts),
+        "white_level": white_level,
     }
     try:
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):
@@ -136,7 +140,7 @@ def _write(
     # From here on, the written network is exported and compared.
     bundle = open_bundle(folder, lambda name: space)
     with _exporters_quiet():
-        made = Exportable(bundle.network, _program(bundle))
+        made = Exportable(bundle.network, _program(bundle), bundle.white_level)
         for each in FORMATS.values():
             each.write(made, folder / each.file)
     programs = {name: each.open(made, folder / each.file) for name, each in FORMATS.items()}

@@ -26,10 +26,12 @@ class Exportable:
     Attributes:
         network: on the CPU, in evaluation mode.
         program: the same network as a program of torch.export, for every batch, height and width.
+        white_level: see `nas.bundles.bundle.Bundle`.
     """
 
     network: nn.Module
     program: ExportedProgram
+    white_level: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +61,7 @@ class Format:
 def _write_onnx(made: Exportable, file: Path) -> None:
     from nas.bundles.onnx_model import write_onnx
 
-    write_onnx(made.program, file)
+    write_onnx(made.program, file, made.white_level)
 
 
 def _open_onnx(made: Exportable, file: Path) -> Predict:

@@ -27,6 +27,7 @@ A = TypeVar("A")
 T = TypeVar("T")
 INPUT = "noisy"
 OUTPUTS = ("denoised", "logits")
+WHITE_LEVEL = "white_level"
 MAX_ONNX = 2**30
 """The limit in bytes of an ONNX file: more than 200 million parameters and their graph."""
 
@@ -102,8 +103,11 @@ def open_onnx(
     return run
 
 
-def write_onnx(program: ExportedProgram, file: Path) -> None:
-    """Writes a program of torch.export as ONNX: `INPUT` to `OUTPUTS`, without notes about its origin."""
+def write_onnx(program: ExportedProgram, file: Path, white_level: float | None = None) -> None:
+    """Writes a program of torch.export as ONNX: `INPUT` to `OUTPUTS`, without notes about its origin.
+
+    The white level of the training data is its only metadata, under `WHITE_LEVEL`, where there is one.
+    """
     exported = torch.onnx.export(program, dynamo=True, input_names=[INPUT], output_names=list(OUTPUTS), verbose=False)
     assert exported is not None  # only the old exporter returns None
     model: onnx.ModelProto = exported.model_proto
@@ -116,6 +120,8 @@ def write_onnx(program: ExportedProgram, file: Path) -> None:
         for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
             image.type.tensor_type.shape.dim[axis].dim_param = name
     graph.output[1].type.tensor_type.shape.dim[0].dim_param = "batch"
+    if white_level is not None:
+        onnx.helper.set_model_props(model, {WHITE_LEVEL: f"{white_level:.10g}"})
     onnx.checker.check_model(model)
     file.write_bytes(model.SerializeToString())
 
@@ -161,6 +167,7 @@ def quantize(model: onnx.ModelProto, images: Tensor) -> onnx.ModelProto:
         )
         result: onnx.ModelProto = onnx.load_model_from_string(target.read_bytes())
     result.ClearField("metadata_props")
+    result.metadata_props.extend(model.metadata_props)
     result.graph.ClearField("value_info")
     onnx.checker.check_model(result)
     return result

@@ -55,7 +55,7 @@ class Appearances:
         self._seen: list[_Seen] = []
 
     def add(self, image: Image) -> None:
-        """Remembers an image in mode L, RGB or F (in [0, 1]), at its full size."""
+        """Remembers an image of `nas.data.images` at its full size."""
         import numpy as np
         import PIL.Image
 
@@ -64,7 +64,7 @@ class Appearances:
             values = values[..., 0]
         digest = hashlib.sha256(f"{values.dtype.str}{values.shape}".encode())
         digest.update(np.ascontiguousarray(values).data)
-        gray = image if image.mode == "F" else image.convert("L")
+        gray = image if image.getbands() == ("F",) else image.convert("L")
         small = np.asarray(gray.resize((GRID, GRID), PIL.Image.Resampling.BOX), np.float32)
         self._seen.append(_Seen(digest.digest(), image.size, small * (255 if image.mode == "F" else 1)))
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.data.alike import Appearances, by_name, joined
-from nas.data.images import open_image, stacked
+from nas.data.images import image_sizes, open_images, stacked
 from nas.data.listing import SUFFIXES, Listing, counted, list_folder, list_top
 from nas.data.preparation import SIDE, Preparation, one_size, shrunk, without_tiny
 from nas.data.raw import PARTS, TEST, TRAIN, VALIDATION, RawData, evenly, raw_data
+from nas.data.white import Levels, White
 from nas.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -40,15 +42,21 @@ _PART_FOLDERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _File:
-    """An image file, the split that its folder names, and its path below that split's folder."""
+    """A page of an image file, the split that its folder names, and its path below that split's folder."""
 
     path: Path
     part: int
     name: str
+    page: int = 0
 
 
 def read_folder(
-    argument: str, _root: Path, *, group_by: str | None = None, wanted: Preparation | None = None
+    argument: str,
+    _root: Path,
+    *,
+    group_by: str | None = None,
+    wanted: Preparation | None = None,
+    white: White = White(),  # noqa: B008 (it is frozen)
 ) -> RawData:
     """Reads ``folder:DIR``: one folder per class, with or without train, validation and test folders on top.
 
@@ -57,7 +65,7 @@ def read_folder(
 
     Args:
         argument: the folder.
-        group_by, wanted: see `nas.data.splits.load`.
+        group_by, wanted, white: see `nas.data.splits.load`.
 
     Raises:
         DataError: the folder cannot be read or is empty, an image is damaged, or there are fewer than two classes.
@@ -93,18 +101,21 @@ def read_folder(
         raise _no_images(source)
     classless = [counted(len(listing.images), "image") + " beside the class folders"] if listing.images else []
     _tell_left_out(source, [*listing.left_out(), *classless], log.info)
-    appearances = Appearances()
+    appearances, levels = Appearances(), Levels(source, white)
+    pages: list[_File] = []
     small: list[Image] = []
     sizes: list[tuple[int, int]] = []
     for file in files:
-        image = open_image(file.path)
-        appearances.add(image)
-        sizes.append(image.size)
-        small.append(shrunk(image))
+        for page, image in enumerate(open_images(file.path, levels.of)):
+            pages.append(replace(file, page=page))
+            appearances.add(image)
+            sizes.append(image.size)
+            small.append(shrunk(image))
+    level, files = levels.common(), pages
     names = [file.name for file in files]
     labels = [classes.index(name.partition("/")[0]) for name in names]
     usable = without_tiny(sizes, names, source, log.info)
-    bound = _bound(source, files, usable, appearances, group_by, labels, tell=log.info)
+    bound = _bound(source, files, usable, appearances, levels, group_by, labels, tell=log.info)
     images = one_size(
         [small[i] for i in bound.kept],
         [sizes[i] for i in bound.kept],
@@ -119,10 +130,17 @@ def read_folder(
         part=[files[index].part for index in bound.kept],
         groups=bound.groups,
         joined=bound.joined,
+        white_level=level,
     )
 
 
-def read_images(argument: str, _root: Path, *, group_by: str | None = None) -> RawData:
+def read_images(
+    argument: str,
+    _root: Path,
+    *,
+    group_by: str | None = None,
+    white: White = White(),  # noqa: B008 (it is frozen)
+) -> RawData:
     """Reads ``images:DIR``: unlabelled photographs, with or without train, validation and test folders on top.
 
     Each photograph is cut into square patches that do not overlap, of 64 pixels, or of the smallest short side if that
@@ -130,12 +148,12 @@ def read_images(argument: str, _root: Path, *, group_by: str | None = None) -> R
 
     Args:
         argument: the folder.
-        group_by: see `nas.data.splits.load`.
+        group_by, white: see `nas.data.splits.load`.
 
     Raises:
         DataError: the folder cannot be read or is empty, or an image is damaged.
     """
-    return cut_photographs(Path(argument), group_by=group_by, tell=log.info, tell_patches=log.info).raw
+    return cut_photographs(Path(argument), group_by=group_by, white=white, tell=log.info, tell_patches=log.info).raw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +162,7 @@ class Cut:
 
     Attributes:
         raw: the patches.
-        paths: the photographs that have patches, in their order.
+        paths: the files of the photographs that have patches, in their order. Each page of a stack is a photograph.
         places: the place of each among the photographs that were decoded.
         first: for each of them the place of its first patch.
     """
@@ -159,6 +177,7 @@ def cut_photographs(
     folder: Path,
     *,
     group_by: str | None = None,
+    white: White = White(),  # noqa: B008 (it is frozen)
     tell: Callable[..., None],
     tell_patches: Callable[..., None] = log.debug,
     see: Callable[[Path, Image], object] = lambda path, image: None,
@@ -167,34 +186,41 @@ def cut_photographs(
 
     Args:
         folder: the folder of photographs.
-        group_by: see `nas.data.splits.load`.
+        group_by, white: see `nas.data.splits.load`.
         tell: a logger's method, which is told of photographs that are left out or equal.
         tell_patches: a logger's method, which is told the numbers of images and patches.
         see: called with each photograph as it is decoded, in their order, those among them that are left out later.
     """
     source = f"images:{folder}"
-    files = _photographs(folder, source, tell)
-    sizes = [open_image(file.path, decode=False).size for file in files]
+    files: list[_File] = []
+    sizes: list[tuple[int, int]] = []
+    for file in _photographs(folder, source, tell):
+        found = image_sizes(file.path)
+        files += [replace(file, page=page) for page in range(len(found))]
+        sizes += found
     usable = without_tiny(sizes, [file.name for file in files], source, tell)
     files = [files[index] for index in usable]
     short = min(min(sizes[index]) for index in usable)
     side = min(SIDE, short - short % 2)
-    appearances = Appearances()
+    appearances, levels = Appearances(), Levels(source, white)
     cut: list[list[Image]] = []
-    for file in files:
-        image = open_image(file.path)
-        appearances.add(image)
-        see(file.path, image)
-        corners = [
-            (left, top)
-            for top in range(0, image.height - side + 1, side)
-            for left in range(0, image.width - side + 1, side)
-        ]
-        if len(corners) > PATCHES_PER_IMAGE:
-            tell_patches("%s: %d of its %d patches are used", file.path, PATCHES_PER_IMAGE, len(corners))
-        chosen = evenly(corners, PATCHES_PER_IMAGE)
-        cut.append([image.crop((left, top, left + side, top + side)) for left, top in chosen])
-    bound = _bound(source, files, range(len(files)), appearances, group_by, [0] * len(files), tell=tell)
+    for path, pages in groupby(files, lambda file: file.path):
+        images = open_images(path, levels.of)
+        for file in pages:
+            image = images[file.page]
+            appearances.add(image)
+            see(path, image)
+            corners = [
+                (left, top)
+                for top in range(0, image.height - side + 1, side)
+                for left in range(0, image.width - side + 1, side)
+            ]
+            if len(corners) > PATCHES_PER_IMAGE:
+                tell_patches("%s: %d of its %d patches are used", path, PATCHES_PER_IMAGE, len(corners))
+            chosen = evenly(corners, PATCHES_PER_IMAGE)
+            cut.append([image.crop((left, top, left + side, top + side)) for left, top in chosen])
+    level = levels.common()
+    bound = _bound(source, files, range(len(files)), appearances, levels, group_by, [0] * len(files), tell=tell)
     patches: list[Image] = []
     part: list[int] = []
     groups: list[int] = []
@@ -205,7 +231,7 @@ def cut_photographs(
         part += [files[index].part] * len(cut[index])
         groups += [group] * len(cut[index])
     tell_patches("%s: %d images cut into %d patches of %dx%d pixels", source, len(first), len(patches), side, side)
-    raw = raw_data(stacked(patches), None, (), part=part, groups=groups, joined=bound.joined)
+    raw = raw_data(stacked(patches), None, (), part=part, groups=groups, joined=bound.joined, white_level=level)
     paths = tuple(files[index].path for index in bound.kept)
     return Cut(raw=raw, paths=paths, places=tuple(bound.kept), first=tuple(first))
 
@@ -216,14 +242,13 @@ def has_splits(folder: Path) -> bool:
     return parts != [(TRAIN, folder)]
 
 
-def read_photograph(path: Path) -> Images:
-    """Reads an image at its full size: (C, H, W), uint8, or float32 in [0, 1] when it has more than 8 bits.
+def read_photographs(path: Path, white: White) -> list[Images]:
+    """Reads the images of a file at their full size: (C, H, W), uint8, or float32 in [0, 1] of more than 8 bits.
 
     Raises:
-        DataError: the image cannot be read, or has a side under `SMALLEST_SIDE` pixels.
+        DataError: the file cannot be read, or an image has a side under `SMALLEST_SIDE` pixels.
     """
-    image: Images = stacked([open_image(path)])[0]
-    return image
+    return [stacked([image])[0] for image in open_images(path, Levels(str(path), white).of)]
 
 
 # --- what is in a folder ---
@@ -315,12 +340,15 @@ def _bound(
     files: Sequence[_File],
     usable: Sequence[int],
     appearances: Appearances,
+    levels: Levels,
     group_by: str | None,
     labels: Sequence[int],
     *,
     tell: Callable[..., None],
 ) -> _Bound:
     """Groups the usable images that may not lie in two splits, and says in one line how many are equal.
+
+    Pages of one file belong together as well.
 
     Where folders themselves divide images that are equal, the ones in training give way to those in validation, and
     both to those in test, so that nothing that is judged is trained on.
@@ -330,7 +358,9 @@ def _bound(
     """
     import numpy as np
 
-    equal, resized = appearances.equal(usable, lambda index: open_image(files[index].path))
+    equal, resized = appearances.equal(
+        usable, lambda index: open_images(files[index].path, levels.of)[files[index].page]
+    )
     places = np.asarray(usable)
     part = np.array([files[index].part for index in usable])
     judged = np.full(len(usable), TRAIN)
@@ -343,13 +373,20 @@ def _bound(
         told += [f"{other} in another class"] if (other := int((shown != shown[equal]).sum())) else []
         told += [f"{gone} left out of an earlier split"] if (gone := len(usable) - len(kept)) else []
         tell("%s: %s; equal images stay in one split", source, ", ".join(told))
-    groups = equal
+    # Only images that are left belong together, so that no group reaches into two split folders.
+    left = [files[usable[index]] for index in kept.tolist()]
+    keys = [equal[kept].tolist(), [file.path for file in left]]
     if group_by is not None:
-        names = by_name([files[index].name for index in usable], group_by, source)
-        _check_undivided(source, [files[places[index]] for index in kept], names[kept].tolist(), group_by)
-        groups = joined(equal, [(index, int(name)) for index, name in enumerate(names)])
-        tell("%s: %d images in %d groups by %r", source, len(kept), len(np.unique(groups[kept])), group_by)
-    chosen, compact = np.unique(groups[kept], return_inverse=True)
+        names = by_name([files[index].name for index in usable], group_by, source)[kept].tolist()
+        _check_undivided(source, left, names, group_by)
+        keys.append(names)
+    groups = np.arange(len(left))
+    for key in keys:
+        first: dict[object, int] = {}
+        groups = joined(groups, [(index, first.setdefault(value, index)) for index, value in enumerate(key)])
+    if group_by is not None:
+        tell("%s: %d images in %d groups by %r", source, len(kept), len(np.unique(groups)), group_by)
+    chosen, compact = np.unique(groups, return_inverse=True)
     together = len(chosen) < len(kept)
     return _Bound(kept=places[kept].tolist(), groups=compact if together else np.arange(len(kept)), joined=together)
 

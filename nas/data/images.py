@@ -1,55 +1,119 @@
-"""One image file as an array of the size and mode that training takes."""
+"""The images of one file as they are to be seen, in the form that training takes."""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from nas.errors import DataError, in_short
+from nas.data.image_file import ImageFile, turned
+from nas.data.reader import read_file, shapes_of
+from nas.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL.Image import Image
+    from numpy.typing import NDArray
+    from PIL.Image import Image, Resampling
 
+    from nas.data.image_file import Shown
     from nas.data.raw import Images
 
 SMALLEST_SIDE = 8
 
 
-def open_image(path: Path, *, decode: bool = True, smallest: int = SMALLEST_SIDE) -> Image:
-    """Opens an image in mode L or RGB (8 bits) or F (gray, [0, 1], from 16 bits or floats); as it is when not decoded.
+class DeepColour:
+    """A colour image of more than 8 bits, float32 in [0, 1], which Pillow has no mode for.
 
-    A decoded image is turned as it is to be seen, by the orientation in its EXIF.
-
-    Raises:
-        DataError: the image cannot be read, has a side under `smallest`, or has values outside its mode's range.
+    It has the methods of Pillow's images that are used here, each of which works on its three planes of mode F.
     """
-    import PIL.Image
-    import PIL.ImageOps
 
-    try:
-        with PIL.Image.open(path) as image:
-            if min(image.size) < smallest:
-                raise DataError(f"image {path}: {image.width}x{image.height}, sides must be at least {smallest}")
-            return _plain_mode(PIL.ImageOps.exif_transpose(image), path) if decode else image
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, PIL.Image.DecompressionBombError) as error:
-        raise DataError(f"image {path}: cannot be read ({in_short(error)}); repair or remove it") from error
+    mode = "F"
+
+    def __init__(self, planes: Sequence[Image]) -> None:
+        self.planes = planes
+        self.size = planes[0].size
+        self.width, self.height = self.size
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.float32]:
+        import numpy as np
+
+        return np.stack([np.asarray(plane, dtype) for plane in self.planes], axis=2)
+
+    def getbands(self) -> tuple[str, ...]:
+        return ("R", "G", "B")
+
+    def convert(self, mode: str) -> Image:
+        """Returns the gray image (ITU-R 601, as Pillow weighs colours) in mode F; there is no other conversion."""
+        import numpy as np
+        import PIL.Image
+
+        assert mode == "L", mode
+        weights = np.array((0.299, 0.587, 0.114), np.float32)
+        return PIL.Image.fromarray(np.asarray(self) @ weights)
+
+    def resize(
+        self, size: tuple[int, int], resample: Resampling, box: tuple[float, float, float, float] | None = None
+    ) -> DeepColour:
+        return DeepColour([plane.resize(size, resample, box) for plane in self.planes])
+
+    def crop(self, box: tuple[int, int, int, int]) -> DeepColour:
+        return DeepColour([plane.crop(box) for plane in self.planes])
 
 
-def _plain_mode(image: Image, path: Path) -> Image:
+def shown_images(file: ImageFile, level: float) -> list[Image]:
+    """Returns the pages of a file as they are to be seen: turned by EXIF, and on black where they are transparent.
+
+    They have mode L or RGB (8 bits) or F (gray, [0, 1], from more bits), or are a `DeepColour`.
+
+    Args:
+        file: the file.
+        level: its white level.
+    """
+    return [_image(turned(page.shown(level), file.orientation)) for page in file.pages]
+
+
+def _image(values: Shown) -> Image:
     import numpy as np
     import PIL.Image
 
-    if image.mode in ("L", "LA", "1"):
-        return image.convert("L")
-    if not image.mode.startswith(("I", "F")):
-        return image.convert("RGB")
-    values = np.asarray(image, np.float32) / np.float32(1 if image.mode == "F" else 65535)
-    if not (values.min() >= 0 and values.max() <= 1):
-        raise DataError(f"image {path}: values must be 8 or 16 bit integers, or floats in [0, 1]; convert or remove it")
-    return PIL.Image.fromarray(values)
+    if values.shape[2] == 3 and values.dtype == np.uint8:
+        return PIL.Image.fromarray(np.ascontiguousarray(values))
+    planes = [PIL.Image.fromarray(np.ascontiguousarray(values[..., channel])) for channel in range(values.shape[2])]
+    return planes[0] if len(planes) == 1 else cast("Image", DeepColour(planes))
+
+
+def open_images(path: Path, level: Callable[[ImageFile], float]) -> list[Image]:
+    """Reads the images of a file as `shown_images` returns them.
+
+    Args:
+        path: the file. Each of its pages is an image.
+        level: returns the white level of the file (see `nas.data.white`).
+
+    Raises:
+        DataError: the file cannot be read, or an image has a side under `SMALLEST_SIDE`.
+    """
+    file = read_file(path)
+    images = shown_images(file, level(file))
+    for image in images:
+        _check_sides(path, image.size)
+    return images
+
+
+def image_sizes(path: Path) -> list[tuple[int, int]]:
+    """Returns width and height of each image of a file as it is stored, from its headers.
+
+    Raises:
+        DataError: the headers cannot be read, or a side is under `SMALLEST_SIDE`.
+    """
+    sizes = [(width, height) for height, width in shapes_of(path)]
+    for size in sizes:
+        _check_sides(path, size)
+    return sizes
+
+
+def _check_sides(path: Path, size: tuple[int, int]) -> None:
+    if min(size) < SMALLEST_SIDE:
+        raise DataError(f"image {path}: {size[0]}x{size[1]}, sides must be at least {SMALLEST_SIDE}")
 
 
 def stacked(images: Sequence[Image], channels: int | None = None) -> Images:

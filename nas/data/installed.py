@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.data.images import open_image
 from nas.data.raw import RawData, evenly, raw_data
 
 if TYPE_CHECKING:
@@ -56,9 +55,14 @@ def photo_cells(height: int, width: int) -> list[list[tuple[int, int]]]:
 def read_photographs() -> list[NDArray[np.uint8]]:
     """Returns the photographs that scikit-image installs, gray, each (H, W)."""
     import numpy as np
+    import PIL.Image
     from skimage.data import data_dir
 
-    return [np.asarray(open_image(Path(data_dir, name)).convert("L")) for name in PHOTOGRAPHS]
+    found = []
+    for name in PHOTOGRAPHS:
+        with PIL.Image.open(Path(data_dir, name)) as image:
+            found.append(np.asarray(image.convert("L")))
+    return found
 
 
 def read_photos() -> RawData:

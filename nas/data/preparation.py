@@ -48,8 +48,8 @@ class Preparation:
         return {"orientation": "as seen", "crop": "centre", "averaged": "by area", **size}
 
     def apply(self, image: Image) -> Image:
-        """Brings an image in mode L, RGB or F to this form."""
-        if self.channels == 1 and image.mode == "RGB":
+        """Brings an image of `nas.data.images` to this form."""
+        if self.channels == 1 and len(image.getbands()) == 3:
             image = image.convert("L")
         return fitted(image, (self.width, self.height))
 

@@ -28,8 +28,10 @@ class RawData:
         classes: class names; empty without classes.
         part: (N,) the source's own split of each image: TRAIN, VALIDATION or TEST.
         groups: (N,) the group of each image. Images of one group stay in one split; they have equal parts.
-        joined: whether some groups hold images that were found to be equal, or that belong together by their names.
+        joined: whether some groups hold images that were found to be equal, or that belong together by their
+            names or as pages of one file.
             Such groups decide about the splits, and are a part of the fingerprint.
+        white_level: value that is white in all images of more than 8 bits; None where each has its type's.
     """
 
     images: Images
@@ -38,6 +40,7 @@ class RawData:
     part: NDArray[np.int64]
     groups: NDArray[np.int64]
     joined: bool = False
+    white_level: float | None = None
 
     @property
     def has_splits(self) -> bool:
@@ -53,6 +56,7 @@ def raw_data(
     part: Sequence[int] | None = None,
     groups: Sequence[int] | NDArray[np.int64] | None = None,
     joined: bool = False,
+    white_level: float | None = None,
 ) -> RawData:
     """Makes a reader's return value. By default every image is for training and is a group of its own."""
     import numpy as np
@@ -64,6 +68,7 @@ def raw_data(
         part=np.full(len(images), TRAIN) if part is None else np.asarray(part, np.int64),
         groups=np.arange(len(images)) if groups is None else np.asarray(groups, np.int64),
         joined=joined,
+        white_level=white_level,
     )
 
 

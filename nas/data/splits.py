@@ -21,6 +21,7 @@ from nas.data.folders import Cut, cut_photographs, has_splits
 from nas.data.preparation import Preparation
 from nas.data.raw import PARTS, TEST, TRAIN, VALIDATION, RawData
 from nas.data.sources import parse_source, source_of
+from nas.data.white import White
 from nas.errors import ConfigError, DataError
 from nas.types import MAX_SIDE, Task
 from nas.words import visible
@@ -66,6 +67,7 @@ class Dataset:
             not depend on the subset.
         has_own_splits: whether the source says which of its images are for validation or test.
         group_by: the regular expression that kept images together; None without one.
+        white_level: value that is white in all images of more than 8 bits; None where each has its type's.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Dataset:
     fingerprint: str
     has_own_splits: bool = False
     group_by: str | None = None
+    white_level: float | None = None
 
     def task(self, noise: str) -> Task:
         """Returns what a network for this data and a noise, given by its canonical name, is built for."""
@@ -90,6 +93,7 @@ def load(
     subset: int | None = None,
     group_by: str | None = None,
     wanted: Preparation | None = None,
+    white: White = White(),  # noqa: B008 (it is frozen)
 ) -> Dataset:
     """Reads a data source and cuts the splits that it lacks.
 
@@ -104,14 +108,15 @@ def load(
             of a patient. It is for folders of images.
         wanted: the form to which the images of class folders are brought, when a network was trained on it; by default
             they decide themselves.
+        white: what is known of the value that is white in images of more than 8 bits.
 
     Raises:
-        ConfigError: the source is unknown or has no files to group, or the subset is outside [classes, training
-            images].
+        ConfigError: the source is unknown or has no files to group or of another white level, or the subset is outside
+            [classes, training images].
         DataError: the data cannot be read, or is too small for three splits.
     """
     name = parse_source(source)
-    raw = _read(name, (root or DEFAULT_ROOT).expanduser(), group_by, wanted)
+    raw = _read(name, (root or DEFAULT_ROOT).expanduser(), group_by, wanted, white)
     _check_classes(raw.classes, name)
     fingerprint = _fingerprint(raw)
     part = assign(raw, name, fingerprint)
@@ -131,6 +136,7 @@ def load(
         fingerprint,
         has_own_splits=raw.has_splits,
         group_by=group_by,
+        white_level=raw.white_level,
     )
 
 
@@ -143,11 +149,13 @@ def _check_classes(classes: Sequence[str], source: str) -> None:
             raise DataError(f"{source}: class {visible(name)!r} has control characters in its name; rename its folder")
 
 
-def _read(name: str, root: Path, group_by: str | None, wanted: Preparation | None) -> RawData:
+def _read(name: str, root: Path, group_by: str | None, wanted: Preparation | None, white: White) -> RawData:
     source = source_of(name)
+    if white.given is not None and not source.files:
+        raise ConfigError(f"`white_level` {white.given:g}: {name} has a scale of its own; leave it out")
     if group_by is not None and not source.files:
         raise ConfigError(f"`group_by` {group_by!r}: {name} has no files to group; it is for folder:DIR and images:DIR")
-    given: dict[str, object] = {"group_by": group_by} if source.files else {}
+    given: dict[str, object] = {"group_by": group_by, "white": white} if source.files else {}
     if source.files and not source.photographs:
         given["wanted"] = wanted
     raw = source.read(name.partition(":")[2] or name, root, **given)
@@ -157,7 +165,12 @@ def _read(name: str, root: Path, group_by: str | None, wanted: Preparation | Non
 
 
 def photographs(
-    source: str, part: str | None, *, seen: str | None, group_by: str | None = None
+    source: str,
+    part: str | None,
+    *,
+    seen: str | None,
+    group_by: str | None = None,
+    white: White = White(),  # noqa: B008 (it is frozen)
 ) -> tuple[list[Path], str]:
     """Returns the photographs of ``images:DIR`` on which a network is judged, whole, and the name of their split.
 
@@ -166,22 +179,23 @@ def photographs(
         part: ``validation`` or ``test``. None for all photographs if the folder has no splits of its own and the
             network has not seen them, and otherwise for ``test``.
         seen: fingerprint of the data that the network was trained on; None when it is not known.
-        group_by: see `load`.
+        group_by, white: see `load`.
 
     Returns:
-        Paths, and ``validation``, ``test`` or ``all``.
+        Paths of the files, whose pages are photographs, and ``validation``, ``test`` or ``all``.
 
     Raises:
         DataError: the folder cannot be read, or has no such split.
     """
     folder = Path(source.partition(":")[2])
-    cut = cut_photographs(folder, group_by=group_by, tell=log.info)
+    cut = cut_photographs(folder, group_by=group_by, white=white, tell=log.info)
     fingerprint = _fingerprint(cut.raw)
     if part is None and seen not in (None, fingerprint) and not has_splits(folder):
-        return list(cut.paths), "all"
+        return list(dict.fromkeys(cut.paths)), "all"
     wanted = {"validation": VALIDATION, "test": TEST}[part or "test"]
     split = _split_of_photographs(cut, source, fingerprint)
-    return [path for path, code in zip(cut.paths, split, strict=True) if code == wanted], part or "test"
+    found = dict.fromkeys(path for path, code in zip(cut.paths, split, strict=True) if code == wanted)
+    return list(found), part or "test"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,16 +203,22 @@ class SplitPhotographs:
     """The photographs of ``images:DIR`` in three splits.
 
     Attributes:
-        paths: the photographs.
+        paths: the files of the photographs.
         places: the place of each among those that were decoded.
         part: (N,) the split of each: TRAIN, VALIDATION or TEST.
         fingerprint: the folder's.
+        white_level: see `RawData`.
     """
 
     paths: tuple[Path, ...]
     places: tuple[int, ...]
     part: NDArray[np.int64]
     fingerprint: str
+    white_level: float | None
+
+    def files(self, part: int) -> list[Path]:
+        """Returns the files of a split, each once; the pages of a file are never in two splits."""
+        return list(dict.fromkeys(path for path, code in zip(self.paths, self.part, strict=True) if code == part))
 
 
 def split_photographs(
@@ -206,6 +226,7 @@ def split_photographs(
     see: Callable[[Path, Image], object] = lambda path, image: None,
     *,
     group_by: str | None = None,
+    white: White = White(),  # noqa: B008 (it is frozen)
     tell: Callable[..., None] = log.info,
 ) -> SplitPhotographs:
     """Splits the photographs of ``images:DIR``.
@@ -216,16 +237,18 @@ def split_photographs(
     Args:
         source: canonical source of the kind ``images``.
         see: called with each photograph as it is decoded; each is decoded once.
-        group_by: see `load`.
+        group_by, white: see `load`.
         tell: a logger's method, which is told of photographs that are left out or equal.
 
     Raises:
         DataError: the folder cannot be read, or a split would be empty.
     """
-    cut = cut_photographs(Path(source.partition(":")[2]), group_by=group_by, tell=tell, see=see)
+    cut = cut_photographs(Path(source.partition(":")[2]), group_by=group_by, white=white, tell=tell, see=see)
     fingerprint = _fingerprint(cut.raw)
     part = _split_of_photographs(cut, source, fingerprint)
-    return SplitPhotographs(paths=cut.paths, places=cut.places, part=part, fingerprint=fingerprint)
+    return SplitPhotographs(
+        paths=cut.paths, places=cut.places, part=part, fingerprint=fingerprint, white_level=cut.raw.white_level
+    )
 
 
 def _split_of_photographs(cut: Cut, source: str, fingerprint: str) -> NDArray[np.int64]:

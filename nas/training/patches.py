@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.data.augmentation import Augmentation
@@ -18,6 +18,9 @@ from nas.data.raw import TRAIN, VALIDATION, evenly
 from nas.data.splits import noise_seed, to_float
 from nas.errors import ConfigError, DataError
 from nas.training.batches import PROBE_IMAGES, NoisyBatch, moved, trivial_loss, with_noise
+
+if TYPE_CHECKING:
+    from nas.data.image_file import Shown
 
 log = logging.getLogger(__name__)
 
@@ -111,15 +114,15 @@ class Patches:
         rows, places = rows.cpu(), places.cpu()
         return torch.cat([rows[:, None], (places.double() * self._corners[rows]).long()], dim=1)
 
-    def _cut(self, rows: Tensor) -> list[NDArray[np.uint8]]:
+    def _cut(self, rows: Tensor) -> list[Shown]:
         side = self.patch
         return [
             self.photographs[self.chosen[row]][top : top + side, left : left + side] for row, top, left in rows.tolist()
         ]
 
-    def _centres(self) -> Iterator[list[NDArray[np.uint8]]]:
+    def _centres(self) -> Iterator[list[Shown]]:
         """Yields batches of the centres of validation photographs, each batch with one shape."""
-        by_shape: dict[tuple[int, ...], list[NDArray[np.uint8]]] = {}
+        by_shape: dict[tuple[int, ...], list[Shown]] = {}
         for index in evenly(self.photographs.of(VALIDATION), MOST_JUDGED):
             photograph = self.photographs[index]
             height, width = (min(JUDGED_SIDE, side) for side in photograph.shape[:2])
@@ -131,8 +134,10 @@ class Patches:
                 yield middles[start : start + 8]
 
 
-def _images(photographs: Sequence[NDArray[np.uint8]], device: torch.device = CPU) -> Tensor:
+def _images(photographs: Sequence[Shown], device: torch.device = CPU) -> Tensor:
     """Stacks N photographs (H, W, C) of one size to (N, C, H, W), float32 in [0, 1]."""
+    if len({photograph.dtype for photograph in photographs}) > 1:  # 8 bits and more
+        photographs = [np.asarray(to_float(torch.from_numpy(np.array(each)))) for each in photographs]
     batch = torch.from_numpy(np.stack(photographs))
     if device.type == "cuda":
         batch = batch.pin_memory().to(device, non_blocking=True)

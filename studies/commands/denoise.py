@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.bundles.pictures import Picture, read_picture, write_picture
+from nas.bundles.pictures import read_picture, write_picture
 from nas.data.listing import SUFFIXES, Listing, list_folder
+from nas.data.white import White
 from nas.errors import BundleError, ConfigError, DataError, is_out_of_memory
 from studies.bundles import open_bundle
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nas.bundles.bundle import Bundle
-    from nas.bundles.inference import Predict, Tiling
+    from nas.bundles.inference import Predict, Restored, Tiling
+    from nas.data.image_file import ImageFile
     from nas.data.preparation import Preparation
 
 log = logging.getLogger(__name__)
@@ -34,10 +36,12 @@ class Denoised:
     Attributes:
         image: path of the noisy image.
         output: path of the restored image.
-        height, width: in pixels.
-        tiles: number of tiles that the image was cut into; 1 for none.
+        height, width: of its first page, in pixels.
+        pages: number of images in the file.
+        tiles: number of tiles that a page was cut into; 1 for none.
         seam: largest difference of two tiles where they meet, in units of the white level.
-        label: class that the network sees, in the image prepared as those of its training; None when it knows none.
+        label: class that the network sees, in the pages prepared as the images of its training; None when it knows
+            none.
         probability: probability of this class, by the network's softmax.
     """
 
@@ -45,6 +49,7 @@ class Denoised:
     output: str
     height: int
     width: int
+    pages: int
     tiles: int
     seam: float
     label: str | None
@@ -57,6 +62,8 @@ class Denoised:
         parts = [f"{self.image} -> {self.output}"]
         if self.label is not None:
             parts.append(f"{self.label} ({100 * (self.probability or 0):.0f} %)")
+        if self.pages > 1:
+            parts.append(f"{self.pages} pages")
         if self.tiles > 1:
             parts.append(f"{self.tiles} tiles")
             if self.seam > TOLD_SEAM:
@@ -74,6 +81,7 @@ def denoise(
     *,
     onnx: bool = False,
     tile: int | None = None,
+    white_level: float | None = None,
     tell: Callable[[str], None] = log.info,
     done: Callable[[Denoised], None] = lambda result: None,
     failed: Callable[[str], None] = lambda line: None,
@@ -88,6 +96,7 @@ def denoise(
         to: folder for the results, made if need be.
         onnx: run model.onnx with ONNX Runtime instead of the weights with PyTorch.
         tile: side of tiles in pixels; by default images are cut only where memory requires it.
+        white_level: value of white; by default the file's own, or the one of the network's training data.
         tell: called with a line about what is left out of a folder.
         done, failed: called with each image as it ends.
 
@@ -111,10 +120,11 @@ def denoise(
     predict: Predict = open_onnx(bundle.path / ONNX, classes=len(bundle.classes)) if onnx else bundle.network
     # A gray network restores the three channels of a colour image in one pass.
     tilings = {n: Tiling.of(bundle.network, channels, images=n, side=tile) for n in (1, 3)}
+    white = White(given=white_level, trained=bundle.white_level)
     finished, refused = [], []
     for source, target in pairs:
         try:
-            result = _denoise(bundle, predict, tilings, source, target, to)
+            result = _denoise(bundle, predict, tilings, source, target, to, white)
         except DataError as error:
             refused.append(str(error))
             failed(str(error))
@@ -152,67 +162,85 @@ def _files(folder: Path, to: Path) -> Listing:
 
 
 def _denoise(
-    bundle: Bundle, predict: Predict, tilings: dict[int, Tiling], source: Path, target: Path, to: Path
+    bundle: Bundle,
+    predict: Predict,
+    tilings: dict[int, Tiling],
+    source: Path,
+    target: Path,
+    to: Path,
+    white: White,
 ) -> Denoised:
-    import torch
-
-    from nas.bundles.inference import restore
-
     if target.exists() or target.is_symlink():
         raise DataError(f"image {source}: {target} exists; remove it, or choose another `to`")
     if not target.parent.resolve().is_relative_to(to.resolve()):
         raise DataError(f"image {source}: {target.parent} is a link that leads out of {to}; choose another `to`")
-    picture = read_picture(source)
-    seen = None if bundle.preparation is None else _prepared(source, bundle.preparation)
-    noisy = _as_trained(picture, bundle.task.channels)
-    try:
-        restored = restore(predict, torch.from_numpy(noisy), tilings[len(noisy)])
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise DataError(f"image {source}: not enough memory; give a smaller `tile`") from None
-    values = restored.image.flatten(0, 1).numpy()
-    if picture.pixels.shape[2] == 1:
-        values = values.mean(0, keepdims=True)
-    write_picture(target, picture.with_floats(values))
+    file, level = read_picture(source, white)
+    pages, logits, tiles, seam = [], [], 1, 0.0
+    for page in file.pages:
+        restored = _restored(predict, tilings, source, _as_trained(page.floats(level), bundle.task.channels))
+        values = restored.image.flatten(0, 1).numpy().transpose(1, 2, 0)
+        if page.pixels.shape[2] == 1:
+            values = values.mean(2, keepdims=True)
+        pages.append(page.with_floats(values, level))
+        logits.append(restored.logits.mean(0))
+        tiles, seam = max(tiles, restored.tiles), max(seam, restored.seam)
+    write_picture(target, file, pages)
     label, probability = None, None
     if bundle.classes:
-        logits = restored.logits if seen is None else _logits(predict, seen)
-        shares = logits.mean(0).softmax(0)
+        if bundle.preparation is not None:
+            logits = list(_logits(predict, _prepared(file, level, bundle.preparation)))
+        shares = sum(logits[1:], logits[0]).div(len(logits)).softmax(0)
         label, probability = bundle.classes[int(shares.argmax())], float(shares.max())
     return Denoised(
         image=str(source),
         output=str(target),
-        height=picture.pixels.shape[0],
-        width=picture.pixels.shape[1],
-        tiles=restored.tiles,
-        seam=restored.seam,
+        height=pages[0].pixels.shape[0],
+        width=pages[0].pixels.shape[1],
+        pages=len(pages),
+        tiles=tiles,
+        seam=seam,
         label=label,
         probability=probability,
     )
 
 
-def _prepared(source: Path, preparation: Preparation) -> Tensor:
-    """Returns an image (1, C, H, W) as those were from which the network learned classes."""
+def _prepared(file: ImageFile, level: float, preparation: Preparation) -> Tensor:
+    """Returns the pages of a file (N, C, H, W) as the images were from which the network learned classes."""
     import torch
 
-    from nas.data.images import open_image, stacked
+    from nas.data.images import shown_images, stacked
     from nas.data.splits import to_float
 
-    image = preparation.apply(open_image(source, smallest=1))
-    return to_float(torch.from_numpy(stacked([image], preparation.channels)))
+    images = [preparation.apply(image) for image in shown_images(file, level)]
+    return to_float(torch.from_numpy(stacked(images, preparation.channels)))
 
 
-def _logits(predict: Predict, image: Tensor) -> Tensor:
+def _logits(predict: Predict, images: Tensor) -> Tensor:
     import torch
 
     with torch.inference_mode():
-        return predict(image.contiguous(memory_format=torch.channels_last))[1]
+        return predict(images.contiguous(memory_format=torch.channels_last))[1]
 
 
-def _as_trained(picture: Picture, channels: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Returns (N, C, H, W) for a network of C channels: a colour image as three gray ones, a gray one as colour."""
-    floats = picture.floats()
+def _restored(predict: Predict, tilings: dict[int, Tiling], source: Path, noisy: Tensor) -> Restored:
+    from nas.bundles.inference import restore
+
+    try:
+        return restore(predict, noisy, tilings[len(noisy)])
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DataError(f"image {source}: not enough memory; give a smaller `tile`") from None
+
+
+def _as_trained(floats: np.ndarray[Any, np.dtype[np.float32]], channels: int) -> Tensor:
+    """Returns (N, C, H, W) of an image (H, W, C) for a network of C channels.
+
+    A gray network takes a colour image as three gray ones, and a network for colour a gray image as a colour one.
+    """
+    import torch
+
+    planes = np.ascontiguousarray(floats.transpose(2, 0, 1))
     if channels == 1:
-        return floats[:, None]
-    return floats[None] if len(floats) == 3 else np.repeat(floats[None], 3, axis=1)
+        return torch.from_numpy(planes[:, None])
+    return torch.from_numpy(planes[None] if len(planes) == 3 else np.repeat(planes[None], 3, axis=1))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nas.data.noise import parse_noise
 from nas.data.splits import Dataset, load, majority_accuracy
+from nas.data.white import White
 from nas.engine.search import Progress, SearchEnd, run_search
 from nas.errors import ClusterError, ConfigError, StudyError
 from nas.protocols import SearchSpace
@@ -152,7 +153,13 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: Study
     """What was asked for as a new study; `source` is the one that it begins with."""
     wanted = request.settled()
     space = get_space(wanted["space"])
-    data = load(wanted["data"], root=request.data_root, subset=wanted["subset"], group_by=wanted["group_by"])
+    data = load(
+        wanted["data"],
+        root=request.data_root,
+        subset=wanted["subset"],
+        group_by=wanted["group_by"],
+        white=White(given=wanted["white_level"]),
+    )
     task = data.task(parse_noise(wanted["noise"]).name)
     constraints = _limited(space.limits(task), wanted["max_params"], wanted["max_macs"])
     objectives, notes = resolve_objectives(wanted["objectives"], task, trivial_quality(data, task), constraints)
@@ -178,6 +185,7 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: Study
         "prior": wanted["prior"] if space.prior else "none",
         "threads": threads,
         "training_version": TRAINING_VERSION,
+        "white_level": data.white_level,
     }
     as_asked = {field.name: wanted[field.name] for field in dataclasses.fields(StudyConfig) if field.name in wanted}
     return _Draft(config=StudyConfig(**as_asked | decided), space=space, data=data, notes=notes)

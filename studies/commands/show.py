@@ -158,9 +158,10 @@ def space_facts(
         ConfigError: an unknown space, or limits so tight that no architecture was found.
     """
     from nas.data.splits import load
+    from nas.data.white import White
 
     spaces = [get_space(name)] if name else list(SPACES.values())
-    task = load(data, root=data_root).task("gaussian:50")
+    task = load(data, root=data_root, white=White(ask=False)).task("gaussian:50")
     return {
         "task": dataclasses.asdict(task),
         "spaces": [_space_facts(space, task, sample, seed, COUNTED // len(spaces)) for space in spaces],

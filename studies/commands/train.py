@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nas.data.augmentation import Augmentation
 from nas.data.noise import Noise, parse_noise
 from nas.data.sources import augmentation_for, parse_source, source_of
+from nas.data.white import White
 from nas.errors import BundleError, ConfigError, SpecError, StorageError, in_short, is_out_of_memory
 from nas.files import read_small
 from nas.search.objectives import of_basis, titled
@@ -53,6 +54,7 @@ class _Source:
     noise: str = "gaussian:50"
     data_root: Path | None = None
     group_by: str | None = None
+    white_level: float | None = None
     study: str | None = None
     trial: int | None = None
 
@@ -109,6 +111,7 @@ def train(
         "fingerprint": data.fingerprint,
         "subset": request.subset,
         **({"group_by": data.group_by} if data.group_by is not None else {}),
+        **({"white_level": data.white_level} if data.white_level is not None else {}),
         **{name: getattr(request, name) for name in settings_of(FitSettings)},
         "augmentation": data.augmentation.name,
         "images_per_epoch": len(data.training),
@@ -270,6 +273,7 @@ def _from_study(request: TrainRequest, prefer: Mapping[str, float] | None, limit
         noise=config.task.noise,
         data_root=Path(root) if root else None,
         group_by=config.group_by,
+        white_level=config.white_level,
         study=config.study,
         trial=chosen.number,
     )
@@ -297,6 +301,7 @@ class _Data:
         test: a network and the noise to the test figures, and how many images they are from.
         images: images of each split; unit: what an epoch counts.
         group_by: see `nas.data.splits.load`.
+        white_level: see `nas.data.splits.Dataset`.
     """
 
     name: str
@@ -308,6 +313,7 @@ class _Data:
     unit: str
     images: Mapping[str, int]
     group_by: str | None
+    white_level: float | None
     test: Callable[[Any, Noise], tuple[dict[str, float | None], int]]
 
 
@@ -316,8 +322,9 @@ def _read(request: TrainRequest, source: _Source, noise: Noise, device: torch.de
     augmentation = augmentation_for(name, request.augment)
     # A study's expression is made for the names of its own files.
     group_by = request.group_by or (source.group_by if name == source.data else None)
+    white = White(given=request.white_level or (source.white_level if name == source.data else None))
     if source_of(name).photographs:
-        return _read_photographs(request, name, noise, augmentation, device, group_by)
+        return _read_photographs(request, name, noise, augmentation, device, group_by, white)
     for setting, value in (("patch", request.patch), ("patches_per_epoch", request.patches_per_epoch)):
         if value is not None:
             raise ConfigError(f"`{setting}` {value}: {name} has images of one size; it is for images:DIR")
@@ -325,7 +332,7 @@ def _read(request: TrainRequest, source: _Source, noise: Noise, device: torch.de
     from nas.training.batches import AugmentedData
 
     root = request.data_root or source.data_root
-    loaded = load(name, root=root, subset=request.subset, group_by=group_by)
+    loaded = load(name, root=root, subset=request.subset, group_by=group_by, white=white)
     task = loaded.task(noise.name)
     return _Data(
         name=name,
@@ -337,6 +344,7 @@ def _read(request: TrainRequest, source: _Source, noise: Noise, device: torch.de
         unit="images",
         images={part: len(getattr(loaded, part).images) for part in ("train", "validation", "test")},
         group_by=group_by,
+        white_level=loaded.white_level,
         test=lambda network, noise: _test_split(network, loaded, noise),
     )
 
@@ -348,12 +356,13 @@ def _read_photographs(
     augmentation: Augmentation,
     device: torch.device,
     group_by: str | None,
+    white: White,
 ) -> _Data:
     from nas.data.photographs import Photographs
     from nas.data.raw import PARTS
     from nas.training.patches import Patches
 
-    photographs = Photographs.read(name, _existing(request.to), group_by=group_by)
+    photographs = Photographs.read(name, _existing(request.to), group_by=group_by, white=white)
     patches = Patches(
         photographs,
         noise,
@@ -375,7 +384,8 @@ def _read_photographs(
         unit=f"patches of {patches.patch}x{patches.patch} pixels",
         images={**counts, "train": len(patches.chosen)},
         group_by=group_by,
-        test=lambda network, noise: _test_photographs(network, photographs, noise),
+        white_level=photographs.white_level,
+        test=lambda network, noise: _test_photographs(network, photographs, noise, white),
     )
 
 
@@ -385,12 +395,14 @@ def _test_split(network: Any, data: Dataset, noise: Noise) -> tuple[dict[str, fl
     return _figures(assess_data(network, data, noise, part="test"))
 
 
-def _test_photographs(network: Any, photographs: Photographs, noise: Noise) -> tuple[dict[str, float | None], int]:
+def _test_photographs(
+    network: Any, photographs: Photographs, noise: Noise, white: White
+) -> tuple[dict[str, float | None], int]:
     from nas.bundles.assess import assess_photographs
     from nas.data.raw import TEST
 
-    paths = [photographs.paths[index] for index in photographs.of(TEST)]
-    return _figures(assess_photographs(network, photographs.channels, paths, noise))
+    paths = list(dict.fromkeys(photographs.paths[index] for index in photographs.of(TEST)))
+    return _figures(assess_photographs(network, photographs.channels, paths, noise, white=white))
 
 
 def _figures(found: Assessment) -> tuple[dict[str, float | None], int]:
@@ -434,6 +446,7 @@ def _write_bundle(
         candidate=candidate,
         task=data.task,
         classes=data.classes,
+        white_level=data.white_level,
         network=network,
         images=data.training.validation[0][0][:PARITY_IMAGES].cpu(),
         facts={

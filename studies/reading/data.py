@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nas.data.splits import Dataset, load
+from nas.data.white import White
 from nas.errors import StudyError
 from studies.reading.study import StudyReader
 
@@ -18,7 +19,9 @@ def study_data(study: StudyReader, root: Path | None = None) -> Dataset:
     """
     config = study.config
     root = root or path_or_none(study.provenance.get("data_root"))
-    data = load(config.data, root=root, subset=config.subset, group_by=config.group_by)
+    # The fingerprint tells whether a study's data is what it was, whatever is known of white.
+    white = White(given=config.white_level, ask=False)
+    data = load(config.data, root=root, subset=config.subset, group_by=config.group_by, white=white)
     if data.fingerprint != config.fingerprint:
         raise StudyError(
             f"the data of study {config.study!r} ({config.data}) has changed: fingerprint {data.fingerprint}, "

@@ -52,7 +52,9 @@ def quick(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The programs of the exported bundle in place of seconds in torch's exporters, for tests about files."""
     program, model = torch.export.load(folder / PROGRAM), onnx.load(folder / ONNX)
     monkeypatch.setattr(export, "_program", lambda bundle: program)
-    monkeypatch.setattr(onnx_model, "write_onnx", lambda program, file: file.write_bytes(model.SerializeToString()))
+    monkeypatch.setattr(
+        onnx_model, "write_onnx", lambda program, file, white_level: file.write_bytes(model.SerializeToString())
+    )
 
 
 def onnx_outputs(folder: Path, noisy: Tensor) -> list[Tensor]:

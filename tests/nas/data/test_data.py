@@ -338,19 +338,19 @@ def test_transparent_palette_and_bilevel_images_are_read(tmp_path: Path) -> None
 
 def test_sixteen_bits_become_floats(tmp_path: Path) -> None:
     class_folders(tmp_path, images=3)
-    deep = np.full((16, 16), 13107, np.uint16)
+    deep = np.full((16, 16), 52428, np.uint16)
     for label in range(2):
         write(tmp_path / f"class{label}" / "deep.png", deep)
     raw = folders.read_folder(str(tmp_path), tmp_path)
     assert raw.images.dtype == np.float32
-    assert raw.images[3] == pytest.approx(0.2)
+    assert raw.images[3] == pytest.approx(0.8)
     assert raw.images[0, 0] * 255 == pytest.approx(noise_image(0, 16, 16).astype(float), abs=1e-4)
 
 
 def test_floats_outside_the_unit_interval_are_refused(tmp_path: Path) -> None:
     class_folders(tmp_path)
     write(tmp_path / "class0" / "float.tif", np.full((16, 16), 3, np.float32))
-    with pytest.raises(DataError, match=r"float.tif: values must be 8 or 16 bit integers, or floats in \[0, 1\]"):
+    with pytest.raises(DataError, match=r"float.tif: has values from 3 to 3, and black is 0 and white 1; give"):
         load(f"folder:{tmp_path}")
 
 

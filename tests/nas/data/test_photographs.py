@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ from PIL import Image
 
 from nas.data import folders
 from nas.data.augmentation import NONE, TURNS
-from nas.data.images import open_image
+from nas.data.image_file import ImageFile
+from nas.data.images import open_images
 from nas.data.noise import parse_noise
 from nas.data.photographs import Photographs
 from nas.data.raw import TEST, TRAIN, VALIDATION
 from nas.data.splits import load, photographs
 from nas.errors import ConfigError, DataError
-from nas.training.patches import Patches
+from nas.training.patches import Patches, _images
 
 NOISE = parse_noise("gaussian:25")
 CPU = torch.device("cpu")
@@ -59,16 +61,21 @@ def test_the_splits_are_those_of_a_search_on_the_folder(folder: Path, tmp_path: 
         assert [found.paths[index] for index in found.of(part)] == paths
 
 
-def test_one_colour_photograph_makes_all_colour_and_16_bits_are_rounded(folder: Path, tmp_path: Path) -> None:
+def test_one_colour_photograph_makes_all_colour_and_16_bits_are_kept(folder: Path, tmp_path: Path) -> None:
     Image.fromarray(np.full((44, 44, 3), (10, 20, 30), np.uint8)).save(folder / "colour.png")
-    Image.fromarray(np.full((44, 44), 65535, np.uint16)).save(folder / "deep.png")
+    deep = np.add.outer(np.arange(44), 1000 * np.arange(44)).astype(np.uint16) + 20000
+    Image.fromarray(deep).save(folder / "deep.png")
     found = Photographs.read(f"images:{folder}", tmp_path)
     assert found.channels == 3
     assert found[10][0, 0].tolist() == [10, 20, 30]
-    assert found[11][0, 0].tolist() == [255, 255, 255]
+    np.testing.assert_array_equal(found[11][..., 1], deep.astype(np.float32) / np.float32(65535))
     assert found[4][0, 0].tolist() == [80, 80, 80]
     assert (found.shapes[4], found.shapes[10]) == ((44, 58, 1), (44, 44, 3)), "gray ones take a third of the room"
-    assert patches(found).probe[0].shape[1] == 3
+    data = patches(found)
+    assert data.probe[0].shape[1] == 3
+    clean = _images([found[4][:40, :40], found[11][:40, :40]])
+    assert clean[0, 0, 0, 0] == pytest.approx(80 / 255)
+    assert clean[1, 0, 3, 2] == pytest.approx(22003 / 65535)
 
 
 def test_own_splits_are_kept(tmp_path: Path) -> None:
@@ -149,12 +156,11 @@ def test_an_epoch_s_patches_are_drawn_at_once(folder: Path, tmp_path: Path) -> N
 def test_every_photograph_is_decoded_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[str] = []
 
-    def count(path: Path, *, decode: bool = True) -> Image.Image:
-        if decode:
-            decoded.append(path.name)
-        return open_image(path, decode=decode)
+    def count(path: Path, level: Callable[[ImageFile], float]) -> list[Image.Image]:
+        decoded.append(path.name)
+        return open_images(path, level)
 
-    monkeypatch.setattr(folders, "open_image", count)
+    monkeypatch.setattr(folders, "open_images", count)
     Photographs.read(f"images:{folder}", tmp_path)
     assert sorted(decoded) == [f"{i}.png" for i in range(10)]
 

@@ -1,0 +1,46 @@
+"""Image files read once and for all, for training, evaluation and ``denoise`` alike.
+
+A file is refused in one line where its values, channels or pages could be misread.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nas.data.image_file import ImageFile, decoding, refuse
+from nas.data.plain import frames_in, read_netpbm, read_plain
+from nas.data.tiff import read_tiff, tiff_shapes
+
+TIFF_BEGINS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def read_file(path: Path) -> ImageFile:
+    """Reads an image file with all of its pages.
+
+    Raises:
+        DataError: the file is missing, damaged or too large, or could be misread.
+    """
+    try:
+        with decoding(path):
+            tiff = _is_tiff(path)
+        if tiff:
+            return read_tiff(path)
+        return read_netpbm(path) or read_plain(path)
+    except MemoryError:
+        refuse(path, "does not fit into memory; cut it")
+
+
+def shapes_of(path: Path) -> list[tuple[int, int]]:
+    """Returns height and width of each page of a file, from its headers alone. Raises DataError."""
+    import PIL.Image
+
+    with decoding(path):
+        if _is_tiff(path):
+            return tiff_shapes(path)
+        with PIL.Image.open(path) as image:
+            return [(image.height, image.width)] * frames_in(image)
+
+
+def _is_tiff(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) in TIFF_BEGINS

@@ -1,0 +1,385 @@
+"""TIFF files, page by page: every value that tifffile decodes, and every tag that is worth keeping."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.data.image_file import ORIENTATION, ImageFile, Page, check_size, decoding, finite, full_of, refuse
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from tifffile import TiffFile, TiffPage
+
+    from nas.data.image_file import Pixels
+
+MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, MASK, CMYK, YCBCR = range(7)
+PHOTOMETRIC = 262
+COLOURS = {MIN_IS_WHITE: 1, MIN_IS_BLACK: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3}
+"""Photometric interpretations that are read, and the samples of each."""
+
+UNSPECIFIED, PREMULTIPLIED, STRAIGHT = range(3)
+JPEG = {6, 7, 34892, 33007}
+"""Compressions whose decoder turns YCbCr into RGB."""
+
+DESCRIPTION, MAX_SAMPLE, S_MAX_SAMPLE, NODATA = 270, 281, 341, 42113
+RESOLUTION = {282: "x", 283: "y", 296: "unit"}
+
+LAYOUT = {
+    *(
+        254,
+        255,
+        256,
+        257,
+        258,
+        259,
+        262,
+        263,
+        264,
+        265,
+        266,
+        273,
+        277,
+        278,
+        279,
+        282,
+        283,
+        284,
+        288,
+        289,
+        292,
+        293,
+        296,
+    ),
+    *(
+        317,
+        320,
+        321,
+        322,
+        323,
+        324,
+        325,
+        330,
+        332,
+        333,
+        334,
+        336,
+        338,
+        339,
+        347,
+        512,
+        513,
+        514,
+        515,
+        517,
+        518,
+        519,
+        520,
+    ),
+    *(521, 529, 530, 531, 532, 32997, 32998),
+}
+"""Tags that describe how the pixels lie in the file, which the writer writes anew."""
+
+ELSEWHERE = {
+    *(400, 34665, 34853, 40965),  # EXIF and the like, directories of their own
+    *(33628, 33629, 33630, 33631, 34412, 33560, 34361, 37724, 50740, 65330),  # with places in the file, or old pixels
+}
+"""Tags whose content points to other places of the file, which would be wrong in another one."""
+
+MOST_TAG = 2**26
+"""The size in bytes of the largest tag that is kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Samples:
+    """What a page says of its samples, checked.
+
+    Attributes:
+        height, width: in pixels.
+        planar: whether the samples of all pixels come one after the other.
+        photometric: one of `COLOURS`.
+        alpha: `PREMULTIPLIED`, `STRAIGHT`, or None.
+        bits: bits of a sample.
+        nodata: value of pixels without data; None without one.
+        palette: (colours, 3), uint16; None without one.
+        stated: the white level that MaxSampleValue or SMaxSampleValue state.
+        tags, kind: see `nas.data.image_file.Page`.
+    """
+
+    height: int
+    width: int
+    planar: bool
+    photometric: int
+    alpha: int | None
+    bits: int
+    nodata: float | None
+    palette: NDArray[np.uint16] | None
+    stated: float | None
+    tags: tuple[tuple[int, int, int, bytes], ...]
+    kind: int
+
+
+def read_tiff(path: Path) -> ImageFile:
+    """Reads a TIFF with all of its pages; pages of smaller copies of an image (pyramids, thumbnails) are left out.
+
+    Raises:
+        DataError: the file is damaged, its pages cannot all be read, or its samples could be misread.
+    """
+    with decoding(path), _opened(path) as file:
+        images = _images(path, file)
+        samples = [_samples(path, file, page) for page in images]
+        planes = _planes(path, file, images)
+        if planes == 1:
+            values = [page.asarray() for page in images]
+        else:
+            values = list(file.series[0].asarray().reshape(planes, *images[0].shape))
+            # The first page tells of the whole stack.
+            samples += [replace(samples[0], tags=())] * (planes - 1)
+        orientation = images[0].tags.valueof(ORIENTATION, 1)
+        kept = {"byteorder": file.byteorder, "bigtiff": file.is_bigtiff, "resolution": _resolution(images[0])}
+    pages = tuple(_page(path, told, stored) for told, stored in zip(samples, values, strict=True))
+    first, dtype = samples[0], pages[0].pixels.dtype
+    if len({(page.pixels.dtype, told.bits) for page, told in zip(pages, samples, strict=True)}) > 1:
+        refuse(path, "has pages of different types; split it")
+    packed = dtype.kind == "u" and 8 < first.bits < 8 * dtype.itemsize
+    full = float(2**first.bits - 1) if packed else full_of(dtype)
+    stated = first.stated if first.stated is not None and (dtype.kind == "f" or first.stated < full) else None
+    return ImageFile(
+        path=path,
+        format="TIFF",
+        pages=pages,
+        full=full,
+        stated=full if packed and stated is None else stated,
+        orientation=orientation if orientation in range(1, 9) else 1,
+        converted="CMYK" if first.photometric == CMYK else "",
+        kept=kept,
+    )
+
+
+def tiff_shapes(path: Path) -> list[tuple[int, int]]:
+    """Returns height and width of each page of a TIFF, from its headers (see `nas.data.reader.shapes_of`)."""
+    with _opened(path) as file:
+        images = _images(path, file)
+        planes = _planes(path, file, images)
+        shapes = [(int(page.imagelength), int(page.imagewidth)) for page in images]
+        return shapes * planes
+
+
+def _opened(path: Path) -> TiffFile:
+    import tifffile
+
+    return tifffile.TiffFile(path, _multifile=False)
+
+
+def _images(path: Path, file: TiffFile) -> list[TiffPage]:
+    """Returns the pages that are images of their own, and refuses a file whose list of pages is cut off."""
+    import tifffile
+
+    count = len(file.pages)
+    pages = [page for page in (file.pages.get(index) for index in range(count)) if isinstance(page, tifffile.TiffPage)]
+    if not pages or len(pages) < count or _next_directory(file, pages[-1]) != 0:
+        refuse(path, "cannot be read, it is damaged (its list of pages is cut off); repair or remove it")
+    if any(page.subfiletype & 4 or page.photometric == MASK for page in pages):
+        refuse(path, "has a page that is a mask for another one; give the mask to the image as alpha, or remove it")
+    return [page for page in pages if not page.subfiletype & 1] or pages
+
+
+def _next_directory(file: TiffFile, page: TiffPage) -> int:
+    handle, tiff = file.filehandle, file.tiff
+    handle.seek(page.offset)
+    (tags,) = struct.unpack(tiff.tagnoformat, handle.read(tiff.tagnosize))
+    handle.seek(page.offset + tiff.tagnosize + tags * tiff.tagsize)
+    (offset,) = struct.unpack(tiff.offsetformat, handle.read(tiff.offsetsize))
+    return int(offset)
+
+
+def _planes(path: Path, file: TiffFile, images: list[TiffPage]) -> int:
+    """Returns the number of images that lie behind the only page of a file, as ImageJ, tifffile and MetaMorph store
+    large stacks."""
+    first = images[0]
+    size = math.prod(first.shape)
+    planes = 1
+    if len(images) == 1 and size and (file.is_imagej or file.is_shaped or file.is_stk):
+        series = file.series[0]
+        if series.size > size and series.size % size == 0 and series.dataoffset is not None:
+            planes = series.size // size
+    told = (file.imagej_metadata or {}).get("images", 1) if file.is_imagej else 1
+    if isinstance(told, int) and told > max(planes, len(images)):
+        refuse(path, f"says that it has {told} images, and has {max(planes, len(images))}; repair or remove it")
+    return planes
+
+
+def _page(path: Path, told: _Samples, values: NDArray[Any]) -> Page:
+    """Makes a page from its values, which tifffile has decoded but not interpreted."""
+    import numpy as np
+
+    if told.planar:
+        values = values.transpose(1, 2, 0)
+    values = values.reshape(told.height, told.width, -1)
+    if values.dtype.kind == "b":
+        values = values.astype(np.uint8)
+    if told.bits < 8 and told.photometric != PALETTE:
+        values = values * np.uint8(255 // (2**told.bits - 1))
+    values = finite(path, values)
+    if told.nodata is not None and (values == told.nodata).any():
+        refuse(path, f"marks pixels without data by {told.nodata:g} (GDAL_NODATA); fill them")
+    colours = COLOURS[told.photometric]
+    pixels = values[..., :colours]
+    if told.palette is not None:
+        pixels = _coloured(path, pixels[..., 0], told.palette)
+    elif told.photometric == CMYK:
+        pixels = _from_cmyk(path, pixels)
+    return Page(
+        pixels=pixels,
+        alpha=None if told.alpha is None else values[..., colours],
+        inverted=told.photometric == MIN_IS_WHITE,
+        premultiplied=told.alpha == PREMULTIPLIED,
+        tags=told.tags,
+        kind=told.kind,
+    )
+
+
+def _samples(path: Path, file: TiffFile, page: TiffPage) -> _Samples:
+    """Returns what a page says of its samples, and refuses everything that would be misread."""
+    _check_samples(path, page)
+    more = page.samplesperpixel - COLOURS[page.photometric]
+    return _Samples(
+        height=int(page.imagelength),
+        width=int(page.imagewidth),
+        planar=page.axes == "SYX",
+        photometric=int(page.photometric),
+        alpha=int(page.extrasamples[0]) if more else None,
+        bits=int(page.bitspersample),
+        nodata=float(page.nodata) if NODATA in page.tags and page.nodata != 0 else None,
+        palette=_palette(path, page) if page.photometric == PALETTE else None,
+        stated=_stated(page),
+        tags=_tags(file, page),
+        kind=int(page.subfiletype),
+    )
+
+
+def _check_samples(path: Path, page: TiffPage) -> None:
+    """Refuses everything that would be misread, before anything is decoded into memory."""
+    check_size(path, page.imagelength, page.imagewidth)
+    if not page.imagelength or not page.imagewidth:
+        refuse(path, f"has a page of {page.imagewidth}x{page.imagelength} pixels; repair or remove it")
+    if page.axes not in ("YX", "YXS", "SYX"):
+        refuse(path, f"has a page with the axes {page.axes}; save its planes as pages")
+    if PHOTOMETRIC not in page.tags:
+        refuse(path, "does not say whether 0 is black (PhotometricInterpretation is missing); save it again")
+    if page.photometric not in COLOURS:
+        name = getattr(page.photometric, "name", page.photometric)
+        refuse(path, f"has the photometric interpretation {name}; gray, RGB and palettes are read, convert it")
+    if page.photometric == YCBCR and page.compression not in JPEG:
+        refuse(path, "has YCbCr colours without JPEG; convert it to RGB")
+    if page.dtype is None or page.dtype.kind not in "buif" or isinstance(page.bitspersample, tuple):
+        refuse(path, f"has samples of {page.bitspersample} bits in format {int(page.sampleformat)}; convert it")
+    if page.dtype.itemsize == 8 and page.dtype.kind != "f":
+        refuse(path, "has integers of 64 bits; at most 32 are read, convert it")
+    if page.bitspersample < 8 and page.bitspersample not in (1, 2, 4):
+        refuse(path, f"has {page.bitspersample} bits a sample; convert it")
+    more = page.samplesperpixel - COLOURS[page.photometric]
+    if more < 0:
+        refuse(path, f"has {page.samplesperpixel} samples a pixel, too few for its colours; save it again")
+    if more and (more > 1 or page.extrasamples[:1] not in ((PREMULTIPLIED,), (STRAIGHT,))):
+        refuse(
+            path, f"has {more} more sample(s) a pixel than colours, which are no alpha; save them as files of their own"
+        )
+    if more and page.photometric not in (MIN_IS_BLACK, RGB):
+        refuse(path, "has alpha beside a palette or inverted or printing colours; convert it to RGB")
+    needed = math.prod(page.chunked)
+    if len(page.dataoffsets) < needed or not all(page.dataoffsets[:needed]):
+        refuse(path, "cannot be read, it is damaged (parts of its pixels are missing); repair or remove it")
+    end = page.parent.filehandle.size
+    ends = (start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=False))
+    if any(last > end for last in ends):
+        refuse(path, "cannot be read, it is damaged (it ends before its pixels do); repair or remove it")
+
+
+def _palette(path: Path, page: TiffPage) -> NDArray[np.uint16]:
+    import numpy as np
+
+    palette = np.asarray(page.colormap, np.uint16) if page.colormap is not None else np.zeros((0, 0), np.uint16)
+    if palette.shape != (3, 2**page.bitspersample):
+        refuse(path, "cannot be read, it is damaged (its palette lacks colours); repair or remove it")
+    return palette.T
+
+
+def _coloured(path: Path, indices: Pixels, palette: NDArray[np.uint16]) -> Pixels:
+    """Returns the colours of a palette's indices: uint8 where 8 bits tell them, else uint16."""
+    import numpy as np
+
+    if palette.max() < 256:  # old programs wrote 8 bits
+        return palette.astype(np.uint8)[indices]
+    high, low = palette >> 8, palette & 255
+    if (low == 0).all() or (low == high).all() or (low == 255).all():
+        return high.astype(np.uint8)[indices]
+    return palette[indices]
+
+
+def _from_cmyk(path: Path, pixels: Pixels) -> Pixels:
+    import numpy as np
+    import PIL.Image
+
+    if pixels.dtype != np.uint8:
+        refuse(path, "has CMYK colours of more than 8 bits; convert it to RGB")
+    return np.asarray(PIL.Image.fromarray(np.ascontiguousarray(pixels), "CMYK").convert("RGB"))
+
+
+def _stated(page: TiffPage) -> float | None:
+    """Returns the white level that SMaxSampleValue or MaxSampleValue state of samples of more than 8 bits."""
+    if page.bitspersample <= 8:
+        return None
+    for code in (S_MAX_SAMPLE, MAX_SAMPLE):
+        found = page.tags.valueof(code)
+        values = found if isinstance(found, tuple) else (found,)
+        usual = code == S_MAX_SAMPLE or page.sampleformat != 3  # floats
+        if usual and all(isinstance(value, int | float) and 0 < value < math.inf for value in values):
+            return float(max(values))
+    return None
+
+
+def _resolution(page: TiffPage) -> dict[str, Any]:
+    """Returns XResolution and YResolution as fractions, and their unit."""
+    found = {name: page.tags.valueof(code) for code, name in RESOLUTION.items()}
+    good = all(
+        isinstance(found[name], tuple) and len(found[name]) == 2 and found[name][0] > 0 < found[name][1]
+        for name in "xy"
+    )
+    return {**found, "unit": int(found["unit"] or 2)} if good else {}
+
+
+def _tags(file: TiffFile, page: TiffPage) -> tuple[tuple[int, int, int, bytes], ...]:
+    """Returns the tags that stay true of a restored page, each as it is stored."""
+    kept = []
+    for tag in page.tags:
+        if tag.code in LAYOUT or tag.code in ELSEWHERE or tag.dtype in (13, 18):
+            continue
+        size = tag.valuebytecount
+        if not 0 < size <= MOST_TAG:
+            continue
+        file.filehandle.seek(tag.valueoffset)
+        content = file.filehandle.read(size)
+        if len(content) == size:
+            content = _description(content) if tag.code == DESCRIPTION else content
+            kept.append(
+                (int(tag.code), int(tag.dtype), len(content) if tag.code == DESCRIPTION else int(tag.count), content)
+            )
+    return tuple(kept)
+
+
+def _description(content: bytes) -> bytes:
+    """Returns a description that stays true when a stack in one directory is written as pages of their own."""
+    if not content.startswith(b'{"shape": '):
+        return content
+    try:
+        told = json.loads(content.rstrip(b"\0"))
+    except ValueError:
+        return content
+    told.pop("truncated", None)
+    return json.dumps(told).encode() + b"\0"

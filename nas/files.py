@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_whole(target: Path, write: Callable[[Path], object]) -> None:
@@ -83,22 +84,29 @@ SMALL = 2**20
 """The limit in bytes of a file of settings: a spec, a card, a record of a run."""
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a regular file for reading. A pipe or a device, which may never end, is not read.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file; `strerror` says so.
+    """
+    # Without O_NONBLOCK, opening a pipe waits for somebody who writes to it.
+    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return os.fdopen(opened, "rb")
+
+
 def read_small(path: Path, most: int = SMALL) -> str:
-    """Returns the text of a small regular file. A pipe or a device, which may never end, is not read.
+    """Returns the text of a small regular file.
 
     Raises:
         OSError: it cannot be read, is no regular file, or has more than `most` bytes; `strerror` says so.
         UnicodeDecodeError: it is not in UTF-8.
     """
-    # Without O_NONBLOCK, opening a pipe waits for somebody who writes to it.
-    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        found = os.fstat(opened)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "is no regular file", str(path))
-        if found.st_size > most:
-            raise OSError(errno.EFBIG, f"has more than {most} bytes", str(path))
-        with os.fdopen(opened, "rb", closefd=False) as file:
-            return file.read(most).decode("utf-8")
-    finally:
-        os.close(opened)
+    with open_regular(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"has more than {most} bytes", str(path))
+    return content.decode("utf-8")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from command_samples import ROOT, Said, Studied
 from PIL import Image
 from rich.console import Console
 
+import app_cli
 from nas.data.splits import load
 from nas.errors import DataError
 from studies.commands.terminal import confusion_table
@@ -77,3 +80,9 @@ def test_a_terminal_that_cannot_write_a_name_gets_its_escape(studied: Studied) -
     said = subprocess.run(command, env=env, capture_output=True, encoding="latin-1", timeout=120)
     assert said.returncode == 0, said.stderr
     assert said.stdout == "4 trials written to \\u0141ód\\u017a.csv\n"
+
+
+def test_json_has_null_for_what_is_no_number(capfd: pytest.CaptureFixture[str]) -> None:
+    app_cli._print_json({"psnr": math.nan, "seen": [math.inf, (-math.inf, 1.5)], "of": {"all": True, "name": "x"}})
+    found = {"psnr": None, "seen": [None, [None, 1.5]], "of": {"all": True, "name": "x"}}
+    assert json.loads(capfd.readouterr().out) == found

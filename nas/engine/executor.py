@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -319,7 +320,7 @@ def _going_on(searcher: JobSearcher, pool: Pool, run: Callable[[int], None]) -> 
     on with half as many trials at a time, after a while. A Ray that was lost is started again once.
 
     Raises:
-        ClusterError: memory stays short, or Ray was lost for the second time.
+        ClusterError: memory stays short, there is no room for Ray's files, or Ray was lost for the second time.
     """
     size, short, ended, again = pool.size, 0, 0, False
     while True:
@@ -334,7 +335,12 @@ def _going_on(searcher: JobSearcher, pool: Pool, run: Callable[[int], None]) -> 
                 ) from None
             again = True
             pool.tell(f"Ray was lost ({lost}), and was started again; trials under way go on")
-        except RuntimeError as error:
+        except (RuntimeError, OSError, tune.TuneError) as error:
+            if searcher.error is None and (full := os.strerror(errno.ENOSPC)) in str(error):
+                raise ClusterError(
+                    f"there is no room for Ray's files ({full}); free some, and give the same command again: what was "
+                    "under way goes on"
+                ) from None
             used = searcher.short or short_memory(str(error))
             if not used:
                 raise

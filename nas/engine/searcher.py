@@ -58,6 +58,7 @@ class JobSearcher(LivesInDriver, Searcher):
         over: whether there is no further job, now or later, as the last call of `ask` found.
         failing: why the run is given up, because its jobs fail one after the other; "" while it goes on.
         ended: number of jobs that have ended.
+        error: a user's error that was raised while a job's report was handled; None while there is none.
         short: how much memory was in use when Ray ended a worker for want of it; "" while none was. Whoever runs the
             jobs empties it again. Such a loss does not count against the job.
     """
@@ -68,6 +69,7 @@ class JobSearcher(LivesInDriver, Searcher):
         self.live: dict[str, Job] = {}
         self.over = False
         self.ended = 0
+        self.error: SkipnasError | None = None
         self.short = ""
         self._starved: set[str] = set()
         self._losses: Counter[int] = Counter()
@@ -178,7 +180,6 @@ class StudySearcher(JobSearcher):
         self._row: tuple[str, int] = ("", 0)  # the cause of the last failures, and their number
         self._failed_before = ledger.counts().failed
         self.disk_full = ""
-        self.error: SkipnasError | None = None
         self._stopped: dict[str, int] = {}
         self._lost: set[str] = set()
         self._started = ledger.started_digests()  # it grows as the ledger reads

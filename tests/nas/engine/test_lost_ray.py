@@ -14,6 +14,7 @@ from typing import Any, cast
 import pytest
 import ray
 from command_samples import ROOT
+from ray import tune
 
 from nas.engine import presence
 from nas.engine.executor import Pool, _going_on, _start_local, scratch
@@ -133,6 +134,15 @@ def test_a_bug_is_no_lost_ray() -> None:
         raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError, match="a bug"):
+        going_on(run)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, OSError, tune.TuneError])
+def test_no_room_for_ray_s_files_is_one_line(kind: type[Exception]) -> None:
+    def run(size: int) -> None:
+        raise kind("Traceback ...\n  File x\nOSError: [Errno 28] No space left on device: '/tmp/skipnas-x/state'")
+
+    with pytest.raises(ClusterError, match=r"^there is no room for Ray's files \(No space left on device\); free some"):
         going_on(run)
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from rich.console import Console
 
 import app_cli
+from nas.data.reader import read_file
 from nas.data.splits import load
 from nas.errors import DataError
 from studies.commands.terminal import confusion_table
@@ -80,6 +81,15 @@ def test_a_terminal_that_cannot_write_a_name_gets_its_escape(studied: Studied) -
     said = subprocess.run(command, env=env, capture_output=True, encoding="latin-1", timeout=120)
     assert said.returncode == 0, said.stderr
     assert said.stdout == "4 trials written to \\u0141ód\\u017a.csv\n"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_no_image(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "image.png"
+    make = {"pipe": lambda: os.mkfifo(path), "device": lambda: path.symlink_to("/dev/zero"), "folder": path.mkdir}
+    make[kind]()
+    with pytest.raises(DataError, match=r"image\.png.*is no regular file.*repair or remove it"):
+        read_file(path)
 
 
 def test_json_has_null_for_what_is_no_number(capfd: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from nas.data.image_file import ImageFile, decoding, refuse
 from nas.data.plain import frames_in, read_netpbm, read_plain
 from nas.data.tiff import read_tiff, tiff_shapes
+from nas.files import open_regular
 
 TIFF_BEGINS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -42,5 +43,5 @@ def shapes_of(path: Path) -> list[tuple[int, int]]:
 
 
 def _is_tiff(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(4) in TIFF_BEGINS

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import logging
 import os
+import secrets
 import shutil
 import socket
 import tempfile
@@ -118,6 +119,8 @@ def ray_session(address: str | None, *, cpus: int | None = None) -> Iterator[Ses
 
 def _start_local(folder: Path, cpus: int | None) -> None:
     """Starts a local Ray, at the second try where the first one found the machine too busy."""
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:  # else Ray writes a token into the user's home
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     for last in (False, True):
         try:
             with _no_api_server():

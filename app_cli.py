@@ -17,6 +17,7 @@ import math
 import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -607,9 +608,13 @@ def main() -> None:
         handler.addFilter(_visible)
     for library in ("alembic", "choreographer", "kaleido", "logistro", "onnx_ir", "onnxscript", "ray", "torch"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    # The end that SLURM, docker or systemd ask for is a Ctrl-C to every command. A search sets its own handlers.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         # Without its own handling of errors typer returns an exit code instead of raising one.
         code = app(standalone_mode=False)
+        if code == 130:  # by which it says that there was a KeyboardInterrupt
+            _say("stopped")
     except SkipnasError as error:
         _fail(str(error))
     except TyperException as error:

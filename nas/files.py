@@ -17,7 +17,8 @@ from typing import BinaryIO
 def write_whole(target: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` make a file beside `target`, and then moves it into its place.
 
-    A link stays, and the file that it leads to is replaced. A file that is replaced keeps its mode. A device, a pipe
+    A link stays, and the file that it leads to is replaced. A file that is replaced keeps its mode, and a new one
+    has that which the umask gives, also where a library makes files that are private. A device, a pipe
     and what lies in /dev or /proc are written to, because others would not see what takes their place.
 
     Raises:
@@ -35,9 +36,10 @@ def write_whole(target: Path, write: Callable[[Path], object]) -> None:
     place = Path(os.path.realpath(target)) if target.is_symlink() else target
     partial = place.with_name(f"{place.name}.{os.getpid()}.partial")
     try:
+        partial.touch()
+        rights = stat.S_IMODE(partial.stat().st_mode)
         write(partial)
-        if found is not None:
-            partial.chmod(stat.S_IMODE(found.st_mode))
+        partial.chmod(rights if found is None else stat.S_IMODE(found.st_mode))
         partial.replace(place)
     finally:
         partial.unlink(missing_ok=True)

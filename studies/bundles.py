@@ -17,10 +17,11 @@ from nas.errors import BundleError, ConfigError, DataError
 from nas.search.confirmation import comparable
 from nas.settings import regular_expression
 from nas.types import Candidate, Recipe, Spec, Task
-from search_spaces import known_space, stored_space
+from search_spaces import known_space
 from studies.provenance import describe
 from studies.reading.best import choose
 from studies.reading.data import study_data
+from studies.reading.space import study_space
 from studies.settings import NO_LIMITS, SizeLimits
 from studies.store.files import files_dir
 
@@ -93,7 +94,7 @@ def export_choice(
     choice = choose(study, pick=pick, prefer=prefer, limits=limits)
     chosen = choice.chosen
     config = study.config
-    space = stored_space(config.space, own_space)
+    space = study_space(study, own_space)
     spec = space.spec(chosen.spec)
     candidate = Candidate(spec=spec, recipe=Recipe.from_dict(chosen.recipe))
     network = trained_network(study, space, spec, chosen.number, chosen.digest)

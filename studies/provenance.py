@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from nas.machine import processors
 
 PACKAGES = ("skipnas", "torch", "torchvision", "optuna", "ray", "numpy", "sqlalchemy")
 
@@ -19,11 +20,11 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """Returns processor, cores and GPUs of this machine."""
+    """Returns processor and GPUs of this machine, and the number of cores that this process may use."""
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"processor": _processor(), "cores": os.cpu_count(), "gpus": gpus, "system": platform.system()}
+    return {"processor": _processor(), "cores": processors(), "gpus": gpus, "system": platform.system()}
 
 
 def describe(found: Mapping[str, Any]) -> str:

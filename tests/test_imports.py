@@ -22,7 +22,7 @@ ROOMS_OF_NAS = (
     {"words"},
     {"errors", "outcome", "parsing"},
     {"types"},
-    {"files"},
+    {"files", "machine"},
     {"data", "search"},
     {"settings"},
     {"protocols"},

@@ -9,8 +9,11 @@ import logging
 import os
 import secrets
 import shutil
+import signal
+import site
 import socket
 import tempfile
+import threading
 import time
 import unittest.mock
 from collections import deque
@@ -21,9 +24,12 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray._private import services
 from ray._private.node import Node
+from ray.job_config import JobConfig
 
 from nas.data.splits import Dataset
+from nas.engine.carried import Carried
 from nas.engine.interrupts import Stopping, stop_signals
 from nas.engine.job import Job
 from nas.engine.presence import Presence, RayLost
@@ -33,6 +39,7 @@ from nas.engine.searcher import JobSearcher, Recorder, StudySearcher
 from nas.engine.trainable import CandidateTrainable, WorkerSettings
 from nas.errors import ClusterError, ConfigError, in_short
 from nas.files import OLD_SECONDS
+from nas.machine import processors, temporary_folder
 from nas.parsing import ADDRESSES, read_address
 from nas.protocols import SearchSpace
 from nas.settings import Resources, StudyConfig
@@ -117,6 +124,16 @@ def ray_session(address: str | None, *, cpus: int | None = None) -> Iterator[Ses
         ray.shutdown()
 
 
+def _init(address: str, **options: Any) -> None:
+    """Starts or joins Ray, and gives SIGTERM back to its handler, because Ray takes this signal over."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address, job_config=_job(), **options, **QUIET)
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
 def _start_local(folder: Path, cpus: int | None) -> None:
     """Starts a local Ray, at the second try where the first one found the machine too busy."""
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:  # else Ray writes a token into the user's home
@@ -124,7 +141,7 @@ def _start_local(folder: Path, cpus: int | None) -> None:
     for last in (False, True):
         try:
             with _no_api_server():
-                ray.init("local", include_dashboard=False, num_cpus=cpus, _temp_dir=str(folder), **QUIET)
+                _init("local", include_dashboard=False, num_cpus=cpus or processors(), _temp_dir=str(folder))
         except Exception as error:  # Ray raises all kinds, plain exceptions among them
             ray.shutdown()
             if last:
@@ -136,12 +153,28 @@ def _start_local(folder: Path, cpus: int | None) -> None:
             return
 
 
+def _job() -> JobConfig:
+    """Returns a job whose workers find Python's modules before files of the working folder.
+
+    Ray puts the working folder first, so that a file such as random.py in it stops every worker. As for jobs of Ray's
+    own clients it is left out here; `Carried` names the places of the driver's modules to the workers. A checkout of
+    this project goes first, so that workers run its code and not that of an installed version.
+    """
+    here = Path(__file__).resolve().parents[2]
+    installed = here in {Path(place).resolve() for place in (*site.getsitepackages(), site.getusersitepackages())}
+    return JobConfig(_client_job=True, _py_driver_sys_path=[] if installed else [str(here)])
+
+
 @contextlib.contextmanager
-def scratch(place: Path = Path("/tmp")) -> Iterator[Path]:
+def scratch(place: Path | None = None) -> Iterator[Path]:
     """Provides a folder for as long as this process needs it, after deleting the folders of processes that were killed.
 
-    Its path is short, because Ray puts Unix sockets there. A process that lives holds a lock on a file in its folder.
+    A process that lives holds a lock on a file in its folder.
+
+    Raises:
+        ClusterError: there is no place for it.
     """
+    place = place or temporary_folder()
     for lock in place.glob("skipnas-*/lock"):
         with contextlib.suppress(OSError), lock.open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -178,7 +211,12 @@ def _connect(address: str) -> None:
         read_address(address)
     except ValueError as error:
         raise ClusterError(f"{address!r} is no address of a cluster; {error}") from None
-    if address != "auto":
+    if address == "auto":
+        try:
+            address = services.canonicalize_bootstrap_address("auto") or ""
+        except (ConnectionError, ValueError):
+            raise ClusterError(f"no Ray cluster is to be found here; {ADDRESSES}") from None
+    if address:
         host, _, port = address.removeprefix("ray://").rpartition(":")
         try:
             # Ray itself keeps trying for half a minute and then prints pages.
@@ -186,7 +224,7 @@ def _connect(address: str) -> None:
         except OSError as error:
             raise ClusterError(f"no Ray cluster answers at {address!r} ({error}); {ADDRESSES}") from None
     try:
-        ray.init(address=address, **QUIET)
+        _init(address or "auto")
     except (ConnectionError, RuntimeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ClusterError(f"cannot join the Ray cluster at {address!r} ({first}); {ADDRESSES}") from None
@@ -366,7 +404,7 @@ def _fit(
     searcher: JobSearcher, callback: tune.Callback, pool: Pool, size: int, scheduler: LossScheduler | None = None
 ) -> None:
     trainable = tune.with_resources(
-        tune.with_parameters(CandidateTrainable, data=pool.data, space=pool.space, settings=pool.settings),
+        tune.with_parameters(CandidateTrainable, data=pool.data, space=Carried(pool.space), settings=pool.settings),
         {"cpu": pool.cpus, "gpu": pool.gpus},
     )
     with scratch() as folder:

@@ -15,9 +15,9 @@ from nas.errors import StudyError
 from nas.search.confirmation import Confirmed, Member, pick_members, summarize
 from nas.training.checkpoint import confirm_dir
 from nas.types import Candidate, Recipe
-from search_spaces import stored_space
 from studies.reading.best import choose
 from studies.reading.data import study_data
+from studies.reading.space import study_space
 from studies.settings import NO_LIMITS, ConfirmRequest, SizeLimits
 from studies.store.files import claim_files
 from studies.store.ledger import SqlLedger
@@ -50,7 +50,7 @@ def confirm_study(
             being confirmed already.
     """
     config = study.config
-    space = stored_space(config.space, request.own_space)
+    space = study_space(study, request.own_space)
     members = study_members(study, space, top=request.top, baselines=request.baselines, limits=limits)
     data = study_data(study, request.data_root)
     files = claim_files(study.storage, config.study)

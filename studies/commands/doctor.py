@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from nas.errors import NoStudiesError, SkipnasError, StorageError
+from nas.errors import ClusterError, NoStudiesError, SkipnasError, StorageError
+from nas.machine import processors, temporary_folder
 
 if TYPE_CHECKING:
     from studies.store.connection import Storage
@@ -82,8 +83,8 @@ def _ray() -> Iterator[Finding]:
             advice="a search starts its own Ray all the same; give --address to join a cluster",
         )
     else:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        yield Finding(subject="Ray", state="ok", text=f"a search starts its own, with {cores} trials at a time")
+        text = f"a search starts its own, with {processors()} trials at a time"
+        yield Finding(subject="Ray", state="ok", text=text)
 
 
 def _disk(url: str | None) -> Iterator[Finding]:
@@ -96,7 +97,12 @@ def _disk(url: str | None) -> Iterator[Finding]:
     except StorageError:  # `_storage` reports it
         studies = Path.cwd()
     there = next(folder for folder in (studies, *studies.parents) if os.access(folder, os.F_OK))
-    for name, folder in (("disk", there), ("temporary", Path("/tmp")), ("shared", Path("/dev/shm"))):
+    places = [("disk", there), ("shared", Path("/dev/shm"))]
+    try:
+        places.insert(1, ("temporary", temporary_folder()))
+    except ClusterError as error:
+        yield Finding(subject="temporary", state="bad", text=str(error))
+    for name, folder in places:
         if not folder.exists():
             continue
         free = shutil.disk_usage(folder).free

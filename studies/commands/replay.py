@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nas.errors import StudyError
 from nas.outcome import Outcome
-from search_spaces import stored_space
+from studies.reading.space import study_space
 from studies.reading.study import StudyReader
 from studies.store.catalog import create_study
 from studies.store.database import open_storage
@@ -64,7 +64,7 @@ def replay(study: StudyReader, own_space: str | None = None) -> Replayed:
             f"study {study.config.study!r} cannot be proposed again: an older version made {len(old)} of its trials, "
             "which did not keep the order of proposals; give a newer study"
         )
-    space = stored_space(study.config.space, own_space)
+    space = study_space(study, own_space)
     with (
         tempfile.TemporaryDirectory() as folder,
         open_storage(f"sqlite:///{Path(folder) / 'replay.db'}") as storage,

@@ -23,6 +23,7 @@ from search_spaces import get_space, stored_space
 from studies.commands.enqueue import enqueue_baselines, enqueue_front, measured
 from studies.commands.precision import study_precision
 from studies.reading.data import study_data
+from studies.reading.space import CODE, space_code, study_space
 from studies.reading.study import StudyReader
 from studies.reading.versions import training_versions, versions_line
 from studies.settings import SearchRequest
@@ -134,7 +135,10 @@ def _resume(request: SearchRequest, study: StudyReader, source: StudyReader | No
             f"study {config.study!r} is fixed where you ask otherwise ({'; '.join(asked_otherwise)}); "
             "leave those options out, or give another `study`"
         )
-    space = stored_space(config.space, request.space)
+    stored_space(config.space, request.space)
+    if not study.progress.counts().trained or CODE not in study.provenance:
+        study.note_origin(CODE, space_code(config.space))  # nothing says yet what other code was
+    space = study_space(study, request.space)
     data = study_data(study, request.data_root)
     begun = [] if source is None else [enqueue_front(source, study, space)]
     return Search(
@@ -195,7 +199,10 @@ def _create(request: SearchRequest, draft: _Draft, storage: Storage, source: Stu
     from studies.provenance import provenance
 
     config, space = draft.config, draft.space
-    origin = provenance() | {"data_root": str(request.data_root.resolve()) if request.data_root else None}
+    origin = provenance() | {
+        "data_root": str(request.data_root.resolve()) if request.data_root else None,
+        CODE: space_code(space.name),
+    }
     ledger = create_study(storage, config, space.distributions(config.task), origin, request.command)
     study = StudyReader.open(config.study, storage)
     return Search(

@@ -18,11 +18,12 @@ from nas.data.sources import augmentation_for, parse_source, source_of
 from nas.data.white import White
 from nas.errors import BundleError, ConfigError, SpecError, StorageError, in_short, is_out_of_memory
 from nas.files import read_small
+from nas.machine import processors
 from nas.search.objectives import of_basis, titled
 from nas.settings import FitSettings, settings_of
 from nas.training.version import FIRST_VERSION, TRAINING_VERSION
 from nas.types import MAX_PARAMS, Candidate, Recipe, Task
-from search_spaces import get_space, known_space, stored_space
+from search_spaces import get_space, known_space
 from search_spaces.unet.references import RECIPE, REFERENCES, reference_network
 from studies.settings import NO_LIMITS, SizeLimits, TrainRequest
 from studies.store.urls import storage_url
@@ -94,7 +95,7 @@ def train(
     from nas.training.precision import faster_precision
     from nas.training.run_folder import claimed, write_run
 
-    torch.set_num_threads(request.threads or os.cpu_count() or 1)
+    torch.set_num_threads(request.threads or processors())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = _read(request, source, noise, device)
     candidate = _candidate(request, source, data.task)
@@ -242,6 +243,7 @@ def _from_file(file: Path) -> _Source:
 
 def _from_study(request: TrainRequest, prefer: Mapping[str, float] | None, limits: SizeLimits) -> _Source:
     from studies.reading.best import choose
+    from studies.reading.space import study_space
     from studies.reading.study import StudyReader
     from studies.store.database import open_storage
     from studies.store.finding import has_study
@@ -263,7 +265,7 @@ def _from_study(request: TrainRequest, prefer: Mapping[str, float] | None, limit
         )
     study = StudyReader.open(name, storage)
     config, chosen = study.config, choose(study, pick=pick or "knee", prefer=prefer, limits=limits).chosen
-    space = stored_space(config.space, request.own_space)
+    space = study_space(study, request.own_space)
     spec, recipe = space.spec(chosen.spec), Recipe.from_dict(chosen.recipe)
     root = study.provenance.get("data_root")
     return _Source(

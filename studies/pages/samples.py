@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas.errors import SkipnasError
-from search_spaces import stored_space
 from studies.reading.data import study_data
 from studies.reading.history import History, Trial
+from studies.reading.space import study_space
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +62,7 @@ def samples(
         return Samples(lacks="No trial is complete yet.")
     try:
         data = study_data(study, data_root)
-        space = stored_space(study.config.space, own_space)
+        space = study_space(study, own_space)
     except SkipnasError as error:
         return Samples(lacks=f"There are no images here: {error}")
     import torch

@@ -24,12 +24,14 @@ from sqlalchemy.orm import Session
 from nas.errors import StudyError
 from nas.settings import StudyConfig
 from nas.types import Counts
+from studies.store import statements as sql
 from studies.store.connection import Storage
 from studies.store.deletion import drop_orphans
 from studies.store.files import check_name
 from studies.store.finding import foreign_study, has_study
+from studies.store.identity import new_identity
 from studies.store.ledger import SqlLedger
-from studies.store.optuna_bridge import OPTUNA_STUDIES, OPTUNA_TRIALS, VALUES, optuna_id
+from studies.store.optuna_bridge import OPTUNA_STUDIES, OPTUNA_TRIALS, VALUES, bear_identity, optuna_id
 from studies.store.records import (
     StudyRecord,
     TrialRecord,
@@ -94,7 +96,7 @@ def create_study(
         ConfigError: the name is not valid.
         StudyError: a study of that name exists, or has its files in the same folder.
     """
-    check_name(storage.url, config.study)
+    check_name(storage.url, config.study, storage.identity)
     exists = StudyError(f"study {config.study!r} exists already in {storage.masked}; choose another name")
     if has_study(storage, config.study):
         raise exists
@@ -117,10 +119,13 @@ def create_study(
         provenance=dict(provenance),
         command=masked_command(command),
         created=time.time(),
+        identity=new_identity(),
     )
     try:
         with storage.session() as session:
             session.add(record)
+            session.flush()  # of two processes that make it at once, one ends here
+            bear_identity(session.connection(), record.study_id, str(record.identity))
     except IntegrityError:
         raise exists from None  # another process made it a moment ago
     return SqlLedger.open(config.study, storage)
@@ -141,6 +146,7 @@ def list_studies(storage: Storage) -> list[StudySummary]:
             select(studies.study_name, StudyRecord)
             .select_from(StudyRecord)
             .join(OPTUNA_STUDIES, studies.study_id == StudyRecord.study_id)
+            .where(sql.OF_ITS_STUDY)
             .order_by(StudyRecord.created, StudyRecord.study_id)
         ).all()
         counts = count_trials(session)

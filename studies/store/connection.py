@@ -25,20 +25,35 @@ from sqlalchemy.orm import Session
 from nas.errors import StorageError
 from studies.store.urls import masked, sqlite_path
 
+FIXES = {
+    "42501": "let its owner GRANT this role USAGE and CREATE on the schema, and ALL on the tables and sequences in it",
+    "25006": "it can only be read here: use a command that reads, or another role or server",
+    "3F000": "name a schema that is there (?options=-csearch_path%3DNAME)",
+    "42P01": "another program deleted its tables: restore them, or give another `storage`",
+    "22021": "create a database with ENCODING 'UTF8'",
+    "22P05": "create a database with ENCODING 'UTF8'",
+}
+"""What to do about the errors of PostgreSQL that a person can mend, by their SQLSTATE."""
+
 
 class Storage:
     """An open database, and a context manager that closes its connections.
 
     Attributes:
         url: the database's URL.
+        identity: identity of the database, which no other one has, whatever its URL; "" for a database of an older
+            version that cannot be written.
         masked: the URL without passwords, which may be shown.
         engine: the SQL engine that Optuna and the project's records share.
+        read_only: whether it may only be read.
         in_memory: whether it is an SQLite database that only the thread that opened it can use.
         optuna: the same database for Optuna's functions.
     """
 
-    def __init__(self, url: URL, optuna_storage: RDBStorage) -> None:
+    def __init__(self, url: URL, optuna_storage: RDBStorage, identity: str, *, read_only: bool = False) -> None:
+        self.read_only = read_only
         self.url = url
+        self.identity = identity
         self.masked = masked(url)
         self.in_memory = url.get_backend_name() == "sqlite" and sqlite_path(url) is None
         self.optuna = optuna_storage
@@ -108,10 +123,12 @@ def storage_errors(url: URL) -> Iterator[None]:
         yield
     except (DBAPIError, StorageInternalError) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-        if not isinstance(cause, DBAPIError) or isinstance(cause, (IntegrityError, ProgrammingError, DataError)):
+        fix = FIXES.get(getattr(getattr(cause, "orig", None), "sqlstate", None) or "")
+        bug = isinstance(cause, (IntegrityError, ProgrammingError, DataError)) and fix is None
+        if not isinstance(cause, DBAPIError) or bug:
             raise
         reason = str(cause.orig).partition("\n")[0]
-        fix = (
+        fix = fix or (
             "check the file and that its folder is writable"
             if url.get_backend_name() == "sqlite"
             else "check that the server runs, and host, user, password and database"

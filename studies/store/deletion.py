@@ -14,6 +14,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from nas.errors import StudyError
+from studies.store import statements as sql
 from studies.store.connection import Storage
 from studies.store.finding import find_study
 from studies.store.leases import live_drivers
@@ -37,7 +38,7 @@ def hold_study(session: Session, study_id: Any) -> bool:
     """Holds a study's row until the transaction ends, as its drivers do. Returns False when skipnas made no such
     study."""
     held = session.execute(
-        update(StudyRecord).where(StudyRecord.study_id == study_id).values(events=StudyRecord.events),
+        update(StudyRecord).where(StudyRecord.study_id == study_id, sql.OF_ITS_STUDY).values(events=StudyRecord.events),
         execution_options={"synchronize_session": False},
     )
     return bool(held.rowcount)  # type: ignore[attr-defined]
@@ -72,7 +73,7 @@ def _delete_records(session: Session, metadata: MetaData, study_ids: Any) -> Non
 
 def drop_orphans(storage: Storage) -> None:
     """Deletes records whose study plain Optuna deleted, because SQLite gives the study's id to the next one."""
-    orphans = select(StudyRecord.study_id).where(StudyRecord.study_id.not_in(select(OPTUNA_STUDIES.c.study_id)))
+    orphans = select(StudyRecord.study_id).where(sql.OF_NO_STUDY)
     with storage.session() as session:
         if session.scalar(orphans.limit(1)) is None:
             return

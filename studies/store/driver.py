@@ -18,9 +18,11 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 from nas.errors import LeaseLostError, StorageError, StudyError
 from nas.outcome import Outcome
 from studies.store import statements as sql
+from studies.store.by_hand import ended_by_hand, record_ends
+from studies.store.disks import refuse_shared_disk
 from studies.store.leases import Lease, drop_dead, live_drivers
 from studies.store.opened import OpenedStudy
-from studies.store.optuna_bridge import begin_trial, end_trial, find_trial, hold_study, make_trial
+from studies.store.optuna_bridge import begin_trial, end_trial, find_trial, hold_study, make_trial, trial_state
 from studies.store.progress import Progress
 from studies.store.retries import patient
 
@@ -64,10 +66,11 @@ class Driver:
         """
         if self._lease is not None:
             raise RuntimeError("this ledger drives its study already")
+        refuse_shared_disk(self._study.storage.url)
         lease = Lease(self._study.storage, self._id)
         with self._study.storage.transaction() as connection:
-            if not connection.execute(sql.HOLD, {"study": self._id}).rowcount:
-                raise StudyError(f"study {self._study.config.study!r} was deleted meanwhile; nothing can go on with it")
+            self.hold(connection)
+            record_ends(connection, self._id, self._study.config)
             drop_dead(connection, self._id)
             lease.renew(connection)
         self._lease, self.patience.waits = lease, True
@@ -86,6 +89,7 @@ class Driver:
         try:
             with self._study.storage.transaction() as connection:
                 self.hold(connection)
+                record_ends(connection, self._id, self._study.config)
                 connection.execute(
                     update(sql.TRIALS)
                     .where(sql.TRIALS.c.study_id == self._id, sql.TRIALS.c.owner == lease.driver)
@@ -95,12 +99,20 @@ class Driver:
                 connection.execute(delete(sql.DRIVERS).where(sql.DRIVERS.c.driver == lease.driver))
         except StorageError as error:
             log.warning("%s; the lease runs out by itself", error)
+        except StudyError:  # deleted, with its drivers and trials
+            pass
 
     # Turns
 
     def hold(self, connection: Connection) -> None:
-        """Holds the study until the transaction ends: other drivers wait for their turn."""
-        connection.execute(sql.HOLD, {"study": self._id})
+        """Holds the study until the transaction ends: other drivers wait for their turn.
+
+        Raises:
+            StudyError: the study was deleted, also if another one has its name and number by now.
+        """
+        own = {"study": self._id, "own_identity": self._study.identity}
+        if not connection.execute(sql.HOLD, own).rowcount:
+            raise StudyError(f"study {self._study.config.study!r} was deleted meanwhile; nothing can go on with it")
 
     def next_event(self, connection: Connection) -> int:
         """The place of an ask or a tell among the study's events; holds the study as `hold` does."""
@@ -229,10 +241,11 @@ class Driver:
         The end of a trial that is in the records but was not told to Optuna is told on the way.
         """
         with self._study.storage.transaction() as connection:
-            if not self._orphans(connection):
+            if not self._orphans(connection) and not ended_by_hand(connection, self._id):
                 return None
         with self._study.storage.transaction() as connection:
             self.hold(connection)
+            record_ends(connection, self._id, self._study.config)
             if self._lease is not None:
                 self._lease.renew(connection)
             orphans = self._orphans(connection)
@@ -283,7 +296,7 @@ class Driver:
         """What `sql.TRIAL` reads of a trial of this driver; it has a record from now on if plain Optuna asked for it.
 
         Raises:
-            LeaseLostError: the trial is another driver's, or has to be claimed first.
+            LeaseLostError: the trial is another driver's, has to be claimed first, or was ended by a person.
         """
         key = {"study": self._id, "trial": number}
         record = connection.execute(sql.TRIAL, key).one_or_none()
@@ -294,6 +307,8 @@ class Driver:
             self._held.discard(number)
             self._asked.discard(number)
             raise LeaseLostError(f"trial {number} of study {self._study.config.study} belongs to another driver")
+        if record.reason is None and trial_state(connection, self.optuna_id(connection, number)).is_finished():
+            raise LeaseLostError(f"trial {number} of study {self._study.config.study} was ended by hand")
         return record
 
     def began(self, number: int) -> None:

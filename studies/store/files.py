@@ -12,7 +12,7 @@ from sqlalchemy import (
 from nas.errors import ConfigError, StudyError
 from nas.training.checkpoint import drop_all
 from studies.store.connection import Storage, path_errors
-from studies.store.urls import masked, sqlite_path, storage_url
+from studies.store.urls import masked, parse_url, sqlite_path, storage_url
 
 _OWNER = ".database"  # the file in a study's folder that names its database
 
@@ -26,8 +26,13 @@ def files_dir(url: URL | str | None, study: str) -> Path:
     return (Path("runs") if path is None else path.parent).resolve() / study
 
 
-def check_name(url: URL, name: str) -> None:
+def check_name(url: URL, name: str, identity: str = "") -> None:
     """Refuses a study name.
+
+    Args:
+        url: the database's URL.
+        name: name of the study.
+        identity: identity of the database; "" while it is not open.
 
     Raises:
         ConfigError: no study can have the name.
@@ -42,7 +47,7 @@ def check_name(url: URL, name: str) -> None:
         raise ConfigError(
             f"study name {name!r} cannot have a folder for weights, because a file has this name; choose another"
         )
-    _check_folder(url, files_dir(url, name), name)
+    _check_folder(url, identity, files_dir(url, name), name)
 
 
 def claim_files(storage: Storage, study: str) -> Path:
@@ -56,41 +61,71 @@ def claim_files(storage: Storage, study: str) -> Path:
         StorageError: the folder cannot be written.
     """
     folder = files_dir(storage.url, study)
-    _check_folder(storage.url, folder, study)
+    _check_folder(storage.url, storage.identity, folder, study)
     if not storage.in_memory:
         with path_errors(storage.url):
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / _OWNER).write_text(_owner(storage.url), "utf-8")
+            (folder / _OWNER).write_text(f"{_name(storage.url)}\n{storage.identity}\n", "utf-8")
     return folder
 
 
 def drop_files(storage: Storage, study: str) -> None:
     """Deletes the files of a deleted study from its folder, if the folder belongs to this database."""
     folder = files_dir(storage.url, study)
-    if _another_owner(storage.url, folder) is None:
+    if _another_owner(storage.url, storage.identity, folder) is None:
         (folder / _OWNER).unlink(missing_ok=True)
         drop_all(folder)
 
 
-def _check_folder(url: URL, folder: Path, study: str) -> None:
-    if owner := _another_owner(url, folder):
+def move_files(url: URL, identity: str, old: str, new: str) -> None:
+    """Moves the folder of a renamed study, if it is here and belongs to this database, and its new name is free."""
+    source, target = files_dir(url, old), files_dir(url, new)
+    owned = (source / _OWNER).exists() and _another_owner(url, identity, source) is None
+    if owned and not target.exists():
+        with path_errors(url):
+            source.rename(target)
+
+
+def _check_folder(url: URL, identity: str, folder: Path, study: str) -> None:
+    if owner := _another_owner(url, identity, folder):
         raise StudyError(
             f"folder {folder} holds the files of study {study!r} of another database, {owner}; give another `study` "
             f"name, or delete {folder / _OWNER} if that is this database's former name"
         )
 
 
-def _owner(url: URL) -> str:
-    """Returns the database's name in the folders of its studies. An SQLite file lies beside them, so its file name
-    suffices."""
+def _name(url: URL) -> str:
+    """Returns the database's name in the folders of its studies, for people.
+
+    An SQLite file lies beside them, so its file name suffices. The name of a server's database is the same for every
+    user.
+    """
     path = sqlite_path(url)
-    return path.name if path is not None else masked(url.set(username=None, password=None, query={}))
+    return path.name if path is not None else masked(URL.create(url.drivername, None, None, *_place(url)))
 
 
-def _another_owner(url: URL, folder: Path) -> str | None:
-    """Returns another database that owns a folder, if there is one. An SQLite file that is gone owns nothing."""
+def _place(url: URL) -> tuple[str | None, int | None, str | None]:
+    return url.host, url.port, url.database
+
+
+def _another_owner(url: URL, identity: str, folder: Path) -> str | None:
+    """Returns the name of another database that owns a folder, if there is one.
+
+    A server's database is known by its identity: two schemas of one database have the same name, and one database has
+    several. An SQLite file is known by its name, because a copy of it has its identity. A file that is gone owns
+    nothing.
+    """
     marker = folder / _OWNER
-    owner = marker.read_text("utf-8").strip() if marker.exists() else ""
-    if owner in ("", _owner(url)) or ("://" not in owner and not (folder.parent / owner).exists()):
+    lines = marker.read_text("utf-8").splitlines() if marker.exists() else []
+    owner, known = [*lines, "", ""][:2]
+    path = sqlite_path(url)
+    if not owner:
         return None
-    return owner
+    if path is not None:
+        there = "://" in owner or (folder.parent / owner).exists()
+        return owner if owner != path.name and there else None
+    if known:
+        return owner if identity and known != identity else None
+    # Older versions wrote no identity, and the user into the name.
+    same = "://" in owner and _place(parse_url(owner)) == _place(url)
+    return None if same else owner

@@ -9,6 +9,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from nas.errors import StudyError
+from studies.store import statements as sql
 from studies.store.connection import Storage
 from studies.store.optuna_bridge import OPTUNA_STUDIES
 from studies.store.records import StudyRecord
@@ -23,7 +24,7 @@ def has_study(storage: Storage, name: str) -> bool:
 def _named(name: str) -> Select[StudyRecord]:
     studies = OPTUNA_STUDIES.c
     same = studies.study_id == StudyRecord.study_id
-    return select(StudyRecord).join(OPTUNA_STUDIES, same).where(studies.study_name == name)
+    return select(StudyRecord).join(OPTUNA_STUDIES, same).where(studies.study_name == name, sql.OF_ITS_STUDY)
 
 
 def find_study(session: Session, storage: Storage, name: str) -> StudyRecord:
@@ -38,6 +39,7 @@ def find_study(session: Session, storage: Storage, name: str) -> StudyRecord:
         select(studies.study_name)
         .select_from(OPTUNA_STUDIES)
         .join(StudyRecord, StudyRecord.study_id == studies.study_id)
+        .where(sql.OF_ITS_STUDY)
         .order_by(StudyRecord.created.desc())
         .limit(11)
     ).all()

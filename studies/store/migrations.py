@@ -2,11 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import uuid
+from collections.abc import Callable, Mapping
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
-STEPS: Mapping[int, tuple[str, ...]] = {
+Step = str | Callable[[Connection], None]
+
+
+def _identify(connection: Connection) -> None:
+    """Gives an identity to the database and to every study.
+
+    The study of a record's id is another one if plain Optuna deleted the first: it then has another name, or lacks the
+    names of objectives, which skipnas has always set. The record gets an identity that no study bears.
+    """
+    execute = connection.execute
+    execute(text("INSERT INTO skipnas_meta (key, value) VALUES ('identity', :new)"), {"new": uuid.uuid4().hex})
+    records = execute(text("SELECT study_id, config FROM skipnas_studies")).all()
+    for study, stored in records:
+        config = json.loads(stored) if isinstance(stored, str) else stored
+        names = json.dumps([objective["name"] for objective in config["objectives"]])
+        identity = {"study": study, "new": uuid.uuid4().hex}
+        execute(text("UPDATE skipnas_studies SET identity = :new WHERE study_id = :study"), identity)
+        own = execute(
+            text(
+                "SELECT count(*) FROM studies JOIN study_system_attributes AS named USING (study_id) "
+                "WHERE study_id = :study AND study_name = :name "
+                "AND named.key = 'study:metric_names' AND named.value_json = :names"
+            ),
+            {"study": study, "name": config["study"], "names": names},
+        ).scalar_one()
+        if own:
+            execute(
+                text(
+                    "INSERT INTO study_user_attributes (study_id, key, value_json) "
+                    "VALUES (:study, 'skipnas:study', :new)"
+                ),
+                {"study": study, "new": json.dumps(identity["new"])},
+            )
+
+
+STEPS: Mapping[int, tuple[Step, ...]] = {
     2: (
         """
         CREATE TABLE skipnas_drivers (
@@ -52,8 +89,10 @@ STEPS: Mapping[int, tuple[str, ...]] = {
     ),
     4: ("ALTER TABLE skipnas_epochs ADD COLUMN further JSON",),
     5: ("ALTER TABLE skipnas_trials ADD COLUMN asked_by VARCHAR(32)",),
+    6: ("ALTER TABLE skipnas_studies ADD COLUMN identity VARCHAR(32)", _identify),
 }
-"""Schema version -> statements that make it from the version before, in SQL that SQLite and PostgreSQL both read.
+"""Schema version -> statements that make it from the version before, in SQL that SQLite and PostgreSQL both read, and
+functions that run such statements.
 
 They are never changed once released, and do not use `studies.store.records`, which goes on changing.
 """
@@ -72,5 +111,8 @@ def migrate(engine: Engine, version: int) -> None:
                     text("UPDATE skipnas_meta SET value = :version WHERE key = 'schema_version'"),
                     {"version": str(target)},
                 )
-                for statement in STEPS[target]:
-                    connection.execute(text(statement))
+                for step in STEPS[target]:
+                    if isinstance(step, str):
+                        connection.execute(text(step))
+                    else:
+                        step(connection)

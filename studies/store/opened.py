@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -9,14 +10,19 @@ from typing import Any, Self
 import optuna
 from optuna.distributions import BaseDistribution, json_to_distribution
 
+from nas.errors import StorageError
 from nas.settings import StudyConfig
 from nas.training.version import TRAINING_VERSION
+from studies.store import statements as sql
+from studies.store.by_hand import ended_by_hand, record_ends
 from studies.store.connection import Storage
 from studies.store.database import open_storage
 from studies.store.finding import find_study
 from studies.store.records import StudyRecord
 from studies.store.retries import Patience
 from studies.store.urls import masked_command
+
+log = logging.getLogger(__name__)
 
 
 class OpenedStudy:
@@ -27,6 +33,7 @@ class OpenedStudy:
     Attributes:
         storage: the open database.
         study_id: number of the study in it.
+        identity: identity of the study, which no other one ever has.
         config: the study's configuration.
         distributions: every hyperparameter of its search space, as it was when the study was created.
         provenance: versions, commit, hardware and the like, as given when the study was created.
@@ -41,6 +48,7 @@ class OpenedStudy:
     def __init__(self, storage: Storage, name: str, record: StudyRecord) -> None:
         self.storage = storage
         self.study_id = record.study_id
+        self.identity = record.identity
         self.config = StudyConfig.from_dict(record.config)
         self.distributions: dict[str, BaseDistribution] = {
             name: json_to_distribution(text) for name, text in record.distributions.items()
@@ -74,7 +82,28 @@ class OpenedStudy:
                 raise
         with storage.session() as session:
             record = find_study(session, storage, name)
-        return cls(storage, name, record)
+        study = cls(storage, name, record)
+        if not storage.read_only:
+            study.record_ends()
+        return study
+
+    def record_ends(self) -> None:
+        """Records the ends of trials that a person set in Optuna since the study was last looked at."""
+        with self.storage.transaction() as connection:
+            if not ended_by_hand(connection, self.study_id):
+                return
+        try:
+            with self.storage.transaction() as connection:
+                connection.execute(sql.HOLD, {"study": self.study_id, "own_identity": self.identity})
+                record_ends(connection, self.study_id, self.config)
+        except StorageError as error:  # such as a role that may only read
+            log.warning("trials that were ended by hand are not in the records yet: %s", error)
+
+    def note_origin(self, key: str, value: Any) -> None:
+        """Keeps one more fact about the study's origin, or another one in its place."""
+        self.provenance = {**self.provenance, key: value}
+        with self.storage.session() as session:
+            session.get_one(StudyRecord, self.study_id).provenance = dict(self.provenance)
 
     def __enter__(self) -> Self:
         return self

@@ -26,7 +26,16 @@ from studies.store.records import insert_missing
 SEEN_TO_WORK = ("5.0.0",)
 """Versions of Optuna with which the tests passed."""
 
-OPTUNA_STUDIES, OPTUNA_TRIALS, PARAMS, VALUES, STUDY_ATTRIBUTES, SYSTEM_ATTRIBUTES, USER_ATTRIBUTES = (
+(
+    OPTUNA_STUDIES,
+    OPTUNA_TRIALS,
+    PARAMS,
+    VALUES,
+    STUDY_ATTRIBUTES,
+    STUDY_USER_ATTRIBUTES,
+    SYSTEM_ATTRIBUTES,
+    USER_ATTRIBUTES,
+) = (
     cast(Table, each.__table__)
     for each in (
         models.StudyModel,
@@ -34,12 +43,22 @@ OPTUNA_STUDIES, OPTUNA_TRIALS, PARAMS, VALUES, STUDY_ATTRIBUTES, SYSTEM_ATTRIBUT
         models.TrialParamModel,
         models.TrialValueModel,
         models.StudySystemAttributeModel,
+        models.StudyUserAttributeModel,
         models.TrialSystemAttributeModel,
         models.TrialUserAttributeModel,
     )
 )
 OPTUNA_METADATA = models.BaseModel.metadata
 """All of Optuna's tables, whichever it has."""
+
+ALEMBIC_TABLE = "alembic_version"
+"""The table in which Optuna keeps the version of its tables, beside them."""
+
+IDENTITY = "skipnas:study"
+"""The user attribute in which a study bears the identity of its records."""
+
+METRIC_NAMES = "study:metric_names"
+"""The system attribute in which Optuna keeps the names of a study's objectives."""
 
 FINITE = models.TrialValueModel.TrialValueType.FINITE
 
@@ -73,6 +92,21 @@ def hold_study(connection: Connection, study_id: int) -> None:
     connection.execute(_HOLD, {"study": study_id})
 
 
+def bear_identity(connection: Connection, study_id: int, identity: str) -> None:
+    """Lets a study bear the identity of its records, in place of any other."""
+    _replace_attribute(connection, STUDY_USER_ATTRIBUTES, study_id, IDENTITY, identity)
+
+
+def name_metrics(connection: Connection, study_id: int, names: Sequence[str]) -> None:
+    """Gives a study's objectives their names, as `Study.set_metric_names` does."""
+    _replace_attribute(connection, STUDY_ATTRIBUTES, study_id, METRIC_NAMES, list(names))
+
+
+def _replace_attribute(connection: Connection, table: Table, study_id: int, key: str, value: Any) -> None:
+    connection.execute(delete(table).where(table.c.study_id == study_id, table.c.key == key))
+    connection.execute(insert(table), {"study_id": study_id, "key": key, "value_json": json.dumps(value)})
+
+
 def make_trial(connection: Connection, study_id: int, number: int) -> int:
     """Makes a RUNNING trial; returns Optuna's id of it. The study is held, so that the number is free."""
     row = {"study_id": study_id, "number": number, "state": TrialState.RUNNING, "datetime_start": now()}
@@ -94,11 +128,17 @@ def end_trial(connection: Connection, trial_id: int, state: TrialState, values: 
         state: how it ends.
         values: of a COMPLETE trial, finite, in the order of the study's objectives.
     """
-    if connection.execute(_STATE, {"id": trial_id}).scalar_one() is not TrialState.RUNNING:
+    if trial_state(connection, trial_id) is not TrialState.RUNNING:
         return
     connection.execute(_CHANGE, {"id": trial_id, "state": state, "datetime_complete": now()})
     if values:
         connection.execute(insert(VALUES), value_rows(trial_id, values))
+
+
+def trial_state(connection: Connection, trial_id: int) -> TrialState:
+    """The state of a trial, which stays as it is until the transaction ends."""
+    state: TrialState = connection.execute(_STATE, {"id": trial_id}).scalar_one()
+    return state
 
 
 def find_trial(connection: Connection, study_id: int, number: int) -> int:
@@ -165,6 +205,20 @@ def constraint_attributes(violations: Mapping[str, float]) -> dict[str, Any]:
     # Optuna reads one attribute per constraint, Optuna Dashboard the list that older versions wrote.
     attributes: dict[str, Any] = {f"constraints:{name}": value for name, value in violations.items()}
     return attributes | ({"constraints": list(violations.values())} if violations else {})
+
+
+def rename_pictures(connection: Connection, old: int, new: int) -> None:
+    """Lets the pictures of the study `new`'s trials be found, whose attributes were copied from the study `old`."""
+    attributes, trials = SYSTEM_ATTRIBUTES.c, OPTUNA_TRIALS.c
+    query = (
+        select(trials.trial_id, trials.number)
+        .join(SYSTEM_ATTRIBUTES, attributes.trial_id == trials.trial_id)
+        .where(trials.study_id == new, attributes.key.startswith(f"artifacts:{old:x}-", autoescape=True))
+    )
+    for trial_id, number in connection.execute(query).all():
+        (stale,) = picture_attribute(old, number)
+        connection.execute(delete(SYSTEM_ATTRIBUTES).where(attributes.trial_id == trial_id, attributes.key == stale))
+        set_attributes(connection, SYSTEM_ATTRIBUTES, trial_id, picture_attribute(new, number), replace=True)
 
 
 def picture_attribute(study_id: int, number: int) -> dict[str, str]:

@@ -41,7 +41,7 @@ def group_of(state: TrialState, reason: str | None) -> str:
     return Outcome.read(reason).group if rejected else _GROUPS_OF_STATES[state]
 
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Every change of the tables below raises it, with a step in `studies.store.migrations`. Higher versions are
 refused."""
 
@@ -58,7 +58,7 @@ class Base(DeclarativeBase):
 
 
 class MetaRecord(Base):
-    """Facts about the database itself. The fact `schema_version` is required."""
+    """Facts about the database itself: `schema_version`, and the `identity` by which its studies' folders know it."""
 
     __tablename__ = "skipnas_meta"
 
@@ -69,7 +69,8 @@ class MetaRecord(Base):
 class StudyRecord(Base):
     """The settings that a study was created with. `events` counts its asks and tells and gives each its place.
 
-    A transaction that writes to this row holds the study until the commit; in this way drivers take turns.
+    A transaction that writes to this row holds the study until the commit; in this way drivers take turns. The record
+    is that of the study `study_id` only if this study bears the same `identity` (see `studies.store.identity`).
     """
 
     __tablename__ = "skipnas_studies"
@@ -81,6 +82,7 @@ class StudyRecord(Base):
     command: Mapped[str]
     created: Mapped[float]
     events: Mapped[int] = mapped_column("tells", default=0)  # schema 1 counted tells alone
+    identity: Mapped[str | None] = mapped_column(String(32))
 
 
 class DriverRecord(Base):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+from optuna.trial import TrialState
 from sqlalchemy import (
     ColumnElement,
     Select,
@@ -17,7 +18,9 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    exists,
     func,
+    literal,
     literal_column,
     or_,
     select,
@@ -28,7 +31,7 @@ from sqlalchemy.sql.expression import FromClause
 from nas.outcome import Outcome
 from nas.search.objectives import METRICS
 from nas.training.version import FIRST_VERSION
-from studies.store.optuna_bridge import OPTUNA_TRIALS, PARAMS
+from studies.store.optuna_bridge import IDENTITY, OPTUNA_TRIALS, PARAMS, STUDY_USER_ATTRIBUTES
 from studies.store.records import EPOCH_METRICS, DriverRecord, EpochRecord, ProbeRecord, StudyRecord, TrialRecord
 
 TRAINED = [outcome.stored for outcome in Outcome if outcome.trained]
@@ -50,8 +53,27 @@ OF_VERSION = _VERSION == bindparam("version")  # noqa: SIM300  (which is no cons
 """The condition that the training code ``version`` trained or trains a trial."""
 
 # The study and its drivers
-HOLD = update(STUDIES).where(_OF_STUDY).values(tells=STUDIES.c.tells)
-"""Holds the study until the transaction ends."""
+IDENTITY_AS_JSON: ColumnElement[str] = literal('"') + STUDIES.c.identity + literal('"')
+"""The identity of records as Optuna stores it in the attribute of their study."""
+
+_BORNE = (
+    exists()
+    .where(STUDY_USER_ATTRIBUTES.c.key == IDENTITY, STUDY_USER_ATTRIBUTES.c.value_json == IDENTITY_AS_JSON)
+    .correlate(STUDIES)
+)
+OF_ITS_STUDY = _BORNE.where(STUDY_USER_ATTRIBUTES.c.study_id == STUDIES.c.study_id)
+"""The condition that the study of a record's id bears the record's identity, so that the record is its own."""
+
+OF_NO_STUDY = ~_BORNE
+"""The condition that no study bears a record's identity."""
+
+HOLD = (
+    update(STUDIES)
+    .where(_OF_STUDY, STUDIES.c.identity == bindparam("own_identity"), OF_ITS_STUDY)
+    .values(tells=STUDIES.c.tells)
+)
+"""Holds the study ``study`` of the identity ``own_identity`` until the transaction ends. It changes no row when that
+study was deleted, or another one has its id."""
 
 COUNT = update(STUDIES).where(_OF_STUDY).values(tells=STUDIES.c.tells + 1).returning(STUDIES.c.tells)
 """Returns the next event's place, and holds the study too."""
@@ -65,9 +87,15 @@ CHANGE_TRIAL = update(TRIALS).where(_OF_TRIAL)
 CHANGE_EPOCHS_DONE = (
     update(TRIALS)
     .where(_OF_TRIAL, TRIALS.c.owner.is_not_distinct_from(bindparam("own")), TRIALS.c.started.is_not(None))
+    .where(
+        exists()
+        .where(OPTUNA_TRIALS.c.study_id == TRIALS.c.study_id, OPTUNA_TRIALS.c.number == TRIALS.c.number)
+        .where(OPTUNA_TRIALS.c.state == TrialState.RUNNING)
+        .correlate(TRIALS)
+    )
     .values(epochs_done=bindparam("last"))
 )
-"""Changes a trial that ``own`` trains; it changes no row when another driver trains it."""
+"""Changes a trial that ``own`` trains; it changes no row when another driver trains it, or a person ended it."""
 
 DROP_EPOCHS = (
     delete(EPOCHS)

@@ -19,6 +19,8 @@ STORED = {
     "stopped": ("PRUNED", "pruned", True),
     "diverged": ("PRUNED", "pruned", True),
     "out_of_memory": ("PRUNED", "pruned", True),
+    "pruned_by_hand": ("PRUNED", "pruned", True),
+    "failed_by_hand": ("FAIL", "failed", False),
     "exception": ("FAIL", "failed", False),
     "timeout": ("FAIL", "failed", False),
     "worker_lost": ("FAIL", "failed", False),

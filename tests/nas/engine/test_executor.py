@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,10 @@ import pytest
 import ray
 from toy_space import ToySpace
 
+from nas.engine import executor
+from nas.engine.carried import Carried
 from nas.engine.executor import ray_session, scratch, slots
+from nas.engine.interrupts import Stopping, stop_signals
 from nas.errors import ClusterError, ConfigError
 
 
@@ -79,3 +84,86 @@ def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch, address: s
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(ClusterError, match=message), ray_session(address):
         pass
+
+
+def test_auto_finds_the_cluster_and_says_when_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(ClusterError, match=r"no Ray cluster answers at '[0-9.]+:1' \("), ray_session("auto"):
+        pass
+    monkeypatch.delenv("RAY_ADDRESS")
+
+    def nothing(address: str) -> str:
+        raise ConnectionError("Could not find any running Ray instance")
+
+    monkeypatch.setattr(executor.services, "canonicalize_bootstrap_address", nothing)
+    with pytest.raises(ClusterError, match="no Ray cluster is to be found here"), ray_session("auto"):
+        pass
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What Ray is started with; it takes SIGTERM over, as the real one does."""
+    given: dict[str, Any] = {}
+
+    def init(address: str, **options: Any) -> None:
+        given.update(options)
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    return given
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_run_cleanly_though_ray_wants_it(started: dict[str, Any], number: signal.Signals) -> None:
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    with stop_signals() as signalled, ray_session(None):
+        stopping = Stopping(signalled, None)
+        assert not stopping()
+        os.kill(os.getpid(), number)
+        assert (stopping(), stopping.reason) == (True, "interrupted")
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_ray_gets_what_the_process_may_use(started: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(executor, "processors", lambda: 3)
+    with ray_session(None):
+        assert started["num_cpus"] == 3
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_places_of_the_driver_s_modules_come_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    carried = pickle.dumps(Carried({"depth": 3}))
+    there = sys.path[1:]
+    monkeypatch.setattr(sys, "path", list(there))
+    assert pickle.loads(carried) == {"depth": 3}
+    assert sys.path == [*there, str(tmp_path)]
+
+
+@pytest.mark.slow
+def test_a_file_of_the_working_folder_hides_no_module_from_workers(tmp_path: Path) -> None:
+    for name in ("random", "statistics", "queue", "types", "json"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('hidden')")
+    code = (
+        "import ray\n"
+        "from nas.engine.executor import ray_session\n"
+        "@ray.remote\n"
+        "def found():\n"
+        "    import importlib, sys, nas\n"
+        "    [importlib.reload(__import__(name)) for name in ('random', 'statistics', 'queue', 'json')]\n"
+        "    return nas.__file__\n"
+        "with ray_session(None, cpus=1):\n"
+        "    print(ray.get(found.remote(), timeout=60))\n"
+    )
+    root = Path(__file__).parents[3]
+    script = tmp_path / "bin" / "run.py"
+    script.parent.mkdir()
+    script.write_text(f"import sys\nsys.path.append({str(root)!r})\n{code}")
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == str(root / "nas" / "__init__.py"), done.stderr

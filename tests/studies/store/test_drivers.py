@@ -341,6 +341,26 @@ def test_places_are_held_ahead_while_there_are_many(ledger: SqlLedger, other: Sq
         assert ledger.reserved == 0
 
 
+def test_a_lease_that_a_clock_put_hours_ahead_holds_nothing_up(ledger: SqlLedger, other: SqlLedger) -> None:
+    """The database's clock was set back after a driver on another machine had died."""
+    with ledger.drive():
+        number = Driver(ledger).start()
+        with ledger.storage.session() as session:
+            lease = session.get_one(DriverRecord, ledger.driver.owner)
+            ahead = DriverRecord(**{c.name: getattr(lease, c.name) for c in DriverRecord.__table__.columns})
+        ahead.driver, ahead.place, ahead.reserved, ahead.expires = "f" * 32, "another machine", 5, ahead.expires + 7200
+    with ledger.storage.session() as session:
+        session.add(ahead)
+        session.execute(update(TrialRecord).values(owner=ahead.driver))
+    assert [trial.driver for trial in read(other).unfinished()] == [None]
+    with other.drive():
+        assert other.reserve(2), "what it had reserved is free"
+        claimed = claim(other)
+        assert claimed is not None
+        assert claimed[0] == number
+    delete_study(ledger.storage, "first")
+
+
 # Who lost a trial
 
 

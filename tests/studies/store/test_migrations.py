@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
-from study_samples import COST, claim, make_candidate, make_measurement, read, row
+from study_samples import COST, Driver, claim, make_candidate, make_measurement, read, row
 
 from nas.errors import StorageError, StudyError
 from nas.search.sampler import proposer
@@ -37,6 +38,9 @@ DOWN = (
     "ALTER TABLE skipnas_trials DROP COLUMN training_version",
     "DROP INDEX ix_skipnas_epochs_epoch",
     "ALTER TABLE skipnas_epochs DROP COLUMN further",
+    "ALTER TABLE skipnas_studies DROP COLUMN identity",
+    "DELETE FROM study_user_attributes",
+    "DELETE FROM skipnas_meta WHERE key = 'identity'",
     "UPDATE skipnas_meta SET value = '1'",
 )
 
@@ -182,6 +186,21 @@ def test_a_step_that_fails_leaves_everything_as_it_was(url: str, monkeypatch: py
     assert (version(url), columns(url)) == ("1", before)
     open_storage(url).close()
     assert version(url) == str(SCHEMA_VERSION)
+
+
+@pytest.mark.parametrize("change", ["name", "names of objectives", "neither"])
+def test_records_of_an_older_version_are_not_given_to_another_study(
+    url: str, new_study: Callable[..., SqlLedger], change: str
+) -> None:
+    Driver(new_study()).complete()
+    execute(url, *DOWN)
+    if change == "name":
+        execute(url, "UPDATE studies SET study_name = 'theirs'")
+    elif change == "names of objectives":  # a study that plain Optuna made under the id and the name
+        execute(url, "DELETE FROM study_system_attributes")
+    with open_storage(url) as storage:
+        assert storage.identity
+        assert [summary.name for summary in list_studies(storage)] == ["first"] * (change == "neither")
 
 
 def test_a_database_is_migrated_once_when_many_open_it(url: str) -> None:

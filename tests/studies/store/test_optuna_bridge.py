@@ -32,6 +32,7 @@ COLUMNS: list[tuple[Table, str, str]] = [
     (bridge.PARAMS, "trial_params", "trial_id param_name param_value distribution_json"),
     (bridge.VALUES, "trial_values", "trial_id objective value value_type"),
     (bridge.STUDY_ATTRIBUTES, "study_system_attributes", "study_id key value_json"),
+    (bridge.STUDY_USER_ATTRIBUTES, "study_user_attributes", "study_id key value_json"),
     (bridge.SYSTEM_ATTRIBUTES, "trial_system_attributes", "trial_id key value_json"),
     (bridge.USER_ATTRIBUTES, "trial_user_attributes", "trial_id key value_json"),
 ]
@@ -101,6 +102,17 @@ def test_a_study_knows_its_number_and_drops_what_it_read(ledger: SqlLedger) -> N
     assert study._get_trials(use_cache=True) == [], f"Study._get_trials: {WHAT_TO_DO}"
     bridge.forget_trials(study)
     assert len(study._get_trials(use_cache=True)) == 1, f"Study._thread_local.cached_all_trials: {WHAT_TO_DO}"
+
+
+def test_a_study_s_attributes_are_written_as_optuna_writes_them(ledger: SqlLedger) -> None:
+    study = optuna.create_study(study_name="theirs", storage=ledger.storage.optuna, directions=["maximize"] * 2)
+    with ledger.storage.transaction() as connection:
+        for identity in ("first", "second"):
+            bridge.bear_identity(connection, bridge.optuna_id(study), identity)
+        bridge.name_metrics(connection, bridge.optuna_id(study), ["psnr", "latency"])
+    again = optuna.load_study(study_name="theirs", storage=ledger.storage.optuna)
+    assert again.user_attrs == {bridge.IDENTITY: "second"}, WHAT_TO_DO
+    assert again.metric_names == ["psnr", "latency"], f"attribute {bridge.METRIC_NAMES}: {WHAT_TO_DO}"
 
 
 def test_what_was_enqueued_stands_in_an_attribute(ledger: SqlLedger) -> None:

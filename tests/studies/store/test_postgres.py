@@ -1,0 +1,157 @@
+"""PostgreSQL as it is: roles with few rights, other encodings, and locks that somebody left."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+from study_samples import DISTRIBUTIONS, POSTGRES, Driver, fresh_postgres, make_config
+
+from nas.errors import StorageError
+from nas.types import Counts
+from studies.reading.study import StudyReader
+from studies.store import database
+from studies.store.catalog import create_study, list_studies
+from studies.store.database import open_storage
+from studies.store.ledger import SqlLedger
+from studies.store.urls import parse_url
+
+pytestmark = pytest.mark.skipif(not POSTGRES, reason="SKIPNAS_TEST_POSTGRES names no server")
+
+
+def execute(url: str, *statements: str) -> None:
+    engine = create_engine(parse_url(url), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    with fresh_postgres() as url:
+        yield url
+
+
+@contextmanager
+def role(url: str, *grants: str) -> Iterator[str]:
+    """The URL of a role that has been granted so much and no more."""
+    execute(url, "CREATE ROLE skipnas_guest LOGIN", *(f"{grant} TO skipnas_guest" for grant in grants))
+    try:
+        yield make_url(url).set(username="skipnas_guest").render_as_string(hide_password=False)
+    finally:
+        execute(url, "DROP OWNED BY skipnas_guest", "DROP ROLE skipnas_guest")
+
+
+def test_a_role_without_rights_on_the_schema(server: str) -> None:
+    with role(server) as guest, pytest.raises(StorageError) as refused:
+        open_storage(guest)
+    assert "cannot be used (permission denied for schema public); let its owner GRANT this role" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_role_that_may_only_read(server: str) -> None:
+    with open_storage(server) as storage:
+        Driver(create_study(storage, make_config(), DISTRIBUTIONS, {}, "")).complete()
+    with role(server, "GRANT SELECT ON ALL TABLES IN SCHEMA public") as guest:
+        with open_storage(guest, must_exist=True) as storage:
+            assert [summary.name for summary in list_studies(storage)] == ["first"]
+            assert StudyReader.open("first", storage).progress.counts() == Counts(complete=1)
+        with (
+            SqlLedger.open("first", guest) as ledger,
+            pytest.raises(StorageError, match=r"permission denied for table skipnas_studies\); let its owner GRANT"),
+            ledger.drive(),
+        ):
+            pass
+
+
+def test_a_session_that_may_only_read(server: str) -> None:
+    open_storage(server).close()
+    options = {"options": "-cdefault_transaction_read_only=on"}
+    standby = make_url(server).update_query_dict(options).render_as_string(hide_password=False)
+    with open_storage(standby, must_exist=True) as storage:
+        assert list_studies(storage) == []
+        with pytest.raises(StorageError, match=r"in a read-only transaction\); it can only be read here: use a"):
+            create_study(storage, make_config(), DISTRIBUTIONS, {}, "")
+
+
+def test_a_schema_that_is_not_there(server: str) -> None:
+    options = {"options": "-csearch_path=nowhere"}
+    url = make_url(server).update_query_dict(options).render_as_string(hide_password=False)
+    with pytest.raises(StorageError, match=r"no schema has been selected to create in\); name a schema that is there"):
+        open_storage(url)
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP"])
+def test_a_database_of_another_encoding(server: str, encoding: str) -> None:
+    name = f"{make_url(server).database}_other"
+    execute(server, f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    try:
+        url = make_url(server).set(database=name).render_as_string(hide_password=False)
+        with pytest.raises(StorageError, match=f"keeps texts in {encoding}, must keep them in UTF8; create it"):
+            open_storage(url)
+        engine = create_engine(parse_url(url), poolclass=NullPool)
+        with engine.connect() as connection:
+            count = connection.scalar(text("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"))
+        assert count == 0
+    finally:
+        execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_tables_that_another_program_deleted(server: str) -> None:
+    with open_storage(server) as storage:
+        execute(server, "DROP TABLE skipnas_studies CASCADE")
+        with pytest.raises(StorageError, match=r"\"skipnas_studies\" does not exist\); another program deleted"):
+            list_studies(storage)
+
+
+@contextmanager
+def locked(url: str, lock: str) -> Iterator[None]:
+    """Somebody's session holds the lock of those who make tables."""
+    engine = create_engine(parse_url(url), poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.execute(text(f"SELECT {lock}({database._LOCK_KEY})"))
+        yield
+        connection.rollback()
+
+
+def test_a_lock_that_a_session_keeps_stops_no_command_that_makes_no_tables(server: str) -> None:
+    open_storage(server).close()
+    # As an older version left it in a pool of sessions.
+    with locked(server, "pg_advisory_lock"), open_storage(server, must_exist=True) as storage:
+        assert list_studies(storage) == []
+
+
+def test_whoever_waits_for_tables_says_so_and_not_for_ever(
+    server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    monkeypatch.setattr(database, "WAIT_SECONDS", 1.5)
+    with locked(server, "pg_advisory_xact_lock"), pytest.raises(StorageError, match="another process has been making"):
+        open_storage(server)
+    assert "waiting for another process that makes or changes its tables" in caplog.text
+
+
+def test_no_lock_outlives_its_transaction(server: str) -> None:
+    """What a pool of sessions between us and the server would keep."""
+    with open_storage(server):
+        engine = create_engine(parse_url(server), poolclass=NullPool)
+        with engine.connect() as connection:
+            locks = connection.scalar(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"))
+            prepared = connection.scalar(text("SELECT count(*) FROM pg_prepared_statements"))
+    assert (locks, prepared) == (0, 0)
+
+
+def test_two_threads_of_one_pool_do_not_wait_for_each_other(server: str) -> None:
+    made: list[object] = []
+    threads = [threading.Thread(target=lambda: made.append(open_storage(server).close())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(made) == 2

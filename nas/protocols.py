@@ -240,6 +240,9 @@ class Ledger(Protocol):
         The returned set is live: other calls add the digests that they read to it.
         """
 
+    def other_drivers(self) -> list[str]:
+        """Returns the other drivers that live, in words for people."""
+
     def under_way(self) -> list[int]:
         """Returns the numbers of the trials that have not ended, at any driver, in ascending order."""
 

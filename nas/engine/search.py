@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -156,12 +156,21 @@ def run_search(
         progress.messages.append(line)
         observe(progress)
 
+    def on_wait(drivers: Sequence[str]) -> None:
+        tell(f"waiting for the last trials, which {' and '.join(drivers) or 'others'} train")
+
     _update_quality(progress, ledger, front)
     with worker_pool(config, space, data, files, options, tell=tell) as pool, ledger.drive():
         progress.concurrency = pool.size
         observe(progress)
         searcher = StudySearcher(
-            ledger, space, trials=options.trials, stopping=pool.stopping, on_end=on_end, known=known
+            ledger,
+            space,
+            trials=options.trials,
+            stopping=pool.stopping,
+            on_end=on_end,
+            known=known,
+            on_wait=on_wait,
         )
         run_trials(searcher, Recorder(searcher, on_report), pool, early_stopping=config.early_stopping)
     _tidy(files, ledger)

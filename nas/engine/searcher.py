@@ -10,7 +10,7 @@ import math
 import time
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -152,6 +152,7 @@ class StudySearcher(JobSearcher):
         stopping: when it answers True, no new trial is proposed.
         on_end: called with a trial's number and outcome after it was told.
         known: measurements by digest of candidates that need not be trained, and are complete at once.
+        on_wait: called once when all places are taken by trials of other drivers, with words for these drivers.
 
     Attributes:
         left: number of trials that it may still hand out before it finishes; its owner may raise it again.
@@ -169,8 +170,10 @@ class StudySearcher(JobSearcher):
         stopping: Callable[[], bool],
         on_end: Callable[[int, Outcome], None],
         known: Mapping[str, Measurement] | None = None,
+        on_wait: Callable[[Sequence[str]], None] = lambda drivers: None,
     ) -> None:
         super().__init__()
+        self.on_wait, self._waits = on_wait, False
         self.ledger, self.space, self.trials = ledger, space, trials
         self.stopping, self.on_end, self.known = stopping, on_end, known or {}
         self.left: float = math.inf
@@ -217,6 +220,9 @@ class StudySearcher(JobSearcher):
             if not self.ledger.reserved and not self.ledger.reserve(self.trials, RESERVED_AHEAD):
                 # The rest is under way here, or at another driver, whose trials are taken over if it dies.
                 if not self.live:
+                    if not self._waits:
+                        self._waits = True
+                        self.on_wait(self.ledger.other_drivers())
                     time.sleep(WAIT_SECONDS)
                 return None
             try:

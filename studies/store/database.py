@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from nas.errors import NoStudiesError, StorageError, in_short
-from studies.store.connection import Storage, path_errors, storage_errors
+from studies.store.connection import FIXES, Storage, path_errors, storage_errors
 from studies.store.deletion import delete_held, hold_study, refuse_driven
 from studies.store.disks import refuse_shared_disk
 from studies.store.files import move_files
@@ -300,11 +300,19 @@ def _prepare(engine: Engine, url: URL) -> None:
         if connection.dialect.name == "sqlite":
             # The file keeps this mode, in which readers do not block the writer.
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-        elif (encoding := connection.scalar(text_of("SHOW server_encoding"))) != "UTF8":
+            return
+        encoding = connection.scalar(text_of("SHOW server_encoding"))
+        if encoding != "UTF8":
             raise StorageError(
                 f"storage {masked(url)} keeps texts in {encoding}, must keep them in UTF8; create it with: "
                 "CREATE DATABASE NAME ENCODING 'UTF8' TEMPLATE template0"
             )
+        # Optuna would leave its connection open when it cannot make its tables.
+        schema = connection.scalar(select(func.current_schema()))
+        if schema is None:
+            raise StorageError(f"storage {masked(url)}: there is no schema to make tables in; {FIXES['3F000']}")
+        if not connection.scalar(select(func.has_schema_privilege(schema, "CREATE"))):
+            raise StorageError(f"storage {masked(url)}: permission denied for schema {schema}; {FIXES['42501']}")
 
 
 def _identity(engine: Engine) -> str:

@@ -112,7 +112,10 @@ class Driver:
         """
         own = {"study": self._id, "own_identity": self._study.identity}
         if not connection.execute(sql.HOLD, own).rowcount:
-            raise StudyError(f"study {self._study.config.study!r} was deleted meanwhile; nothing can go on with it")
+            raise self._deleted()
+
+    def _deleted(self) -> StudyError:
+        return StudyError(f"study {self._study.config.study!r} was deleted meanwhile; nothing can go on with it")
 
     def next_event(self, connection: Connection) -> int:
         """The place of an ask or a tell among the study's events; holds the study as `hold` does."""
@@ -174,6 +177,13 @@ class Driver:
                 "the place"
             )
         return 0
+
+    @patient
+    def others(self) -> list[str]:
+        """The other drivers of the study that live, in words for people."""
+        with self._study.storage.transaction() as connection:
+            found = live_drivers(connection, self._id)
+        return [each.label for driver, each in found.items() if driver != self.owner]
 
     # New trials
 
@@ -287,9 +297,12 @@ class Driver:
         return number in self._held
 
     def optuna_id(self, connection: Connection, number: int) -> int:
-        """Optuna's id of a trial."""
+        """Optuna's id of a trial. Raises StudyError when it was deleted with its study."""
         if number not in self._optuna_ids:
-            self._optuna_ids[number] = find_trial(connection, self._id, number)
+            found = find_trial(connection, self._id, number)
+            if found is None:
+                raise self._deleted()
+            self._optuna_ids[number] = found
         return self._optuna_ids[number]
 
     def record_of(self, connection: Connection, number: int) -> Row[Any]:
@@ -297,6 +310,7 @@ class Driver:
 
         Raises:
             LeaseLostError: the trial is another driver's, has to be claimed first, or was ended by a person.
+            StudyError: the study was deleted.
         """
         key = {"study": self._id, "trial": number}
         record = connection.execute(sql.TRIAL, key).one_or_none()
@@ -307,7 +321,9 @@ class Driver:
             self._held.discard(number)
             self._asked.discard(number)
             raise LeaseLostError(f"trial {number} of study {self._study.config.study} belongs to another driver")
-        if record.reason is None and trial_state(connection, self.optuna_id(connection, number)).is_finished():
+        state = trial_state(connection, self.optuna_id(connection, number))
+        if state is None or (record.reason is None and state.is_finished()):
+            self.hold(connection)  # which tells if the study was deleted, and the trial is of another one
             raise LeaseLostError(f"trial {number} of study {self._study.config.study} was ended by hand")
         return record
 

@@ -34,6 +34,7 @@ class SqlLedger(OpenedStudy):
         self.writer = writer = Writer(self, driver)
         # The engine's calls are those of the parts.
         self.drive, self.reserve, self.interrupt = driver.drive, driver.reserve, driver.interrupt
+        self.other_drivers = driver.others
         self.counts, self.started_digests = progress.counts, progress.started_digests
         self.under_way, self.ended, self.epochs_table = progress.under_way, progress.ended, progress.epochs_table
         self.rung_objectives, self.rung = progress.rung_objectives, progress.rung

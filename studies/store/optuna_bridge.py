@@ -135,15 +135,15 @@ def end_trial(connection: Connection, trial_id: int, state: TrialState, values: 
         connection.execute(insert(VALUES), value_rows(trial_id, values))
 
 
-def trial_state(connection: Connection, trial_id: int) -> TrialState:
-    """The state of a trial, which stays as it is until the transaction ends."""
-    state: TrialState = connection.execute(_STATE, {"id": trial_id}).scalar_one()
+def trial_state(connection: Connection, trial_id: int) -> TrialState | None:
+    """The state of a trial, which stays as it is until the transaction ends; None when it was deleted."""
+    state: TrialState | None = connection.execute(_STATE, {"id": trial_id}).scalar_one_or_none()
     return state
 
 
-def find_trial(connection: Connection, study_id: int, number: int) -> int:
-    """Optuna's id of a trial."""
-    trial_id: int = connection.execute(_ID, {"study": study_id, "trial": number}).scalar_one()
+def find_trial(connection: Connection, study_id: int, number: int) -> int | None:
+    """Optuna's id of a trial; None when it was deleted."""
+    trial_id: int | None = connection.execute(_ID, {"study": study_id, "trial": number}).scalar_one_or_none()
     return trial_id
 
 

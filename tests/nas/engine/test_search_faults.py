@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from ray.train._internal import storage as ray_storage
 from sqlalchemy import event
@@ -16,7 +17,7 @@ from toy_search import Search
 from toy_space import ToySpace
 
 from nas.engine import searcher
-from nas.errors import FailuresError, StorageError
+from nas.errors import FailuresError, StorageError, StudyError
 from studies.store import retries
 
 
@@ -133,6 +134,14 @@ def test_a_database_that_stays_away_ends_the_search_which_goes_on_later(
         time.sleep(5.0)
     outcome = search.run(4)
     assert (outcome.reason, outcome.counts.trained, outcome.counts.failed) == ("complete", 4, 0)
+
+
+def test_a_study_that_plain_optuna_deletes_ends_its_search(make: Any, tmp_path: Path) -> None:
+    search = make(ToySpace(faults=("slow",), scratch=str(tmp_path)), epochs=9)
+    plain = optuna.storages.RDBStorage(str(search.ledger.storage.engine.url))
+    search.when_running = lambda: optuna.delete_study(study_name="toy", storage=plain)
+    with pytest.raises(StudyError, match="study 'toy' was deleted meanwhile; nothing can go on with it"):
+        search.run(4, concurrency=2)
 
 
 @pytest.mark.slow

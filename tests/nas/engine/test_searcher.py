@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,6 +116,17 @@ def test_a_rejected_proposal_keeps_its_place(ledger: SqlLedger) -> None:
         assert second.number == 3
         assert tune.suggest("c") is None
         assert ledger.counts().duplicate == 2
+
+
+def test_whoever_waits_for_other_drivers_names_them_once(ledger: SqlLedger) -> None:
+    waits: list[Sequence[str]] = []
+    with SqlLedger.open("toy", ledger.storage) as other, other.drive(), ledger.drive():
+        assert Tune(other, trials=1).suggest("a") is not None
+        searcher = StudySearcher(
+            ledger, SPACE, trials=1, stopping=lambda: False, on_end=lambda *end: None, on_wait=waits.append
+        )
+        assert [searcher.ask("b"), searcher.ask("b")] == [None, None]
+    assert waits == [[f"process {os.getpid()} on {socket.gethostname()}"]]
 
 
 def test_nobody_is_stopped_before_a_tenth_of_the_run(ledger: SqlLedger) -> None:

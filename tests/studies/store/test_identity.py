@@ -130,6 +130,7 @@ def test_a_driver_of_a_deleted_study_says_so_and_writes_nothing(
             lambda: Driver(ledger).ask(),
             lambda: Driver(ledger).start(),
             lambda: ledger.fail(number, Outcome.EXCEPTION),
+            lambda: ledger.epochs(number, [row(1)]),
         ):
             with pytest.raises(StudyError, match="study 'first' was deleted meanwhile; nothing can go on with it"):
                 write()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
+from nas.search.importance import FEWEST
 from nas.search.objectives import of_basis
 from studies.pages.curves import (
     confirmed_gates,
@@ -25,7 +26,7 @@ from studies.pages.curves import (
 )
 from studies.pages.fronts import by_size, front_3d, front_pair, sizes
 from studies.pages.hyperparameters import TOP, importance, parallel, slice_of
-from studies.reading.history import FEWEST_FOR_IMPORTANCE, History, hypervolume_steps
+from studies.reading.history import History, hypervolume_steps
 
 if TYPE_CHECKING:
     from nas.search.confirmation import Confirmed
@@ -116,7 +117,12 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
                 lacks=none,
             )
         )
-    few = f"Importances need at least {FEWEST_FOR_IMPORTANCE} complete trials; there are {len(history.complete)}."
+    complete = len(history.complete)
+    unknown = "Nothing can be said yet: " + (
+        f"it takes at least {FEWEST} complete trials, and there are {complete}."
+        if complete < FEWEST
+        else f"in {complete} complete trials no hyperparameter stands out from what noise alone would give."
+    )
     for objective in objectives:
         plots.append(
             Plot(
@@ -125,11 +131,11 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
                 title=f"What matters for {objective.name}",
                 text="",
                 figure=importance(history, objective),
-                lacks=few,
+                lacks=unknown,
             )
         )
     for objective in objectives:
-        for name in list(history.importances.get(objective.name, {}))[:TOP]:
+        for name in [name for name, each in history.importances[objective.name].items() if each.stands_out][:TOP]:
             plots.append(
                 Plot(
                     name=f"slice-{objective.name}-{name}",

@@ -20,21 +20,40 @@ TOP = 3
 
 
 def importance(history: History, objective: Objective) -> go.Figure | None:
-    """Draws the ten hyperparameters that decide most about an objective."""
-    found = list(history.importances.get(objective.name, {}).items())[:10]
-    if not found:
+    """Draws the ten hyperparameters that decide most about an objective; None while none stands out from noise."""
+    found = list(history.importances[objective.name].items())[:10]
+    if not any(each.stands_out for _, each in found):
         return None
+    names = [name.replace("_", " ") for name, _ in found]
+    shares = np.array([each.share for _, each in found])
     figure = go.Figure()
     figure.add_bar(
-        x=[value for _, value in found],
-        y=[name.replace("_", " ") for name, _ in found],
+        x=shares,
+        y=names,
         orientation="h",
-        marker={"color": COLOURS["complete"]},
+        name="share, with 95 % interval",
+        marker={"color": COLOURS["complete"], "opacity": [1.0 if each.stands_out else 0.3 for _, each in found]},
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": np.array([each.high for _, each in found]) - shares,
+            "arrayminus": shares - np.array([each.low for _, each in found]),
+            "thickness": 1,
+            "width": 3,
+        },
         hovertemplate="%{y}: %{x:.1%}<extra></extra>",
+    )
+    figure.add_scatter(
+        x=[each.noise for _, each in found],
+        y=names,
+        mode="markers",
+        name="what noise alone would give",
+        marker={"symbol": "line-ns-open", "size": 14, "color": COLOURS["front"], "line": {"width": 2}},
+        hovertemplate="%{y}: noise alone up to %{x:.1%}<extra></extra>",
     )
     figure.update_xaxes(tickformat=".0%", rangemode="tozero")
     figure.update_yaxes(autorange="reversed", automargin=True)
-    figure.update_layout(showlegend=False)
+    figure.update_layout(legend={"orientation": "h", "y": -0.15})
     return laid_out(figure, 340)
 
 

@@ -407,10 +407,12 @@ def _progress(plots: Sequence[Plot]) -> str:
 
 def _importance(history: History, plots: Sequence[Plot]) -> str:
     text = (
-        "<p>How much each hyperparameter decides about reaching good values (PED-ANOVA), and the objective by the "
-        "values of those that decide most. Under a few dozen trials this is a hint, no more.</p>"
+        "<p>The share of the differences between trials that each hyperparameter decides, with all others taken into "
+        "account, and the interval of 95 % under resampling of the trials. The upright mark is what a hyperparameter "
+        "would reach by chance if it decided nothing; a pale bar says no more than that. Below is the objective by the "
+        "values of those that decide most.</p>"
     )
-    if not history.importances:
+    if all(p.figure is None for p in plots if p.section == "importance"):
         return text + _lacks(next(p.lacks for p in plots if p.section == "importance"))
     return text + _grid(plots, "importance", "grid thirds") + _grid(plots, "slices", "grid thirds")
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import numpy as np
 from sqlalchemy import select
 
 from nas.outcome import GROUPS, Outcome
+from nas.search.importance import Importance, importances
 from nas.search.objectives import metric_of, of_basis, titled
 from nas.search.pareto import hypervolume
 from nas.settings import StudyConfig
@@ -22,13 +22,9 @@ from studies.reading.study import recorded
 from studies.store.records import ProbeRecord, TrialRecord
 
 if TYPE_CHECKING:
-    import optuna
     import pandas as pd
 
     from studies.reading.study import StudyReader
-
-FEWEST_FOR_IMPORTANCE = 8
-"""Complete trials under which importances would say nothing."""
 
 FRONT = "front"
 """Group of the trials on the Pareto front, beside those of `nas.outcome.GROUPS`."""
@@ -93,14 +89,12 @@ class History:
         trials: by number.
         choice: the knee, by confirmed means where there are any; None while no trial is complete.
         probes: probe curves of the front's members and of the least stable complete trial, by number.
-        importances: objective -> hyperparameter -> share of 1; empty with too few complete trials.
     """
 
     config: StudyConfig
     trials: tuple[Trial, ...]
     choice: Choice | None
     probes: Mapping[int, ProbeCurve]
-    importances: Mapping[str, Mapping[str, float]]
 
     @property
     def complete(self) -> list[Trial]:
@@ -124,6 +118,14 @@ class History:
     @property
     def knee(self) -> int | None:
         return None if self.choice is None else self.choice.chosen.number
+
+    @cached_property
+    def importances(self) -> Mapping[str, Mapping[str, Importance]]:
+        """Objective -> hyperparameter -> how much it decides, the most important first; none with too few trials."""
+        trials = self.complete
+        chosen = [trial.hyperparameters for trial in trials]
+        names = [objective.name for objective in self.config.objectives]
+        return {name: importances(chosen, [trial.values[name] for trial in trials]) for name in names}
 
     @cached_property
     def hover(self) -> Mapping[int, str]:
@@ -249,7 +251,6 @@ def read_history(study: StudyReader) -> History:
         trials=tuple(trials),
         choice=choice,
         probes=_probes(study, wanted),
-        importances=_importances(study, len(done)),
     )
 
 
@@ -268,29 +269,6 @@ def _last(rows: Sequence[EpochRow], objectives: Sequence[Objective], record: Tri
     costs = {metric.name: recorded(record, metric.name) for metric in of_basis("cost")}
     known = costs | dict(validated[-1].values)
     return {o.name: float(value) for o in objectives if (value := known.get(o.name)) is not None}
-
-
-def _importances(study: StudyReader, complete: int) -> dict[str, dict[str, float]]:
-    """PED-ANOVA (Watanabe 2023), which ranks by how much a hyperparameter decides about LOW values."""
-    if complete < FEWEST_FOR_IMPORTANCE:
-        return {}
-    import optuna
-
-    result = {}
-    for index, objective in enumerate(study.config.objectives):
-        sign = -1.0 if objective.direction == "maximize" else 1.0
-        with warnings.catch_warnings(), study.storage.guard():
-            warnings.simplefilter("ignore")
-            result[objective.name] = optuna.importance.get_param_importances(
-                study.optuna_study,
-                evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
-                target=_turned(index, sign),
-            )
-    return result
-
-
-def _turned(index: int, sign: float) -> Callable[[optuna.trial.FrozenTrial], float]:
-    return lambda trial: sign * float(trial.values[index])
 
 
 def hypervolume_steps(history: History) -> list[dict[str, float]]:

@@ -25,6 +25,7 @@ from benchmarks.report_page import LIMIT_MB, grown
 from nas.errors import ConfigError
 from nas.outcome import Outcome
 from nas.search.confirmation import Confirmed, ConfirmedRun, Interval, summarize
+from nas.search.importance import FEWEST
 from nas.search.objectives import METRICS
 from nas.training.version import TRAINING_VERSION
 from nas.types import Cost, Objective, ProbeCurve, Task
@@ -35,9 +36,10 @@ from studies.pages.curves import confirmed_gates, stability_curve
 from studies.pages.diagram import network_svg
 from studies.pages.figures import all_plots
 from studies.pages.fronts import by_size, front_pair
+from studies.pages.hyperparameters import importance
 from studies.pages.report import render, write_figures, write_report
 from studies.pages.samples import Samples
-from studies.reading.history import FEWEST_FOR_IMPORTANCE, hypervolume_steps, lanes, read_history
+from studies.reading.history import hypervolume_steps, lanes, read_history
 from studies.reading.rows import to_csv
 from studies.store.ledger import SqlLedger
 
@@ -85,7 +87,7 @@ def test_one_trial_is_its_own_front(three: SqlLedger) -> None:
     page = page_of(three)
     assert "trial 0 is the only member of the front" in page.lower()
     assert {"front", "front-psnr-accuracy", "hypervolume-trials", "parallel", "loss", "workers"} <= drawn(page)
-    assert f"need at least {FEWEST_FOR_IMPORTANCE} complete trials; there are 1" in page
+    assert f"Nothing can be said yet: it takes at least {FEWEST} complete trials, and there are 1." in page
 
 
 def test_three_trials_of_which_one_is_dominated(three: SqlLedger) -> None:
@@ -181,8 +183,25 @@ def test_importances_point_to_what_makes_values_good(three: SqlLedger) -> None:
         # Only the best trials share a depth; among the bad ones it says nothing.
         psnr = 25.0 if depth == 5 else 15.0 + number % 7
         three.complete(number, make_measurement(psnr, accuracy=50.0 + number % 3, stability=0.5))
-    shares = read_history(read(three)).importances["psnr"]
-    assert max(shares, key=lambda name: shares[name]) == "depth"
+    history = read_history(read(three))
+    found = history.importances["psnr"]
+    assert next(iter(found)) == "depth"
+    assert [name for name, each in found.items() if each.stands_out] == ["depth"]
+    figure = importance(history, PSNR)
+    assert figure is not None
+    bars, noise = figure.data
+    assert bars.y[0] == "depth"
+    assert bars.x[0] > noise.x[0]
+    assert bars.error_x.array is not None
+    assert not any(each.stands_out for each in history.importances["accuracy"].values())
+    assert importance(history, ACCURACY) is None
+    assert "Nothing can be said yet: in 40 complete trials no hyperparameter stands out" in page_of(three)
+
+
+def test_importances_of_few_trials_are_not_guessed(three: SqlLedger) -> None:
+    for psnr in range(7):
+        train(three, 15.0 + psnr)
+    assert "Nothing can be said yet: it takes at least 8 complete trials, and there are 7." in page_of(three)
 
 
 def test_the_hypervolume_never_falls_and_counts_what_was_spent(three: SqlLedger) -> None:

@@ -46,21 +46,20 @@ WRONG = {
     "N": [*NUMBERS, "1.5"],
     "X": NUMBERS,
     "MS": NUMBERS,
+    "MS": NUMBERS,
+    "REGEX": [*TEXTS, "(", "[", "*"],
     "TIME": [*NUMBERS, "1d", "1e9h", "9" * 30 + "h"],
     "DIR": [*PATHS, "pipe", "file"],
     "FILE": [*PATHS, "full"],
     "BUNDLE": [*PATHS, "pipe", "file", "full"],
     "IMAGE...": ["", "x" * 300, "loop"],
     "URL": ["", "\udcff", "x" * 300, "loop", "pipe", "full", "postgresql://h:²/x", "sqlite:///" + LONG],
-    "TEXT": TEXTS,
-    "NAME": TEXTS,
-    "[NAME]": TEXTS,
     "STUDY": [*TEXTS, "../up"],
     "A[,B,...]": [*TEXTS, "gaussian:²", "gaussian:nan", "gaussian:25,"],
     "NAME=WEIGHT,...": [*TEXTS, "psnr=nan", "psnr=1,psnr=2", "psnr=0,accuracy=0,stability=0", "psnr=²", "=1"],
     "SPEC.json|REFERENCE|NAME[:PICK]": [*TEXTS, "pipe.json", "endless.json", "loop.json", "x" * 300, "file/a.json"],
 }
-"""Wrong values by the placeholder of the option in the help."""
+"""Wrong values by the placeholder of the option in the help; `TEXTS` for any other one."""
 
 ALSO = {
     "--data": ["folder:", "folder:" + LONG, "images:loop", "folder:pipe", "digits:x", "folder:a\0b"],
@@ -86,12 +85,12 @@ def wrong_values() -> Iterator[tuple[str, str, list[str]]]:
             if parameter.name == "help" or getattr(parameter, "is_flag", False):
                 continue
             if parameter.param_type_name == "argument":
-                yield name, str(place), WRONG[parameter.metavar]
+                yield name, str(place), WRONG.get(parameter.metavar, TEXTS)
                 place += 1
             else:
                 option = parameter.opts[0]
                 # A storage that cannot be used is what doctor is asked about.
-                values = TEXTS[:2] if (name, option) == ("doctor", "--storage") else WRONG[parameter.metavar]
+                values = TEXTS[:2] if (name, option) == ("doctor", "--storage") else WRONG.get(parameter.metavar, TEXTS)
                 yield name, option, [*values, *ALSO.get(option, ())]
 
 

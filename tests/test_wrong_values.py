@@ -46,7 +46,6 @@ WRONG = {
     "N": [*NUMBERS, "1.5"],
     "X": NUMBERS,
     "MS": NUMBERS,
-    "MS": NUMBERS,
     "REGEX": [*TEXTS, "(", "[", "*"],
     "TIME": [*NUMBERS, "1d", "1e9h", "9" * 30 + "h"],
     "DIR": [*PATHS, "pipe", "file"],

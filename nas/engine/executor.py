@@ -200,7 +200,8 @@ def scratch(place: Path | None = None) -> Iterator[Path]:
 def _no_api_server() -> Iterator[None]:
     """Keeps Ray from starting the server of its dashboard, which it does even without one.
 
-    All that this server does then is to ask for the cloud that it runs in, at hosts of Google, Amazon and Microsoft.
+    All that this server does then is to ask for the cloud that it runs in, at hosts of Google, Amazon and Microsoft
+    (findings/ray-looks-up-hosts.sh).
     """
     with unittest.mock.patch.object(Node, "start_api_server"):
         yield

@@ -218,7 +218,12 @@ def cost_table(trials: int, samplers: Sequence[str]) -> str:
         url = f"sqlite:///{folder}/studies.db"
         for sampler in samplers:
             with open_storage(url) as storage:
-                fill(create_study(storage, study_config(sampler, sampler), SPACE.distributions(TASK), {}, ""), trials)
+                fill(
+                    create_study(
+                        storage, study_config(sampler, sampler, prior="space"), SPACE.distributions(TASK), {}, ""
+                    ),
+                    trials,
+                )
                 storage.close()
         theirs = cost_of_optuna(url, samplers[0])
         for sampler in samplers:
@@ -299,7 +304,10 @@ def open_table(trials: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/studies.db"
         with open_storage(url) as storage:
-            fill(create_study(storage, study_config("large", "auto"), SPACE.distributions(TASK), {}, ""), trials)
+            fill(
+                create_study(storage, study_config("large", "auto", prior="space"), SPACE.distributions(TASK), {}, ""),
+                trials,
+            )
         size = Path(folder, "studies.db").stat().st_size / 2**20
         started = time.perf_counter()
         with SqlLedger.open("large", url) as ledger, ledger.drive():

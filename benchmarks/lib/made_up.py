@@ -26,6 +26,7 @@ from nas.engine.trainable import WorkerSettings
 from nas.outcome import Outcome
 from nas.protocols import SearchSpace
 from nas.search.objectives import DEFAULT, TrivialQuality, resolve_objectives
+from nas.search.sampler import AUTO
 from nas.settings import StudyConfig
 from nas.types import EpochRow, Measurement, Objective, ProbeCurve, Task, digest_of
 from search_spaces.unet.space import UNetSpace
@@ -95,7 +96,7 @@ class WorkingSpace(UNetSpace):
 
 
 def study_config(name: str, sampler: str, **changes: Any) -> StudyConfig:
-    """Returns the configuration of a study of made-up trials of one epoch."""
+    """Returns the configuration of a study of made-up trials of one epoch, as a new study has it, without a prior."""
     settings: dict[str, Any] = {
         "study": name,
         "space": "unet",
@@ -106,7 +107,7 @@ def study_config(name: str, sampler: str, **changes: Any) -> StudyConfig:
         "epochs": 1,
         "objectives": OBJECTIVES,
         "constraints": UNetSpace().limits(TASK),
-        "sampler": sampler,
+        "sampler": AUTO if sampler == "auto" else sampler,
     }
     return StudyConfig(**settings | changes)
 

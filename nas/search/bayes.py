@@ -22,7 +22,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from threadpoolctl import ThreadpoolController
 
 from nas.search.codes import Codes
-from nas.search.gaussian_process import OWN, GaussianProcess, Observations
+from nas.search.gaussian_process import OWN, GaussianProcess, Observations, likeness_of
 from nas.search.improvement import expected_improvement
 from nas.search.objectives import metric_of
 from nas.search.pareto import Array, best_subset
@@ -124,7 +124,7 @@ def _ordered_pool(question: Question) -> list[Sketch]:
     merits = model.merits(pool.sketches)
     best = [pool.sketches[row].params for row in np.argsort(-merits, kind="stable")[:REFINED]]
     pool.add_moves(best, REFINEMENTS)
-    merits = model.merits(pool.sketches)
+    merits = np.append(merits, model.merits(pool.sketches[len(merits) :]))
     return [pool.sketches[row] for row in np.argsort(-merits, kind="stable")]
 
 
@@ -358,9 +358,10 @@ class _MeasuredColumn:
         )
         weights = codes.weights(belief.relevance, 0.0 if belief.relevance else DEFAULT_RELEVANCE)
         enough = np.count_nonzero(there) >= LEAST_OWN
+        likeness = likeness_of(observed.codes, weights)
         best_found = -math.inf
         for trust in TRUST if enough and rows else (1.0,):
-            process = GaussianProcess(observed, weights, trust * belief.coupling, belief.variance)
+            process = GaussianProcess(observed, weights, trust * belief.coupling, belief.variance, likeness)
             for factor in UNITS if enough else (1.0,):
                 process.tell(self._scores(factor * unit))
                 # The second term is the density of the values themselves, of which the scores are a function.

@@ -42,19 +42,17 @@ class Codes:
         sizes = [*(part.size for part in self._parts.values()), *(len(COST_BITS) for _ in COSTS)]
         self._starts = np.concatenate([[0], np.cumsum(sizes)])
 
-    def code(self, params: Mapping[str, Any], cost: Cost) -> Array:
-        """Returns the bits of a candidate as numbers, shape (bits,)."""
-        bits = np.zeros(self._starts[-1])
-        for (name, part), start in zip(self._parts.items(), self._starts, strict=False):
-            if name in params:
-                part.set(bits[start : start + part.size], params[name])
-        for name, start in zip(COSTS, self._starts[len(self._parts) :], strict=False):
-            bits[start : start + len(COST_BITS)] = np.log2(max(1, getattr(cost, name))) >= COST_BITS
-        return bits
-
     def codes(self, candidates: Iterable[tuple[Mapping[str, Any], Cost]]) -> Array:
-        """Returns the bits of candidates, shape (candidates, bits)."""
-        return np.array([self.code(*each) for each in candidates]).reshape(-1, self._starts[-1])
+        """Returns the bits of candidates as numbers, shape (candidates, bits)."""
+        given = list(candidates)
+        found = np.empty((len(given), self._starts[-1]))
+        for (name, part), start in zip(self._parts.items(), self._starts, strict=False):
+            rows = [part.row(params[name]) if name in params else part.nothing for params, _ in given]
+            found[:, start : start + part.size] = part.bits[rows]
+        for name, start in zip(COSTS, self._starts[len(self._parts) :], strict=False):
+            logs = np.log2([max(1, getattr(cost, name)) for _, cost in given])
+            found[:, start : start + len(COST_BITS)] = logs[:, None] >= COST_BITS
+        return found
 
     def weights(self, relevance: Mapping[str, float], default: float) -> Array:
         """Returns the weight of each bit, shape (bits,).
@@ -82,20 +80,26 @@ class _Part:
     Attributes:
         size: number of bits.
         unit: weight of a bit for a relevance of 1.
+        bits: (values and one more, size) the bits of each value, and in the last row those of no value, all zero.
+        nothing: the number of this row.
     """
 
     def __init__(self, values: Sequence[Any], ordered: bool) -> None:
         self._ordered = ordered
         self._values = sorted(values) if ordered else list(values)
+        self._rows = {value: row for row, value in enumerate(self._values)}
+        self.nothing = len(values)
         self.size = len(values) - 1 if ordered else len(values)
         self.unit = 1.0 / max(1, self.size) if ordered else 0.5
+        steps = np.arange(len(values))[:, None]
+        known = steps > np.arange(self.size) if ordered else steps == np.arange(self.size)
+        self.bits = np.vstack([known, np.zeros((1, self.size))]).astype(np.float64)
 
-    def set(self, bits: Array, value: Any) -> None:
-        """Sets the bits of a value; a number that is no choice is as the next smaller one, another value has none."""
-        if self._ordered:
-            bits[: max(0, bisect_right(self._values, value) - 1)] = 1.0
-        elif value in self._values:
-            bits[self._values.index(value)] = 1.0
+    def row(self, value: Any) -> int:
+        """Returns the row of a value; a number that is no choice is as the next smaller one, another value is none."""
+        if value in self._rows:
+            return self._rows[value]
+        return max(0, bisect_right(self._values, value) - 1) if self._ordered else self.nothing
 
 
 def _part(distribution: BaseDistribution) -> _Part:

@@ -46,16 +46,26 @@ class GaussianProcess:
         weights: (bits,) weights of the distance.
         coupling: covariance of two tasks, 0 to 1.
         variance: variance of the values among all candidates.
+        likeness: ``exp(-distance)`` of what is known, (n, n), if it has been computed before.
     """
 
-    def __init__(self, observed: Observations, weights: Array, coupling: float, variance: float = 1.0) -> None:
+    def __init__(
+        self,
+        observed: Observations,
+        weights: Array,
+        coupling: float,
+        variance: float = 1.0,
+        likeness: Array | None = None,
+    ) -> None:
         self._codes, self._task = observed.codes, observed.task
         self._weights, self.coupling = weights, coupling
         own = observed.task == OWN
         self._offset = OFFSET * variance if own.any() else 0.0
         self._variance = variance
         same = observed.task[:, None] == observed.task[None, :]
-        covariance = variance * np.exp(-distances(self._codes, self._codes, weights)) * np.where(same, 1.0, coupling)
+        if likeness is None:
+            likeness = likeness_of(self._codes, weights)
+        covariance = variance * likeness * np.where(same, 1.0, coupling)
         covariance += self._offset * np.outer(own, own)
         covariance[np.diag_indices_from(covariance)] += observed.noise + 1e-6
         self._factor = cholesky(covariance, lower=True, check_finite=False)
@@ -85,3 +95,8 @@ class GaussianProcess:
     def likelihood(self) -> float:
         """The logarithm of the marginal likelihood, without its constant."""
         return float(-0.5 * self._values @ self._alpha - np.log(np.diag(self._factor)).sum())
+
+
+def likeness_of(codes: Array, weights: Array) -> Array:
+    """Returns ``exp(-distance)`` of all pairs of codes, (n, n) for codes (n, bits)."""
+    return np.asarray(np.exp(-distances(codes, codes, weights)))

@@ -186,7 +186,8 @@ class Skipnas:
         self._running: dict[str, tuple[int, int]] = {}
         self.looks = [epoch for epoch in range(1, self._epochs + 1) if is_milestone(epoch, self._epochs)]
         for candidate in first:
-            ledger.optuna_study.enqueue_trial(space.encode(candidate))
+            params = space.encode(candidate)
+            ledger.optuna_study.enqueue_trial({name: params[name] for name in ledger.distributions})
 
     def ask(self, name: str) -> Candidate | None:
         job = self._searcher.ask(name)

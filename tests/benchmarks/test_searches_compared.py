@@ -12,7 +12,9 @@ from benchmarks import search
 from benchmarks.lib import tabular, virtual
 from benchmarks.lib.made_up import values as made_up_values
 from benchmarks.lib.tabular import EPOCHS, OBJECTIVES, SPACE, TASK, UNITS, Table
+from benchmarks.lib.virtual import run
 from nas.search.pareto import hypervolume
+from nas.types import Candidate
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def test_the_report_names_the_epochs_that_reach_the_best_of_the_others(made_up: 
     slow = [min(1.0, 0.5 * epochs / grid[-1]) for epochs in grid]
     fast = [min(0.9, epochs / grid[-1]) for epochs in grid]
     found = {
-        f"{name}/4/{seed}": {"curve": curve} for name, curve in (("tpe", slow), ("skipnas", fast)) for seed in (0, 1)
+        f"{name}/4/{seed}/1": {"curve": curve} for name, curve in (("tpe", slow), ("skipnas", fast)) for seed in (0, 1)
     }
     for most, goal in ((1.0, 0.499), (0.4, 0.399)):
         text = search.table_of(found, ["tpe", "skipnas"], 4, range(2), most)
@@ -90,3 +92,34 @@ def test_without_a_table_nothing_is_replayed(tmp_path: Path, capsys: pytest.Capt
         search.main(["--table", str(tmp_path / "none.npz")])
     assert ended.value.code == 2
     assert "make it with python -m benchmarks.table" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["skipnas", "tpe, references", "ray", "largest first"])
+def test_under_a_limit_nothing_larger_is_trained(method: str, made_up: Table, tmp_path: Path) -> None:
+    made_up.write(tmp_path / "t.npz")
+    replay = search.Replay(method=method, workers=4, seed=0, limit=0.5)
+    answers = search.FirstSeed(made_up, replay.most(made_up))
+    trained: list[Candidate] = []
+
+    class Noting(search.FirstSeed):
+        def seconds(self, candidate: Candidate) -> float:
+            trained.append(candidate)
+            return 1.0
+
+    with search.METHODS[method](0, answers) as made:
+        run(made, Noting(made_up, answers.most), workers=4, epochs=EPOCHS, budget=8 * EPOCHS)
+    assert len(trained) >= 8
+    assert all(answers.fits(candidate) for candidate in trained)
+    assert search.perform(replay, tmp_path / "t.npz", trainings=8)["curve"][-1] > 0.0
+
+
+def test_the_largest_come_first_and_references_are_as_large_as_the_limit_allows(made_up: Table) -> None:
+    answers = search.FirstSeed(made_up, float(np.quantile(made_up.macs, 0.5)))
+    macs = [int(made_up.macs[made_up.row(candidate)]) for candidate in search.largest_first(answers)]
+    assert macs == sorted(macs, reverse=True)
+    assert macs[0] <= answers.most
+    limited = search.references(answers)
+    assert all(answers.fits(candidate) for candidate in limited)
+    whole = search.references(search.FirstSeed(made_up))
+    assert len(whole) == len(search.REFERENCES)
+    assert {candidate.spec.to_dict()["width"] for candidate in whole} == {16}

@@ -174,6 +174,9 @@ class Settings:
 MANY = 1_000_000
 """The limit of trials, epochs and the like, far above what anybody needs."""
 
+TRIALS = 24
+"""The size of a study for which neither a size nor a limit of time is given."""
+
 
 def at_least(low: float, words: str = "", *, most: float = math.inf) -> Rule:
     """Allows a number from `low` to `most`, but not NaN or infinity."""
@@ -611,10 +614,21 @@ class RunOptions(Resources):
     """The options of one run of a study.
 
     Attributes:
-        trials: the size that the study should have.
+        trials: the size that the study should have; None for `TRIALS` or, with a time limit, for as many as fit.
     """
 
-    trials: Annotated[int, Setting(help="Size the study should have.", rule=at_least(1, most=MANY))] = 24
+    trials: Annotated[
+        int | None,
+        Setting(
+            help=f"Size the study should have. Default: {TRIALS}, or as many as fit into a time limit.",
+            rule=at_least(1, most=MANY),
+        ),
+    ] = None
+
+    @property
+    def size(self) -> int | None:
+        """The size that the study should have; None for as many trials as fit into the time limit."""
+        return TRIALS if self.trials is None and self.time_limit is None else self.trials
 
 
 # --- a training for real ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -10,14 +11,18 @@ from collections.abc import Iterator
 
 
 class Stopping:
-    """Answers True once `signalled` is set or `time_limit` seconds have passed since this object was made."""
+    """Answers True once `signalled` is set or `time_limit` seconds have passed since this object was made.
+
+    Attributes:
+        deadline: `time.monotonic` at which the time limit is over; infinite without one.
+    """
 
     def __init__(self, signalled: threading.Event, time_limit: float | None) -> None:
         self._signalled = signalled
-        self._deadline = None if time_limit is None else time.monotonic() + time_limit
+        self.deadline = time.monotonic() + (math.inf if time_limit is None else time_limit)
 
     def __call__(self) -> bool:
-        return self._signalled.is_set() or (self._deadline is not None and time.monotonic() > self._deadline)
+        return self._signalled.is_set() or time.monotonic() > self.deadline
 
     @property
     def reason(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ class Progress:
     """The state of a search, for a display. The same object is passed at every change.
 
     Attributes:
-        trials: the size that the study should have.
+        trials: the size that the study should have; None for as many as fit into the time.
         counts: trials that the study has, by outcome.
         done_before: number of trials that were trained before.
         concurrency: number of trials at a time.
@@ -33,9 +34,10 @@ class Progress:
         hypervolume: hypervolume of the front, from the study's fixed reference.
         messages: lines about trials that failed, oldest first.
         started: `time.monotonic` at the start.
+        deadline: `time.monotonic` at the end of the time limit; infinite without one.
     """
 
-    trials: int
+    trials: int | None
     counts: Counts
     done_before: int
     concurrency: int = 0
@@ -44,16 +46,27 @@ class Progress:
     hypervolume: float = 0.0
     messages: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
+    deadline: float = math.inf
 
     def seconds_left(self) -> float | None:
-        """Returns the expected seconds to the end at the pace so far; None before the first trial has ended."""
+        """Returns the expected seconds to the end: of the time limit, or of the trials at the pace so far.
+
+        It is None while neither is known: without a time limit, before the first trial has ended.
+        """
+        limit = max(0.0, self.deadline - time.monotonic())
         done = self.counts.trained - self.done_before
-        if done < 1:
-            return None
+        if self.trials is None or done < 1:
+            return None if math.isinf(limit) else limit
         # A trial under way counts for its share of epochs.
         done_now = done + sum(epoch / epochs for epoch, epochs in self.running.values())
         left = self.trials - self.counts.trained - (done_now - done)
-        return max(0.0, left) * (time.monotonic() - self.started) / done_now
+        return min(limit, max(0.0, left) * (time.monotonic() - self.started) / done_now)
+
+    def share(self) -> float:
+        """Returns the share of the search that is over, in [0, 1]: of its trials or, without a size, of its time."""
+        if self.trials is not None:
+            return min(1.0, self.counts.trained / self.trials)
+        return min(1.0, (time.monotonic() - self.started) / (self.deadline - self.started))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +102,9 @@ def run_search(
     known: Mapping[str, Measurement] | None = None,
     hint: Callable[[int], str] = lambda number: "",
 ) -> SearchEnd:
-    """Trains candidates until the study has `options.trials` of them, or the search is stopped.
+    """Trains candidates until the study has `options.size` of them, or the search is stopped.
+
+    Without a size it ends with its time limit, and begins no trial that would hardly end within it.
 
     It returns at once, without starting Ray, when the study is that large already. A stop (time limit, SIGINT, SIGTERM)
     leaves the trials under way RUNNING in the study, and the next call continues them.
@@ -113,8 +128,9 @@ def run_search(
     """
     _tidy(files, ledger)
     counts = ledger.counts()
-    progress = Progress(trials=options.trials, counts=counts, done_before=counts.trained)
-    if counts.trained >= options.trials:
+    size = options.size
+    progress = Progress(trials=size, counts=counts, done_before=counts.trained)
+    if size is not None and counts.trained >= size:
         return SearchEnd(reason="complete", counts=counts, new=0)
 
     # Ray is slow to import and not needed above.
@@ -161,16 +177,18 @@ def run_search(
 
     _update_quality(progress, ledger, front)
     with worker_pool(config, space, data, files, options, tell=tell) as pool, ledger.drive():
-        progress.concurrency = pool.size
+        progress.concurrency, progress.deadline = pool.size, pool.stopping.deadline
         observe(progress)
         searcher = StudySearcher(
             ledger,
             space,
-            trials=options.trials,
+            trials=size,
             stopping=pool.stopping,
             on_end=on_end,
             known=known,
             on_wait=on_wait,
+            # A study that should have a size begins its trials all the same, as the next search goes on with them.
+            deadline=pool.stopping.deadline if size is None else math.inf,
         )
         run_trials(searcher, Recorder(searcher, on_report), pool, early_stopping=config.early_stopping)
     _tidy(files, ledger)
@@ -185,7 +203,7 @@ def run_search(
             f"same command again, which counts none of them{hint(failed[-1])}"
         )
     counts = ledger.counts()
-    if counts.trained >= options.trials:
+    if size is not None and counts.trained >= size:
         reason = "complete"
     elif searcher.exhausted:
         reason = "exhausted"

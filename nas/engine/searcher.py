@@ -7,6 +7,7 @@ trial ends as its worker says, and a trial that was cut off stays RUNNING to be 
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from abc import abstractmethod
 from collections import Counter
@@ -24,13 +25,15 @@ from nas.outcome import Outcome
 from nas.protocols import Ledger, SearchSpace, prior_of, sketched
 from nas.search.past import Sketch
 from nas.search.sampler import proposer
+from nas.settings import MANY, TRIALS
 from nas.types import Candidate, Cost, Measurement, candidate_seed
 
 WAIT_SECONDS = 0.2
 """The pause between looks at a study whose remaining trials are under way at other drivers."""
 
 PROPOSALS_PER_TRIAL = 20
-"""The largest number of proposals for each trial that a search should have."""
+"""The largest number of proposals for each trial that a search should have. A search without a size is given up as one
+that should have `nas.settings.TRIALS` more than it has."""
 
 SKETCHES = 20_000
 """The largest number of candidates whose costs are kept between proposals."""
@@ -148,11 +151,13 @@ class StudySearcher(JobSearcher):
     Args:
         ledger: the study; only this object and the scheduler write to it while the search runs.
         space: decodes hyperparameters and computes costs.
-        trials: the size that the study should have.
+        trials: the size that the study should have; None for no limit.
         stopping: when it answers True, no new trial is proposed.
         on_end: called with a trial's number and outcome after it was told.
         known: measurements by digest of candidates that need not be trained, and are complete at once.
         on_wait: called once when all places are taken by trials of other drivers, with words for these drivers.
+        deadline: `time.monotonic` after which no trial goes on. None is begun when less time is left than trials of
+            this run took, in the median. Interrupted trials go on all the same, because they may be near their end.
 
     Attributes:
         left: number of trials that it may still hand out before it finishes; its owner may raise it again.
@@ -166,15 +171,19 @@ class StudySearcher(JobSearcher):
         ledger: Ledger,
         space: SearchSpace,
         *,
-        trials: int,
+        trials: int | None,
         stopping: Callable[[], bool],
         on_end: Callable[[int, Outcome], None],
         known: Mapping[str, Measurement] | None = None,
         on_wait: Callable[[Sequence[str]], None] = lambda drivers: None,
+        deadline: float = math.inf,
     ) -> None:
         super().__init__()
         self.on_wait, self._waits = on_wait, False
         self.ledger, self.space, self.trials = ledger, space, trials
+        self.deadline = deadline
+        self._begun: dict[int, float] = {}
+        self._took: list[float] = []
         self.stopping, self.on_end, self.known = stopping, on_end, known or {}
         self.left: float = math.inf
         self.patience: float = FAILURES_IN_A_ROW
@@ -209,15 +218,20 @@ class StudySearcher(JobSearcher):
         except ProposalError as error:
             self._refuse(error)
             return None
+        if self._took and time.monotonic() + statistics.median(self._took) > self.deadline:
+            self.over = True
+            return None
         while not self.failing:
             counts = self.ledger.counts()
-            if counts.trained >= self.trials:
+            size = MANY if self.trials is None else self.trials
+            wanted = counts.trained + TRIALS if self.trials is None else self.trials
+            if counts.trained >= size:
                 self.over = True
                 return None
-            if counts.proposals - self._failed_before >= PROPOSALS_PER_TRIAL * self.trials:
+            if counts.proposals - self._failed_before >= PROPOSALS_PER_TRIAL * wanted:
                 self.over = self.exhausted = True
                 return None
-            if not self.ledger.reserved and not self.ledger.reserve(self.trials, RESERVED_AHEAD):
+            if not self.ledger.reserved and not self.ledger.reserve(size, RESERVED_AHEAD):
                 # The rest is under way here, or at another driver, whose trials are taken over if it dies.
                 if not self.live:
                     if not self._waits:
@@ -233,6 +247,7 @@ class StudySearcher(JobSearcher):
                 self._refuse(error)
                 continue
             if job is not None:
+                self._begun[job.number] = time.monotonic()
                 return job
         return None
 
@@ -271,7 +286,10 @@ class StudySearcher(JobSearcher):
 
     def tell(self, trial_id: str, job: Job, report: Report | None) -> None:
         outcome = self._tell(trial_id, job.number, report)
+        begun = self._begun.pop(job.number, None)
         if outcome is not None:
+            if begun is not None and outcome.trained:
+                self._took.append(time.monotonic() - begun)
             self._note_end(job.number, outcome, "" if report is None else report.detail)
 
     def _refuse(self, error: ProposalError) -> None:

@@ -16,7 +16,7 @@ from nas.errors import ClusterError, ConfigError, StudyError
 from nas.protocols import SearchSpace
 from nas.search.objectives import TrivialQuality, resolve_objectives
 from nas.search.sampler import AUTO
-from nas.settings import RunOptions, StudyConfig, differences
+from nas.settings import TRIALS, RunOptions, StudyConfig, differences
 from nas.training.version import TRAINING_VERSION
 from nas.types import Constraint, Measurement, Task
 from search_spaces import get_space, stored_space
@@ -116,7 +116,7 @@ def prepare(request: SearchRequest, options: RunOptions) -> Search:
     if request.baselines:
         lines = enqueue_baselines(search.study, search.space)
     elif request.baselines is None and created and not warm:
-        lines = enqueue_baselines(search.study, search.space, options.trials)[:1]
+        lines = enqueue_baselines(search.study, search.space, options.size or TRIALS)[:1]
     return dataclasses.replace(search, notes=(*search.notes, *lines))
 
 

@@ -24,14 +24,14 @@ class Searched:
     Attributes:
         config: configuration of the study.
         end: the end of the search.
-        trials: the size that the study should have.
+        trials: the size that the study should have; None for as many as fit into the time.
         choice: the knee by the search's own figures; None while no trial is complete.
         sizes: the best that is known at each size.
     """
 
     config: StudyConfig
     end: SearchEnd
-    trials: int
+    trials: int | None
     choice: Choice | None
     sizes: Sequence[AtSize] = ()
 
@@ -110,4 +110,4 @@ def search(request: SearchRequest, options: RunOptions, quiet: bool, tell: Calla
         end = prepared.run(options, display.observe)
     choice = choose(prepared.study, confirmed=False) if prepared.study.progress.objective_values() else None
     sizes = best_at_sizes(sized_trials(prepared.study))
-    return Searched(config=config, end=end, trials=options.trials, choice=choice, sizes=sizes)
+    return Searched(config=config, end=end, trials=options.size, choice=choice, sizes=sizes)

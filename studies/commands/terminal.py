@@ -107,7 +107,11 @@ class SearchDisplay(_Display[Progress]):
         self._config = config
 
     def _ended(self, progress: Progress) -> tuple[int, bool]:
-        return progress.counts.trained + progress.counts.failed, progress.counts.trained >= progress.trials
+        all_ended = progress.trials is not None and progress.counts.trained >= progress.trials
+        return progress.counts.trained + progress.counts.failed, all_ended
+
+    def _trained(self, progress: Progress) -> str:
+        return f"{progress.counts.trained}{'' if progress.trials is None else f'/{progress.trials}'} trained"
 
     def _figures(self, progress: Progress) -> list[tuple[str, str]]:
         best = [
@@ -115,17 +119,18 @@ class SearchDisplay(_Display[Progress]):
             for o in self._config.objectives
         ]
         left = progress.seconds_left()
+        about = "" if progress.trials is None else "about "
         return [
             *best,
             ("hypervolume", f"{progress.hypervolume:.4g}"),
-            ("time left", "-" if left is None else f"about {duration(left)}"),
+            ("time left", "-" if left is None else f"{about}{duration(left)}"),
         ]
 
     def _plain(self, progress: Progress) -> str:
         c = progress.counts
         figures = ", ".join(f"{name} {value}" for name, value in self._figures(progress))
         return (
-            f"{c.trained}/{progress.trials} trained, {len(progress.running)} running, {c.pruned} pruned, "
+            f"{self._trained(progress)}, {len(progress.running)} running, {c.pruned} pruned, "
             f"{c.failed} failed; {figures}"
         )
 
@@ -137,8 +142,8 @@ class SearchDisplay(_Display[Progress]):
         head.truncate(self._console.width)
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
-            ProgressBar(total=progress.trials, completed=c.trained, width=22),
-            f"{c.trained}/{progress.trials} trained",
+            ProgressBar(total=1.0, completed=progress.share(), width=22),
+            self._trained(progress),
             f"{len(progress.running)} running",
             f"{c.pruned} pruned",
             f"{c.failed} failed",
@@ -319,14 +324,18 @@ def describe(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
 
 
-def summary(end: SearchEnd, config: StudyConfig, trials: int, again: Sequence[str]) -> list[str]:
-    """Returns the closing lines of a search: its end, the use of its workers, and the command to type next."""
+def summary(end: SearchEnd, config: StudyConfig, trials: int | None, again: Sequence[str]) -> list[str]:
+    """Returns the closing lines of a search: its end, the use of its workers, and the command to type next.
+
+    `trials` is the size that the study should have; None for as many as fit into the time.
+    """
     c = end.counts
     if end.reason == "complete" and end.new == 0:
         lines = [f"study {config.study} is complete: it has {c.trained} trained trials of {trials}; nothing to do"]
     else:
         lines = [
-            f"{end.new} trials in {duration(end.seconds)}; the study has {c.trained} of {trials}: "
+            f"{end.new} trials in {duration(end.seconds)}; the study has {c.trained}"
+            f"{'' if trials is None else f' of {trials}'}: "
             f"{c.complete} complete, {c.pruned} pruned; {c.failed} failed"
         ]
     if end.busy is not None:
@@ -335,7 +344,8 @@ def summary(end: SearchEnd, config: StudyConfig, trials: int, again: Sequence[st
         lines.append("no further candidates: the space is exhausted, or too few are within the limits")
     elif end.reason != "complete":
         why = "the time limit" if end.reason == "time_limit" else "an interrupt"
-        lines.append(f"stopped by {why}; trials under way are kept. Go on with: {shlex.join(again)}")
+        kept = "; trials under way are kept" if c.running else ""
+        lines.append(f"stopped by {why}{kept}. Go on with: {shlex.join(again)}")
     return lines
 
 

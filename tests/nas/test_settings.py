@@ -229,6 +229,12 @@ def test_the_words_name_every_choice(name: str) -> None:
     assert [choice for choice in choices if choice not in setting.help] == []
 
 
+def test_a_time_limit_takes_the_place_of_a_size() -> None:
+    assert RunOptions().size == 24
+    assert RunOptions(time_limit=60.0).size is None
+    assert RunOptions(trials=3, time_limit=60.0).size == 3
+
+
 def test_a_derived_class_tells_its_own_settings_first() -> None:
     assert list(settings_of(RunOptions))[:2] == ["trials", "cpus_per_trial"]
     assert next(iter(settings_of(SearchRequest))) == "study"

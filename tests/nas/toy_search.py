@@ -50,7 +50,7 @@ class Search:
         self.study = StudyReader.open(config.study, storage)
         self.when_running: Callable[[], None] | None = None
 
-    def run(self, trials: int, **options: Any) -> SearchEnd:
+    def run(self, trials: int | None, **options: Any) -> SearchEnd:
         options = {"concurrency": 1, "cpus_per_trial": 1} | options  # each more starts a process, which takes seconds
         return run_search(
             self.ledger.config,

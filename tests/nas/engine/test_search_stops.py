@@ -24,6 +24,17 @@ def test_a_time_limit_keeps_what_runs_for_the_next_call(make: Any, tmp_path: Pat
     assert len(search.states()) == 2, "interrupted trials go on under their own numbers"
 
 
+def test_a_time_limit_without_a_size_trains_as_many_as_fit(make: Any) -> None:
+    ended = make(ToySpace(widths=4000)).run(None, time_limit=12)
+    assert ended.reason == "time_limit"
+    assert ended.new == ended.counts.trained > 0
+
+
+def test_a_size_with_a_time_limit_is_reached_if_there_is_time(make: Any) -> None:
+    ended = make().run(2, time_limit=100)
+    assert (ended.reason, ended.counts.trained) == ("complete", 2)
+
+
 def test_an_interrupt_before_anything_was_trained_stops_cleanly(make: Any, tmp_path: Path) -> None:
     search = make(ToySpace(faults=("exception",), scratch=str(tmp_path)))
     search.when_running = lambda: os.kill(os.getpid(), signal.SIGINT)  # at the report of what failed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune.search import Searcher
 from toy_space import ToySpace
 
 from nas.engine.job import Job
@@ -20,7 +22,7 @@ from nas.engine.scheduler import RungScheduler
 from nas.engine.searcher import RETRIES, StudySearcher
 from nas.errors import SpecError
 from nas.outcome import Outcome
-from nas.settings import StudyConfig
+from nas.settings import TRIALS, StudyConfig
 from nas.types import Candidate, Cost, Counts, EpochRow, Measurement, Objective, ProbeCurve, Spec, Task
 from studies.reading.study import StudyReader
 from studies.store.catalog import create_study
@@ -65,10 +67,10 @@ def ledger(tmp_path: Path) -> Iterator[SqlLedger]:
 class Tune:
     """What Tune does with a searcher and a scheduler: trials by name, results in the order they are given."""
 
-    def __init__(self, ledger: SqlLedger, trials: int, space: ToySpace = SPACE) -> None:
+    def __init__(self, ledger: SqlLedger, trials: int | None, space: ToySpace = SPACE, **options: Any) -> None:
         self.ends: list[tuple[int, str]] = []
         self.searcher = StudySearcher(
-            ledger, space, trials=trials, stopping=lambda: False, on_end=lambda *end: self.ends.append(end)
+            ledger, space, trials=trials, stopping=lambda: False, on_end=lambda *end: self.ends.append(end), **options
         )
         self.scheduler = RungScheduler(self.searcher)
 
@@ -127,6 +129,43 @@ def test_whoever_waits_for_other_drivers_names_them_once(ledger: SqlLedger) -> N
         )
         assert [searcher.ask("b"), searcher.ask("b")] == [None, None]
     assert waits == [[f"process {os.getpid()} on {socket.gethostname()}"]]
+
+
+def test_no_trial_is_begun_that_would_hardly_end_in_time(ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    clock = SimpleNamespace(monotonic=lambda: now, sleep=time.sleep)
+    monkeypatch.setattr("nas.engine.searcher.time", clock)
+    with ledger.drive():
+        tune = Tune(ledger, trials=None, deadline=100.0)
+        for name, took in {"a": 10.0, "b": 30.0, "c": 20.0}.items():
+            number = tune.suggest(name).number
+            now += took
+            tune.report(name, number, 9, 20.0)
+        now = 79.0
+        last = tune.suggest("d")
+        assert last is not None, "the median of 10, 30 and 20 seconds still fits"
+        now = 81.0
+        assert tune.searcher.suggest("e") is None, "it waits for the last one"
+        tune.searcher.cut_off(tune.searcher.live.pop("d"))
+        assert tune.suggest("f").number == last.number, "a trial that lost its worker goes on"
+        now = 90.0
+        tune.report("f", last.number, 9, 20.0)
+        assert tune.searcher.suggest("g") == Searcher.FINISHED
+    assert (ledger.counts().trained, tune.searcher.exhausted) == (4, False)
+
+
+def test_a_search_without_a_size_ends_when_there_is_nothing_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.engine.searcher.PROPOSALS_PER_TRIAL", 2)
+    space = ToySpace(widths=3)
+    with made(tmp_path, space) as ledger, ledger.drive():
+        tune = Tune(ledger, trials=None, space=space)
+        for name in "abc":
+            tune.report(name, tune.suggest(name).number, 9, 20.0)
+        assert tune.searcher.suggest("d") == Searcher.FINISHED
+        assert tune.searcher.exhausted
+        assert (ledger.counts().trained, ledger.counts().proposals) == (3, 2 * (3 + TRIALS))
 
 
 def test_nobody_is_stopped_before_a_tenth_of_the_run(ledger: SqlLedger) -> None:

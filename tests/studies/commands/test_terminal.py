@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import io
+import math
 import re
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 from study_samples import make_config
 
 from nas.engine.confirm import ConfirmProgress
-from nas.engine.search import Progress
+from nas.engine.search import Progress, SearchEnd
 from nas.search.confirmation import Confirmed, Interval
 from nas.types import Counts, Objective, TrialResult
-from studies.commands.terminal import ConfirmDisplay, SearchDisplay, confirmation_table, size_table
+from studies.commands.terminal import (
+    PLAIN_SECONDS,
+    ConfirmDisplay,
+    SearchDisplay,
+    confirmation_table,
+    size_table,
+    summary,
+)
 from studies.reading.best import Choice
 from studies.reading.sizes import AtSize, Sized
 
@@ -66,6 +75,52 @@ def test_a_pipe_gets_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert said.count("1000/1000 trained") == 1
     assert said.count("trial 7 ended") == 1, "a message is said once"
     assert "\x1b" not in said
+
+
+def test_a_search_without_a_size_is_shown_by_its_time(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = progress()
+    shown.trials, shown.started, shown.deadline = None, 1000.0, 1600.0
+    monkeypatch.setattr("nas.engine.search.time", SimpleNamespace(monotonic=lambda: 1400.0))
+    assert shown.share() == pytest.approx(2 / 3)
+    display = SearchDisplay(make_config())
+    display._last = -PLAIN_SECONDS
+    display.observe(shown)
+    said = capsys.readouterr().err
+    assert "\n999 trained, 16 running" in said
+    assert said.endswith("time left 3:20\n")
+    console = Console(width=80, file=io.StringIO(), force_terminal=True)
+    drawn = console.render_lines(display._drawn(shown), pad=False)
+    assert any("999 trained" in "".join(segment.text for segment in line) for line in drawn)
+
+
+def test_the_time_that_is_left_is_at_most_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = progress()
+    shown.running, shown.started = {}, 1000.0
+    monkeypatch.setattr("nas.engine.search.time", SimpleNamespace(monotonic=lambda: 1999.0))
+    assert shown.seconds_left() == pytest.approx(1), "999 trials took 999 seconds"
+    shown.deadline = 1999.5
+    assert shown.seconds_left() == pytest.approx(0.5)
+    shown.done_before = 999
+    assert shown.seconds_left() == pytest.approx(0.5), "no trial has ended yet"
+    shown.deadline = math.inf
+    assert shown.seconds_left() is None
+
+
+def test_the_closing_lines_of_a_search_without_a_size() -> None:
+    config = make_config("first")
+
+    def lines(running: int) -> list[str]:
+        counts = Counts(complete=9, pruned=1, running=running)
+        end = SearchEnd(reason="time_limit", counts=counts, new=7, seconds=61.0)
+        return summary(end, config, None, again=["skipnas", "search"])
+
+    assert lines(running=2) == [
+        "7 trials in 1:01; the study has 10: 9 complete, 1 pruned; 0 failed",
+        "stopped by the time limit; trials under way are kept. Go on with: skipnas search",
+    ]
+    assert lines(running=0)[1] == "stopped by the time limit. Go on with: skipnas search"
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,3 +74,12 @@ def allows(distribution: BaseDistribution, value: Any) -> bool:
         return distribution._contains(stored) and bool(distribution.to_external_repr(stored) == value)
     except (ValueError, TypeError):  # the value is of another kind
         return False
+
+
+def rule(distribution: Any) -> str:
+    """Returns a distribution's values in words for people."""
+    if hasattr(distribution, "choices"):
+        return f"one of {', '.join(map(str, distribution.choices))}"
+    steps = "" if distribution.step in (None, 1) else f" in steps of {distribution.step:g}"
+    kind = "an integer" if isinstance(distribution.low, int) else "a number"
+    return f"{kind} from {distribution.low:g} to {distribution.high:g}{steps}"

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 from nas.errors import LeaseLostError, StorageError, StudyError
 from nas.outcome import Outcome
 from studies.store import statements as sql
-from studies.store.by_hand import ended_by_hand, record_ends
+from studies.store.by_hand import record_ends
 from studies.store.disks import refuse_shared_disk
 from studies.store.leases import Lease, drop_dead, live_drivers
 from studies.store.opened import OpenedStudy
@@ -251,7 +251,8 @@ class Driver:
         The end of a trial that is in the records but was not told to Optuna is told on the way.
         """
         with self._study.storage.transaction() as connection:
-            if not self._orphans(connection) and not ended_by_hand(connection, self._id):
+            orphans = self._orphans(connection)
+            if not self._progress.take_unrecorded() and not orphans:
                 return None
         with self._study.storage.transaction() as connection:
             self.hold(connection)

@@ -7,7 +7,7 @@ from typing import Any
 
 from nas.errors import ConfigError, LeaseLostError, ProposalError, StorageError, StudyError, in_short
 from nas.search.past import Propose
-from search_spaces.draws import allows
+from search_spaces.draws import allows, rule
 from studies.store.connection import Storage
 from studies.store.driver import Driver
 from studies.store.opened import OpenedStudy
@@ -118,4 +118,4 @@ class SqlLedger(OpenedStudy):
                     f"{in_short(name)} is no hyperparameter; this study has {', '.join(self.distributions)}"
                 )
             if not allows(self.distributions[name], value):
-                raise ConfigError(f"{name} is {in_short(repr(value))}, must be within {self.distributions[name]}")
+                raise ConfigError(f"{name} is {in_short(repr(value))}, must be {rule(self.distributions[name])}")

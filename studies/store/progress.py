@@ -48,16 +48,20 @@ class _Ended:
         counts: their counts, as in `Counts`.
         started: by version of the training code, the digests of all trials of the study that are known to have begun,
             later trials included. Trials that had failed before they were read are left out.
+        unrecorded: numbers of trials that were read as ended in Optuna, and not in the records.
     """
 
     up_to: int = -1
     trials: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     started: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+    unrecorded: set[int] = field(default_factory=set)
 
     def note(self, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
         """Adds the next trials up to the first one that has not ended, and returns the rest."""
         for row in rows:
+            if row.reason is None and row.state.is_finished():
+                self.unrecorded.add(row.number)
             failed = row.reason is not None and not Outcome.read(row.reason).trained
             if row.started is not None and row.digest is not None and not failed:
                 self.started[row.training_version].add(row.digest)
@@ -143,6 +147,12 @@ class Progress:
     def running(self, connection: Connection) -> list[Row[Any]]:
         """Every trial that Optuna has as RUNNING, as `sql.OPEN` reads it, oldest first."""
         return [row for row in self.open_trials(connection) if row.state is TrialState.RUNNING]
+
+    def take_unrecorded(self) -> bool:
+        """Tells whether trials were read, since the last call, that have ended in Optuna and not in the records."""
+        found = bool(self._ended.unrecorded)
+        self._ended.unrecorded.clear()
+        return found
 
     def places_taken(self, connection: Connection) -> int:
         """Places of the budget that trials take: trained ones, and unfinished ones whoever has them."""

@@ -92,19 +92,29 @@ def study_members(
 ) -> list[Member]:
     """Returns the candidates that a confirmation trains: members of the front, and the space's reference networks.
 
-    The front is that of the search's values, whatever was confirmed before.
+    Each reference network is among them twice, with its own recipe and with that of the knee, so that a difference
+    from the knee is either the network's or the recipe's. The front is that of the search's values, whatever was
+    confirmed before.
     """
     config = study.config
     front = choose(study, limits=limits, confirmed=False).front
     members: dict[str, Member] = {}
-    for result in pick_members(front, config.objectives, top):
+    picked = pick_members(front, config.objectives, top)
+    for result in picked:
         candidate = Candidate(spec=space.spec(result.spec), recipe=Recipe.from_dict(result.recipe))
         members[candidate.digest] = Member(candidate=candidate, number=result.number)
     if baselines:
         references = space.baselines(config.task, config.epochs, config.constraints)
         if not references:
             raise StudyError(f"space {space.name} has no reference networks; leave out `baselines`")
+        knee = picked[0]
+        recipe = Recipe.from_dict(knee.recipe)
+        named = [*references.items()]
         for name, candidate in references.items():
+            # Encoded and decoded, because a network switches off what its recipe cannot use.
+            params = space.encode(dataclasses.replace(candidate, recipe=recipe))
+            named.append((f"{name}, recipe of trial {knee.number}", space.decode(params, config.task, config.epochs)))
+        for name, candidate in named:
             digest = candidate.digest
             same = members.get(digest, Member(candidate=candidate))
             members[digest] = dataclasses.replace(same, reference=same.reference or name)

@@ -26,6 +26,7 @@ import ray
 from ray import tune
 from ray._private import services
 from ray._private.node import Node
+from ray.exceptions import ObjectStoreFullError, OutOfDiskError, RayError, RayTaskError
 from ray.job_config import JobConfig
 
 from nas.data.splits import Dataset
@@ -369,14 +370,21 @@ def _going_on(searcher: JobSearcher, pool: Pool, run: Callable[[int], None]) -> 
         try:
             run(size)
             return
-        except (RayLost, ConnectionError) as lost:  # a client of a cluster raises the latter
+        except (RayLost, ConnectionError, RayError) as lost:  # a client of a cluster raises the second
+            if isinstance(lost, (BrokenPipeError, RayTaskError)):  # of our own output, or of our own code
+                raise
             searcher.take_back()
+            if isinstance(lost, (ObjectStoreFullError, OutOfDiskError)):
+                raise ClusterError(
+                    f"the data does not fit into Ray's memory and files ({in_short(lost)}); free some room, and give "
+                    "the same command again"
+                ) from None
             if again or not pool.session.start_again():
                 raise ClusterError(
-                    f"Ray was lost ({lost}); give the same command again: what was under way goes on"
+                    f"Ray was lost ({in_short(lost)}); give the same command again: what was under way goes on"
                 ) from None
             again = True
-            pool.tell(f"Ray was lost ({lost}), and was started again; trials under way go on")
+            pool.tell(f"Ray was lost ({in_short(lost)}), and was started again; trials under way go on")
         except (RuntimeError, OSError, tune.TuneError) as error:
             if searcher.error is None and (full := os.strerror(errno.ENOSPC)) in str(error):
                 raise ClusterError(

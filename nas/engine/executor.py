@@ -194,7 +194,11 @@ def scratch(place: Path | None = None) -> Iterator[Path]:
             (folder / "lock.new").rename(folder / "lock")  # so it is never seen unlocked
             yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        for _ in range(10):  # the processes of a Ray that was just stopped may still write
+            shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
+                break
+            time.sleep(0.2)
 
 
 @contextlib.contextmanager

@@ -79,7 +79,6 @@ def export_choice(
     Raises:
         StudyError, ConfigError: no such choice, or its weights are gone. BundleError: it cannot be written.
     """
-    import numpy as np
     import torch
 
     from nas.bundles.export import PARITY_IMAGES, export_bundle
@@ -103,9 +102,7 @@ def export_choice(
     batches = list(evaluation_batches(data, "validation", noise, cpu))
     calibration = None
     if quantize:
-        # Of every class, and each image once where there are few.
-        rows = np.unique(np.linspace(0, len(data.train.images) - 1, CALIBRATION_IMAGES).astype(int))
-        shown = Split(data.train.images[rows], None)
+        shown = Split(data.train.images[calibration_rows(len(data.train.images))], None)
         calibration = next(noisy_batches(shown, noise, cpu, seed=0))[0]
     searched = study.trial(chosen.number)
     facts = {
@@ -149,6 +146,11 @@ def export_choice(
         "int8": written.get("int8"),
         **largest,
     }
+
+
+def calibration_rows(images: int) -> list[int]:
+    """Returns which of so many training images calibrate an int8 program: some of every class, and each once."""
+    return sorted({place * (images - 1) // (CALIBRATION_IMAGES - 1) for place in range(CALIBRATION_IMAGES)})
 
 
 def trained_network(study: StudyReader, space: SearchSpace, spec: Spec, number: int, digest: str) -> nn.Module:

@@ -355,9 +355,10 @@ def _check_enough(raw: RawData, name: str, needed: int) -> None:
             count = len(np.unique(raw.groups[inside & (strata == index)]))
             if count < least:
                 where = f"class {label!r} has" if label else "there are"
+                one = " (equal images are one group)" if raw.joined else ""
                 raise DataError(
-                    f"{name}: {where} {count} {what}(s) for {PARTS[code]}, at least {least} needed so that every split "
-                    f"gets one; add images{' or remove the class' if label else ''}"
+                    f"{name}: {where} {count} {what}(s) for {PARTS[code]}{one}, at least {least} needed so that every "
+                    f"split gets one; add images{' or remove the class' if label else ''}"
                 )
 
 

@@ -388,7 +388,9 @@ def test_a_class_that_one_group_has_whole_is_named() -> None:
     labels = np.array([0, 1] * 4 + [2, 2])
     groups = np.array([0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
     raw = RawData(np.zeros((10, 1, 2, 2), np.uint8), labels, ("a", "b", "c"), np.zeros(10, np.int64), groups, True)
-    with pytest.raises(DataError, match=r"class 'c' has 1 group\(s\) for train, at least 3 needed"):
+    with pytest.raises(
+        DataError, match=r"class 'c' has 1 group\(s\) for train \(equal images are one group\), at least 3 needed"
+    ):
         assign(raw, "x", "0" * 16)
 
 
@@ -399,7 +401,7 @@ def test_tiles_of_a_slide_are_in_one_split_of_photographs(tmp_path: Path) -> Non
     held = [photographs_of(tmp_path, part, r"^slide\d+") for part in ("validation", "test")]
     assert [len({path.name[:6] for path in paths}) for paths in held] == [1, 1]
     assert [len(paths) for paths in held] == [4, 4]
-    with pytest.raises(DataError, match=r"there are 1 group\(s\) for train, at least 3 needed"):
+    with pytest.raises(DataError, match=r"there are 1 group\(s\) for train \(equal images are one group\), at least 3"):
         load(f"images:{tmp_path}", group_by="slide")
 
 

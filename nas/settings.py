@@ -128,6 +128,8 @@ class Declared:
             case tuple():
                 return ",".join(map(str, value))
             case _:
+                if isinstance(value, float):
+                    return f"{value:.10g}"
                 return f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value)
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from command_samples import ROOT, Said
 from PIL import Image
 
+from nas.data.reader import read_file
 from nas.training.version import TRAINING_VERSION
 
 Run = Callable[..., Said]
@@ -287,3 +291,135 @@ def test_a_photograph_of_12_million_pixels_needs_less_than_3_gib(here: Path) -> 
     code, peak = done.stdout.split()[-2:]
     assert code == "0", done.stderr
     assert int(peak) < 3 * 2**20
+
+
+# --- images as instruments, phones and people leave them ---
+NOISY, NOISY_COLOUR = photograph(40, 48), photograph(40, 48, 3)
+ALPHA = np.repeat([[255] * 24 + [128] * 24], 40, 0).astype(np.uint8)
+
+
+def tiff(values: np.ndarray, **options: Any) -> Callable[[Path], object]:
+    plain = {"photometric": "rgb" if values.ndim == 3 and values.shape[-1] in (3, 4) else "minisblack"}
+    return lambda file: tifffile.imwrite(file, values, **(plain | options))
+
+
+def deep(values: np.ndarray, dtype: str = "u2", white: float = 65535) -> np.ndarray:
+    """Values of 8 bits on another scale."""
+    return (values / 255 * white).round(0 if np.dtype(dtype).kind != "f" else 9).astype(dtype)
+
+
+WHITE_12 = (281, "H", 1, 4095, False)
+SAME: dict[str, tuple[Callable[[Path], object], float, list[str]]] = {
+    "plain.png": (lambda file: Image.fromarray(NOISY).save(file), 255, []),
+    "little.tif": (tiff(deep(NOISY)), 65535, []),
+    "big.tif": (tiff(deep(NOISY), byteorder=">"), 65535, []),
+    "imagej.tif": (tiff(deep(NOISY), imagej=True), 65535, []),
+    "lzw.tif": (tiff(deep(NOISY), compression="lzw", predictor=True), 65535, []),
+    "zstd.tif": (tiff(NOISY, compression="zstd", tile=(16, 16), bigtiff=True), 255, []),
+    "white8.tif": (tiff(255 - NOISY, photometric="miniswhite"), 255, []),
+    "white16.tif": (tiff(65535 - deep(NOISY), photometric="miniswhite"), 65535, []),
+    "told12.tif": (tiff(deep(NOISY, white=4095), extratags=[WHITE_12]), 4095, []),
+    "given12.tif": (tiff(deep(NOISY, white=4095)), 4095, ["--white-level", "4095"]),
+    "counts.tif": (tiff(deep(NOISY, white=600)), 600, ["--white-level", "600"]),
+    "signed.tif": (tiff(deep(NOISY, "i2", 25500)), 25500, ["--white-level", "25500"]),
+    "long.tif": (tiff(deep(NOISY, "u4", 65535)), 65535, ["--white-level", "65535"]),
+    "float.tif": (tiff(deep(NOISY, "f4", 1)), 1, []),
+    "half.tif": (tiff(deep(NOISY, "f2", 1)), 1, []),
+    "double.tif": (tiff(deep(NOISY, "f8", 255), byteorder=">"), 255, ["--white-level", "255"]),
+    "packed.pgm": (
+        lambda file: file.write_bytes(b"P5 48 40 1023\n" + deep(NOISY, ">u2", 1023).tobytes()), 1023, [],
+    ),
+    "colour.tif": (tiff(deep(NOISY_COLOUR)), 65535, []),
+    "planes.tif": (tiff(deep(NOISY_COLOUR).transpose(2, 0, 1), photometric="rgb", planarconfig="separate"), 65535, []),
+    "clear.tif": (tiff(np.dstack([deep(NOISY_COLOUR), deep(ALPHA)]), extrasamples=["unassalpha"]), 65535, []),
+    "times.tif": (
+        tiff(
+            np.dstack([np.rint(NOISY_COLOUR * (ALPHA / 255.0)[..., None]), ALPHA]).astype(np.uint8),
+            extrasamples=["assocalpha"],
+        ), 255, [],
+    ),
+    "stack.tif": (tiff(np.stack([deep(NOISY)] * 3), imagej=True, metadata={"axes": "TYX"}), 65535, []),
+    "one.tif": (tiff(np.stack([deep(NOISY)] * 3), truncate=True, metadata={"axes": "ZYX"}), 65535, []),
+}  # fmt: skip
+"""Files with the values of one noisy image, by the value of white in them and what the command is told."""
+
+
+@pytest.mark.parametrize("options", [[], ["4095"], ["600"], ["25500"], ["65535"], ["255"]], ids=" ".join)
+def test_an_image_is_restored_as_its_eight_bits_are(here: Path, run: Run, options: list[str]) -> None:
+    options = options and ["--white-level", *options]
+    cases = {name: case for name, case in SAME.items() if case[2] == options}
+    (here / "in").mkdir()
+    for name, (write, _, _) in cases.items():
+        write(here / "in" / name)
+    Image.fromarray(NOISY).save("gray.png")
+    Image.fromarray(NOISY_COLOUR).save("colour.png")
+    assert run("denoise", "out/bundle", "gray.png", "colour.png", "--to", "plain").code == 0
+    wanted = {1: np.asarray(Image.open("plain/gray.png"))[..., None], 3: np.asarray(Image.open("plain/colour.png"))}
+    said = run("denoise", "out/bundle", "in", "--to", "restored", *options)
+    assert said.code == 0, said.err
+    for name, (_, level, _) in cases.items():
+        file = read_file(here / "restored" / name)
+        assert len(file.pages) == (3 if name in ("stack.tif", "one.tif") else 1), name
+        for page in file.pages:
+            found = 255 * page.floats(level)
+            assert found.mean() == pytest.approx(wanted[found.shape[2]].mean(), rel=0.01), name
+            difference = np.abs(found - wanted[found.shape[2]])
+            # Two roundings; and premultiplied colours of 8 bits know half as many levels.
+            assert difference.max() <= (4 if name == "times.tif" else 2 if name in ("counts.tif", "half.tif") else 1), (
+                name
+            )
+
+
+NAN = np.where(np.arange(NOISY.size).reshape(NOISY.shape) == 99, np.nan, 0.5).astype("f4")
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "dim.tif": (tiff(deep(NOISY, white=4095)), "far below the 65,535 of their type, .*; give --white-level"),
+    "long.tif": (tiff(deep(NOISY, "u4", 65535)), "far below the 4,294,967,295 of their type, .*; give --white-level"),
+    "bright.tif": (tiff(deep(NOISY, "f4", 2)), "and black is 0 and white 1; give --white-level"),
+    "nan.tif": (tiff(NAN), "no finite numbers"),
+    "near.tif": (tiff(np.dstack([NOISY_COLOUR, NOISY]), extrasamples=["unspecified"]), "1 more sample"),
+    "print.jpg": (lambda file: Image.fromarray(NOISY_COLOUR).convert("CMYK").save(file), "has the mode CMYK"),
+    "cut.png": (lambda file: file.write_bytes(Path("images/0.png").read_bytes()[:300]), "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_image_that_could_be_misread_is_one_line(here: Path, run: Run, name: str) -> None:
+    write, told = REFUSED[name]
+    write(here / name)
+    said = run("denoise", "out/bundle", name, "--to", "restored")
+    assert said.code == 2
+    assert re.fullmatch(rf"error: image {re.escape(name)}: .*{told}.*\n", said.err), said.err
+    assert not (here / "restored").exists()
+
+
+@pytest.mark.parametrize("level", ["0", "-1", "nan", "1e10", "many"])
+def test_a_white_level_that_is_none_is_refused(here: Path, run: Run, level: str) -> None:
+    said = run("denoise", "out/bundle", "images/0.png", "--to", "restored", "--white-level", level)
+    assert said.code == 2
+    assert len(said.err.splitlines()) == 1
+    assert not (here / "restored").exists()
+
+
+@pytest.fixture
+def camera(here: Path) -> Path:
+    """Photographs of a camera of 12 bits, which do not say so."""
+    (here / "camera").mkdir()
+    for i in range(8):
+        tiff(deep(photograph(48 + i, 64, seed=i), white=4095))(here / "camera" / f"{i}.tif")
+    return here / "camera"
+
+
+def test_data_of_unknown_white_is_asked_for_before_anything_is_made(camera: Path, run: Run) -> None:
+    for words in (
+        ["train", "spec.json", "--data", f"images:{camera}", *OPTIONS, "--to", "new"],
+        ["search", "--data", f"images:{camera}", "--study", "camera"],
+        ["evaluate", "out/bundle", "--data", f"images:{camera}"],
+    ):
+        said = run(*words)
+        assert said.code == 2
+        last = said.err.splitlines()[-1]
+        assert re.search(r"values of its images end at \d,\d+, far below the 65,535 .*; give --white-level", last)
+    assert not Path("new").exists()
+    assert not Path("runs").exists()
+    said = run("train", "spec.json", "--data", "digits", "--white-level", "4095", "--to", "new")
+    assert (said.code, said.err) == (2, "error: --white-level 4095: digits has a scale of its own; leave it out\n")

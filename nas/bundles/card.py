@@ -50,6 +50,7 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
                     "data": facts.get("data"),
                     "images": ", ".join(f"{number} {split}" for split, number in facts.get("images", {}).items()),
                     "image": f"{kind}, {size} pixels in training",
+                    "white": None if (white := architecture.get("white_level")) is None else f"{white:.10g}",
                     "noise": f"`{task['noise']}`, added to values from 0 to 1 and not clipped",
                     "classes": ", ".join(classes) or "none, so logits have the shape (N, 0)",
                 }

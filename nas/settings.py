@@ -471,7 +471,11 @@ class StudyRequest(Settings):
     ] = None
     max_macs: Annotated[
         int | None,
-        Setting(help="Limit of MACs for an image. Default: the space's.", rule=at_least(1), kept=_limit("macs")),
+        Setting(
+            help="Limit of MACs for an image. Default: the space's, or what a time limit without a size bears.",
+            rule=at_least(1),
+            kept=_limit("macs"),
+        ),
     ] = None
     sampler: Annotated[
         str | None,

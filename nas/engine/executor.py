@@ -17,11 +17,12 @@ import threading
 import time
 import unittest.mock
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import joblib
 import ray
 from ray import tune
 from ray._private import services
@@ -242,7 +243,28 @@ def slots(cpus_per_trial: float, gpus_per_trial: float, concurrency: int | None)
     Raises:
         ConfigError: not even one trial fits.
     """
-    have = ray.cluster_resources()
+    return _fitting(ray.cluster_resources(), cpus_per_trial, gpus_per_trial, concurrency)
+
+
+def expected_slots(resources: Resources) -> int:
+    """Returns the number of trials at a time, at least 1, that a run will have.
+
+    It is as many as the connected Ray has room for or, before Ray is started, this machine.
+    """
+    have = ray.cluster_resources() if ray.is_initialized() else _of_this_machine()
+    try:
+        return _fitting(have, resources.cpus_per_trial, resources.gpus_per_trial, resources.concurrency)
+    except ConfigError:  # a cluster may have more
+        return 1
+
+
+def _of_this_machine() -> dict[str, float]:
+    import torch
+
+    return {"CPU": joblib.cpu_count(), "GPU": torch.cuda.device_count()}
+
+
+def _fitting(have: Mapping[str, float], cpus_per_trial: float, gpus_per_trial: float, concurrency: int | None) -> int:
     fits = []
     for name, wanted in (("CPU", cpus_per_trial), ("GPU", gpus_per_trial)):
         if wanted > 0:

@@ -1,10 +1,11 @@
-"""The faster precision for training on a device, by timed steps."""
+"""Timed training steps: the faster precision on a device, and the seconds of a step."""
 
 from __future__ import annotations
 
 import copy
 import itertools
 import logging
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -66,14 +67,34 @@ def faster_for(
     return "bf16" if seconds["bf16"] < BETTER * seconds["fp32"] else "fp32"
 
 
-def clock(device: torch.device) -> Callable[[], float]:
+def step_seconds(
+    network: nn.Module, task: Task, recipe: Recipe, data: TrainingData, precision: str, steps: int = 3
+) -> float:
+    """Returns the median seconds of a training step on all images of `data` together, as a person waits for it."""
+    gpu = data.device.type == "cuda"
+    now = clock(data.device, wall=True)
+    times = []
+    with torch.random.fork_rng(devices=[data.device] if gpu else []):
+        training = Training(network, task, recipe, data, seed=0, precision=precision)
+        rows = data.order(training.generator)
+        for _ in range(1 + (max(steps, GPU_STEPS) if gpu else steps)):  # the first one is slower
+            started = now()
+            training.optimizer.zero_grad(set_to_none=True)
+            training._backward(rows)
+            training.optimizer.step()
+            times.append(now() - started)
+    return statistics.median(times[1:])
+
+
+def clock(device: torch.device, *, wall: bool = False) -> Callable[[], float]:
     """Returns a clock in seconds for work on a device.
 
-    On the CPU it counts the CPU time of this process, whatever else the machine does. A GPU works on while the program
-    continues. Its clock is the wall clock, read when all work that was started has ended.
+    On the CPU it counts the CPU time of this process, whatever else the machine does, or with `wall` the time that
+    passes. A GPU works on while the program continues. Its clock is the wall clock, read when all work that was started
+    has ended.
     """
     if device.type != "cuda":
-        return time.process_time
+        return time.perf_counter if wall else time.process_time
 
     def read() -> float:
         torch.cuda.synchronize(device)

@@ -22,6 +22,7 @@ from nas.types import Constraint, Measurement, Task
 from search_spaces import get_space, stored_space
 from studies.commands.enqueue import enqueue_baselines, enqueue_front, measured
 from studies.commands.precision import study_precision
+from studies.commands.time_limit import limits_in_time
 from studies.reading.data import study_data
 from studies.reading.space import CODE, space_code, study_space
 from studies.reading.study import StudyReader
@@ -166,7 +167,8 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: Study
     )
     task = data.task(parse_noise(wanted["noise"]).name)
     constraints = _limited(space.limits(task), wanted["max_params"], wanted["max_macs"])
-    objectives, notes = resolve_objectives(wanted["objectives"], task, trivial_quality(data, task), constraints)
+    trivial = trivial_quality(data, task)
+    objectives, notes = resolve_objectives(wanted["objectives"], task, trivial, constraints)
     device, threads = "cuda" if options.gpus_per_trial > 0 else "cpu", max(1, int(options.cpus_per_trial))
     precision = wanted["precision"]
     if precision == "auto" and source is not None:
@@ -174,6 +176,14 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: Study
     elif precision == "auto":
         precision, problem = study_precision(space, data, task, constraints, wanted["epochs"], device, threads)
         notes += [problem] if problem else []
+    # A front that a study begins with says itself which sizes are of use.
+    if options.size is None and wanted["max_macs"] is None and source is None:
+        constraints, lines = limits_in_time(
+            space, data, task, constraints, wanted["epochs"], device, precision, options
+        )
+        notes += lines
+        # The limit of a cost is also the reference of its objective.
+        objectives, _ = resolve_objectives(wanted["objectives"], task, trivial, constraints)
     decided = {
         "study": name,
         "space": space.name,

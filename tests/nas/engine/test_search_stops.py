@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 from toy_space import ToySpace
+
+from nas.engine.interrupts import Stopping
 
 
 def test_a_time_limit_keeps_what_runs_for_the_next_call(make: Any, tmp_path: Path) -> None:
@@ -24,10 +27,21 @@ def test_a_time_limit_keeps_what_runs_for_the_next_call(make: Any, tmp_path: Pat
     assert len(search.states()) == 2, "interrupted trials go on under their own numbers"
 
 
-def test_a_time_limit_without_a_size_trains_as_many_as_fit(make: Any) -> None:
-    ended = make(ToySpace(widths=4000)).run(None, time_limit=12)
+def test_a_time_limit_without_a_size_trains_as_many_as_fit(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = make()
+
+    class Over(Stopping):
+        """The time is over when 3 trials are trained, however long that takes."""
+
+        def __call__(self) -> bool:
+            if search.ledger.counts().trained >= 3:
+                self.deadline = -math.inf
+            return super().__call__()
+
+    monkeypatch.setattr("nas.engine.executor.Stopping", Over)
+    ended = search.run(None, time_limit=600)
     assert ended.reason == "time_limit"
-    assert ended.new == ended.counts.trained > 0
+    assert ended.new == ended.counts.trained >= 3
 
 
 def test_a_size_with_a_time_limit_is_reached_if_there_is_time(make: Any) -> None:

@@ -130,6 +130,7 @@ def test_too_little_memory_for_the_timing_leaves_fp32_in_any_space(
 
 def test_a_limit_that_an_own_space_has_not_is_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "get_space", lambda name: Own())
+    monkeypatch.setattr("search_spaces.get_space", lambda name: Own())
     asked = {"space": "mine:space", "precision": "fp32", "max_macs": 300_000}
     assert config(tmp_path, **asked).constraints == (Constraint(name="macs", upper=300_000),)
     assert config(tmp_path, **asked).constraints == (Constraint(name="macs", upper=300_000),)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import tifffile
 import torch
@@ -423,3 +424,27 @@ def test_data_of_unknown_white_is_asked_for_before_anything_is_made(camera: Path
     assert not Path("runs").exists()
     said = run("train", "spec.json", "--data", "digits", "--white-level", "4095", "--to", "new")
     assert (said.code, said.err) == (2, "error: --white-level 4095: digits has a scale of its own; leave it out\n")
+
+
+def test_a_white_level_is_kept_and_used_by_every_command(camera: Path, run: Run) -> None:
+    """A camera's 12 bits are trained on, judged and restored as photographs in 8 bits are."""
+    train = ["train", "spec.json", "--data", f"images:{camera}", *OPTIONS, "--to", "new", "--json"]
+    said = run(*train, "--white-level", "4095")
+    assert said.code == 0, said.err
+    before, found = json.loads(Path("said.json").read_text()), json.loads(said.out)
+    # Other values have another fingerprint, and so another split. Nearly black images would have over 35 dB.
+    assert found["psnr"] == pytest.approx(before["psnr"], abs=3)
+    assert found["noisy_psnr"] == pytest.approx(before["noisy_psnr"], abs=0.3)
+    assert json.loads(Path("new/bundle/architecture.json").read_text())["white_level"] == 4095
+    program = onnx.load("new/bundle/model.onnx")
+    assert {each.key: each.value for each in program.metadata_props} == {"white_level": "4095"}
+    said = run("evaluate", "new/bundle", "--data", f"images:{camera}", "--json")
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["levels"][0]["psnr"] == pytest.approx(found["psnr"], abs=1e-3)
+    tiff(deep(NOISY, white=4095))(camera.parent / "noisy.tif")
+    Image.fromarray(NOISY).save("noisy.png")
+    for program in ([], ["--onnx"]):
+        to = "a" if program else "b"
+        assert run("denoise", "new/bundle", "noisy.tif", "noisy.png", "--to", to, *program).code == 0
+        deep_values = tifffile.imread(f"{to}/noisy.tif") / 4095 * 255
+        assert np.abs(deep_values - np.asarray(Image.open(f"{to}/noisy.png"))).max() <= 1

@@ -117,13 +117,19 @@ def _disk(url: str | None) -> Iterator[Finding]:
 
 
 def _storage(url: str | None) -> Iterator[Finding]:
-    from studies.store.catalog import list_studies
+    from studies.store.catalog import list_studies, lost_studies
     from studies.store.database import open_storage
+    from studies.store.files import files_dir
 
     try:
         with open_storage(url, must_exist=True) as storage:
             summaries = list_studies(storage)
             yield Finding(subject="storage", state="ok", text=f"{storage.masked}, {len(summaries)} studies")
+            if lost := lost_studies(storage):
+                text = f"records of {', '.join(lost)} are left, which another program deleted"
+                folders = ", ".join(str(files_dir(url, name)) for name in lost if files_dir(url, name).exists())
+                advice = "the next new study clears them away" + (f"; delete {folders} by hand" if folders else "")
+                yield Finding(subject="studies", state="note", text=text, advice=advice)
             for summary in summaries:
                 if summary.counts.running:
                     words = ["skipnas", "search", "--study", summary.name]

@@ -178,3 +178,10 @@ def list_studies(storage: Storage) -> list[StudySummary]:
             )
         )
     return summaries
+
+
+def lost_studies(storage: Storage) -> list[str]:
+    """Returns the names of studies that another program deleted, whose records are still there."""
+    with storage.session() as session:
+        records = session.scalars(select(StudyRecord).where(sql.OF_NO_STUDY).order_by(StudyRecord.created))
+        return [str(record.config["study"]) for record in records]

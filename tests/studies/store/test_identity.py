@@ -21,9 +21,10 @@ from study_samples import DISTRIBUTIONS, POSTGRES, Driver, fresh_postgres, make_
 from nas.errors import StorageError, StudyError
 from nas.outcome import Outcome
 from nas.types import Counts
+from studies.commands.doctor import examine
 from studies.pages.dashboard import Pictures
 from studies.reading.study import StudyReader
-from studies.store.catalog import create_study, list_studies
+from studies.store.catalog import create_study, list_studies, lost_studies
 from studies.store.connection import Storage
 from studies.store.database import open_storage
 from studies.store.deletion import delete_study
@@ -140,6 +141,18 @@ def test_a_driver_of_a_deleted_study_says_so_and_writes_nothing(
 
 def _load(storage: RDBStorage) -> Callable[[str], optuna.Study]:
     return lambda name: optuna.load_study(study_name=name, storage=storage)
+
+
+def test_the_doctor_finds_what_a_deleted_study_left(url: str, storage: Storage, ledger: SqlLedger) -> None:
+    folder = claim_files(storage, "first")
+    assert [finding for finding in examine(url) if finding.subject == "studies"] == []
+    with plain(url) as theirs:
+        deletes(theirs)
+    (found,) = [finding for finding in examine(url) if finding.subject == "studies"]
+    assert found.text == "records of first are left, which another program deleted"
+    assert found.advice == f"the next new study clears them away; delete {folder} by hand"
+    create_study(storage, make_config("next"), DISTRIBUTIONS, {}, "")
+    assert lost_studies(storage) == []
 
 
 # Renaming

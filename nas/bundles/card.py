@@ -51,6 +51,9 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
                     "images": ", ".join(f"{number} {split}" for split, number in facts.get("images", {}).items()),
                     "image": f"{kind}, {size} pixels in training",
                     "white": None if (white := architecture.get("white_level")) is None else f"{white:.10g}",
+                    "class": f"of an image turned as it is to be seen, cut at the centre and averaged to {size} pixels"
+                    if architecture["preparation"]
+                    else None,
                     "noise": f"`{task['noise']}`, added to values from 0 to 1 and not clipped",
                     "classes": ", ".join(classes) or "none, so logits have the shape (N, 0)",
                 }

@@ -137,6 +137,7 @@ def test_the_card_holds_the_numbers_and_their_split(folder: Path) -> None:
         "digits-gaussian-50",
         "trial: 17",
         "4711",
+        "class: of an image turned as it is to be seen, cut at the centre and averaged to 8x8 pixels",
     ]
     wanted += ["learning_rate 0.001", "levels 2", torch.__version__.split("+")[0], *FILES - {CARD}]
     assert [piece for piece in wanted if piece not in text] == []

@@ -212,10 +212,15 @@ def _check_sizes(graph: onnx.GraphProto) -> None:
     if len(graph.node) > MAX_NODES:
         raise BundleError(f"has {len(graph.node)} nodes, may have {MAX_NODES}")
     weights = 0
+    # Biases of an int8 program are whole numbers of any size, which become floats and no sizes of anything.
+    dequantized = {node.input[0] for node in graph.node if node.op_type == "DequantizeLinear" and node.input}
+    dequantized -= {name for node in graph.node if node.op_type != "DequantizeLinear" for name in node.input}
     for tensor in _tensors(graph):
         weights += math.prod(tensor.dims)
         if weights > MAX_PARAMS or min(tensor.dims, default=0) < 0:
             raise BundleError(f"tensor {tensor.name!r} is larger than a network's")
+        if tensor.name in dequantized and tensor.data_type == onnx.TensorProto.INT32:
+            continue
         if tensor.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32):
             whole = np.abs(_foreign(onnx.numpy_helper.to_array, tensor).astype(np.float64))
             if ((whole > MAX_WHOLE) & (whole < 2**31 - 1)).any():

@@ -179,15 +179,28 @@ def test_a_cut_off_architecture(folder: Path) -> None:
         ({"task__noise": "plasma:3"}, "noise 'plasma:3': unknown kind"),
         ({"task__depth": 3}, "unknown field 'depth'"),
         ({"classes": ["0", "1"]}, "2 class names for 10 classes"),
-        ({"classes": ["\x1b[2J"] * 10}, "is not printable text"),
-        ({"classes": list(range(10))}, "class name 0 is not printable text"),
+        ({"classes": ["\x1b[2J"] * 10}, "has control characters"),
+        ({"classes": list(range(10))}, "class name 0 has control characters"),
         ({"facts": "none"}, "facts is 'none', must be of type dict"),
+        ({"white_level": -1}, "white_level is -1, must be a number above 0"),
+        ({"white_level": True}, "white_level is True, must be a number above 0"),
+        ({"white_level": float("nan")}, "white_level is nan, must be a number above 0"),
+        ({"white_level": "4095"}, "white_level is '4095', must be a number above 0"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_an_architecture_that_says_what_cannot_be(folder: Path, changes: dict[str, Any], reason: str) -> None:
     edit(folder, **changes)
     assert reason in refusal(folder)
+
+
+def test_a_bundle_of_an_older_version_knows_no_white_level(folder: Path) -> None:
+    edit(folder, white_level=4095)
+    assert open_bundle(folder, get_space).white_level == 4095
+    value = json.loads((folder / ARCHITECTURE).read_text())
+    del value["white_level"]
+    (folder / ARCHITECTURE).write_text(json.dumps(value))
+    assert open_bundle(folder, get_space).white_level is None
 
 
 @pytest.mark.parametrize("name", ["format", "space", "spec", "recipe", "task", "digest", "classes", "facts"])

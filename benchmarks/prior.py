@@ -27,7 +27,7 @@ from benchmarks.lib import atlases as known
 from benchmarks.lib.agreement import spearman
 from benchmarks.lib.atlases import SPACE, VALUES
 from benchmarks.lib.records import Record
-from nas.search.bayes import score
+from nas.search.bayes import EFFORT, score
 from nas.search.codes import Codes
 from nas.search.gaussian_process import GaussianProcess, Observations
 from nas.search.pareto import Array
@@ -78,11 +78,14 @@ class Rated:
                 found = score(np.where(there, best - values, 0.0), unit)
                 scores[name].append(np.where(there, found, found[there].min() - DIVERGED))
                 units[name].append(unit)
+        records = [record for records in atlases for record in records]
+        seconds = np.log([record["cpu_seconds"] for record in records])
         return cls(
-            records=[record for records in atlases for record in records],
+            records=records,
             task=np.repeat(np.arange(len(atlases)), [len(records) for records in atlases]),
-            scores={name: np.concatenate(found) for name, found in scores.items()},
-            units=units,
+            scores={name: np.concatenate(found) for name, found in scores.items()}
+            | {EFFORT: seconds - np.log(plain_effort(records, step_macs(records)))},
+            units={**units, EFFORT: [1.0]},
         )
 
     def codes(self, codes: Codes) -> Array:
@@ -130,7 +133,7 @@ def fitted(rated: Rated, name: str, codes: Codes) -> Belief:
 
 def chosen(rated: Rated) -> list[int]:
     """Returns the rows of the trials that a prior keeps, `MOST_TRIALS` at most, evenly over the tasks."""
-    total = np.sum(list(rated.scores.values()), axis=0)
+    total = np.sum([rated.scores[name] for name in VALUES], axis=0)
     tasks = np.unique(rated.task)
     generator = np.random.default_rng(0)
     kept: list[int] = []
@@ -156,14 +159,14 @@ def prior_of(atlases: Sequence[Sequence[Record]]) -> dict[str, Any]:
     for row in chosen(rated):
         record = rated.records[row]
         indices = [choices[name].index(record["hyperparameters"][name]) for name in names]
-        scores = [round(float(rated.scores[metric][row]), 4) for metric in VALUES]
+        scores = [round(float(rated.scores[metric][row]), 4) for metric in (*VALUES, EFFORT)]
         trials.append([int(rated.task[row]), indices, record["params"], record["macs"], scores])
     return {
         "names": names,
         "choices": choices,
-        "metrics": list(VALUES),
+        "metrics": [*VALUES, EFFORT],
         "trials": trials,
-        "beliefs": {name: asdict(fitted(rated, name, codes)) for name in VALUES},
+        "beliefs": {name: asdict(fitted(rated, name, codes)) for name in (*VALUES, EFFORT)},
         "step_macs": step_macs(rated.records),
         "training_version": TRAINING_VERSION,
     }
@@ -176,16 +179,20 @@ def step_macs(records: Sequence[Record]) -> float:
     """
     from scipy.optimize import minimize
 
-    macs = np.array([record["macs"] for record in records], dtype=np.float64)
-    batch = np.array([record["hyperparameters"]["batch_size"] for record in records], dtype=np.float64)
     seconds = np.log([record["cpu_seconds"] for record in records])
 
     def error(point: Array) -> float:
-        rest = seconds - np.log(macs + math.exp(point[0]) / batch)
-        return float(np.var(rest))
+        return float(np.var(seconds - np.log(plain_effort(records, math.exp(point[0])))))
 
     found = min((minimize(error, [start], method="Nelder-Mead") for start in (12.0, 15.0, 18.0)), key=lambda f: f.fun)
     return round(math.exp(float(found.x[0])))
+
+
+def plain_effort(records: Sequence[Record], step: float) -> Array:
+    """Returns what `nas.search.bayes.effort` gives for candidates, (n,)."""
+    macs = np.array([record["macs"] for record in records], dtype=np.float64)
+    batch = np.array([record["hyperparameters"]["batch_size"] for record in records], dtype=np.float64)
+    return np.asarray(macs + step / batch)
 
 
 def ranked_by_others(atlases: Mapping[str, Sequence[Record]]) -> list[str]:
@@ -196,7 +203,7 @@ def ranked_by_others(atlases: Mapping[str, Sequence[Record]]) -> list[str]:
         others = Rated.of([each for name, each in atlases.items() if name != left_out])
         own = Rated.of([records])
         cells = []
-        for name in VALUES:
+        for name in (*VALUES, EFFORT):
             belief = fitted(others, name, codes)
             noise = np.full(len(others.records), belief.noise)
             observed = Observations(
@@ -220,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     atlases = (known.from_runs if options.atlases.is_dir() else known.read)(options.atlases)
     atlases = {name: records for name, records in atlases.items() if name != options.without}
     if options.judge:
-        print(f"| task | candidates | {' | '.join(VALUES)} |\n|---|---|{'---|' * len(VALUES)}")
+        print(f"| task | candidates | {' | '.join((*VALUES, EFFORT))} |\n|---|---|{'---|' * (len(VALUES) + 1)}")
         print("\n".join(ranked_by_others(atlases)))
         return 0
     found = prior_of(list(atlases.values()))

@@ -499,7 +499,7 @@ class StudyRequest(Settings):
     early_stopping: Annotated[
         bool | None,
         Setting(
-            help="Stop weak trials at rungs.",
+            help="Stop weak trials at rungs. Default: only in a new study with a time limit and no number of trials.",
             default=False,
             kept=lambda config: config.early_stopping,
         ),

@@ -184,6 +184,9 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: Study
         notes += lines
         # The limit of a cost is also the reference of its objective.
         objectives, _ = resolve_objectives(wanted["objectives"], task, trivial, constraints)
+    if options.size is None and request.early_stopping is None:
+        wanted["early_stopping"] = True
+        notes += ["early stopping is on, because more is found with it in the same time"]
     decided = {
         "study": name,
         "space": space.name,

@@ -68,7 +68,7 @@ ASKED: dict[str, tuple[Any, str]] = {
     "noise": ("gaussian:50", "noise: study has gaussian:25, asked for gaussian:50"),
     "subset": (60, "subset: study has 100, asked for 60"),
     "group_by": ("a+", "group by: study has none, asked for a+"),
-    "white_level": (4095.0, "white level: study has each type's largest, asked for 4095.0"),
+    "white_level": (4095.0, "white level: study has each type's largest, asked for 4095"),
     "epochs": (27, "epochs: study has 9, asked for 27"),
     "objectives": (("psnr",), "objectives: study has stability,psnr, asked for psnr"),
     "max_params": (9, "max params: study has 50,000, asked for 9"),

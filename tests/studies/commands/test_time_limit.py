@@ -87,7 +87,7 @@ def test_a_new_study_that_has_only_time_is_limited_to_what_it_bears(tmp_path: Pa
     each = 200 / TRAININGS / steps_of_a_training(images, judged, epochs=3)
     assert macs(search) == pytest.approx((each - 1e-3) / (1e-9 * BATCH), rel=0.05)
     shown = f"{macs(search) / 1e6:.3g}M"
-    assert search.notes == (
+    assert search.notes[:-1] == (
         f"time limit 1:40: networks of at most {shown} MACs, so that about 12 of the largest fit; "
         "--max-macs sets another limit",
     )
@@ -95,6 +95,8 @@ def test_a_new_study_that_has_only_time_is_limited_to_what_it_bears(tmp_path: Pa
 
 def test_a_study_that_goes_on_keeps_its_limit(tmp_path: Path, timed: list[int]) -> None:
     first = prepared(tmp_path, RunOptions(time_limit=100.0))
+    assert first.ledger.config.early_stopping
+    assert "early stopping is on, because more is found with it in the same time" in first.notes
     times = len(timed)
     for options in (RunOptions(time_limit=1e5), RunOptions(time_limit=1.0), RunOptions(trials=9), RunOptions()):
         assert prepared(tmp_path, options).ledger.config == first.ledger.config
@@ -108,10 +110,11 @@ def test_the_limit_is_the_spaces_where_anything_else_is_said(tmp_path: Path, tim
     for number, options in enumerate((RunOptions(), RunOptions(trials=9, time_limit=100.0), RunOptions(trials=9))):
         search = prepared(tmp_path, options, study=str(number))
         assert (search.ledger.config.constraints, search.notes) == (full, ())
-    own = prepared(tmp_path, RunOptions(time_limit=100.0), study="own", max_macs=200_000)
+    own = prepared(tmp_path, RunOptions(time_limit=100.0), study="own", max_macs=200_000, early_stopping=False)
+    assert not own.ledger.config.early_stopping
     assert macs(own) == 200_000
     assert timed == []
-    long = prepared(tmp_path, RunOptions(time_limit=36000.0), study="long")
+    long = prepared(tmp_path, RunOptions(time_limit=36000.0), study="long", early_stopping=False)
     assert (long.ledger.config.constraints, long.notes) == (full, ())
 
 
@@ -136,7 +139,7 @@ def test_a_space_whose_candidates_cannot_be_timed_keeps_its_limits(
     monkeypatch.setattr(launch, "get_space", lambda name: Own() if ":" in name else SPACES[name])
     search = prepared(tmp_path, RunOptions(time_limit=100.0), space="mine:space")
     assert search.ledger.config.constraints == SPACES["addunet"].limits(DIGITS)
-    assert search.notes == (
+    assert search.notes[:-1] == (
         "time limit 1:40: networks of any size, as candidates could not be timed (RuntimeError: no layer like that)",
     )
     with pytest.raises(RuntimeError, match="no layer like that"):  # in a space of the project it is a bug

@@ -78,7 +78,7 @@ def wave(at: AtlasTask, task: Task, first: int, count: int, known: Sequence[Reco
         for attempt in range(TRIES * DOUBLINGS):
             if attempt % TRIES == 0:  # what fits no candidate at all is doubled
                 limits = _limits(at, task, min(1.0, share * 2 ** (attempt // TRIES)))
-                references = SPACE.baselines(task, setting.epochs, limits)
+                references = _references(task, setting.epochs, limits, space)
             origin, parent, changed = "random", NOTHING, list(space)
             if kind != "random":
                 origin = "front" if kind == "front" else str(generator.choice(list(references)))
@@ -96,6 +96,18 @@ def wave(at: AtlasTask, task: Task, first: int, count: int, known: Sequence[Reco
                 )
                 break
     return found
+
+
+def _references(
+    task: Task, epochs: int, limits: Sequence[Constraint], space: Mapping[str, Sequence[Any]]
+) -> dict[str, Candidate]:
+    """Returns the reference networks that the hyperparameters of the space can express; those for one task alone are
+    none."""
+    return {
+        name: candidate
+        for name, candidate in SPACE.baselines(task, epochs, limits).items()
+        if _fitting({k: v for k, v in SPACE.encode(candidate).items() if k in space}, task, epochs, ()) == candidate
+    }
 
 
 def _best(known: Sequence[Record]) -> list[Mapping[str, Any]]:

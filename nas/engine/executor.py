@@ -136,10 +136,21 @@ def _init(address: str, **options: Any) -> None:
             signal.signal(signal.SIGTERM, before)
 
 
+TOKEN = secrets.token_hex(32)
+
+
+def have_token() -> None:
+    """Gives the Ray that this process starts a token, because Ray would write one into the user's home.
+
+    A person's own token stays. It is one token for as long as the process lives, because Ray reads it only once.
+    """
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", TOKEN)
+
+
 def _start_local(folder: Path, cpus: int | None) -> None:
     """Starts a local Ray, at the second try where the first one found the machine too busy."""
-    if "RAY_AUTH_TOKEN_PATH" not in os.environ:  # else Ray writes a token into the user's home
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    have_token()
     for last in (False, True):
         try:
             with _no_api_server():

@@ -21,6 +21,9 @@ def one_ray() -> Iterator[None]:
     """One Ray for all tests of a file: starting it takes seconds. It claims 2 GPUs, which nothing checks."""
     import ray
 
+    from nas.engine.executor import have_token
+
+    have_token()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find the toy space
         ray.init("local", num_cpus=5, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")

@@ -147,7 +147,7 @@ def test_what_a_space_leaves_out_has_a_default_and_what_it_has_is_taken(
 
 def test_every_part_of_the_protocol_is_required_or_has_a_default() -> None:
     parts = {name for name in vars(SearchSpace) if not name.startswith("_")}
-    assert parts == {*REQUIRED, "baselines"}
+    assert parts == {*REQUIRED, "baselines", "prior"}
     assert parts <= set(dir(OwnSpace))
 
 

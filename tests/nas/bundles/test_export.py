@@ -224,7 +224,7 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path, network: nn.M
 def test_nothing_is_left_when_programs_differ_too_much(
     tmp_path: Path, network: nn.Module, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_model, "open_onnx", lambda file: lambda noisy: (noisy, torch.zeros(len(noisy), 10)))
+    monkeypatch.setattr(onnx_model, "open_onnx", lambda file, **_: lambda noisy: (noisy, torch.zeros(len(noisy), 10)))
     with pytest.raises(BundleError) as raised:
         write_bundle(tmp_path / "bundle", candidate(), network)
     assert "at most 0.0001 is allowed" in one_line(raised)

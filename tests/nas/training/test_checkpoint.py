@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 from types import MappingProxyType
-from typing import Any, get_args
+from typing import IO, Any, get_args
 
 import pytest
 import torch
@@ -224,8 +224,8 @@ def test_a_failed_write_leaves_the_old_file(data: DeviceData, tmp_path: Path, mo
     save_checkpoint(start(data).state(), tmp_path, 0, **WHO)
     before = checkpoint_path(tmp_path, 0).read_bytes()
 
-    def full(content: object, file: Path) -> None:
-        file.write_bytes(b"half")
+    def full(content: object, file: IO[bytes]) -> None:
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)

@@ -39,7 +39,7 @@ def test_a_study_that_is_being_confirmed_is_not_deleted_nor_confirmed_twice(
         ("run_confirmation", run),
         ("study_members", lambda *_, **__: []),
         ("study_data", lambda *_: None),
-        ("get_space", lambda _: None),
+        ("study_space", lambda *_: None),
     ):
         monkeypatch.setattr(confirm, name, value)
     folder = files_dir(url, "first")

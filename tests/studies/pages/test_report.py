@@ -427,11 +427,11 @@ def test_what_is_written_may_be_read_by_whom_the_umask_lets(three: SqlLedger, tm
     for mask, mode in ((0o077, 0o600), (0o022, 0o644)):
         before = os.umask(mask)
         try:
-            write_report(read(three), tmp_path / "page.html")
-            to_csv(read(three), tmp_path / "trials.csv")
+            for name, write in ((f"page{mask}.html", write_report), (f"trials{mask}.csv", to_csv)):
+                write(read(three), tmp_path / name)
         finally:
             os.umask(before)
-        for name in ("page.html", "trials.csv"):
+        for name in (f"page{mask}.html", f"trials{mask}.csv"):
             assert (tmp_path / name).stat().st_mode & 0o777 == mode, name
 
 

@@ -153,7 +153,7 @@ def pick_members(results: Sequence[TrialResult], objectives: Sequence[Objective]
     mask = non_dominated(values, maximize)
     front, values = [r for r, on in zip(results, mask, strict=True) if on], values[mask]
     gains = contributions(values, [o.reference for o in objectives], maximize)
-    best = knee(values, maximize).index
+    best = knee(values, maximize)
     others = [int(i) for i in np.argsort(-gains, kind="stable") if i != best]
     return [front[i] for i in (best, *others[:top])]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -189,27 +188,12 @@ def _spread(losses: Array, count: int) -> list[int]:
     return chosen
 
 
-@dataclass(frozen=True, slots=True)
-class Knee:
-    """The chosen member of a front.
+def knee(front: Array, maximize: Sequence[bool], weights: Sequence[float] | None = None) -> int:
+    """Returns the row of `front` nearest to its ideal point (Das 1999 in its simplest, scale-free form).
 
-    Attributes:
-        index: row of the chosen point.
-        distance: weighted Euclidean distance to the ideal point, with objectives scaled to 0 (ideal) .. 1 (nadir).
-        losses: distance of each objective from the front's ideal, on the same scale.
-    """
-
-    index: int
-    distance: float
-    losses: tuple[float, ...]
-
-
-def knee(front: Array, maximize: Sequence[bool], weights: Sequence[float] | None = None) -> Knee:
-    """Returns the member of `front` nearest to its ideal point (Das 1999 in its simplest, scale-free form).
-
-    Objectives are scaled by the front's own ideal (best) and nadir (worst). An objective in which all members are equal
-    does not count. Weights are 1 by default. The first of equally near members is taken, and the only member of a front
-    is its knee.
+    The distance is the weighted Euclidean one. Objectives are scaled by the front's own ideal (best) and nadir (worst).
+    An objective in which all members are equal does not count. Weights are 1 by default. The first of equally near
+    members is taken, and the only member of a front is its knee.
 
     Raises:
         ValueError: the front is empty.
@@ -220,8 +204,4 @@ def knee(front: Array, maximize: Sequence[bool], weights: Sequence[float] | None
     ideal, nadir = losses.min(axis=0), losses.max(axis=0)
     span = np.where(nadir > ideal, nadir - ideal, 1.0)
     scaled = (losses - ideal) / span
-    distances = np.sqrt(
-        (scaled**2 * np.asarray(weights if weights is not None else np.ones(len(maximize)))).sum(axis=1)
-    )
-    index = int(np.argmin(distances))
-    return Knee(index, float(distances[index]), tuple(float(v) for v in scaled[index]))
+    return int(np.argmin((scaled**2 * np.asarray(weights if weights is not None else 1.0)).sum(axis=1)))

@@ -186,7 +186,7 @@ def _pick(
     among = f"{fitting} by means under {seed_count(confirmed.values())}" if confirmed else fitting
     if pick == "knee":
         maximize = [o.direction == "maximize" for o in objectives]
-        chosen = front[knee(values, maximize, [prefer.get(name, 1.0) for name in names]).index]
+        chosen = front[knee(values, maximize, [prefer.get(name, 1.0) for name in names])]
         if len(front) == 1:
             return chosen, f"trial {chosen.number} is the only member of the front{among}: {_has(chosen, objectives)}"
         weights = f" (weights {', '.join(f'{k}={v:g}' for k, v in prefer.items())})" if prefer else ""

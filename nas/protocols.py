@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -95,13 +95,28 @@ def sketched(space: SearchSpace, params: Mapping[str, Any], config: StudyConfig)
     )
 
 
-def prior_of(space: SearchSpace, config: StudyConfig) -> Prior:
+def prior_of(space: SearchSpace, config: StudyConfig, names: Collection[str]) -> Prior:
     """Returns the earlier trials that a study begins with; none if it was made without, or its space has none.
+
+    Trials that the study could not have are left out: those of another network than their values of the study's
+    hyperparameters, `names`, stand for, because a hyperparameter that is fixed there had another value.
 
     Raises:
         ConfigError: the space's file of them cannot be read.
     """
-    return Prior.read(space.prior) if config.prior == "space" and space.prior else Prior()
+    if config.prior != "space" or space.prior is None:
+        return Prior()
+    found = Prior.read(space.prior)
+
+    def fits(given: Mapping[str, Any]) -> bool:
+        own = {name: value for name, value in given.items() if name in names}
+        try:
+            whole, restricted = (space.decode(params, config.task, config.epochs) for params in (given, own))
+        except SpecError:
+            return False
+        return whole == restricted
+
+    return replace(found, trials=[trial for trial in found.trials if fits(trial.hyperparameters)])
 
 
 TASKS = ("denoise", "classify")

@@ -196,7 +196,7 @@ class StudySearcher(JobSearcher):
         self._lost: set[str] = set()
         self._started = ledger.started_digests()  # it grows as the ledger reads
         config = ledger.config
-        self._sketches: dict[tuple[Any, ...], Sketch | None] = {}
+        self._sketches: dict[str, Sketch | None] = {}
         self._propose = proposer(
             config.sampler,
             config.seed,
@@ -204,7 +204,7 @@ class StudySearcher(JobSearcher):
             config.objectives,
             self._acceptable,
             sketch=self._sketch,
-            prior=prior_of(space, config),
+            prior=prior_of(space, config, ledger.distributions),
         )
 
     def ask(self, trial_id: str) -> Job | None:
@@ -365,11 +365,14 @@ class StudySearcher(JobSearcher):
         return any(c.violation(cost) > 0 for c in self.ledger.config.constraints)
 
     def _sketch(self, params: Mapping[str, Any]) -> Sketch | None:
-        key = tuple(params.values())
+        key = repr(list(params.values()))  # a choice may be a list
         if key not in self._sketches:
             if len(self._sketches) >= SKETCHES:
                 self._sketches.clear()
-            self._sketches[key] = sketched(self.space, params, self.ledger.config)
+            try:
+                self._sketches[key] = sketched(self.space, params, self.ledger.config)
+            except Exception:  # an own space may raise anything for one of hundreds; it is told when it is proposed
+                self._sketches[key] = None
         return self._sketches[key]
 
     def _acceptable(self, params: Mapping[str, Any]) -> bool:

@@ -25,7 +25,7 @@ from nas.search.codes import Codes
 from nas.search.gaussian_process import OWN, GaussianProcess, Observations, likeness_of
 from nas.search.improvement import expected_improvement
 from nas.search.objectives import metric_of
-from nas.search.pareto import Array, best_subset
+from nas.search.pareto import Array, Mask, best_subset
 from nas.search.prior import Belief, Prior
 from nas.types import Objective
 
@@ -103,7 +103,8 @@ def merits_before(
     space: Mapping[str, BaseDistribution], objectives: Sequence[Objective], prior: Prior, sketches: Sequence[Sketch]
 ) -> Array:
     """Returns the merit that candidates have while a study has no trial, (n,): larger is better."""
-    return _Model(space, objectives, prior, _Known.nothing(len(objectives))).merits(sketches)
+    with _blas().limit(limits=1, user_api="blas"):
+        return _Model(space, objectives, prior, _Known.nothing(len(objectives))).merits(sketches)
 
 
 @cache
@@ -142,6 +143,7 @@ class _Known:
         sketches: candidates of these trials, and then of those under way.
         values: (numbers, objectives) values at the end of a training, NaN where unknown.
         spread: the same shape, variances of the values that were extrapolated from a rung, in squared units.
+        diverged: (numbers,) whether a trial diverged or ran out of memory.
     """
 
     trained: int
@@ -149,13 +151,13 @@ class _Known:
     sketches: Sequence[Sketch]
     values: Array
     spread: Array
+    diverged: Mask
 
     @classmethod
     def nothing(cls, objectives: int) -> _Known:
         """Returns what is known of an empty study."""
-        return cls(
-            trained=0, numbers=(), sketches=(), values=np.empty((0, objectives)), spread=np.empty((0, objectives))
-        )
+        empty, none = np.empty((0, objectives)), np.zeros(0, dtype=bool)
+        return cls(trained=0, numbers=(), sketches=(), values=empty, spread=empty, diverged=none)
 
     @classmethod
     def of(cls, question: Question) -> _Known:
@@ -174,6 +176,7 @@ class _Known:
             sketches=[sketches[number] for number in (*numbers, *under_way) if number in sketches],
             values=np.array([final[number][0] for number in numbers]).reshape(-1, columns),
             spread=np.array([final[number][1] for number in numbers]).reshape(-1, columns),
+            diverged=np.array([not judged[number][1] for number in numbers], dtype=bool),
         )
 
     @staticmethod
@@ -217,8 +220,8 @@ def _at_the_end(
     """Returns for each trial its values after a whole training, and the variances of those that are extrapolated.
 
     A trial that was stopped at a rung gets the values that it has there plus the median gain, from this rung to the
-    end, of the trials that were trained to the end. Values are NaN for a trial that diverged, and for one that was
-    stopped while fewer than three trials tell the gain.
+    end, of the trials that were trained to the end. Values are NaN for a trial that diverged, for one that was stopped
+    while fewer than three trials tell the gain, and for objectives that are not known at rungs.
     """
     nothing = np.full(len(question.objectives), math.nan), np.zeros(len(question.objectives))
     last = max((epoch for epoch, _ in judged.values()), default=0)
@@ -234,7 +237,7 @@ def _at_the_end(
             continue
         known = np.array([_ordered(there[number], columns) for number in both])
         gains = np.array([ends[number] for number in both]) - known
-        gain, spread = np.median(gains, axis=0), np.var(gains, axis=0)
+        gain, spread = np.median(gains, axis=0), np.nan_to_num(np.var(gains, axis=0))
         for number, (epoch, _) in judged.items():
             if epoch == rung and number in there:
                 found[number] = _ordered(there[number], columns) + gain, spread
@@ -282,6 +285,7 @@ class _Model:
                     own,
                     known.values[:, k],
                     known.spread[:, k],
+                    known.diverged,
                     earlier,
                     prior,
                 )
@@ -316,7 +320,7 @@ def _slowness(prior: Prior, codes: Codes, earlier: Array) -> GaussianProcess | N
     Two columns, small layers and surgery take time that no count of MACs shows.
     """
     belief = prior.beliefs.get(EFFORT)
-    if belief is None:
+    if belief is None or not prior.trials:
         return None
     observed = Observations(
         codes=earlier,
@@ -361,26 +365,30 @@ class _MeasuredColumn:
         own: Array,
         values: Array,
         spread: Array,
+        diverged: Mask,
         earlier: Array,
         prior: Prior,
     ) -> None:
         sign = 1.0 if objective.direction == "maximize" else -1.0
-        there = ~np.isnan(values)
-        self._there, best = there, float((sign * values[there]).max()) if there.any() else 0.0
+        pending = own[len(values) :]
+        # A value that is merely unknown says nothing, but one of a trial that diverged is bad.
+        used = ~np.isnan(values) | diverged
+        own, values, spread = own[: len(values)][used], values[used], spread[used]
+        self._there = there = ~np.isnan(values)
+        best = float((sign * values[there]).max()) if there.any() else 0.0
         self._shortfall = np.where(there, best - sign * values, 0.0)
         unit = belief.unit or (float(np.median(self._shortfall[there])) if there.any() else 0.0) or 1.0
         name, count = objective.name, len(values)
         rows = [row for row, trial in enumerate(prior.trials) if name in trial.scores]
         self._earlier = np.array([prior.trials[row].scores[name] for row in rows])
+        own_noise = belief.noise + spread / (unit + self._shortfall) ** 2
         observed = Observations(
-            codes=np.concatenate([own[:count], earlier[rows]]),
+            codes=np.concatenate([own, earlier[rows]]),
             values=self._scores(unit),
-            noise=np.concatenate(
-                [belief.noise + spread / (unit + self._shortfall) ** 2, np.full(len(rows), belief.noise)]
-            ),
+            noise=np.concatenate([own_noise, np.full(len(rows), belief.noise)]),
             task=np.array([*[OWN] * count, *(prior.trials[row].task for row in rows)], dtype=np.int64),
         )
-        weights = codes.weights(belief.relevance, 0.0 if belief.relevance else DEFAULT_RELEVANCE)
+        weights = codes.weights(belief.relevance, DEFAULT_RELEVANCE)
         enough = np.count_nonzero(there) >= LEAST_OWN
         likeness = likeness_of(observed.codes, weights)
         best_found = -math.inf
@@ -396,14 +404,13 @@ class _MeasuredColumn:
         self.reference = self.UNKNOWN_REFERENCE
         if there.any():
             self.reference = float(score(np.array(best - sign * objective.reference), self._unit))
-        if len(own) > count:  # trials under way count as if they ended as is expected
-            mean, _ = self._process(own[count:])
-            pending = len(own) - count
+        if len(pending):  # trials under way count as if they ended as is expected
+            mean, _ = self._process(pending)
             observed = Observations(
-                codes=np.concatenate([own[count:], observed.codes]),
+                codes=np.concatenate([pending, observed.codes]),
                 values=np.concatenate([mean, self._scores(self._unit)]),
-                noise=np.concatenate([np.full(pending, belief.noise), observed.noise]),
-                task=np.concatenate([np.full(pending, OWN), observed.task]),
+                noise=np.concatenate([np.full(len(pending), belief.noise), observed.noise]),
+                task=np.concatenate([np.full(len(pending), OWN), observed.task]),
             )
             self._process = GaussianProcess(observed, weights, self._process.coupling, belief.variance)
 
@@ -462,7 +469,9 @@ class _Pool:
 
     def _move(self, parent: Mapping[str, Any]) -> dict[str, Any]:
         count = min(len(self._names), int(self._rng.integers(1, MOST_CHANGES + 1)))
-        changed = self._rng.choice(len(self._names), count, replace=False, p=self._chances)
+        changed = (
+            self._rng.choice(len(self._names), count, replace=False, p=self._chances) if count else np.array([], int)
+        )
         return {**parent, **{self._names[i]: self._near(self._names[i], parent) for i in changed.tolist()}}
 
     def _near(self, name: str, parent: Mapping[str, Any]) -> Any:
@@ -490,10 +499,12 @@ def _grid(distribution: BaseDistribution) -> list[Any]:
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     low, high, step = distribution.low, distribution.high, distribution.step  # type: ignore[attr-defined]
-    if step and (high - low) / step < GRID:
-        return [type(low)(low + i * step) for i in range(round((high - low) / step) + 1)]
+    if step and not distribution.log:  # type: ignore[attr-defined]
+        count = round((high - low) / step) + 1
+        steps = np.unique(np.linspace(0, count - 1, min(count, GRID)).round()).astype(int).tolist()
+        return [min(high, type(low)(round(low + i * step, 10))) for i in steps]
     spaced = np.geomspace(low, high, GRID) if distribution.log else np.linspace(low, high, GRID)  # type: ignore[attr-defined]
-    return [type(low)(round(value) if isinstance(low, int) else value) for value in spaced.tolist()]
+    return list(dict.fromkeys(round(value) if isinstance(low, int) else value for value in spaced.tolist()))
 
 
 def _allows(distribution: BaseDistribution, value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -87,7 +87,7 @@ class _Part:
     def __init__(self, values: Sequence[Any], ordered: bool) -> None:
         self._ordered = ordered
         self._values = sorted(values) if ordered else list(values)
-        self._rows = {value: row for row, value in enumerate(self._values)}
+        self._rows = {_key(value): row for row, value in enumerate(self._values)}
         self.nothing = len(values)
         self.size = len(values) - 1 if ordered else len(values)
         self.unit = 1.0 / max(1, self.size) if ordered else 0.5
@@ -96,10 +96,17 @@ class _Part:
         self.bits = np.vstack([known, np.zeros((1, self.size))]).astype(np.float64)
 
     def row(self, value: Any) -> int:
-        """Returns the row of a value; a number that is no choice is as the next smaller one, another value is none."""
-        if value in self._rows:
-            return self._rows[value]
-        return max(0, bisect_right(self._values, value) - 1) if self._ordered else self.nothing
+        """Returns the row of a value; a number that is no choice is as the nearest one, another value is none."""
+        if (row := self._rows.get(_key(value))) is not None:
+            return row
+        if not self._ordered or not isinstance(value, int | float):
+            return self.nothing
+        return min(range(len(self._values)), key=lambda row: abs(self._values[row] - value))
+
+
+def _key(value: Any) -> str:
+    """Returns a text that is equal for equal choices, also where the database made lists of tuples."""
+    return json.dumps(value, default=str)
 
 
 def _part(distribution: BaseDistribution) -> _Part:

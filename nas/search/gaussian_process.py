@@ -68,11 +68,14 @@ class GaussianProcess:
         covariance = variance * likeness * np.where(same, 1.0, coupling)
         covariance += self._offset * np.outer(own, own)
         covariance[np.diag_indices_from(covariance)] += observed.noise + 1e-6
-        self._factor = cholesky(covariance, lower=True, check_finite=False)
+        self._factor = cholesky(covariance, lower=True, check_finite=False) if len(covariance) else covariance
         self.tell(observed.values)
 
     def tell(self, values: Array) -> None:
         """Replaces the values, (n,). It costs little, because the covariance stays."""
+        if not len(values):  # nothing is known, so every candidate is like any other
+            self._level, self._values, self._alpha = 0.0, values, values
+            return
         _, row = np.unique(self._task, return_inverse=True)
         levels = np.bincount(row, values) / np.bincount(row)
         # The level of this study is its own, or that of other tasks while it has no values.
@@ -82,6 +85,8 @@ class GaussianProcess:
 
     def __call__(self, codes: Array) -> tuple[Array, Array]:
         """Returns mean and standard deviation of the study's values without noise, (n,) each, for codes (n, bits)."""
+        if not len(self._codes):
+            return np.zeros(len(codes)), np.full(len(codes), np.sqrt(self._variance))
         own = self._task == OWN
         covariance = np.exp(-distances(codes, self._codes, self._weights)) * np.where(own, 1.0, self.coupling)
         covariance *= self._variance

@@ -98,5 +98,5 @@ class Prior:
                 step_macs=found["step_macs"],
                 training_version=found["training_version"],
             )
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise ConfigError(f"prior {path} cannot be read ({error}); make it anew") from None

@@ -115,7 +115,7 @@ def _some(
     study: StudyReader, space: SearchSpace, references: dict[str, dict[str, Any]], trials: int
 ) -> dict[str, dict[str, Any]]:
     """Returns the reference networks that a search of some trials begins with of its own accord."""
-    prior = prior_of(space, study.config)
+    prior = prior_of(space, study.config, study.distributions)
     if not prior.trials:
         return references if len(references) <= trials // 2 else {}
     sketches = [sketched(space, params, study.config) for params in references.values()]

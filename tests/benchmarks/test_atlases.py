@@ -12,8 +12,11 @@ import pytest
 from benchmarks import atlas, prior, rungs
 from benchmarks.lib import atlases
 from benchmarks.lib.atlases import SPACE, VALUES, atlas_tasks
+from benchmarks.lib.made_up import study_config
+from nas.protocols import prior_of
 from nas.search.prior import Prior
 from nas.types import Task
+from search_spaces import get_space
 
 DIGITS = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
 
@@ -108,3 +111,17 @@ def test_rules_are_compared_on_the_atlas(capsys: pytest.CaptureFixture[str]) -> 
     assert len(rows) == 6
     spent = {row[1].strip(): float(row[-2].split("±")[0]) for row in rows}
     assert all(share == 1.0 if name.endswith("none") else share < 0.6 for name, share in spent.items())
+
+
+def test_a_restricted_space_learns_from_networks_of_its_own_alone() -> None:
+    whole = study_config("s", "auto", prior="space")
+    kept, all_of_them = prior_of(SPACE, whole, SPACE.distributions(DIGITS)).trials, Prior.read(SPACE.prior).trials
+    assert all(trial in kept for trial in all_of_them if trial.hyperparameters["levels"] <= 3)
+    assert all(trial.hyperparameters["levels"] <= 3 or trial.hyperparameters["resampling"] == "none" for trial in kept)
+    classic = get_space("classic")
+    config = study_config("s", "auto", space="classic", prior="space")
+    found = prior_of(classic, config, classic.distributions(DIGITS)).trials
+    assert 0 < len(found) < 100
+    assert {trial.hyperparameters["columns"] for trial in found} == {1}
+    assert {trial.hyperparameters["prediction"] for trial in found} == {"image"}
+    assert not prior_of(classic, study_config("s", "auto", space="classic"), ()).trials

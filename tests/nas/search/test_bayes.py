@@ -10,6 +10,7 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from nas.search import bayes
+from nas.search.codes import Codes
 from nas.search.pareto import Array, hypervolume
 from nas.search.past import Judged, Sketch
 from nas.search.prior import Belief, EarlierTrial, Prior
@@ -210,3 +211,86 @@ def test_numbers_without_steps_costs_and_divergence_are_learned_from() -> None:
     assert all(params["kind"] == "right" for params in found)
     assert np.median([params["depth"] for params in found]) < 100
     assert 10**-2.6 < np.median([params["rate"] for params in found]) < 10**-1.4
+
+
+def test_what_is_not_known_at_rungs_is_not_learned_as_divergence() -> None:
+    """Latency is known at the end alone, so a stopped trial says nothing of it."""
+    objectives = [UP[0], Objective(name="latency", direction="minimize", unit="ms", reference=1000.0)]
+    past = Past(SPACE)
+    past.objectives = UP[:1]
+    generator = np.random.default_rng(0)
+    for number in range(9):
+        past.params[number] = {name: str(generator.choice(LETTERS)) for name in SPACE}
+        past.ended[number] = 27, (10.0 + number, 5.0 + number)
+    past.ended[8] = 3, (9.0, float("nan"))
+    past.rungs = {3: {number: (8.0 + number,) for number in range(9)}}
+    asked = question(past, objectives=objectives)
+    known = bayes._Known.of(asked)
+    assert not known.diverged.any()
+    assert known.values[8, 0] == pytest.approx(16.0 + 2.0)
+    assert np.isnan(known.values[8, 1])
+    assert known.spread[8].tolist() == [0.0, 0.0]
+    model = bayes._Model(SPACE, objectives, NO_PRIOR, known)
+    others = bayes._Known.of(question(past_of(past, 8), objectives=objectives))
+    latency = bayes._Model(SPACE, objectives, NO_PRIOR, others)._columns[1].predict(known.sketches, codes_of(known))
+    assert model._columns[1].predict(known.sketches, codes_of(known))[0] == pytest.approx(latency[0])
+    assert next(bayes.bayes_draws(asked))
+
+
+def past_of(past: Past, trials: int) -> Past:
+    """The first trials of a study."""
+    found = Past(past.space)
+    found.objectives, found.rungs = past.objectives, past.rungs
+    found.params = {number: params for number, params in past.params.items() if number < trials}
+    found.ended = {number: ended for number, ended in past.ended.items() if number < trials}
+    return found
+
+
+def codes_of(known: Any) -> Array:
+    return Codes(SPACE).codes((each.params, each.cost) for each in known.sketches)
+
+
+def test_an_objective_that_nobody_has_measured_stops_nothing() -> None:
+    objectives = [UP[0], Objective(name="latency", direction="minimize", unit="ms", reference=1000.0)]
+    candidates = [sketch(dict.fromkeys(SPACE, letter)) for letter in LETTERS]
+    merits = bayes.merits_before(SPACE, objectives, known_before(), candidates)
+    assert np.isfinite(merits).all()
+    assert len(set(merits.tolist())) == 4
+    past = Past(SPACE)
+    past.params[0] = candidates[0].params
+    assert next(bayes.bayes_draws(question(past, objectives=objectives, prior=known_before())))
+
+
+@pytest.mark.parametrize(
+    ("distribution", "values"),
+    [
+        (FloatDistribution(0.1, 0.3, step=0.1), [0.1, 0.2, 0.3]),
+        (IntDistribution(0, 12, step=4), [0, 4, 8, 12]),
+        (IntDistribution(1, 4, log=True), [1, 2, 3, 4]),
+        (CategoricalDistribution(["a", None, True]), ["a", None, True]),
+    ],
+)
+def test_a_grid_has_the_values_that_may_be_proposed(distribution: BaseDistribution, values: list[Any]) -> None:
+    found = bayes._grid(distribution)
+    assert found == (values if isinstance(distribution, CategoricalDistribution) else pytest.approx(values))
+    assert all(bayes._allows(distribution, value) for value in bayes._grid(distribution))
+
+
+def test_large_grids_keep_their_steps_and_ends() -> None:
+    for distribution in (IntDistribution(0, 1000, step=5), FloatDistribution(0.0, 100.0, step=0.25)):
+        grid = bayes._grid(distribution)
+        assert len(grid) == bayes.GRID
+        assert (grid[0], grid[-1]) == (distribution.low, distribution.high)
+        assert all(distribution._contains(value) for value in grid)
+
+
+@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
+@pytest.mark.parametrize("choices", [{"only": ["one"]}, {"pairs": [(1, 2), (3, 4)], "mixed": [1, "a", None]}])
+def test_odd_spaces_are_searched(choices: dict[str, list[Any]]) -> None:
+    space: dict[str, BaseDistribution] = {name: CategoricalDistribution(each) for name, each in choices.items()}
+    past = Past(space)
+    for number in range(9):
+        past.params[number] = {name: each[number % len(each)] for name, each in choices.items()}
+        past.ended[number] = 27, (float(number), 1.0)
+    drawn = list(bayes.bayes_draws(question(past, space)))
+    assert all(params[name] in each for params in drawn for name, each in choices.items())

@@ -70,3 +70,19 @@ def test_hyperparameters_of_a_larger_space_and_missing_ones_do_no_harm() -> None
     )
     assert (first == second).all()
     assert (unknown == none).all()
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.1, 0.9)])
+def test_steps_of_a_float_are_told_apart(low: float, high: float) -> None:
+    codes = Codes({"x": FloatDistribution(low, high, step=0.1)})
+    count = round((high - low) / 0.1) + 1
+    values = [round(low + 0.1 * step, 10) for step in range(count)]
+    found = codes.codes([({"x": value}, COST) for value in values])
+    near = distances(found[:-1], found[1:], codes.weights({}, 1.0)).diagonal()
+    assert near == pytest.approx(np.full(count - 1, 1 / (count - 1)))
+
+
+def test_what_is_no_number_among_numbers_is_none() -> None:
+    codes = Codes({"width": CategoricalDistribution([4, 8])})
+    found = codes.codes([({"width": value}, COST) for value in ("wide", None, 4)])
+    assert (found[0] == found[1]).all()

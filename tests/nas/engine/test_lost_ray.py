@@ -241,7 +241,7 @@ SEARCH = "search --study s --trials 3 --epochs 27 --subset 400 --max-params 1200
 
 
 def said_while_ray_is_killed(command: str, folder: Path, process: str) -> str:
-    """Runs a command, kills a process of its Ray once trials are under way, and returns what it said at its good end."""
+    """Runs a command, kills a process of its Ray once trials are under way, and returns what it said at its end."""
     from benchmarks.chaos import descendants, named
 
     words = [sys.executable, str(ROOT / "app_cli.py"), *command.split()]

@@ -39,19 +39,19 @@ STARTUP_TRIALS = 8
 TRUST = (1.0, 0.5, 0.0)
 """Shares of the prior's coupling of tasks that are tried."""
 
-UNITS = (0.1, 0.18, 0.32, 0.56, 1.0, 1.8, 3.2)
+UNITS = (0.1, 0.25, 0.5, 1.0, 2.0)
 """Multiples of the usual unit of scores that are tried."""
 
 LEAST_OWN = 4
 """The number of values of the study from which trust and unit are chosen."""
 
-KNOWN = 150
+KNOWN = 100
 """The largest number of the study's trials that are learned from: the best quarter, and a random choice of others."""
 
 PARENTS = 10
 """The number of best known candidates from which moves are made."""
 
-MOVES, CROSSINGS, EARLIER, RANDOM = 160, 40, 60, 40
+MOVES, CROSSINGS, EARLIER, RANDOM = 130, 30, 50, 30
 """The sizes of the parts of the pool."""
 
 REFINED, REFINEMENTS = 4, 40

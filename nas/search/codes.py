@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,9 +104,9 @@ class _Part:
         return min(range(len(self._values)), key=lambda row: abs(self._values[row] - value))
 
 
-def _key(value: Any) -> str:
-    """Returns a text that is equal for equal choices, also where the database made lists of tuples."""
-    return json.dumps(value, default=str)
+def _key(value: Any) -> Hashable:
+    """Returns what is equal for equal choices, also where the database made lists of tuples; 1 and True differ."""
+    return value if type(value) in (str, int, float) else json.dumps(value, default=str)
 
 
 def _part(distribution: BaseDistribution) -> _Part:

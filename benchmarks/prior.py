@@ -28,7 +28,7 @@ from benchmarks.lib.agreement import spearman
 from benchmarks.lib.atlases import SPACE, VALUES
 from benchmarks.lib.records import Record
 from benchmarks.lib.tabular import Table
-from nas.search.bayes import EFFORT, score
+from nas.search.bayes import DIVERGED, EFFORT, score
 from nas.search.codes import Codes
 from nas.search.gaussian_process import GaussianProcess, Observations
 from nas.search.pareto import Array
@@ -40,8 +40,6 @@ MOST_TRIALS = 300
 """The number of earlier trials in a prior. Half are the best of their tasks, the others are drawn at random."""
 UNIT_QUANTILE = 0.75
 """The unit of a score is the distance from the best value of a task to this quantile of its values."""
-DIVERGED = 0.5
-"""How far a candidate that diverged is below the worst score of its task, as in a search."""
 STEPS, RATE = 150, 0.1
 PENALTY = 4.0
 """The rate of the exponential prior on relevances."""

@@ -369,10 +369,7 @@ class StudySearcher(JobSearcher):
         if key not in self._sketches:
             if len(self._sketches) >= SKETCHES:
                 self._sketches.clear()
-            try:
-                self._sketches[key] = sketched(self.space, params, self.ledger.config)
-            except Exception:  # an own space may raise anything for one of hundreds; it is told when it is proposed
-                self._sketches[key] = None
+            self._sketches[key] = sketched(self.space, params, self.ledger.config)
         return self._sketches[key]
 
     def _acceptable(self, params: Mapping[str, Any]) -> bool:

@@ -60,6 +60,9 @@ REFINED, REFINEMENTS = 4, 40
 MOST_CHANGES = 3
 """The largest number of hyperparameters that one move changes."""
 
+DIVERGED = 0.5
+"""How far a trial that diverged is below the worst score that is known."""
+
 NO_BELIEF = Belief(unit=0.0, noise=0.1, variance=1.0, coupling=0.0, relevance={})
 DEFAULT_RELEVANCE = 0.15
 """The relevance of a hyperparameter that no prior tells of. Candidates that differ in one choice correlate at 0.86."""
@@ -354,9 +357,6 @@ class _MeasuredColumn:
     UNKNOWN_REFERENCE = -3.0
     """The score of the reference point while the study has no values."""
 
-    DIVERGED = 0.5
-    """How far a trial that diverged is below the worst score that is known."""
-
     def __init__(
         self,
         objective: Objective,
@@ -418,7 +418,7 @@ class _MeasuredColumn:
         """Returns the scores of the study's trials, and then those of earlier trials."""
         scores = score(self._shortfall, unit)
         worst = float(scores[self._there].min()) if self._there.any() else 0.0
-        return np.concatenate([np.where(self._there, scores, worst - self.DIVERGED), self._earlier])
+        return np.concatenate([np.where(self._there, scores, worst - DIVERGED), self._earlier])
 
     def predict(self, sketches: Sequence[Sketch], codes: Array) -> tuple[Array, Array]:
         return self._process(codes)

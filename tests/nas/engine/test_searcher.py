@@ -51,9 +51,9 @@ def toy_config(space: ToySpace, objectives: tuple[Objective, ...], sampler: str)
 
 
 @contextmanager
-def made(folder: Path, space: ToySpace) -> Iterator[SqlLedger]:
+def made(folder: Path, space: ToySpace, sampler: str = "random") -> Iterator[SqlLedger]:
     objectives = tuple(Objective(name=n, direction="maximize", unit="", reference=0.0) for n in NAMES)
-    config = toy_config(space, objectives, "random")
+    config = toy_config(space, objectives, sampler)
     with open_storage(f"sqlite:///{folder / 'studies.db'}") as storage:
         yield create_study(storage, config, space.distributions(TASK), {}, "test")
 
@@ -315,6 +315,21 @@ def test_a_space_that_fails_always_stops_the_search(tmp_path: Path) -> None:
         assert tune.suggest("a") is None
         assert "no candidate (KeyError: 'depth', " in tune.searcher.failing
         assert ledger.counts() == Counts(failed=6)
+
+
+def test_a_space_that_cannot_be_learned_from_is_told_and_not_searched_at_random(tmp_path: Path) -> None:
+    class Forgetful(ToySpace):
+        def encode(self, candidate: Candidate) -> dict[str, Any]:
+            raise KeyError("width")
+
+    with made(tmp_path, ToySpace(), "bayes") as ledger, ledger.drive():
+        tune = Tune(ledger, trials=10, space=Forgetful())
+        job = tune.suggest("a")
+        assert job is not None
+        assert not tune.report("a", job.number, 9, 0.5)
+        assert tune.suggest("b") is None
+        assert "no candidate (KeyError: 'width', " in tune.searcher.failing
+        assert ledger.counts() == Counts(complete=1, failed=6)
 
 
 def test_a_trial_whose_worker_is_lost_goes_on_under_its_number_but_not_for_ever(ledger: SqlLedger) -> None:

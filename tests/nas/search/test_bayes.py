@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from nas.search import bayes
+from nas.search import bayes, pool
 from nas.search.codes import Codes
 from nas.search.pareto import Array, hypervolume
 from nas.search.past import Judged, Sketch
@@ -271,15 +271,15 @@ def test_an_objective_that_nobody_has_measured_stops_nothing() -> None:
     ],
 )
 def test_a_grid_has_the_values_that_may_be_proposed(distribution: BaseDistribution, values: list[Any]) -> None:
-    found = bayes._grid(distribution)
+    found = pool.grid(distribution)
     assert found == (values if isinstance(distribution, CategoricalDistribution) else pytest.approx(values))
-    assert all(bayes._allows(distribution, value) for value in bayes._grid(distribution))
+    assert all(pool.allows(distribution, value) for value in pool.grid(distribution))
 
 
 def test_large_grids_keep_their_steps_and_ends() -> None:
     for distribution in (IntDistribution(0, 1000, step=5), FloatDistribution(0.0, 100.0, step=0.25)):
-        grid = bayes._grid(distribution)
-        assert len(grid) == bayes.GRID
+        grid = pool.grid(distribution)
+        assert len(grid) == pool.GRID
         assert (grid[0], grid[-1]) == (distribution.low, distribution.high)
         assert all(distribution._contains(value) for value in grid)
 

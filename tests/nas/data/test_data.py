@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import itertools
 import logging
-import os
 import shutil
 import struct
 import subprocess
@@ -22,6 +21,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from user_rights import rights_of_a_user
 
 from nas.data import folders, installed
 from nas.data import splits as data
@@ -437,12 +437,11 @@ def test_folders_that_hold_nothing_useful(tmp_path: Path, kind: str) -> None:
         load(f"{kind}:{tmp_path}/empty")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
 def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
     closed = class_folders(tmp_path) / "class1"
     closed.chmod(0)
     try:
-        with pytest.raises(DataError, match=r"class1 cannot be read \(Permission denied\)"):
+        with rights_of_a_user(), pytest.raises(DataError, match=r"class1 cannot be read \(Permission denied\)"):
             load(f"folder:{tmp_path}")
     finally:
         closed.chmod(0o700)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import stat
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from study_samples import DISTRIBUTIONS, Driver, make_config
+from user_rights import rights_of_a_user
 
 from nas.errors import StorageError
 from nas.files import write_whole
@@ -26,39 +24,26 @@ from studies.store.database import open_storage
 from studies.store.files import claim_files
 from studies.store.ledger import SqlLedger
 
-NOBODY = 65534
-
-
-@contextmanager
-def somebody_else() -> Iterator[None]:
-    """This process has no more rights than any user while the block runs."""
-    before = os.geteuid()
-    if before == 0:
-        os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(before)
-
 
 @pytest.fixture
-def shared() -> Iterator[Path]:
+def shared(tmp_path: Path) -> Iterator[Path]:
     """A folder that everybody may read and nobody may write, with the study "first"."""
-    folder = Path(tempfile.mkdtemp())  # pytest's own folders are private
+    folder = tmp_path / "shared"
+    folder.mkdir()
     with open_storage(str(folder / "studies.db")) as storage:
         ledger = create_study(storage, make_config(), DISTRIBUTIONS, {"hardware": {}}, "")
         Driver(ledger).complete()
         save_weights(torch.nn.Linear(1, 1), claim_files(storage, "first"), 0, "d")
-    for path in (folder / "studies.db", folder / "first", folder):
+    for path in (*folder.rglob("*"), folder):
         path.chmod(0o555 if path.is_dir() else 0o444)
     yield folder
-    folder.chmod(0o755)
-    shutil.rmtree(folder)
+    for path in (folder, folder / "first"):
+        path.chmod(0o755)  # pytest deletes it
 
 
 def test_a_study_in_a_folder_that_cannot_be_written_is_read(shared: Path) -> None:
     before = sorted(path.name for path in shared.iterdir())
-    with somebody_else(), open_storage(str(shared / "studies.db"), must_exist=True) as storage:
+    with rights_of_a_user(), open_storage(str(shared / "studies.db"), must_exist=True) as storage:
         assert [summary.name for summary in list_studies(storage)] == ["first"]
         study = StudyReader.open("first", storage)
         assert study.progress.counts() == Counts(complete=1)
@@ -76,9 +61,10 @@ def test_a_study_that_its_owner_writes_to_is_read(shared: Path) -> None:
     (shared / "studies.db").chmod(0o644)
     with open_storage(str(shared / "studies.db")) as owners:
         Driver(SqlLedger.open("first", owners)).complete()
-        for path in shared.glob("studies.db-*"):
-            path.chmod(0o644)
-        with somebody_else(), open_storage(str(shared / "studies.db"), must_exist=True) as storage:
+        for path in shared.glob("studies.db*"):
+            path.chmod(0o444)
+        shared.chmod(0o555)
+        with rights_of_a_user(), open_storage(str(shared / "studies.db"), must_exist=True) as storage:
             assert StudyReader.open("first", storage).progress.counts() == Counts(complete=2)
 
 
@@ -91,7 +77,7 @@ def test_a_database_of_an_older_version_that_cannot_be_written_says_what_to_do(s
     shared.chmod(0o555)
     (shared / "studies.db").chmod(0o444)
     with (
-        somebody_else(),
+        rights_of_a_user(),
         pytest.raises(StorageError, match=r"has schema 5, must have .* let its owner run `skipnas stu"),
     ):
         open_storage(str(shared / "studies.db"), must_exist=True)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from nas.data.image_file import ImageFile, Page, refuse
 from nas.data.reader import read_file
+from nas.data.tiff_directories import Form, with_directories
 from nas.data.white import White, level_to_restore
 from nas.errors import in_short
 from nas.files import write_whole
@@ -134,7 +135,8 @@ def _tiff(file: ImageFile) -> bytes:
                 metadata=None,
                 extratags=[(code, kind, count, content, False) for code, kind, count, content in page.tags],
             )
-    return buffer.getvalue()
+        form = Form(writer.tiff.byteorder, writer.tiff.is_bigtiff)
+    return with_directories(buffer.getvalue(), file.kept.get("directories", ()), form)
 
 
 def _png(file: ImageFile) -> bytes:

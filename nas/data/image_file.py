@@ -117,6 +117,7 @@ class ImageFile:
         orientation: how a viewer turns it, by EXIF's numbers 1 to 8.
         converted: colours in which it is stored, such as CMYK, where they were converted to RGB for good.
         kept: what its format keeps beside the pixels, in the format's own terms (see `nas.bundles.pictures`).
+        lost: what it has that a restored file does not keep, in words.
     """
 
     path: Path
@@ -127,6 +128,7 @@ class ImageFile:
     orientation: int = 1
     converted: str = ""
     kept: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    lost: tuple[str, ...] = ()
 
     @property
     def is_float(self) -> bool:

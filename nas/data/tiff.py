@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.data.image_file import ORIENTATION, ImageFile, Page, check_size, decoding, finite, full_of, refuse
+from nas.data.tiff_directories import DIRECTORIES, Form, read_directory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
     from nas.data.image_file import Pixels
+    from nas.data.tiff_directories import Tag
 
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, MASK, CMYK, YCBCR = range(7)
 PHOTOMETRIC = 262
@@ -86,7 +88,7 @@ LAYOUT = {
 """Tags that describe how the pixels lie in the file, which the writer writes anew."""
 
 ELSEWHERE = {
-    *(400, 34665, 34853, 40965),  # EXIF and the like, directories of their own
+    *(400, 34665, 34853, 40965),  # directories of their own, see `nas.data.tiff_directories`
     *(33628, 33629, 33630, 33631, 34412, 33560, 34361, 37724, 50740, 65330),  # with places in the file, or old pixels
 }
 """Tags whose content points to other places of the file, which would be wrong in another one."""
@@ -141,7 +143,16 @@ def read_tiff(path: Path) -> ImageFile:
             # The first page tells of the whole stack.
             samples += [replace(samples[0], tags=())] * (planes - 1)
         orientation = images[0].tags.valueof(ORIENTATION, 1)
-        kept = {"byteorder": file.byteorder, "bigtiff": file.is_bigtiff, "resolution": _resolution(images[0])}
+        below = [_directories(file, page) for page in images]
+        kept = {
+            "byteorder": file.byteorder,
+            "bigtiff": file.is_bigtiff,
+            "resolution": _resolution(images[0]),
+            "directories": [found for found, _ in below],
+        }
+        lost = dict.fromkeys(what for _, page in below for what in page)
+        if len(images) < len(file.pages) or any(330 in page.tags for page in images):
+            lost["the smaller copies of its images (pyramid or thumbnail)"] = None
     pages = tuple(_page(path, told, stored) for told, stored in zip(samples, values, strict=True))
     first, dtype = samples[0], pages[0].pixels.dtype
     if len({(page.pixels.dtype, told.bits) for page, told in zip(pages, samples, strict=True)}) > 1:
@@ -158,6 +169,7 @@ def read_tiff(path: Path) -> ImageFile:
         orientation=orientation if orientation in range(1, 9) else 1,
         converted="CMYK" if first.photometric == CMYK else "",
         kept=kept,
+        lost=tuple(lost),
     )
 
 
@@ -371,6 +383,22 @@ def _tags(file: TiffFile, page: TiffPage) -> tuple[tuple[int, int, int, bytes], 
                 (int(tag.code), int(tag.dtype), len(content) if tag.code == DESCRIPTION else int(tag.count), content)
             )
     return tuple(kept)
+
+
+def _directories(file: TiffFile, page: TiffPage) -> tuple[dict[int, tuple[Tag, ...]], list[str]]:
+    """Returns the EXIF and GPS directories of a page by their tags, and what of them cannot be kept."""
+    form = Form(file.byteorder, file.is_bigtiff)
+    kept, lost = {}, []
+    for code, _, _, field in form.fields(file.filehandle, page.offset)[0]:
+        if code not in DIRECTORIES:
+            continue
+        try:
+            kept[code], noted = read_directory(file.filehandle, form.offset(field), form)
+        except (OSError, RecursionError, ValueError, struct.error):
+            lost.append(f"its damaged {DIRECTORIES[code]} directory")
+        else:
+            lost += ["the maker's note of its EXIF"] if noted else []
+    return kept, lost
 
 
 def _description(content: bytes) -> bytes:

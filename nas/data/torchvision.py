@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import logging
 import re
 import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from nas.data.alike import joined
 from nas.data.augmentation import MIRRORS, NONE, TURNS, Augmentation
 from nas.data.images import stacked
 from nas.data.preparation import one_size, shrunk
-from nas.data.raw import TEST, TRAIN, VALIDATION, RawData, raw_data
+from nas.data.raw import PARTS, TEST, TRAIN, VALIDATION, RawData, raw_data
 from nas.errors import DataError, in_short
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from nas.data.alike import Groups
+    from nas.data.raw import Images
+
+log = logging.getLogger(__name__)
 _BY_FLAG: dict[int, dict[str, Any]] = {TRAIN: {"train": True}, TEST: {"train": False}}
 _BY_NAME: dict[int, dict[str, Any]] = {TRAIN: {"split": "train"}, TEST: {"split": "test"}}
 _BY_TRAINVAL: dict[int, dict[str, Any]] = {TRAIN: {"split": "trainval"}, TEST: {"split": "test"}}
@@ -37,11 +44,20 @@ class TorchvisionSet(NamedTuple):
         symmetries: those of what its images show. Photographed objects are as likely seen from the other side, and
             textures and images from above from any side; the mirror image of a digit, letter or sign is no example of
             its class.
+        track: returns what an image of its training part was taken from, by the set and the image's index: the frames
+            of one track, for example. None where every image stands alone.
     """
 
     set_name: str
     parts: Mapping[int, Mapping[str, Any]]
     symmetries: Augmentation
+    track: Callable[[Any, int], str] | None = None
+
+
+def _track_of_gtsrb(own: Any, index: int) -> str:
+    """Returns class and track of a frame that lies in ``00014/00003_00012.ppm``."""
+    path = Path(own._samples[index][0])
+    return f"{path.parent.name}/{path.name.partition('_')[0]}"
 
 
 TORCHVISION: Mapping[str, TorchvisionSet] = {
@@ -59,7 +75,7 @@ TORCHVISION: Mapping[str, TorchvisionSet] = {
     "fgvc-aircraft": TorchvisionSet("FGVCAircraft", _BY_TRAINVAL, MIRRORS),
     "flowers102": TorchvisionSet("Flowers102", _ALL_THREE, MIRRORS),
     "food101": TorchvisionSet("Food101", _BY_NAME, MIRRORS),
-    "gtsrb": TorchvisionSet("GTSRB", _BY_NAME, NONE),
+    "gtsrb": TorchvisionSet("GTSRB", _BY_NAME, NONE, _track_of_gtsrb),
     "imagenette": TorchvisionSet(
         "Imagenette",
         {TRAIN: {"split": "train", "size": "160px"}, TEST: {"split": "val", "size": "160px"}},
@@ -164,9 +180,10 @@ def _open_torchvision(name: str, root: Path, *, download: bool) -> RawData:
     import numpy as np
     import torchvision
 
-    set_name, parts, _ = TORCHVISION[name]
+    set_name, parts, _, track = TORCHVISION[name]
     labels: list[int] = []
     part: list[int] = []
+    tracks: list[str] = []
 
     small: list[Image] = []
     sizes: list[tuple[int, int]] = []
@@ -178,6 +195,7 @@ def _open_torchvision(name: str, root: Path, *, download: bool) -> RawData:
                 image, label = own[index]
                 labels.append(int(label))
                 part.append(code)
+                tracks.append(track(own, index) if track is not None and code == TRAIN else "")
                 sizes.append(image.size)
                 small.append(shrunk(image))
         stack = stacked(one_size(small, sizes, name))
@@ -185,7 +203,43 @@ def _open_torchvision(name: str, root: Path, *, download: bool) -> RawData:
     numbers, compact = np.unique(labels, return_inverse=True)
     names = getattr(sets[TRAIN], "classes", None) or range(int(numbers.max()) + 1)
     classes = [names[n][0] if isinstance(names[n], tuple) else str(names[n]) for n in numbers]
-    return raw_data(stack, compact, classes, part=part)
+    groups, together = _together(name, stack, part, tracks)
+    return raw_data(stack, compact, classes, part=part, groups=groups, joined=together)
+
+
+def _together(name: str, images: Images, part: Sequence[int], tracks: Sequence[str]) -> tuple[Groups, bool]:
+    """Groups training images that may not be divided where a set lacks a split: equal ones, and those of one track.
+
+    The splits that a set has itself stay as they are published. A line tells how many images are equal.
+
+    Returns:
+        The groups, and whether any has more than one image.
+    """
+    import numpy as np
+
+    digests = [hashlib.sha256(image.tobytes()).digest() for image in images]
+    training = [index for index, code in enumerate(part) if code == TRAIN]
+    known = {digests[index] for index in training}
+    for code in sorted({*part} - {TRAIN}):
+        judged = [digest for digest, own in zip(digests, part, strict=True) if own == code]
+        if both := sum(digest in known for digest in judged):
+            told = "%s: %d of %d %s images are equal to a training image; published splits are kept"
+            log.info(told, name, both, len(judged), PARTS[code])
+    groups = np.arange(len(images))
+    if {VALIDATION, TEST} <= {*part}:
+        return groups, False
+    if copies := len(training) - len(known):
+        told = "%s: %d of %d training images are equal to another one; equal images stay in one split"
+        log.info(told, name, copies, len(training))
+    keys: list[list[tuple[object, int]]] = [
+        [(digests[index], index) for index in training],
+        [(tracks[index] or index, index) for index in training],
+    ]
+    for key in keys:
+        first: dict[object, int] = {}
+        groups = joined(groups, [(index, first.setdefault(value, index)) for value, index in key])
+    names, compact = np.unique(groups, return_inverse=True)
+    return compact, len(names) < len(images)
 
 
 @contextlib.contextmanager

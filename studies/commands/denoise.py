@@ -43,6 +43,7 @@ class Denoised:
         label: class that the network sees, in the pages prepared as the images of its training; None when it knows
             none.
         probability: probability of this class, by the network's softmax.
+        lost: what the noisy file has that the restored one does not, in words.
     """
 
     image: str
@@ -54,6 +55,7 @@ class Denoised:
     seam: float
     label: str | None
     probability: float | None
+    lost: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -71,6 +73,8 @@ class Denoised:
                     f"which differ by up to {255 * self.seam:.1f} of 255 where they meet, as this network looks at "
                     "the whole image; a larger --tile makes that less"
                 )
+        if self.lost:
+            parts.append(f"without {' and '.join(self.lost)}")
         return ", ".join(parts)
 
 
@@ -201,6 +205,7 @@ def _denoise(
         seam=seam,
         label=label,
         probability=probability,
+        lost=file.lost,
     )
 
 

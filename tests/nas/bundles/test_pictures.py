@@ -14,10 +14,11 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageCms, PngImagePlugin
+from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
 from nas.bundles.pictures import read_picture, write_picture
 from nas.data.image_file import ImageFile
+from nas.data.tiff_directories import Form, with_directories
 from nas.data.white import White
 from nas.errors import DataError
 
@@ -186,6 +187,50 @@ def test_a_tiff_keeps_its_tags(tmp_path: Path, dtype: Any, byteorder: Any, bigti
         assert (after.byteorder, after.is_bigtiff) == (byteorder, bigtiff)
         for code in (270, 274, 282, 283, 296, 305, 306, 33550, 33922, 34675, 34735, 34737, 51123):
             assert after.pages[0].tags[code].value == before.pages[0].tags[code].value, code
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_a_tiff_keeps_exif_and_place_and_says_what_it_loses(tmp_path: Path, byteorder: Any, bigtiff: bool) -> None:
+    e = byteorder
+    taken = b"2026:01:02 03:04:05\0"
+    version, note = (36864, 7, 4, b"0300"), (37500, 7, 6, b"at 512")
+    inner = (1, 2, 4, b"R98\0")
+    exposure = (33434, 5, 1, struct.pack(f"{e}II", 1, 250))
+    directories: dict[int, Any] = {
+        34665: (exposure, version, (36867, 2, 20, taken), note, (40965, 13 if not bigtiff else 18, 1, (inner,))),
+        34853: ((1, 2, 2, b"N\0"), (2, 5, 3, struct.pack(f"{e}6I", 52, 1, 31, 1, 7, 2))),
+    }
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer, byteorder=byteorder, bigtiff=bigtiff) as writer:
+        for _ in range(2):
+            writer.write(pixels(1)[..., 0], photometric="minisblack", metadata=None, subifds=1)
+            writer.write(pixels(1)[::2, ::2, 0], photometric="minisblack", metadata=None, subfiletype=1)
+    made = with_directories(buffer.getvalue(), [directories, {34665: (version,), 34853: ()}], Form(e, bigtiff))
+    (tmp_path / "a.tif").write_bytes(made)
+    before, after = negative(tmp_path / "a.tif", tmp_path / "b.tif")
+    assert before.lost == ("the maker's note of its EXIF", "the smaller copies of its images (pyramid or thumbnail)")
+    assert after.lost == ()
+    assert after.kept == before.kept
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        first, second = (page.tags for page in file.pages)
+        exif = first[34665].value
+        assert (exif["ExposureTime"], exif["DateTimeOriginal"]) == ((1, 250), "2026:01:02 03:04:05")
+        assert "MakerNote" not in exif
+        assert first[34853].value["GPSLatitude"] == (52, 1, 31, 1, 7, 2)
+        assert list(second[34665].value) == ["ExifVersion"]
+
+
+def test_exif_that_another_program_wrote_is_kept(tmp_path: Path) -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[0x8769] = {0x9003: "2026:01:02 03:04:05", 0x829A: 0.004, 0xA434: "a lens with a long name"}
+    tags[0x8825] = {1: "N", 2: (52.0, 31.0, 3.5)}
+    Image.fromarray(pixels(3)).save(tmp_path / "a.tif", tiffinfo=tags)
+    before, _ = negative(tmp_path / "a.tif", tmp_path / "b.tif")
+    assert before.lost == ()
+    with Image.open(tmp_path / "a.tif") as one, Image.open(tmp_path / "b.tif") as other:
+        for directory in (0x8769, 0x8825):
+            assert other.getexif().get_ifd(directory) == one.getexif().get_ifd(directory) != {}
 
 
 STACK = np.stack([RANDOM.integers(0, 65535, (9, 11), np.uint16) for _ in range(6)])

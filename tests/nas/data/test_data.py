@@ -128,7 +128,7 @@ def test_names_are_known_without_the_large_libraries() -> None:
 def test_every_torchvision_entry_can_be_called() -> None:
     from torchvision import datasets
 
-    for name, (set_name, parts, _) in TORCHVISION.items():
+    for name, (set_name, parts, _, _) in TORCHVISION.items():
         signature = inspect.signature(getattr(datasets, set_name))
         assert TRAIN in parts
         assert parse_source(name) == name
@@ -559,6 +559,54 @@ def test_archives_are_unpacked_aside_and_never_written(mirror: Path, tmp_path: P
     with pytest.raises(DataError, match="no download"):
         load("mnist", root=tmp_path / "root")
     assert before == {file: file.read_bytes() for file in raw.parents[1].rglob("*") if file.is_file()}
+
+
+def test_equal_images_of_a_published_set_are_told_and_its_test_split_is_kept(
+    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = noise_image(100, 100, 8, 8)
+    images[50:60] = images[40:50]
+    tests = noise_image(20, 20, 8, 8)
+    tests[:3] = images[:3]
+    resources = []
+    for prefix, values in (("train", images), ("t10k", tests)):
+        for kind, content in (("images-idx3", values), ("labels-idx1", np.arange(len(values), dtype=np.uint8) % 10)):
+            file = mirror / f"{prefix}-{kind}-ubyte.gz"
+            file.write_bytes(idx(content))
+            resources.append((file.name, hashlib.md5(file.read_bytes()).hexdigest()))
+    monkeypatch.setattr("torchvision.datasets.MNIST.resources", resources)
+    with caplog.at_level("INFO"):
+        data = load("mnist", root=tmp_path / "root")
+    assert caplog.messages == [
+        "mnist: 3 of 20 test images are equal to a training image; published splits are kept",
+        "mnist: 10 of 100 training images are equal to another one; equal images stay in one split",
+    ]
+    assert len(data.test.images) == 20
+    assert len(data.train.images) + len(data.validation.images) == 100
+    assert not {i.tobytes() for i in data.train.images} & {i.tobytes() for i in data.validation.images}
+
+
+def test_frames_of_a_track_of_gtsrb_stay_in_one_split(tmp_path: Path) -> None:
+    base = tmp_path / "gtsrb"
+    for label in range(2):
+        folder = base / "GTSRB" / "Training" / f"{label:05d}"
+        folder.mkdir(parents=True)
+        for track in range(6):
+            for frame in range(3):  # the middle value tells class and track
+                values = noise_image(100 * label + 10 * track + frame, 9, 9, 3)
+                values[0, 0] = 100 * label + 10 * track
+                Image.fromarray(values).save(folder / f"{track:05d}_{frame:05d}.ppm")
+    tests = base / "GTSRB" / "Final_Test" / "Images"
+    tests.mkdir(parents=True)
+    for index in range(4):
+        Image.fromarray(noise_image(900 + index, 9, 9, 3)).save(tests / f"{index:05d}.ppm")
+    rows = "".join(f"{index:05d}.ppm;9;9;0;0;8;8;{index % 2}\n" for index in range(4))
+    (base / "GT-final_test.csv").write_text(f"Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\n{rows}")
+    data = load("gtsrb", root=tmp_path)
+    train, validation = ([int(image[0, 0, 0]) for image in split.images] for split in (data.train, data.validation))
+    assert (len(train), len(validation), len(data.test.images)) == (30, 6, 4)
+    assert not set(train) & set(validation), "a track lies in one split"
+    assert {value // 100 for value in validation} == {0, 1}
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from nas.bundles.formats import formats_in_short
-from nas.data.noise import Noise, parse_noise
+from nas.data.noise import parse_noises
 from nas.data.sources import parse_source
 from nas.errors import ConfigError, SkipnasError
 from nas.parsing import read_host
@@ -176,10 +176,6 @@ def _value(each: Declared, given: Any) -> Any:
         given = [each.read(text) for text in given]
     each.check(given)
     return given
-
-
-def _noises(text: str) -> list[Noise]:
-    return [parse_noise(part) for part in text.split(",")]
 
 
 @command(app)
@@ -426,7 +422,7 @@ def evaluate(
     noise: Annotated[
         str | None,
         Setting(
-            help="As for search, one or more. Default: the bundle's.", metavar="A[,B,...]", rule=parsed_by(_noises)
+            help="As for search, one or more. Default: the bundle's.", metavar="A[,B,...]", rule=parsed_by(parse_noises)
         ),
     ] = None,
     split: Annotated[

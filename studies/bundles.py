@@ -235,14 +235,14 @@ def evaluate_bundle(
     """
     from nas.bundles.assess import assess_bundle, assess_photographs
     from nas.bundles.reference_denoisers import reference_denoiser
-    from nas.data.noise import parse_noise
+    from nas.data.noise import parse_noise, parse_noises
     from nas.data.sources import parse_source, source_of
     from nas.data.splits import load, photographs
 
     if split is not None and split not in SPLITS:
         raise ConfigError(f"`split` {split!r} is not known; choose from {', '.join(SPLITS)}")
     denoiser = None if reference is None else reference_denoiser(reference)
-    given = None if noise is None else [parse_noise(part) for part in noise.split(",")]
+    given = None if noise is None else parse_noises(noise)
     bundle = open_bundle(path)
     source = data or bundle.facts.get("data")
     if not isinstance(source, str):

@@ -229,8 +229,10 @@ def test_a_bundle_evaluates_to_what_the_study_measured(studied: Studied, run: Ru
     assert "digits, test split, 359 images" in test.out
     assert "gaussian:50" in test.out
     assert "noisy input" in test.out
-    weaker, strong = json.loads(run("evaluate", "bundle", "--noise", "gaussian:25,gaussian:50", "--json").out)["levels"]
+    noises = "gaussian:25,poisson-gaussian:2,5+depth:8,gaussian:50"
+    weaker, sensor, strong = json.loads(run("evaluate", "bundle", "--noise", noises, "--json").out)["levels"]
     assert weaker["noise"] == "gaussian:25"
+    assert sensor["noise"] == "poisson-gaussian:2,5+depth:8"
     assert weaker["noisy_psnr"] == pytest.approx(20.2, abs=0.1)
     assert strong["noisy_psnr"] == pytest.approx(14.2, abs=0.1)
     assert sum(map(sum, strong["confusion"])) == pytest.approx(359)

@@ -81,6 +81,8 @@ CASES = {
     "noise name": ([*NEW, "--noise", "rain:3"], "'rain:3'"),
     "noise too weak": ([*NEW, "--noise", "gaussian:0"], "gaussian:0"),
     "noise too strong": ([*NEW, "--noise", "gaussian:300"], "gaussian:300"),
+    "noise of a sum": ([*NEW, "--noise", "gaussian:25+jpeg:0"], "in 'jpeg:0': the quality must be"),
+    "noise of one strength": ([*NEW, "--noise", "correlated:25"], "give two strengths"),
     "noise turned round": ([*NEW, "--noise", "gaussian:50-10"], "gaussian:50-10"),
     "objective": ([*NEW, "--objectives", "psnr,beauty"], "'beauty'"),
     "objective twice": ([*NEW, "--objectives", "psnr,psnr"], "'psnr' is named twice"),

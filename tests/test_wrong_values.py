@@ -62,7 +62,7 @@ WRONG = {
 
 ALSO = {
     "--data": ["folder:", "folder:" + LONG, "images:loop", "folder:pipe", "digits:x", "folder:a\0b"],
-    "--noise": ["gaussian:²", "gaussian:inf", "gaussian:1e2", "poisson:nan", "none:1"],
+    "--noise": ["gaussian:²", "gaussian:inf", "gaussian:1e2", "poisson:nan", "none:1", "jpeg:2.5", "rows:5+none"],
     "--address": ["head", "head:²", "a b:1", ":1", "1.2.3:4", "ray://", "host:99999"],
     "--host": ["a b", "999.1.1.1", "http://x"],
     "--pick": ["²", "9" * 30, "-1", "1.5"],

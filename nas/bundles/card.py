@@ -7,6 +7,7 @@ from typing import Any
 
 from nas.bundles.files import ARCHITECTURE, PARITY, WEIGHTS
 from nas.bundles.formats import FORMATS, INT8, ONNX
+from nas.data.noise import parse_noise
 from nas.search.objectives import METRICS, Metric, of_basis
 
 FILES = {
@@ -54,7 +55,8 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
                     "class": f"of an image turned as it is to be seen, cut at the centre and averaged to {size} pixels"
                     if architecture["preparation"]
                     else None,
-                    "noise": f"`{task['noise']}`, added to values from 0 to 1 and not clipped",
+                    "noise": f"`{task['noise']}`, added to values from 0 to 1"
+                    + ("" if parse_noise(task["noise"]).clips else " and not clipped"),
                     "classes": ", ".join(classes) or "none, so logits have the shape (N, 0)",
                 }
             ),

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from nas.bundles import export, onnx_model
 from nas.bundles.assess import assess
 from nas.bundles.bundle import open_bundle
+from nas.bundles.card import card
 from nas.bundles.files import ARCHITECTURE, CARD, PARITY, WEIGHTS
 from nas.bundles.formats import FORMATS, INT8, ONNX
 from nas.bundles.onnx_model import open_onnx, quantize
@@ -141,6 +142,19 @@ def test_the_card_holds_the_numbers_and_their_split(folder: Path) -> None:
     ]
     wanted += ["learning_rate 0.001", "levels 2", torch.__version__.split("+")[0], *FILES - {CARD}]
     assert [piece for piece in wanted if piece not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("noise", "said"),
+    [
+        ("gaussian:50", "`gaussian:50`, added to values from 0 to 1 and not clipped\n"),
+        ("rows:5+depth:8", "`rows:5+depth:8`, added to values from 0 to 1\n"),
+    ],
+)
+def test_the_card_says_whether_the_noise_is_clipped(folder: Path, noise: str, said: str) -> None:
+    architecture = json.loads((folder / "architecture.json").read_text())
+    architecture["task"]["noise"] = noise
+    assert f"noise: {said}" in card(architecture, json.loads((folder / "parity.json").read_text()))
 
 
 @pytest.mark.parametrize(("index", "absent"), [(0, "torch"), (1, "onnxruntime")])

@@ -8,8 +8,9 @@ one to four hyperparameters are drawn anew; and children of the atlas's own best
 drawn evenly over its logarithm, so that small networks are as well known as large ones.
 
 Finished runs are kept, one a line, under ``runs/atlas``, with their probe curves; the same command with a larger
-``--count`` goes on. ``--write`` packs the runs of all tasks, without the curves, into ``benchmarks/atlas.npz`` and
-writes its card, `ATLAS.md`.
+``--count`` goes on. ``--times`` times some training steps of every finished candidate, which compares networks more
+exactly than the seconds of whole runs on a busy machine. ``--write`` packs the runs of all tasks, without the curves,
+into ``benchmarks/atlas.npz`` and writes its card, `ATLAS.md`.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ from studies import provenance
 MOST_CHANGES = 4
 LEAST_SHARE = 0.02
 """The smallest limit of MACs that a candidate gets, as a share of the task's largest."""
+ROUNDS = 4
+"""The number of times that steps are timed."""
 WAVE = 24
 """Candidates that are made at a time. Children of the best come from the waves before."""
 TRIES, DOUBLINGS = 200, 8
@@ -159,7 +162,7 @@ def perform(entry: Entry) -> dict[str, Any]:
 
 def grow(name: str, at: AtlasTask, count: int, folder: Path) -> bool:
     """Trains what an atlas of `count` candidates lacks. Returns False when it was stopped."""
-    path = folder / f"{name}.jsonl"
+    path, _ = atlases.paths(name, folder)
     task = runs.task_of(at.setting)
     while True:
         known = list(read(path).values())
@@ -177,6 +180,30 @@ def grow(name: str, at: AtlasTask, count: int, folder: Path) -> bool:
             return False
 
 
+def time_steps(name: str, at: AtlasTask, folder: Path) -> bool:
+    """Times the candidates of an atlas that are not timed yet. Returns False when it was stopped."""
+    path, timed = atlases.paths(name, folder)
+    setting = at.setting
+    task = runs.task_of(setting)
+    entries = [
+        Entry(
+            setting=setting,
+            candidate=SPACE.decode(record["hyperparameters"], task, setting.epochs),
+            seed=0,
+            number=record["number"],
+            origin=record["origin"],
+            params=record["hyperparameters"],
+        )
+        for record in read(path).values()
+    ]
+    return runs.perform_all(runs.missing(entries, timed), timed, perform_timing, workers=1)
+
+
+def perform_timing(entry: Entry) -> dict[str, Any]:
+    """Returns the record of a candidate's time."""
+    return {"key": entry.key, "number": entry.number, "image_seconds": runs.image_seconds(entry, ROUNDS)}
+
+
 def card(found: Mapping[str, Sequence[Record]]) -> str:
     """Writes the card: what a stranger must know of the atlas, and what it says at a glance."""
     lines = [
@@ -189,7 +216,7 @@ def card(found: Mapping[str, Sequence[Record]]) -> str:
         "hyperparameters drawn anew, a third are children of the atlas's own best.",
         "- **Limits**: each candidate has its own limit of MACs, drawn evenly over its logarithm.",
         "- **Values**: validation PSNR in dB, accuracy in percent, stability in 0..1; CPU seconds of the training on "
-        "one core, parameters, MACs. The test split has not been looked at.",
+        "one core, and of a training step for an image, parameters, MACs. The test split has not been looked at.",
         f"- **Made** by `python -m benchmarks.atlas` on {provenance.describe(provenance.hardware())}, "
         f"{date.today():%Y-%m-%d}.",
         "- **Use**: `from benchmarks.lib import atlases; atlases.read()` gives the records of each task; "
@@ -219,6 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=250, help="candidates that the atlas should have")
     parser.add_argument("--data-root", type=Path, help="folder with the files of Fashion-MNIST and cifar10-subset")
     parser.add_argument("--results", type=Path, default=FOLDER, help=f"folder of finished runs (default: {FOLDER})")
+    parser.add_argument("--times", action="store_true", help="time the steps of the task's finished candidates")
     parser.add_argument("--write", action="store_true", help=f"pack all finished runs into {atlases.FILE.name}")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
@@ -230,7 +258,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.task is None:
         parser.error(f"name a task, of {', '.join(names)}, or give --write")
-    if not grow(options.task, atlas_tasks(options.data_root)[options.task], options.count, options.results):
+    at = atlas_tasks(options.data_root)[options.task]
+    if options.times:
+        done = time_steps(options.task, at, options.results)
+    else:
+        done = grow(options.task, at, options.count, options.results)
+    if not done:
         print(f"stopped; {options.results} has what is finished, and the same command goes on", file=sys.stderr)
         return 130
     return 0

@@ -82,12 +82,13 @@ class Rated:
                 scores[name].append(np.where(there, found, found[there].min() - DIVERGED))
                 units[name].append(unit)
         records = [record for records in atlases for record in records]
-        seconds = np.log([record["cpu_seconds"] for record in records])
+        seconds = np.log([record["image_seconds"] for record in records])
+        slowness = seconds - np.log(plain_effort(records, step_macs(records)))
         return cls(
             records=records,
             task=np.repeat(np.arange(len(atlases)), [len(records) for records in atlases]),
             scores={name: np.concatenate(found) for name, found in scores.items()}
-            | {EFFORT: seconds - np.log(plain_effort(records, step_macs(records)))},
+            | {EFFORT: slowness - slowness.mean()},  # the speed of this machine is left out
             units={**units, EFFORT: [1.0]},
         )
 
@@ -192,11 +193,12 @@ def prior_of(atlases: Sequence[Sequence[Record]]) -> dict[str, Any]:
 def step_macs(records: Sequence[Record]) -> float:
     """Returns the MACs of one image that take as long as the fixed part of a training step.
 
-    Seconds are fitted as ``images * macs * a + steps * b`` by least squares of their logarithms; the result is b / a.
+    The seconds of an image are fitted as ``macs * a + b / batch size`` by least squares of their logarithms; the result
+    is b / a.
     """
     from scipy.optimize import minimize
 
-    seconds = np.log([record["cpu_seconds"] for record in records])
+    seconds = np.log([record["image_seconds"] for record in records])
 
     def error(point: Array) -> float:
         return float(np.var(seconds - np.log(plain_effort(records, math.exp(point[0])))))

@@ -5,8 +5,9 @@
     records = read()["digits"]
     records[0]["hyperparameters"], records[0]["psnr"], records[0]["curve"]["9"]
 
-A record has the candidate's hyperparameters, costs, CPU seconds, origin, the values of `VALUES` (or ``diverged``), and
-under ``curve`` these values after each validated epoch. `ATLAS.md` beside the file is its card.
+A record has the candidate's hyperparameters, costs, CPU seconds of its training and of a step for one image, origin,
+the values of `VALUES` (or ``diverged``), and under ``curve`` these values after each validated epoch. `ATLAS.md` beside
+the file is its card.
 """
 
 from __future__ import annotations
@@ -54,10 +55,22 @@ def atlas_tasks(root: Path | None) -> dict[str, AtlasTask]:
     }
 
 
+def paths(name: str, folder: Path) -> tuple[Path, Path]:
+    """Returns the files of a task's runs and of their times."""
+    return folder / f"{name}.jsonl", folder / f"{name}-times.jsonl"
+
+
 def from_runs(folder: Path = FOLDER) -> dict[str, list[Record]]:
-    """Reads the finished runs of each task, in the order of their numbers."""
-    found = {name: list(records.read(folder / f"{name}.jsonl").values()) for name in atlas_tasks(None)}
-    return {name: sorted(some, key=lambda record: record["number"]) for name, some in found.items() if some}
+    """Reads the finished runs of each task that are timed, in the order of their numbers."""
+    found: dict[str, list[Record]] = {}
+    for name in atlas_tasks(None):
+        runs, times = (records.read(path) for path in paths(name, folder))
+        timed = [
+            {**record, "image_seconds": times[key]["image_seconds"]} for key, record in runs.items() if key in times
+        ]
+        if timed:
+            found[name] = sorted(timed, key=lambda record: record["number"])
+    return found
 
 
 def write(atlases: Mapping[str, Sequence[Record]], path: Path = FILE) -> None:
@@ -90,6 +103,7 @@ def write(atlases: Mapping[str, Sequence[Record]], path: Path = FILE) -> None:
         diverged=np.array(["diverged" in record for _, record in rows]),
         params=np.array([record["params"] for _, record in rows], np.int64),
         macs=np.array([record["macs"] for _, record in rows], np.int64),
+        image_seconds=np.array([record["image_seconds"] for _, record in rows], np.float32),
         cpu_seconds=np.array([record["cpu_seconds"] for _, record in rows], np.float32).round(2),
     )
 
@@ -115,6 +129,8 @@ def read(path: Path = FILE) -> dict[str, list[Record]]:
         last: dict[str, Any] = (
             {"diverged": "yes"} if diverged else dict(zip(VALUES, list(curve.values())[-1], strict=True))
         )
-        plain = {name: columns[name][row] for name in ("number", "origin", "params", "macs", "cpu_seconds")}
+        plain = {
+            name: columns[name][row] for name in ("number", "origin", "params", "macs", "cpu_seconds", "image_seconds")
+        }
         found[about["tasks"][task]].append({**plain, **last, "hyperparameters": hyperparameters, "curve": curve})
     return found

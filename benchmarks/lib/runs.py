@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from nas.training.evaluation import Evaluation
 
 WORKERS = 2
+TIMED_STEPS = 12
+"""The number of training steps that are timed together."""
 PRECISION = "bf16"
 """The precision of every run. With AVX512-bf16 it is 5 % faster than fp32 over all networks, 15 % for AddUNet."""
 
@@ -240,33 +242,43 @@ def short(values: Sequence[float]) -> list[float]:
 
 def estimate(jobs: Sequence[Job]) -> float:
     """Returns the hours that `jobs` take on `WORKERS` free cores, from a few timed steps of each network."""
+    per_image: dict[tuple[str, str], float] = {}
+    total = 0.0
+    for job in jobs:
+        shape = (job.setting.data, job.candidate.digest)
+        if shape not in per_image:
+            per_image[shape] = image_seconds(job)
+        total += per_image[shape] * len(_dataset(job.setting).train.images) * job.candidate.recipe.epochs
+    return total / WORKERS / 3600
+
+
+def image_seconds(job: Job, rounds: int = 1) -> float:
+    """Returns the seconds of CPU time of one thread in which a job trains on one image.
+
+    It is the least of some rounds of a few steps each, because a busy machine makes steps slower and never faster.
+    """
     import torch
 
     from nas.training.batches import DeviceData
     from nas.training.loop import Training
 
     torch.set_num_threads(1)
-    per_image: dict[tuple[str, str], float] = {}
-    total = 0.0
-    for job in jobs:
-        shape = (job.setting.data, job.candidate.digest)
-        data = _dataset(job.setting)
-        if shape not in per_image:
-            few = _first(data, 12 * job.candidate.recipe.batch_size)
-            # As many steps as in a real run, so that probes are as rare; at rate 0, so that nothing diverges.
-            epochs = job.candidate.recipe.epochs * len(data.train.images) // len(few.train.images)
-            recipe = replace(job.candidate.recipe, epochs=max(2, epochs), learning_rate=0.0)
-            task = task_of(job.setting)
-            network = get_space("unet").build(job.candidate.spec, task)
-            training = Training(
-                network, task, recipe, DeviceData.of(few, task, torch.device("cpu")), seed=0, precision=PRECISION
-            )
-            training.run_epoch()
-            started = time.process_time()  # other processes do not count
-            training.run_epoch()
-            per_image[shape] = (time.process_time() - started) / len(few.train.images)
-        total += per_image[shape] * len(data.train.images) * job.candidate.recipe.epochs
-    return total / WORKERS / 3600
+    data = _dataset(job.setting)
+    few = _first(data, TIMED_STEPS * job.candidate.recipe.batch_size)
+    # As many steps as in a real run, so that probes are as rare; at rate 0, so that nothing diverges.
+    epochs = job.candidate.recipe.epochs * len(data.train.images) // len(few.train.images)
+    recipe = replace(job.candidate.recipe, epochs=max(1 + rounds, epochs), learning_rate=0.0)
+    task = task_of(job.setting)
+    network = get_space("unet").build(job.candidate.spec, task)
+    images = DeviceData.of(few, task, torch.device("cpu"))
+    training = Training(network, task, recipe, images, seed=0, precision=PRECISION)
+    training.run_epoch()
+    seconds = []
+    for _ in range(rounds):
+        started = time.process_time()  # other processes do not count
+        training.run_epoch()
+        seconds.append(time.process_time() - started)
+    return min(seconds) / len(few.train.images)
 
 
 _device: dict[str, Any] = {}

@@ -13,6 +13,7 @@ from benchmarks import atlas, prior, rungs
 from benchmarks.lib import atlases
 from benchmarks.lib.atlases import SPACE, VALUES, atlas_tasks
 from benchmarks.lib.made_up import study_config
+from benchmarks.lib.records import append
 from nas.protocols import prior_of
 from nas.search.prior import Prior
 from nas.types import Task
@@ -33,7 +34,8 @@ def record_of(entry: atlas.Entry, good: float) -> dict[str, Any]:
         "hyperparameters": dict(entry.params),
         "params": cost.params,
         "macs": cost.macs,
-        "cpu_seconds": 2.0 + cost.macs / 1e6 + 40 / entry.params["batch_size"],
+        "cpu_seconds": 20.0,
+        "image_seconds": 1e-4 * (2.0 + cost.macs / 1e6 + 40 / entry.params["batch_size"]),
         "curve": {"1": [14.0, None, 0.0], "27": end},
         **dict(zip(VALUES, end, strict=True)),
     }
@@ -125,3 +127,16 @@ def test_a_restricted_space_learns_from_networks_of_its_own_alone() -> None:
     assert {trial.hyperparameters["columns"] for trial in found} == {1}
     assert {trial.hyperparameters["prediction"] for trial in found} == {"image"}
     assert not prior_of(classic, study_config("s", "auto", space="classic"), ()).trials
+
+
+def test_runs_are_read_once_they_are_timed(known: list[dict[str, Any]], tmp_path: Path) -> None:
+    runs, times = atlases.paths("digits", tmp_path)
+    for record in known[:3]:
+        append(runs, {name: value for name, value in record.items() if name != "image_seconds"})
+    assert atlases.from_runs(tmp_path) == {}
+    append(times, {"key": known[1]["key"], "number": 1, "image_seconds": known[1]["image_seconds"]})
+    assert atlases.from_runs(tmp_path) == {"digits": [known[1]]}
+    entry = atlas.wave(atlas_tasks(None)["digits"], DIGITS, 0, 1, [])[0]
+    timing = atlas.perform_timing(entry)
+    assert timing["key"] == known[0]["key"]
+    assert 0 < timing["image_seconds"] < 1

@@ -116,14 +116,11 @@ def ray_session(address: str | None, *, cpus: int | None = None) -> Iterator[Ses
     if ray.is_initialized():
         yield Session(None)
         return
-    try:
-        if address is not None:
-            yield Session(lambda: _connect(address))
-            return
-        with scratch() as folder:  # Ray never cleans its session folders
-            yield Session(lambda: _start_local(folder, cpus))
-    finally:
-        ray.shutdown()
+    with scratch() as folder:  # Ray never cleans its session folders
+        try:
+            yield Session(lambda: _start_local(folder, cpus) if address is None else _connect(address))
+        finally:
+            ray.shutdown()  # before its folder is deleted, because it writes to it until it has stopped
 
 
 def _init(address: str, **options: Any) -> None:

@@ -18,11 +18,13 @@ from sqlalchemy import (
     URL,
     Connection,
     Engine,
+    select,
 )
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from nas.errors import StorageError
+from studies.store.records import MetaRecord
 from studies.store.urls import masked, sqlite_path
 
 FIXES = {
@@ -77,12 +79,14 @@ class Storage:
     def session(self) -> Iterator[Session]:
         """Provides one transaction on the records. Its results stay readable after it."""
         with self.guard(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+            self._recognise(session.connection())
             yield session
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Provides one transaction on plain tables, at a fraction of the cost of `session`."""
         with self.guard(), self.engine.begin() as connection:
+            self._recognise(connection)
             yield connection
 
     @contextmanager
@@ -90,12 +94,26 @@ class Storage:
         """Turns a database that is gone, locked, full or damaged into a StorageError; bugs pass through."""
         # SQLite would go on writing to a file that was deleted, and nobody would find it again.
         if self._path is not None and _file_of(self._path) != self._file:
-            raise StorageError(
-                f"storage {self.masked} was deleted or replaced while it was in use, and what was written to it since "
-                "is lost; put the file back, or begin a study in a new one"
-            )
+            raise self._replaced("file")
         with storage_errors(self.url):
             yield
+
+    def _recognise(self, connection: Connection) -> None:
+        """Raises StorageError when a server's database is no longer the one that was opened.
+
+        A server has another database under the old name for every session that begins later, and for those under way
+        when only its tables were made anew. So each transaction looks first; a file is recognised by `guard`.
+        """
+        if self.url.get_backend_name() == "sqlite" or not self.identity:
+            return
+        if connection.scalar(select(MetaRecord.value).where(MetaRecord.key == "identity")) != self.identity:
+            raise self._replaced("database")
+
+    def _replaced(self, kind: str) -> StorageError:
+        return StorageError(
+            f"storage {self.masked} was deleted or replaced while it was in use, and what was written to it since is "
+            f"lost; put the {kind} back, or begin a study in a new one"
+        )
 
 
 def _file_of(path: Path) -> tuple[int, int] | None:

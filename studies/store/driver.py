@@ -316,6 +316,7 @@ class Driver:
         key = {"study": self._id, "trial": number}
         record = connection.execute(sql.TRIAL, key).one_or_none()
         if record is None:
+            self.hold(connection)  # which tells if the study was deleted
             connection.execute(insert(sql.TRIALS), {"study_id": self._id, "number": number, "owner": self.owner})
             record = connection.execute(sql.TRIAL, key).one()
         if record.owner != self.owner:

@@ -28,7 +28,9 @@ OBJECTIVES = (
 class Search:
     """A study of toy networks in a folder of its own."""
 
-    def __init__(self, folder: Path, digits: Dataset, space: ToySpace, **changes: Any) -> None:
+    def __init__(
+        self, folder: Path, digits: Dataset, space: ToySpace, storage: str | None = None, **changes: Any
+    ) -> None:
         self.files = folder / "files"
         self.digits = digits
         self.space = space
@@ -45,9 +47,9 @@ class Search:
             "sampler": "random",
         }
         config = StudyConfig(**settings | changes)
-        storage = open_storage(f"sqlite:///{folder / 'studies.db'}")
-        self.ledger: SqlLedger = create_study(storage, config, space.distributions(TASK), {}, "test")
-        self.study = StudyReader.open(config.study, storage)
+        opened = open_storage(storage or f"sqlite:///{folder / 'studies.db'}")
+        self.ledger: SqlLedger = create_study(opened, config, space.distributions(TASK), {}, "test")
+        self.study = StudyReader.open(config.study, opened)
         self.when_running: Callable[[], None] | None = None
 
     def run(self, trials: int | None, **options: Any) -> SearchEnd:

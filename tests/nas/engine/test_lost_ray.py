@@ -18,8 +18,8 @@ from command_samples import ROOT
 from ray import tune
 from ray.exceptions import ObjectStoreFullError, OutOfDiskError, RaySystemError
 
-from nas.engine import presence
-from nas.engine.executor import Pool, _going_on, _start_local, scratch
+from nas.engine import executor, presence
+from nas.engine.executor import Pool, _going_on, _start_local, ray_session, scratch
 from nas.engine.interrupts import Stopping
 from nas.engine.job import Job
 from nas.engine.presence import Presence, RayLost
@@ -184,6 +184,22 @@ def test_ray_that_does_not_start_is_tried_twice(monkeypatch: pytest.MonkeyPatch,
 def test_a_place_for_ray_that_cannot_be_written() -> None:
     with pytest.raises(ClusterError, match="Ray's files cannot be written in /proc"), scratch(Path("/proc")):
         pass
+
+
+def test_ray_has_stopped_before_its_folder_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Because it writes there until it has stopped, and would make the folder again."""
+    folders: list[Path] = []
+
+    def stop() -> None:
+        (folders[0] / "session" / "logs").mkdir(parents=True, exist_ok=True)
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", stop)
+    monkeypatch.setattr(executor, "_start_local", lambda folder, cpus: folders.append(folder))
+    monkeypatch.setattr(executor, "Presence", lambda: None)
+    with ray_session(None):
+        assert folders[0].exists()
+    assert not folders[0].exists()
 
 
 def test_a_process_that_ended_is_seen(make: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,14 +13,18 @@ from typing import Any
 import optuna
 import pytest
 from ray.train._internal import storage as ray_storage
-from sqlalchemy import event
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
 from toy_search import Search
 from toy_space import ToySpace
 
 from nas.engine import searcher
 from nas.errors import FailuresError, StorageError, StudyError
 from studies.store import retries
+from studies.store.database import open_storage
+from studies.store.urls import parse_url
 
 
 def test_each_fault_ends_as_the_design_says(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,3 +183,33 @@ def test_a_database_that_is_deleted_under_a_search_ends_it(make: Any) -> None:
     search.when_running = lambda: Path(search.ledger.storage.url.database).unlink()
     with pytest.raises(StorageError, match="was deleted or replaced while it was in use"):
         search.run(4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("SKIPNAS_TEST_POSTGRES"), reason="SKIPNAS_TEST_POSTGRES names no server")
+def test_a_server_s_database_that_is_replaced_under_a_search_ends_it(make: Any) -> None:
+    name = f"skipnas_{uuid.uuid4().hex[:12]}"
+    server = make_url(os.environ["SKIPNAS_TEST_POSTGRES"])
+    url = server.set(database=name).render_as_string(hide_password=False)
+    engine = create_engine(
+        parse_url(os.environ["SKIPNAS_TEST_POSTGRES"]), poolclass=NullPool, isolation_level="AUTOCOMMIT"
+    )
+
+    def execute(*statements: str) -> None:
+        with engine.connect() as connection:
+            for statement in statements:
+                connection.execute(text(statement))
+
+    def replace() -> None:
+        execute(f"DROP DATABASE {name} WITH (FORCE)", f"CREATE DATABASE {name}")
+        open_storage(url).close()
+
+    execute(f"CREATE DATABASE {name}")
+    try:
+        search = make(epochs=9, storage=url)
+        search.when_running = replace
+        with pytest.raises(StorageError, match=r"was deleted or replaced while it was in use.*put the database back"):
+            search.run(4)
+    finally:
+        search.ledger.close()
+        execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
-from study_samples import DISTRIBUTIONS, POSTGRES, Driver, fresh_postgres, make_config
+from study_samples import (
+    COST,
+    DISTRIBUTIONS,
+    POSTGRES,
+    Driver,
+    at_random,
+    fresh_postgres,
+    make_candidate,
+    make_config,
+    make_measurement,
+    row,
+)
 
-from nas.errors import StorageError
+from nas.errors import StorageError, StudyError
+from nas.outcome import Outcome
 from nas.types import Counts
 from studies.reading.study import StudyReader
-from studies.store import database
+from studies.store import database, retries
 from studies.store.catalog import create_study, list_studies
 from studies.store.database import open_storage
 from studies.store.ledger import SqlLedger
@@ -108,6 +120,81 @@ def test_tables_that_another_program_deleted(server: str) -> None:
         execute(server, "DROP TABLE skipnas_studies CASCADE")
         with pytest.raises(StorageError, match=r"\"skipnas_studies\" does not exist\); another program deleted"):
             list_studies(storage)
+
+
+def dropped(url: str) -> None:
+    """The database is gone, and its sessions are ended."""
+    name = make_url(url).database
+    execute(maintenance(url), f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def empty(url: str) -> None:
+    """Another database of that name is made, without tables."""
+    dropped(url)
+    execute(maintenance(url), f"CREATE DATABASE {make_url(url).database}")
+
+
+def another(url: str) -> None:
+    """Another database of that name is made, and a skipnas begins a study of that name in it."""
+    empty(url)
+    with open_storage(url) as storage:
+        Driver(create_study(storage, make_config(), DISTRIBUTIONS, {}, "")).complete()
+
+
+def made_anew(url: str) -> None:
+    """The tables are made anew while the sessions go on."""
+    execute(url, "DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
+    open_storage(url).close()
+
+
+def emptied(url: str) -> None:
+    """Every study is deleted by hand, without skipnas."""
+    execute(url, "TRUNCATE studies, skipnas_studies CASCADE")
+
+
+def maintenance(url: str) -> str:
+    return make_url(url).set(database="postgres").render_as_string(hide_password=False)
+
+
+WRITES: dict[str, Callable[[SqlLedger, int, int], object]] = {
+    "reserve": lambda ledger, begun, asked: ledger.reserve(99),
+    "ask": lambda ledger, begun, asked: ledger.ask(at_random(ledger)),
+    "start": lambda ledger, begun, asked: ledger.start(asked, make_candidate(77), COST, "worker"),
+    "epochs": lambda ledger, begun, asked: ledger.epochs(begun, [row(1)]),
+    "complete": lambda ledger, begun, asked: ledger.complete(begun, make_measurement()),
+    "fail": lambda ledger, begun, asked: ledger.fail(begun, Outcome.EXCEPTION),
+}
+READS: dict[str, Callable[[SqlLedger, int, int], object]] = {
+    "claim": lambda ledger, begun, asked: ledger.claim(at_random(ledger)),
+    "counts": lambda ledger, begun, asked: ledger.counts(),
+    "front": lambda ledger, begun, asked: ledger.front(),
+    "list": lambda ledger, begun, asked: list_studies(ledger.storage),
+}
+
+
+@pytest.mark.parametrize("change", [dropped, empty, another, made_anew, emptied])
+def test_a_database_that_is_deleted_or_replaced_under_a_driver(
+    server: str, change: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "PATIENCE_SECONDS", 0.0)
+    says = {
+        dropped: "does not exist",
+        empty: "does not exist.*another program deleted its tables",
+        another: "was deleted or replaced while it was in use.*put the database back",
+        made_anew: "was deleted or replaced while it was in use.*put the database back",
+        emptied: "study 'first' was deleted meanwhile; nothing can go on with it",
+    }[change]
+    with open_storage(server) as storage:
+        ledger = create_study(storage, make_config(), DISTRIBUTIONS, {}, "")
+        with ledger.drive():
+            begun, asked = Driver(ledger).start(), Driver(ledger).ask()
+            change(server)
+            for name, call in (WRITES if change is emptied else WRITES | READS).items():
+                with pytest.raises((StorageError, StudyError), match=says) as told:
+                    call(ledger, begun, asked)
+                assert "\n" not in str(told.value), name
+    if change is dropped:
+        execute(maintenance(server), f"CREATE DATABASE {make_url(server).database}")
 
 
 @contextmanager

@@ -83,7 +83,6 @@ def export_choice(
 
     from nas.bundles.export import PARITY_IMAGES, export_bundle
     from nas.data.noise import parse_noise
-    from nas.data.splits import Split
     from nas.training.batches import evaluation_batches, noisy_batches
     from nas.training.evaluation import noisy_psnr
 
@@ -102,7 +101,7 @@ def export_choice(
     batches = list(evaluation_batches(data, "validation", noise, cpu))
     calibration = None
     if quantize:
-        shown = Split(data.train.images[calibration_rows(len(data.train.images))], None)
+        shown = data.train.chosen(calibration_rows(len(data.train.images)))
         calibration = next(noisy_batches(shown, noise, cpu, seed=0))[0]
     searched = study.trial(chosen.number)
     facts = {
@@ -235,22 +234,22 @@ def evaluate_bundle(
     """
     from nas.bundles.assess import assess_bundle, assess_photographs
     from nas.bundles.reference_denoisers import reference_denoiser
-    from nas.data.noise import parse_noise, parse_noises
-    from nas.data.sources import parse_source, source_of
+    from nas.data.noise import parse_noises
+    from nas.data.sources import noise_for, parse_source, source_of
     from nas.data.splits import load, photographs
 
     if split is not None and split not in SPLITS:
         raise ConfigError(f"`split` {split!r} is not known; choose from {', '.join(SPLITS)}")
     denoiser = None if reference is None else reference_denoiser(reference)
-    given = None if noise is None else parse_noises(noise)
     bundle = open_bundle(path)
     source = data or bundle.facts.get("data")
     if not isinstance(source, str):
         raise ConfigError("the bundle does not say what data it was made on; give `data`")
     if data is None and ":" in source:
         raise ConfigError(f"the bundle was made on {source}, a folder that it does not know the place of; give `data`")
-    noises = given or [parse_noise(bundle.task.noise)]
     name = parse_source(source)
+    asked = [None] if noise is None else [each.name for each in parse_noises(noise)]
+    noises = [noise_for(name, part, bundle.task.noise) for part in asked]
     kind, _, own = name.partition(":")
     seen = _seen(bundle, kind)
     white = White(given=white_level, trained=bundle.white_level)

@@ -10,7 +10,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from nas.bundles.inference import Predict, tiled
 from nas.bundles.reference_denoisers import Denoiser, restore_batch
 from nas.data.folders import read_photographs
 from nas.data.noise import Noise
-from nas.data.splits import Dataset, Split, noise_seed, to_float, validation_draws
+from nas.data.splits import Dataset, Split, joined_splits, noise_seed, to_float
 from nas.data.white import White
 from nas.errors import DataError
 from nas.search.objectives import METRICS, of_basis
@@ -127,8 +126,7 @@ def assess_data(
 ) -> Assessment:
     """Judges on a split of a data set, under noise that depends on the data alone; see `assess_bundle`."""
     split = _part(data, part)
-    draws = validation_draws(len(split.images))
-    return assess(predict, split, noise, seed=noise_seed(data.fingerprint), draws=draws, denoiser=denoiser)
+    return assess(predict, split, noise, seed=noise_seed(data.fingerprint), draws=split.draws, denoiser=denoiser)
 
 
 def assess_photographs(
@@ -247,9 +245,7 @@ def _part(data: Dataset, part: str) -> Split:
     if part != "all":
         split: Split = getattr(data, part)
         return split
-    splits = (data.train, data.validation, data.test)
-    labels = [split.labels for split in splits if split.labels is not None]
-    return Split(np.concatenate([split.images for split in splits]), np.concatenate(labels) if labels else None)
+    return joined_splits((data.train, data.validation, data.test))
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -55,7 +55,9 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
                     "class": f"of an image turned as it is to be seen, cut at the centre and averaged to {size} pixels"
                     if architecture["preparation"]
                     else None,
-                    "noise": f"`{task['noise']}`, added to values from 0 to 1"
+                    "noise": "that of noisy images beside the clean ones (`data`)"
+                    if task["noise"] == "data"
+                    else f"`{task['noise']}`, added to values from 0 to 1"
                     + ("" if parse_noise(task["noise"]).clips else " and not clipped"),
                     "classes": ", ".join(classes) or "none, so logits have the shape (N, 0)",
                 }

@@ -41,7 +41,7 @@ _PART_FOLDERS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _File:
+class ImagePage:
     """A page of an image file, the split that its folder names, and its path below that split's folder."""
 
     path: Path
@@ -92,7 +92,7 @@ def read_folder(
         )
     tops = dict(parts)
     files = [
-        _File(path=path, part=part, name=path.relative_to(tops[part]).as_posix())
+        ImagePage(path=path, part=part, name=path.relative_to(tops[part]).as_posix())
         for part, folders in found.items()
         for name in sorted(folders)
         for path in folders[name]
@@ -102,7 +102,7 @@ def read_folder(
     classless = [counted(len(listing.images), "image") + " beside the class folders"] if listing.images else []
     _tell_left_out(source, [*listing.left_out(), *classless], log.info)
     appearances, levels = Appearances(), Levels(source, white)
-    pages: list[_File] = []
+    pages: list[ImagePage] = []
     small: list[Image] = []
     sizes: list[tuple[int, int]] = []
     for file in files:
@@ -115,7 +115,7 @@ def read_folder(
     names = [file.name for file in files]
     labels = [classes.index(name.partition("/")[0]) for name in names]
     usable = without_tiny(sizes, names, source, log.info)
-    bound = _bound(source, files, usable, appearances, levels, group_by, labels, tell=log.info)
+    bound = belonging(source, files, usable, appearances, levels, group_by, labels, tell=log.info)
     images = one_size(
         [small[i] for i in bound.kept],
         [sizes[i] for i in bound.kept],
@@ -192,7 +192,7 @@ def cut_photographs(
         see: called with each photograph as it is decoded, in their order, those among them that are left out later.
     """
     source = f"images:{folder}"
-    files: list[_File] = []
+    files: list[ImagePage] = []
     sizes: list[tuple[int, int]] = []
     for file in _photographs(folder, source, tell):
         found = image_sizes(file.path)
@@ -220,7 +220,7 @@ def cut_photographs(
             chosen = evenly(corners, PATCHES_PER_IMAGE)
             cut.append([image.crop((left, top, left + side, top + side)) for left, top in chosen])
     level = levels.common()
-    bound = _bound(source, files, range(len(files)), appearances, levels, group_by, [0] * len(files), tell=tell)
+    bound = belonging(source, files, range(len(files)), appearances, levels, group_by, [0] * len(files), tell=tell)
     patches: list[Image] = []
     part: list[int] = []
     groups: list[int] = []
@@ -252,12 +252,12 @@ def read_photographs(path: Path, white: White) -> list[Images]:
 
 
 # --- what is in a folder ---
-def _photographs(folder: Path, source: str, tell: Callable[..., None]) -> list[_File]:
+def _photographs(folder: Path, source: str, tell: Callable[..., None]) -> list[ImagePage]:
     parts, listing = _parts(folder, source, classes=False, tell=tell)
-    files: list[_File] = []
+    files: list[ImagePage] = []
     for part, top in parts:
         below = _list(top, source)
-        files += [_File(path=path, part=part, name=path.relative_to(top).as_posix()) for path in below.images]
+        files += [ImagePage(path=path, part=part, name=path.relative_to(top).as_posix()) for path in below.images]
         listing = below if top == folder else listing + Listing(hidden=below.hidden, others=below.others)
     if not files:
         raise _no_images(source)
@@ -327,7 +327,7 @@ def _no_images(source: str) -> DataError:
 
 # --- what belongs together ---
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Bound:
+class Bound:
     """The images that are used, by their places, the group of each, and whether any group was joined."""
 
     kept: list[int]
@@ -335,9 +335,9 @@ class _Bound:
     joined: bool
 
 
-def _bound(
+def belonging(
     source: str,
-    files: Sequence[_File],
+    files: Sequence[ImagePage],
     usable: Sequence[int],
     appearances: Appearances,
     levels: Levels,
@@ -345,7 +345,7 @@ def _bound(
     labels: Sequence[int],
     *,
     tell: Callable[..., None],
-) -> _Bound:
+) -> Bound:
     """Groups the usable images that may not lie in two splits, and says in one line how many are equal.
 
     Pages of one file belong together as well.
@@ -388,11 +388,11 @@ def _bound(
         tell("%s: %d images in %d groups by %r", source, len(kept), len(np.unique(groups)), group_by)
     chosen, compact = np.unique(groups, return_inverse=True)
     together = len(chosen) < len(kept)
-    return _Bound(kept=places[kept].tolist(), groups=compact if together else np.arange(len(kept)), joined=together)
+    return Bound(kept=places[kept].tolist(), groups=compact if together else np.arange(len(kept)), joined=together)
 
 
-def _check_undivided(source: str, files: Sequence[_File], names: Sequence[int], group_by: str) -> None:
-    seen: dict[int, _File] = {}
+def _check_undivided(source: str, files: Sequence[ImagePage], names: Sequence[int], group_by: str) -> None:
+    seen: dict[int, ImagePage] = {}
     for file, name in zip(files, names, strict=True):
         other = seen.setdefault(name, file)
         if other.part != file.part:

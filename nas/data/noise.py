@@ -359,6 +359,18 @@ class Sum(Noise):
         return images
 
 
+@dataclass(frozen=True, slots=True)
+class OfData(Noise):
+    """The noise that noisy images of the data have themselves, beside clean ones of the same scenes."""
+
+    @property
+    def name(self) -> str:
+        return "data"
+
+    def add(self, images: Tensor, generator: Generator) -> Tensor:
+        raise ConfigError("noise 'data': these images have no noisy ones beside them; give a noise that can be added")
+
+
 def parse_noise(text: str) -> Noise:
     """Reads noise from its name, in any case and spelling of the numbers (``Gaussian:50.0 + clip``).
 
@@ -366,8 +378,9 @@ def parse_noise(text: str) -> Noise:
         ConfigError: a kind is unknown, a strength is outside its kind's rule, or kinds cannot be joined like this.
     """
     steps = tuple(_parse_step(part, text) for part in text.split("+"))
-    if len(steps) > 1 and Clean() in steps:
-        raise ConfigError(f"noise {text!r}: none stands alone; leave it out")
+    for alone in (Clean(), OfData()):
+        if len(steps) > 1 and alone in steps:
+            raise ConfigError(f"noise {text!r}: {alone.name} stands alone; leave it out")
     if isinstance(steps[0], Clip | Depth):
         raise ConfigError(
             f"noise {text!r}: {steps[0].name} acts on what a noise has changed; name the noise before it, "
@@ -505,7 +518,15 @@ _KINDS = {
     "none": _Kind(
         allows=lambda v: not v, build=lambda v: Clean(), text="takes no strength", form="none", example="none"
     ),
+    "data": _Kind(
+        allows=lambda v: not v, build=lambda v: OfData(), text="takes no strength", form="data", example="data"
+    ),
 }
+
+
+def noise_in_words(name: str) -> str:
+    """Returns the noise of a task for people: its name, or ``its own noise`` of data that is noisy itself."""
+    return "its own noise" if name == OfData().name else name
 
 
 def noises_in_short() -> str:

@@ -19,6 +19,42 @@ TRAIN, VALIDATION, TEST = range(3)
 
 
 @dataclass(frozen=True, slots=True)
+class Shots:
+    """Noisy images of the same scenes as clean ones: one or more shots of each.
+
+    Attributes:
+        images: (M, C, H, W), of the clean images' size. uint8 in 0..255, or float32 where 0 is black and 1 white; noise
+            may lead beyond.
+        starts: (N + 1,) the place of each clean image's first shot, and M at the end.
+    """
+
+    images: Images
+    starts: NDArray[np.int64]
+
+    def of(self, rows: Sequence[int] | NDArray[np.intp]) -> Shots:
+        """Returns the shots of some of the clean images, in their order."""
+        import numpy as np
+
+        places = [np.arange(self.starts[row], self.starts[row + 1]) for row in rows]
+        starts = np.cumsum([0, *map(len, places)])
+        return Shots(self.images[np.concatenate(places).astype(np.intp)], starts.astype(np.int64))
+
+    @property
+    def most(self) -> int:
+        """The largest number of shots of one image."""
+        return int((self.starts[1:] - self.starts[:-1]).max())
+
+    def fixed(self, draw: int, draws: int) -> NDArray[np.int64]:
+        """Returns the place of the shot under which each image is judged in one of several draws (N,).
+
+        The draws are spread evenly over the shots of each image, which repeat where there are fewer.
+        """
+        counts = self.starts[1:] - self.starts[:-1]
+        places: NDArray[np.int64] = self.starts[:-1] + draw * counts // draws
+        return places
+
+
+@dataclass(frozen=True, slots=True)
 class RawData:
     """Everything that a source contains, before missing splits are cut from its training images.
 
@@ -32,6 +68,7 @@ class RawData:
             names or as pages of one file.
             Such groups decide about the splits, and are a part of the fingerprint.
         white_level: value that is white in all images of more than 8 bits; None where each has its type's.
+        shots: noisy images beside the clean `images`; None where noise is added to these.
     """
 
     images: Images
@@ -41,6 +78,7 @@ class RawData:
     groups: NDArray[np.int64]
     joined: bool = False
     white_level: float | None = None
+    shots: Shots | None = None
 
     @property
     def has_splits(self) -> bool:
@@ -57,6 +95,7 @@ def raw_data(
     groups: Sequence[int] | NDArray[np.int64] | None = None,
     joined: bool = False,
     white_level: float | None = None,
+    shots: Shots | None = None,
 ) -> RawData:
     """Makes a reader's return value. By default every image is for training and is a group of its own."""
     import numpy as np
@@ -69,6 +108,7 @@ def raw_data(
         groups=np.arange(len(images)) if groups is None else np.asarray(groups, np.int64),
         joined=joined,
         white_level=white_level,
+        shots=shots,
     )
 
 

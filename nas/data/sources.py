@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from nas.data.augmentation import MIRRORS, NONE, TURNS, Augmentation
 from nas.data.folders import read_folder, read_images
 from nas.data.installed import read_digits, read_photos
+from nas.data.noise import Noise, OfData, parse_noise
+from nas.data.pairs import read_pairs
 from nas.data.preparation import Preparation
 from nas.data.torchvision import TORCHVISION, plain, read_torchvision
 from nas.errors import ConfigError
@@ -45,6 +47,7 @@ class Source:
             is, which is otherwise shrunk to the size of the training images.
         photographs: whether it is a folder of photographs of any size without classes. A search cuts them into
             patches, `train` draws random patches of them, and a bundle is judged on whole photographs.
+        paired: whether each clean image comes with noisy ones of the same scene, so that the noise is the data's own.
         group: a name that short lists show instead of many similar sources.
     """
 
@@ -55,6 +58,7 @@ class Source:
     files: bool = False
     patches: bool = False
     photographs: bool = False
+    paired: bool = False
     group: str = ""
 
 
@@ -67,6 +71,7 @@ SOURCES: Mapping[str, Source] = {
     },
     "folder": Source(read=read_folder, argument="DIR", files=True),
     "images": Source(read=read_images, argument="DIR", symmetries=TURNS, files=True, patches=True, photographs=True),
+    "pairs": Source(read=read_pairs, argument="DIR", files=True, patches=True, paired=True),
 }
 """The sources by name; a source with an argument by the text before its colon."""
 
@@ -77,7 +82,7 @@ def list_sources() -> tuple[str, ...]:
 
 
 def sources_in_short() -> str:
-    """Returns the sources in one line of help: ``digits, photos, a torchvision set, folder:DIR or images:DIR``."""
+    """Returns the sources in one line of help: ``digits, photos, a torchvision set, folder:DIR, ... or pairs:DIR``."""
     shown = [source.group or name for name, source in zip(list_sources(), SOURCES.values(), strict=True)]
     *most, last = dict.fromkeys(shown)
     return f"{', '.join(most)} or {last}"
@@ -123,18 +128,44 @@ def source_of(name: str) -> Source:
     return SOURCES[name.partition(":")[0]]
 
 
-def augmentation_for(name: str, wanted: bool | None = None) -> Augmentation:
+def noise_for(name: str, wanted: str | None, usual: str) -> Noise:
+    """Returns the noise of a data source.
+
+    Args:
+        name: canonical name of the source.
+        wanted: the noise that is asked for; None for the data's own where it has one, and `usual` otherwise.
+        usual: the noise of a study or a bundle, or a default.
+
+    Raises:
+        ConfigError: noise is to be added to data that has its own, or the data's own is asked for and it has none.
+    """
+    noise = parse_noise(wanted or usual)
+    if source_of(name).paired:
+        if wanted is not None and noise != OfData():
+            raise ConfigError(f"noise {wanted!r}: {name} has noisy images of its own; leave `noise` out, or give data")
+        return OfData()
+    if noise == OfData():
+        raise ConfigError(
+            f"noise 'data': {name} has no noisy images beside the clean ones; give a `noise` that is added, such as "
+            "gaussian:50, or pairs:DIR as `data`"
+        )
+    return noise
+
+
+def augmentation_for(name: str, wanted: bool | None = None, *, labelled: bool = True) -> Augmentation:
     """Chooses the augmentation that suits a data source.
 
     Args:
         name: canonical name of the source.
         wanted: False for no augmentation. True to flip images of which nothing is known, and to be refused an
             augmentation that would break the data.
+        labelled: whether its images have classes, which a flip or turn may change. Pairs are photographs without them.
 
     Raises:
         ConfigError: augmentation is wanted and the data allows none.
     """
-    suits = source_of(name).symmetries
+    source = source_of(name)
+    suits = TURNS if source.paired and not labelled else source.symmetries
     if wanted is False:
         return NONE
     if wanted and suits == NONE:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from nas.data.folders import Cut, cut_photographs, has_splits
 from nas.data.preparation import Preparation
-from nas.data.raw import PARTS, TEST, TRAIN, VALIDATION, RawData
+from nas.data.raw import PARTS, TEST, TRAIN, VALIDATION, RawData, Shots
 from nas.data.sources import parse_source, source_of
 from nas.data.white import White
 from nas.errors import ConfigError, DataError
@@ -50,10 +50,27 @@ class Split:
     Attributes:
         images: (N, C, H, W), uint8 in 0..255 or float32 in [0, 1].
         labels: (N,) int64 class indices; None without labels.
+        shots: noisy images beside the clean `images`; None where noise is added to these.
     """
 
     images: Images
     labels: Labels | None
+    shots: Shots | None = None
+
+    def chosen(self, rows: Sequence[int] | NDArray[np.intp]) -> Split:
+        """Returns some of the images, with all that belongs to them."""
+        rows = np.asarray(rows, np.intp)
+        return Split(
+            self.images[rows],
+            None if self.labels is None else self.labels[rows],
+            None if self.shots is None else self.shots.of(rows),
+        )
+
+    @property
+    def draws(self) -> int:
+        """The number of fixed draws of the noise under which the split is judged (see `validation_draws`)."""
+        wanted = validation_draws(len(self.images))
+        return wanted if self.shots is None else min(wanted, self.shots.most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +140,8 @@ def load(
     rows = {code: np.flatnonzero(part == code) for code in (TRAIN, VALIDATION, TEST)}
     if subset is not None:
         rows[TRAIN] = _subset(rows[TRAIN], raw, subset, fingerprint)
-    splits = {
-        code: Split(raw.images[chosen], None if raw.labels is None else raw.labels[chosen])
-        for code, chosen in rows.items()
-    }
+    whole = Split(raw.images, raw.labels, raw.shots)
+    splits = {code: whole.chosen(chosen) for code, chosen in rows.items()}
     return Dataset(
         name,
         splits[TRAIN],
@@ -156,9 +171,14 @@ def _read(name: str, root: Path, group_by: str | None, wanted: Preparation | Non
     if group_by is not None and not source.files:
         raise ConfigError(f"`group_by` {group_by!r}: {name} has no files to group; it is for folder:DIR and images:DIR")
     given: dict[str, object] = {"group_by": group_by, "white": white} if source.files else {}
-    if source.files and not source.photographs:
+    if source.files and not source.photographs and not source.paired:
         given["wanted"] = wanted
     raw = source.read(name.partition(":")[2] or name, root, **given)
+    if source.paired and wanted is not None and raw.images.shape[2:] != (wanted.height, wanted.width):
+        raise DataError(
+            f"{name}: has patches of {raw.images.shape[2]}x{raw.images.shape[3]} pixels, which are never resized, and "
+            f"the network names classes of images of {wanted.height}x{wanted.width}; evaluate it on such images"
+        )
     if wanted is not None and raw.labels is not None:
         raw = replace(raw, images=wanted.apply_to_all(raw.images))
     return raw
@@ -401,6 +421,10 @@ def _fingerprint(raw: RawData) -> str:
     for array in (raw.images, raw.part, *(() if raw.labels is None else (raw.labels,))):
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
+    if raw.shots is not None:
+        for array in (raw.shots.images, raw.shots.starts.astype("<i8")):
+            digest.update(f"shots{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
     if raw.joined:
         digest.update(b"groups" + np.ascontiguousarray(raw.groups, "<i8").data)
     return digest.hexdigest()[:16]
@@ -414,6 +438,20 @@ def noise_seed(fingerprint: str) -> int:
 def to_float(batch: Tensor) -> Tensor:
     """Returns images as float32 in [0, 1], from uint8 in 0..255 or from floats in [0, 1]."""
     return batch.float() if batch.is_floating_point() else batch.float() / 255
+
+
+def joined_splits(splits: Sequence[Split]) -> Split:
+    """Returns the images of several splits of one data set as one."""
+    labels = [split.labels for split in splits if split.labels is not None]
+    shots = [split.shots for split in splits if split.shots is not None]
+    counts = [np.diff(each.starts) for each in shots]
+    return Split(
+        np.concatenate([split.images for split in splits]),
+        np.concatenate(labels) if labels else None,
+        Shots(np.concatenate([each.images for each in shots]), np.cumsum(np.concatenate([[0], *counts])))
+        if shots
+        else None,
+    )
 
 
 def validation_draws(images: int) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nas.data.augmentation import NONE, Augmentation
 from nas.data.noise import Noise, parse_noise
-from nas.data.splits import Dataset, Split, noise_seed, to_float, validation_draws
+from nas.data.splits import Dataset, Split, noise_seed, to_float
 from nas.types import Task
 
 PROBE_IMAGES = 64
@@ -24,9 +24,6 @@ class TrainingData(Protocol):
 
     @property
     def device(self) -> torch.device: ...
-
-    @property
-    def noise(self) -> Noise: ...
 
     @property
     def probe(self) -> NoisyBatch:
@@ -46,8 +43,8 @@ class TrainingData(Protocol):
     def order(self, generator: torch.Generator) -> Tensor:
         """Draws the images of one epoch (len(self), ...), as `batch` takes them."""
 
-    def batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Returns clean images (N, C, H, W), float32 in [0, 1], and their labels (N,) or None."""
+    def batch(self, rows: Tensor, generator: torch.Generator) -> NoisyBatch:
+        """Returns noisy and clean images (N, C, H, W), float32, the clean ones in [0, 1]; and labels (N,) or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +58,10 @@ class DeviceData:
         probe: (noisy, clean, labels) of the fixed probe batch, from the training split.
         validation: (noisy, clean, labels) batches: every validation image under each fixed noise draw.
         trivial: the `trivial_loss` of the probe batch.
+        augmentation: the flips and turns of training images.
+        shots: noisy images (M, C, H, W) beside the clean ones, one of which is drawn for each; None where noise is
+            added.
+        starts: (N + 1,) the place of each image's first shot (see `nas.data.raw.Shots`).
     """
 
     images: Tensor
@@ -69,15 +70,23 @@ class DeviceData:
     probe: NoisyBatch
     validation: list[NoisyBatch]
     trivial: float
+    augmentation: Augmentation = NONE
+    shots: Tensor | None = None
+    starts: Tensor | None = None
 
     @classmethod
-    def of(cls, data: Dataset, task: Task, device: torch.device) -> DeviceData:
+    def of(cls, data: Dataset, task: Task, device: torch.device, augmentation: Augmentation = NONE) -> DeviceData:
         """Copies `data` to `device` and draws validation and probe noise from the data's fingerprint."""
         noise = parse_noise(task.noise)
         images, labels = tensors(data.train)
         generator = torch.Generator().manual_seed(noise_seed(data.fingerprint))
         chosen = torch.randperm(len(images), generator=generator)[:PROBE_IMAGES]
-        probe = with_noise(to_float(images[chosen]), None if labels is None else labels[chosen], noise, generator)
+        clean, shown = to_float(images[chosen]), None if labels is None else labels[chosen]
+        shots = data.train.shots
+        if shots is None:
+            probe = with_noise(clean, shown, noise, generator)
+        else:
+            probe = to_float(torch.tensor(shots.images[shots.fixed(0, 1)[chosen.numpy()]])), clean, shown
         return cls(
             images.to(device),
             None if labels is None else labels.to(device),
@@ -85,6 +94,9 @@ class DeviceData:
             moved(probe, device),
             list(evaluation_batches(data, "validation", noise, device)),
             trivial_loss(probe, noise),
+            augmentation,
+            None if shots is None else torch.tensor(shots.images, device=device),
+            None if shots is None else torch.tensor(shots.starts, device=device),
         )
 
     @property
@@ -98,25 +110,22 @@ class DeviceData:
         """Returns every image once, in a random order."""
         return torch.randperm(len(self), generator=generator, device=self.device)
 
-    def batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Returns the images as they are."""
-        return to_float(self.images[rows]), None if self.labels is None else self.labels[rows]
+    def batch(self, rows: Tensor, generator: torch.Generator) -> NoisyBatch:
+        clean = to_float(self.images[rows])
+        labels = None if self.labels is None else self.labels[rows]
+        if self.shots is None:
+            clean = self.augmentation.apply(clean, generator)
+            return self.noise.add(clean, generator), clean, labels
+        both = torch.cat([to_float(self.shots[self._drawn(rows, generator)]), clean], dim=1)
+        noisy, clean = self.augmentation.apply(both, generator).chunk(2, dim=1)
+        return noisy, clean, labels
 
-
-@dataclass(frozen=True, slots=True)
-class AugmentedData(DeviceData):
-    """A data set whose training images are flipped or turned when a batch is made."""
-
-    augmentation: Augmentation = NONE
-
-    @classmethod
-    def augmented(cls, data: Dataset, task: Task, device: torch.device, augmentation: Augmentation) -> AugmentedData:
-        plain = DeviceData.of(data, task, device)
-        return cls(plain.images, plain.labels, plain.noise, plain.probe, plain.validation, plain.trivial, augmentation)
-
-    def batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        clean, labels = DeviceData.batch(self, rows, generator)
-        return self.augmentation.apply(clean, generator), labels
+    def _drawn(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Draws a shot of each image (N,)."""
+        assert self.starts is not None
+        first, behind = self.starts[rows], self.starts[rows + 1]
+        share = torch.rand(len(rows), generator=generator, device=self.device)
+        return torch.minimum(first + (share * (behind - first)).long(), behind - 1)
 
 
 def tensors(split: Split) -> tuple[Tensor, Tensor | None]:
@@ -146,16 +155,20 @@ def trivial_loss(probe: NoisyBatch, noise: Noise) -> float:
 def noisy_batches(
     split: Split, noise: Noise, device: torch.device, *, seed: int, draws: int = 1, size: int = 256
 ) -> Iterator[NoisyBatch]:
-    """Yields (noisy, clean, labels) batches of a whole split under `draws` noise draws.
+    """Yields (noisy, clean, labels) batches of a whole split under `draws` noise draws, or as many of its own shots.
 
     They are the same for the same seed, on every device.
     """
     images, labels = tensors(split)
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(draws):
+    for draw in range(draws):
+        shots = None if split.shots is None else torch.tensor(split.shots.images[split.shots.fixed(draw, draws)])
         for rows in torch.arange(len(images)).split(size):
-            shown = None if labels is None else labels[rows]
-            yield moved(with_noise(to_float(images[rows]), shown, noise, generator), device)
+            shown, clean = None if labels is None else labels[rows], to_float(images[rows])
+            batch = (
+                with_noise(clean, shown, noise, generator) if shots is None else (to_float(shots[rows]), clean, shown)
+            )
+            yield moved(batch, device)
 
 
 def evaluation_batches(data: Dataset, part: str, noise: Noise, device: torch.device) -> Iterator[NoisyBatch]:
@@ -165,5 +178,4 @@ def evaluation_batches(data: Dataset, part: str, noise: Noise, device: torch.dev
         part: ``train``, ``validation`` or ``test``.
     """
     split: Split = getattr(data, part)
-    draws = validation_draws(len(split.images))
-    return noisy_batches(split, noise, device, seed=noise_seed(data.fingerprint), draws=draws)
+    return noisy_batches(split, noise, device, seed=noise_seed(data.fingerprint), draws=split.draws)

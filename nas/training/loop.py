@@ -226,8 +226,7 @@ class Training:
         parts = rows.tensor_split(min(self.accumulate, len(rows)))
         total = torch.zeros(2, device=self.device)
         for part in parts:
-            clean, labels = self.data.batch(part, self.generator)
-            losses = self._losses(self.data.noise.add(clean, self.generator), clean, labels)
+            losses = self._losses(*self.data.batch(part, self.generator))
             self.balance.backward(*losses, self.abilities.penalty(), list(self.network.parameters()))
             total += torch.stack(losses).detach()
         if len(parts) > 1:

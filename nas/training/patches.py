@@ -103,8 +103,9 @@ class Patches:
         """Draws the patches of an epoch (per_epoch, 3): their photographs, by place in `chosen`, tops and lefts."""
         return self._draw(self.per_epoch, generator)
 
-    def batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
-        return self.augmentation.apply(_images(self._cut(rows), self.device), generator), None
+    def batch(self, rows: Tensor, generator: torch.Generator) -> NoisyBatch:
+        clean = self.augmentation.apply(_images(self._cut(rows), self.device), generator)
+        return self.noise.add(clean, generator), clean, None
 
     def _draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Draws as `order` does. The result is on the CPU, where patches are cut, so a device is waited for once an

@@ -82,4 +82,4 @@ def excused(space: SearchSpace, error: Exception) -> str:
 
 
 def _first(split: Split) -> Split:
-    return Split(split.images[:TIMED_IMAGES], None if split.labels is None else split.labels[:TIMED_IMAGES])
+    return split.chosen(range(min(TIMED_IMAGES, len(split.images))))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.data.noise import parse_noise
+from nas.data.sources import noise_for, parse_source
 from nas.data.splits import Dataset, load, majority_accuracy
 from nas.data.white import White
 from nas.engine.search import Progress, SearchEnd, run_search
@@ -124,7 +125,8 @@ def prepare(request: SearchRequest, options: RunOptions) -> Search:
 def default_name(request: SearchRequest) -> str:
     """Data and noise as a study's name: ``digits-gaussian-50``."""
     wanted = request.settled()
-    data, noise = wanted["data"], wanted["noise"]
+    data = wanted["data"]
+    noise = noise_for(parse_source(data), request.noise, wanted["noise"]).name
     text = f"{Path(data).name if ':' in data else data}-{noise}"
     return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-._")[:64] or "study"
 
@@ -158,6 +160,7 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: Study
     """What was asked for as a new study; `source` is the one that it begins with."""
     wanted = request.settled()
     space = get_space(wanted["space"])
+    noise = noise_for(parse_source(wanted["data"]), request.noise, wanted["noise"])
     data = load(
         wanted["data"],
         root=request.data_root,
@@ -165,7 +168,7 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: Study
         group_by=wanted["group_by"],
         white=White(given=wanted["white_level"]),
     )
-    task = data.task(parse_noise(wanted["noise"]).name)
+    task = data.task(noise.name)
     constraints = _limited(space.limits(task), wanted["max_params"], wanted["max_macs"])
     trivial = trivial_quality(data, task)
     objectives, notes = resolve_objectives(wanted["objectives"], task, trivial, constraints)

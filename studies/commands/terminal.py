@@ -20,6 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from nas.data.noise import noise_in_words
 from nas.engine.confirm import ConfirmProgress
 from nas.engine.search import Progress, SearchEnd
 from nas.search.confirmation import Confirmed
@@ -137,7 +138,7 @@ class SearchDisplay(_Display[Progress]):
     def _drawn(self, progress: Progress) -> Group:
         c = progress.counts
         config = self._config
-        told = f"{config.study}: {config.data}, {config.task.noise}, space {config.space}"
+        told = f"{config.study}: {config.data}, {noise_in_words(config.task.noise)}, space {config.space}"
         head = Text(visible(told), style="bold")
         head.truncate(self._console.width)
         bar = Table.grid(padding=(0, 1))

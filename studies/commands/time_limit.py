@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nas.data.splits import Dataset, validation_draws
+from nas.data.splits import Dataset
 from nas.protocols import SearchSpace
 from nas.search.early_stopping import is_milestone
 from nas.search.objectives import metric_of
@@ -74,7 +74,7 @@ def steps_of_a_training(images: int, judged: int, epochs: int) -> float:
 
     Args:
         images: images of the training split.
-        judged: images of the validation split.
+        judged: images of a validation, in all draws of the noise.
         epochs: epochs of the training.
     """
     from nas.training.batches import PROBE_IMAGES
@@ -82,7 +82,7 @@ def steps_of_a_training(images: int, judged: int, epochs: int) -> float:
 
     steps = epochs * math.ceil(images / BATCH)
     validations = sum(is_milestone(epoch, epochs) for epoch in range(1, epochs + 1))
-    forward = min(PROBES, steps) * min(PROBE_IMAGES, images) + validations * judged * validation_draws(judged)
+    forward = min(PROBES, steps) * min(PROBE_IMAGES, images) + validations * judged
     return steps + forward / (3 * BATCH)
 
 
@@ -123,7 +123,8 @@ def limits_in_time(
     except Exception as error:  # an own space may raise anything, or memory is short
         return limits, [f"{shown}: networks of any size, as {excused(space, error)}"]
     step = StepTime.of(work, took)
-    steps = steps_of_a_training(len(data.train.images), len(data.validation.images), epochs)
+    judged = len(data.validation.images) * data.validation.draws
+    steps = steps_of_a_training(len(data.train.images), judged, epochs)
     seconds = resources.time_limit * expected_slots(resources)
     found = largest_macs(step, steps, seconds, smallest)
     if found >= next((limit.upper for limit in limits if limit.name == "macs"), math.inf):

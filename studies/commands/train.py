@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.data.augmentation import Augmentation
-from nas.data.noise import Noise, parse_noise
-from nas.data.sources import augmentation_for, parse_source, source_of
+from nas.data.noise import Noise, noise_in_words
+from nas.data.sources import augmentation_for, noise_for, parse_source, source_of
 from nas.data.white import White
 from nas.errors import BundleError, ConfigError, SpecError, StorageError, in_short, is_out_of_memory
 from nas.files import read_small
@@ -86,7 +86,7 @@ def train(
         raise ConfigError(f"`log_dir` {request.log_dir} cannot be written; choose another folder")
     storage_url(request.storage)  # a mistyped one is told of even where no study is asked for
     source = _source(request, prefer, limits)
-    noise = parse_noise(request.noise or source.noise)
+    noise = noise_for(parse_source(request.data or source.data), request.noise, source.noise)
     import torch
 
     from nas.bundles.files import CARD
@@ -142,7 +142,7 @@ def train(
         cost = source.space.cost(candidate.spec, data.task)
         for line in (
             f"{request.what}: {titled(asdict(cost))} for {data.task.height}x{data.task.width} pixels",
-            f"{data.name}, {noise.name}: {len(data.training)} {data.unit} an epoch, augmentation: "
+            f"{data.name}, {noise_in_words(noise.name)}: {len(data.training)} {data.unit} an epoch, augmentation: "
             f"{data.augmentation.name}; {precision} on {device.type}, {torch.get_num_threads()} threads",
         ):
             say(line)
@@ -321,27 +321,28 @@ class _Data:
 
 def _read(request: TrainRequest, source: _Source, noise: Noise, device: torch.device) -> _Data:
     name = parse_source(request.data or source.data)
-    augmentation = augmentation_for(name, request.augment)
     # A study's expression is made for the names of its own files.
     group_by = request.group_by or (source.group_by if name == source.data else None)
     white = White(given=request.white_level or (source.white_level if name == source.data else None))
+    augmentation = augmentation_for(name, request.augment)  # an impossible one is refused before anything is read
     if source_of(name).photographs:
         return _read_photographs(request, name, noise, augmentation, device, group_by, white)
     for setting, value in (("patch", request.patch), ("patches_per_epoch", request.patches_per_epoch)):
         if value is not None:
             raise ConfigError(f"`{setting}` {value}: {name} has images of one size; it is for images:DIR")
     from nas.data.splits import load
-    from nas.training.batches import AugmentedData
+    from nas.training.batches import DeviceData
 
     root = request.data_root or source.data_root
     loaded = load(name, root=root, subset=request.subset, group_by=group_by, white=white)
     task = loaded.task(noise.name)
+    augmentation = augmentation_for(name, request.augment, labelled=bool(loaded.classes))
     return _Data(
         name=name,
         fingerprint=loaded.fingerprint,
         task=task,
         classes=loaded.classes,
-        training=AugmentedData.augmented(loaded, task, device, augmentation),
+        training=DeviceData.of(loaded, task, device, augmentation),
         augmentation=augmentation,
         unit="images",
         images={part: len(getattr(loaded, part).images) for part in ("train", "validation", "test")},

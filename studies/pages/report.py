@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import plotly.io
 from plotly.offline import get_plotlyjs
 
+from nas.data.noise import noise_in_words
 from nas.errors import ConfigError, SkipnasError
 from nas.files import write_whole
 from nas.outcome import Outcome
@@ -178,12 +179,14 @@ def _trial_text(trial: Trial) -> str:
 
 def _answer(study: StudyReader, history: History, confirmed: Sequence[Confirmed]) -> str:
     config, task = history.config, history.config.task
+    told = noise_in_words(task.noise)
+    noise = f"{'noise ' if told == task.noise else ''}<b>{escape(told)}</b>"
     counts = Counter(t.group for t in history.trials)
     classes = f", {task.classes} classes" if task.classes else ", without labels"
     parts = [
         f"<h1>{escape(config.study)}</h1><p>Networks of the space <b>{escape(config.space)}</b> that denoise"
         f"{' and classify' if task.classes else ''} images of <b>{escape(_source(config.data))}</b> "
-        f"({task.channels}×{task.height}×{task.width}{classes}) under noise <b>{escape(task.noise)}</b>, searched for "
+        f"({task.channels}×{task.height}×{task.width}{classes}) under {noise}, searched for "
         f"{escape(join_words([f'{o.name} ({o.direction})' for o in config.objectives]))}.</p>",
         _cards(
             [

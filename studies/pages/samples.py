@@ -68,16 +68,14 @@ def samples(
     import torch
 
     from nas.data.noise import parse_noise
-    from nas.data.splits import Split, noise_seed
+    from nas.data.splits import noise_seed
     from nas.training.batches import noisy_batches
     from nas.training.metrics import psnr
     from studies.bundles import trained_network
 
     config = history.config
     chosen = _spread(data.validation.labels, len(data.validation.images))
-    split = Split(
-        data.validation.images[chosen], None if data.validation.labels is None else data.validation.labels[chosen]
-    )
+    split = data.validation.chosen(chosen)
     noisy, clean, labels = next(
         noisy_batches(split, parse_noise(config.task.noise), torch.device("cpu"), seed=noise_seed(config.fingerprint))
     )

@@ -112,7 +112,7 @@ def test_a_folder_must_be_given(text: str) -> None:
 
 
 def test_sources_are_named_in_a_line_for_help() -> None:
-    assert sources_in_short() == "digits, photos, a torchvision set, folder:DIR or images:DIR"
+    assert sources_in_short() == "digits, photos, a torchvision set, folder:DIR, images:DIR or pairs:DIR"
 
 
 def test_names_are_known_without_the_large_libraries() -> None:

@@ -219,7 +219,8 @@ def test_names_joined_by_commas_are_read_one_by_one() -> None:
 def test_the_line_of_help_names_every_noise() -> None:
     assert noises_in_short() == (
         "gaussian:S, poisson:PEAK, poisson-gaussian:GAIN,READ, speckle:S, correlated:S,RADIUS, rows:S, columns:S, "
-        "saltpepper:P, jpeg:Q, clip, depth:BITS, none; A-B for a number draws one for each image, and + joins several"
+        "saltpepper:P, jpeg:Q, clip, depth:BITS, none, data; A-B for a number draws one for each image, and + joins "
+        "several"
     )
 
 

@@ -13,7 +13,7 @@ from nas.data.augmentation import NONE
 from nas.data.splits import load
 from nas.errors import ConfigError
 from nas.settings import FitSettings
-from nas.training.batches import AugmentedData
+from nas.training.batches import DeviceData
 from nas.training.fit import BEST, CHECKPOINT, Fit, FitProgress, fit
 from nas.training.loop import Diverged
 from nas.training.run_folder import LOCK, RUN, claimed, write_run
@@ -39,11 +39,11 @@ class Small(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def data() -> AugmentedData:
-    return AugmentedData.augmented(load("digits", subset=90), TASK, CPU, NONE)
+def data() -> DeviceData:
+    return DeviceData.of(load("digits", subset=90), TASK, CPU, NONE)
 
 
-def start(data: AugmentedData, task: Task = TASK, network: nn.Module | None = None, **settings: object) -> Fit:
+def start(data: DeviceData, task: Task = TASK, network: nn.Module | None = None, **settings: object) -> Fit:
     torch.manual_seed(0)
     recipe = Recipe(epochs=3, batch_size=16, learning_rate=0.01, weight_decay=0.0, classification_weight=0.3)
     return Fit(network or Small(), task, recipe, data, FitSettings(**settings), precision="fp32")  # type: ignore[arg-type]
@@ -59,7 +59,7 @@ class Stop(Exception):  # noqa: N818
 
 
 @pytest.mark.parametrize("steps", [3, 6, 8])
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(data: AugmentedData, tmp_path: Path, steps: int) -> None:
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(data: DeviceData, tmp_path: Path, steps: int) -> None:
     whole = fit(start(data), tmp_path / "whole")
 
     def stop(progress: FitProgress) -> None:
@@ -77,7 +77,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(data: AugmentedData, tm
 
 @pytest.mark.parametrize("content", [b"PK\x03\x04 half a zip", None], ids=["damaged", "older version"])
 def test_a_checkpoint_that_cannot_be_read_starts_the_training_again(
-    data: AugmentedData, tmp_path: Path, content: bytes | None
+    data: DeviceData, tmp_path: Path, content: bytes | None
 ) -> None:
     whole = fit(start(data), tmp_path)
     if content is None:
@@ -89,7 +89,7 @@ def test_a_checkpoint_that_cannot_be_read_starts_the_training_again(
     assert again.step == 18
 
 
-def test_the_average_follows_the_weights_and_ema_0_is_them(data: AugmentedData) -> None:
+def test_the_average_follows_the_weights_and_ema_0_is_them(data: DeviceData) -> None:
     plain = start(data, ema=0.0)
     plain.run_epoch()
     averaged = start(data, ema=0.9)  # made here, so that dropout draws the same
@@ -100,7 +100,7 @@ def test_the_average_follows_the_weights_and_ema_0_is_them(data: AugmentedData) 
     assert torch.equal(averaged.network.conv[1].running_mean, averaged.average.conv[1].running_mean)
 
 
-def test_the_average_is_the_formula(data: AugmentedData) -> None:
+def test_the_average_is_the_formula(data: DeviceData) -> None:
     run = start(data, ema=0.5)
     weights = [run.network.out.weight.detach().clone()]
     run.run_epoch(lambda: weights.append(run.network.out.weight.detach().clone()))
@@ -113,7 +113,7 @@ def test_the_average_is_the_formula(data: AugmentedData) -> None:
 
 @pytest.mark.parametrize("balancing", ["fixed", "surgery"])
 def test_the_average_of_channels_last_weights_is_the_formula_also_after_a_checkpoint(
-    data: AugmentedData, balancing: Balancing
+    data: DeviceData, balancing: Balancing
 ) -> None:
     """Of a convolution between 4 channels, in whose layout the order of memory is not that of its indices."""
 
@@ -171,7 +171,7 @@ def test_accumulated_batches_give_the_step_of_one_large_batch() -> None:
         def forward(self, noisy: Tensor) -> tuple[Tensor, Tensor]:
             return self.out(noisy), self.head(noisy.flatten(1))
 
-    data = AugmentedData.augmented(load("digits", subset=64), CLEAN, CPU, NONE)
+    data = DeviceData.of(load("digits", subset=64), CLEAN, CPU, NONE)
     torch.manual_seed(1)
     network = Linear()
     first = start(data, CLEAN, network)
@@ -187,7 +187,7 @@ def test_accumulated_batches_give_the_step_of_one_large_batch() -> None:
     assert second.images_per_step == 64
 
 
-def test_the_best_weights_are_those_of_the_least_validation_loss(data: AugmentedData, tmp_path: Path) -> None:
+def test_the_best_weights_are_those_of_the_least_validation_loss(data: DeviceData, tmp_path: Path) -> None:
     run = start(data)
     losses = {}
 
@@ -203,7 +203,7 @@ def test_the_best_weights_are_those_of_the_least_validation_loss(data: Augmented
 
 
 def test_a_validation_that_is_not_a_number_is_divergence_and_never_the_best(
-    data: AugmentedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: DeviceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last step may spoil weights that no training loss is taken of any more."""
     run = start(data)
@@ -221,7 +221,7 @@ def test_a_validation_that_is_not_a_number_is_divergence_and_never_the_best(
     assert not (tmp_path / BEST).exists()
 
 
-def test_events_are_written_for_tensorboard(data: AugmentedData, tmp_path: Path) -> None:
+def test_events_are_written_for_tensorboard(data: DeviceData, tmp_path: Path) -> None:
     fit(start(data), tmp_path / "run", log_to=tmp_path / "logs")
     (events,) = (tmp_path / "logs").glob("events*")
     content = events.read_bytes()

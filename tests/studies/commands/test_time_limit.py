@@ -75,7 +75,7 @@ def test_so_large_networks_fit_into_the_time() -> None:
 
 def test_judged_images_take_a_third_of_a_step() -> None:
     # 10 epochs of 4 steps have 40 probes of 64 images; epochs 1, 3, 9 and 10 are validated, 8 times each image.
-    assert steps_of_a_training(images=100, judged=60, epochs=10) == pytest.approx(
+    assert steps_of_a_training(images=100, judged=8 * 60, epochs=10) == pytest.approx(
         40 + (40 * 64 + 4 * 60 * 8) / (3 * BATCH)
     )
 
@@ -83,7 +83,8 @@ def test_judged_images_take_a_third_of_a_step() -> None:
 def test_a_new_study_that_has_only_time_is_limited_to_what_it_bears(tmp_path: Path, timed: list[int]) -> None:
     search = prepared(tmp_path, RunOptions(time_limit=100.0, cpus_per_trial=3.0))
     assert set(timed) == {3}
-    images, judged = len(search.data.train.images), len(search.data.validation.images)
+    images, validation = len(search.data.train.images), search.data.validation
+    judged = len(validation.images) * validation.draws
     each = 200 / TRAININGS / steps_of_a_training(images, judged, epochs=3)
     assert macs(search) == pytest.approx((each - 1e-3) / (1e-9 * BATCH), rel=0.05)
     shown = f"{macs(search) / 1e6:.3g}M"

@@ -1,0 +1,257 @@
+"""Pairs of noisy and clean images of the same scenes, as a camera or a microscope made them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.data.alike import Appearances
+from nas.data.folders import PATCHES_PER_IMAGE, ImagePage, belonging
+from nas.data.images import image_sizes, open_images, stacked
+from nas.data.listing import counted
+from nas.data.pairing import MOST_SHOTS, NAMED, Scene, find_scenes
+from nas.data.preparation import KEPT_SIDE, SIDE, without_tiny
+from nas.data.raw import RawData, Shots, evenly, raw_data
+from nas.data.white import Levels, White
+from nas.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+    Gray = NDArray[np.float32]
+
+log = logging.getLogger(__name__)
+
+MOST_SHIFT = 1.0
+"""The largest shift in pixels between a clean image and its shots."""
+
+COMPARED_SIDE = 512
+"""The largest side of the centre in which a shift is looked for."""
+
+ALIKE, BETTER = 0.6, 0.8
+"""A shift is believed where the smoothed images correlate by more than `ALIKE` with it, and what is missing to a
+correlation of 1 is less than `BETTER` of what it is without."""
+
+SMOOTHER = 1.5
+"""The sides are swapped when fine structure of the clean side is this many times stronger in the flattest parts of the
+images, and by `GRAIN` levels of 255."""
+
+GRAIN = 3.0
+
+
+def read_pairs(
+    argument: str,
+    _root: Path,
+    *,
+    group_by: str | None = None,
+    pair_by: str | None = None,
+    white: White = White(),  # noqa: B008 (it is frozen)
+) -> RawData:
+    """Reads ``pairs:DIR``: a noisy and a clean side, with or without split folders on top and class folders below.
+
+    Images are never resized, because that would change their noise. Where all have one size and sides up to 128 they
+    stay whole; otherwise each is cut into square patches that do not overlap, of 64 pixels, or of the smallest short
+    side if that is less. All patches and all shots of an image are in one split.
+
+    Args:
+        argument: the folder.
+        group_by: see `nas.data.splits.load`; it is searched in the paths of the clean images.
+        pair_by: see `nas.data.pairing.find_scenes`.
+        white: see `nas.data.splits.load`.
+
+    Raises:
+        DataError: the folder cannot be read, has no two sides, or holds images that do not fit together.
+    """
+    import numpy as np
+
+    source = f"pairs:{argument}"
+    scenes, classified = find_scenes(Path(argument), source, pair_by, log.info)
+    pages: list[ImagePage] = []
+    of_scene: list[Scene] = []
+    sizes: list[tuple[int, int]] = []
+    for scene in scenes:
+        for number, size in enumerate(image_sizes(scene.clean)):
+            pages.append(ImagePage(path=scene.clean, part=scene.part, name=scene.name, page=number))
+            of_scene.append(scene)
+            sizes.append(size)
+    usable = set(without_tiny(sizes, [page.name for page in pages], source, log.info))
+    pages = [page for index, page in enumerate(pages) if index in usable]
+    of_scene = [scene for index, scene in enumerate(of_scene) if index in usable]
+    patch = _patch([size for index, size in enumerate(sizes) if index in usable])
+    appearances, levels, problems = Appearances(), Levels(source, white), _Problems(source)
+    clean_patches: list[list[Image]] = []
+    noisy_patches: list[list[list[Image]]] = []
+    opened: tuple[Scene | None, list[Image], list[list[Image]]] = (None, [], [])
+    for scene, page in zip(of_scene, pages, strict=True):
+        if opened[0] is not scene:
+            opened = scene, open_images(scene.clean, levels.of), _shots(scene, levels)
+        clean, found = opened[1][page.page], opened[2]
+        shots = _shots_of_page(found, page.page, len(opened[1]), page.name, problems)
+        appearances.add(clean)
+        problems.check(page.name, clean, shots)
+        corners = evenly(_corners(clean.size, patch), PATCHES_PER_IMAGE)
+        boxes = [(left, top, left + patch[0], top + patch[1]) for left, top in corners]
+        clean_patches.append([clean.crop(box) for box in boxes])
+        noisy_patches.append([[shot.crop(box) for shot in shots] for box in boxes])
+    problems.tell()
+    level = levels.common()
+    classes = sorted({scene.label for scene in scenes}) if classified else []
+    labels = [classes.index(scene.label) if classified else 0 for scene in of_scene]
+    bound = belonging(source, pages, range(len(pages)), appearances, levels, group_by, labels, tell=log.info)
+    numbers = [len(clean_patches[index]) for index in bound.kept]
+    shots_of = [shots for index in bound.kept for shots in noisy_patches[index]]
+    images = [image for index in bound.kept for image in clean_patches[index]]
+    noisy = [shot for shots in shots_of for shot in shots]
+    channels = max(len(image.getbands()) for image in images)
+    log.info(
+        "%s: %s with %s, %s of %dx%d pixels",
+        source,
+        counted(len(bound.kept), "clean image"),
+        counted(sum(len(noisy_patches[index][0]) for index in bound.kept), "noisy shot"),
+        f"{len(images):,} patches",
+        *patch,
+    )
+    return raw_data(
+        stacked(images),
+        np.repeat([labels[index] for index in bound.kept], numbers) if classified else None,
+        classes,
+        part=np.repeat([pages[index].part for index in bound.kept], numbers).tolist(),
+        groups=np.repeat(bound.groups, numbers),
+        joined=bound.joined,
+        white_level=level,
+        shots=Shots(stacked(noisy, channels), np.cumsum([0, *map(len, shots_of)])),
+    )
+
+
+# --- images of one scene ---
+def _patch(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Returns width and height of all patches."""
+    if len(set(sizes)) == 1 and max(sizes[0]) <= KEPT_SIDE:
+        return sizes[0]
+    short = min(min(size) for size in sizes)
+    side = min(SIDE, short - short % 2)
+    return side, side
+
+
+def _corners(size: tuple[int, int], patch: tuple[int, int]) -> list[tuple[int, int]]:
+    return [
+        (left, top)
+        for top in range(0, size[1] - patch[1] + 1, patch[1])
+        for left in range(0, size[0] - patch[0] + 1, patch[0])
+    ]
+
+
+def _shots(scene: Scene, levels: Levels) -> list[list[Image]]:
+    """Reads the files of a scene's shots; each may have several pages."""
+    return [open_images(path, levels.of_noisy) for path in evenly(scene.shots, MOST_SHOTS)]
+
+
+def _shots_of_page(files: Sequence[list[Image]], page: int, pages: int, name: str, problems: _Problems) -> list[Image]:
+    """Returns the shots of a page of a clean file: the same page of each noisy file, or all pages of them where the
+    clean file has one."""
+    if pages == 1:
+        return evenly([image for images in files for image in images], MOST_SHOTS)
+    if any(len(images) != pages for images in files):
+        problems.add(name, f"{pages} pages beside {', '.join(str(len(images)) for images in files)}")
+        return []
+    return [images[page] for images in files]
+
+
+class _Problems:
+    """Pairs that do not fit, gathered so that one line names them."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self._found: dict[str, str] = {}
+        self._grain: list[tuple[float, float]] = []
+
+    def add(self, name: str, problem: str) -> None:
+        self._found.setdefault(name, problem)
+
+    def check(self, name: str, clean: Image, shots: Sequence[Image]) -> None:
+        """Looks whether shots fit a clean image: size, colours, depth, and place."""
+        for shot in shots:
+            if shot.size != clean.size:
+                self.add(name, f"{shot.width}x{shot.height} beside {clean.width}x{clean.height} pixels")
+            elif len(shot.getbands()) != len(clean.getbands()):
+                self.add(name, "gray beside colour")
+            elif (shot.mode == "F") != (clean.mode == "F"):
+                self.add(name, "8 bits beside more")
+            else:
+                one, other = _gray(clean), _gray(shot)
+                if (shift := shift_between(one, other)) > MOST_SHIFT:
+                    self.add(name, f"shifted by {shift:.1f} pixels")
+                self._grain.append((grain(one), grain(other)))
+
+    def tell(self) -> None:
+        """Raises DataError where a pair does not fit, or the sides are swapped."""
+        swapped = sum(clean > max(SMOOTHER * noisy, noisy + GRAIN) for clean, noisy in self._grain)
+        if 2 * swapped > len(self._grain):
+            raise DataError(
+                f"{self.source}: the sides look swapped, as the clean images are noisier than the noisy ones in "
+                f"{swapped} of {counted(len(self._grain), 'pair')}; exchange the names of the two folders"
+            )
+        if self._found:
+            told = [f"{name} ({problem})" for name, problem in self._found.items()]
+            more = f" and {len(told) - NAMED:,} more" if told[NAMED:] else ""
+            raise DataError(
+                f"{self.source}: {counted(len(told), 'pair')} not fitting together: {', '.join(told[:NAMED])}{more}; "
+                "mend or remove them"
+            )
+
+
+def _gray(image: Image) -> Gray:
+    import numpy as np
+
+    gray = image if len(image.getbands()) == 1 else image.convert("L")
+    values = np.asarray(gray, np.float32)
+    return values if gray.mode == "F" else values / np.float32(255)
+
+
+def shift_between(clean: Gray, noisy: Gray) -> float:
+    """Returns by how many pixels two images (H, W) of one scene are shifted, found by phase correlation.
+
+    Noise alone may lead to any shift. So one is believed where the smoothed images are alike with it, and less so
+    without; otherwise 0 is returned, as where it would be more than a quarter of the image.
+    """
+    import numpy as np
+    from scipy.ndimage import gaussian_filter
+    from scipy.ndimage import shift as moved
+    from skimage.registration import phase_cross_correlation
+
+    height, width = (min(COMPARED_SIDE, side) for side in clean.shape)
+    top, left = ((side - kept) // 2 for side, kept in zip(clean.shape, (height, width), strict=True))
+    middle = np.s_[top : top + height, left : left + width]
+    one, other = clean[middle], noisy[middle]
+    if not one.std() or not other.std():
+        return 0.0
+    correlate: Any = phase_cross_correlation
+    shift = correlate(one, other, upsample_factor=10)[0]
+    found = float(np.hypot(*shift))
+    margin = int(np.ceil(np.abs(shift).max()))
+    if found <= MOST_SHIFT or 4 * margin > min(height, width):
+        return 0.0
+    inside = np.s_[margin : height - margin, margin : width - margin]
+    one, other = gaussian_filter(one, 1.5), gaussian_filter(other, 1.5)
+    before, after = (
+        np.corrcoef(one[inside].ravel(), each[inside].ravel())[0, 1] for each in (other, moved(other, shift, order=1))
+    )
+    return found if after > ALIKE and 1 - after < BETTER * (1 - before) else 0.0
+
+
+def grain(gray: Gray) -> float:
+    """Returns the standard deviation of fine structure in the flattest tenth of an image (H, W), in levels of 255.
+
+    It is about the noise's where noise is white; what images show adds little in their flattest parts.
+    """
+    import numpy as np
+
+    diagonal = (gray[:-1, :-1] - gray[1:, :-1] - gray[:-1, 1:] + gray[1:, 1:]) / 2
+    side = 8 if min(diagonal.shape) >= 8 else min(diagonal.shape)
+    height, width = (length - length % side for length in diagonal.shape)
+    blocks = diagonal[:height, :width].reshape(height // side, side, width // side, side)
+    return float(255 * np.sqrt(np.quantile(np.square(blocks).mean((1, 3)), 0.1)))

@@ -32,6 +32,7 @@ from nas.parsing import (
     read_text,
     read_whole,
 )
+from nas.search.growth import LEAST_TRIALS
 from nas.search.objectives import DEFAULT, OBJECTIVES, TrivialQuality, resolve_objectives
 from nas.types import MAX_PARAMS, PRECISIONS, Constraint, Objective, Task, check_types
 
@@ -620,7 +621,9 @@ class RunOptions(Resources):
     """The options of one run of a study.
 
     Attributes:
-        trials: the size that the study should have; None for `TRIALS` or, with a time limit, for as many as fit.
+        trials: the size that the study should have; None for `TRIALS` or, with a time limit or `until_flat`, for any.
+        until_flat: share of the hypervolume by which it should be expected to grow in a minute; the search ends when it
+            is less (`nas.search.growth`). None to go on.
     """
 
     trials: Annotated[
@@ -630,11 +633,20 @@ class RunOptions(Resources):
             rule=at_least(1, most=MANY),
         ),
     ] = None
+    until_flat: Annotated[
+        float | None,
+        Setting(
+            help="Stop when a minute more would add less than this share to the hypervolume, as the second half of the "
+            f"run tells, after {LEAST_TRIALS} trials or more. Example: 0.001.",
+            rule=above(0, most=1),
+            metavar="SHARE",
+        ),
+    ] = None
 
     @property
     def size(self) -> int | None:
-        """The size that the study should have; None for as many trials as fit into the time limit."""
-        return TRIALS if self.trials is None and self.time_limit is None else self.trials
+        """The size that the study should have; None for as many trials as another limit allows."""
+        return TRIALS if self.trials is None and self.time_limit is None and self.until_flat is None else self.trials
 
 
 # --- a training for real ---

@@ -14,6 +14,7 @@ from nas.data.splits import Dataset
 from nas.errors import FailuresError, StorageError
 from nas.outcome import Outcome
 from nas.protocols import Ledger, SearchSpace
+from nas.search.growth import gain_of_second_half, pace
 from nas.search.pareto import hypervolume
 from nas.settings import RunOptions, StudyConfig
 from nas.training.checkpoint import drop_checkpoint, drop_weights, tidy
@@ -25,13 +26,14 @@ class Progress:
     """The state of a search, for a display. The same object is passed at every change.
 
     Attributes:
-        trials: the size that the study should have; None for as many as fit into the time.
+        trials: the size that the study should have; None for as many as another limit allows.
         counts: trials that the study has, by outcome.
         done_before: number of trials that were trained before.
         concurrency: number of trials at a time.
         running: trial number -> (epochs done, epochs in all).
         best: objective -> best value of a complete trial so far.
         hypervolume: hypervolume of the front, from the study's fixed reference.
+        growth: minutes of this run at the end of each trained trial, and the hypervolume then.
         messages: lines about trials that failed, oldest first.
         started: `time.monotonic` at the start.
         deadline: `time.monotonic` at the end of the time limit; infinite without one.
@@ -44,6 +46,7 @@ class Progress:
     running: dict[int, tuple[int, int]] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
     hypervolume: float = 0.0
+    growth: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
     messages: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     deadline: float = math.inf
@@ -68,19 +71,27 @@ class Progress:
             return min(1.0, self.counts.trained / self.trials)
         return min(1.0, (time.monotonic() - self.started) / (self.deadline - self.started))
 
+    def note_growth(self) -> None:
+        """Keeps the hypervolume at the end of a trained trial."""
+        minutes, volumes = self.growth
+        minutes.append((time.monotonic() - self.started) / 60)
+        volumes.append(self.hypervolume)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchEnd:
     """The end of a search.
 
     Attributes:
-        reason: ``complete``, ``time_limit``, ``interrupted`` or ``exhausted`` (of proposals).
+        reason: ``complete``, ``time_limit``, ``flat``, ``interrupted`` or ``exhausted`` (of proposals).
         counts: trials that the study has now, by outcome.
         new: number of trials that this run trained.
         seconds: wall time.
         workers: number of trials at a time.
         busy: share of the workers' time, between the first and the last trial of this run, in which they trained or
             judged; None when none was trained.
+        promise: what as much time as this run took would probably add to the hypervolume; None where nothing can be
+            said.
     """
 
     reason: str
@@ -89,6 +100,7 @@ class SearchEnd:
     seconds: float = 0.0
     workers: int = 0
     busy: float | None = None
+    promise: float | None = None
 
 
 def run_search(
@@ -104,7 +116,8 @@ def run_search(
 ) -> SearchEnd:
     """Trains candidates until the study has `options.size` of them, or the search is stopped.
 
-    Without a size it ends with its time limit, and begins no trial that would hardly end within it.
+    Without a size it ends with its time limit, and begins no trial that would hardly end within it. With
+    `options.until_flat` it begins none once the hypervolume is expected to grow by less.
 
     It returns at once, without starting Ray, when the study is that large already. A stop (time limit, SIGINT, SIGTERM)
     leaves the trials under way RUNNING in the study, and the next call continues them.
@@ -166,7 +179,13 @@ def run_search(
                 _update_quality(progress, ledger, front)
         elif outcome is not Outcome.STOPPED:  # a stopped trial needs no explanation
             progress.messages.append(f"trial {number} ended: {outcome.words}{hint(number)}")
+        if outcome.trained:
+            progress.note_growth()
         observe(progress)
+
+    def flat() -> bool:
+        expected = None if options.until_flat is None else pace(*progress.growth)
+        return expected is not None and options.until_flat is not None and expected < options.until_flat
 
     def tell(line: str) -> None:
         progress.messages.append(line)
@@ -189,6 +208,7 @@ def run_search(
             on_wait=on_wait,
             # A study that should have a size begins its trials all the same, as the next search goes on with them.
             deadline=pool.stopping.deadline if size is None else math.inf,
+            enough=flat,
         )
         run_trials(searcher, Recorder(searcher, on_report), pool, early_stopping=config.early_stopping)
     _tidy(files, ledger)
@@ -207,6 +227,8 @@ def run_search(
         reason = "complete"
     elif searcher.exhausted:
         reason = "exhausted"
+    elif flat() and not pool.stopping():
+        reason = "flat"
     else:
         reason = pool.stopping.reason
     return SearchEnd(
@@ -216,6 +238,7 @@ def run_search(
         seconds=time.monotonic() - progress.started,
         workers=pool.size,
         busy=busy.share(pool.size),
+        promise=gain_of_second_half(*progress.growth),
     )
 
 

@@ -158,6 +158,7 @@ class StudySearcher(JobSearcher):
         on_wait: called once when all places are taken by trials of other drivers, with words for these drivers.
         deadline: `time.monotonic` after which no trial goes on. None is begun when less time is left than trials of
             this run took, in the median. Interrupted trials go on all the same, because they may be near their end.
+        enough: when it answers True, no new trial is begun, and those under way go on to their ends.
 
     Attributes:
         left: number of trials that it may still hand out before it finishes; its owner may raise it again.
@@ -177,11 +178,12 @@ class StudySearcher(JobSearcher):
         known: Mapping[str, Measurement] | None = None,
         on_wait: Callable[[Sequence[str]], None] = lambda drivers: None,
         deadline: float = math.inf,
+        enough: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()
         self.on_wait, self._waits = on_wait, False
         self.ledger, self.space, self.trials = ledger, space, trials
-        self.deadline = deadline
+        self.deadline, self.enough = deadline, enough
         self._begun: dict[int, float] = {}
         self._took: list[float] = []
         self.stopping, self.on_end, self.known = stopping, on_end, known or {}
@@ -218,7 +220,8 @@ class StudySearcher(JobSearcher):
         except ProposalError as error:
             self._refuse(error)
             return None
-        if self._took and time.monotonic() + statistics.median(self._took) > self.deadline:
+        late = bool(self._took) and time.monotonic() + statistics.median(self._took) > self.deadline
+        if late or self.enough():
             self.over = True
             return None
         while not self.failing:

@@ -48,6 +48,7 @@ class Searched:
             "new": end.new,
             "seconds": end.seconds,
             "busy": end.busy,
+            "promise": end.promise,
             "hypervolume": 0.0 if choice is None else choice.hypervolume,
             "front": [] if choice is None else [member_facts(result, choice) for result in choice.front],
             "knee": None if choice is None else choice.chosen.number,

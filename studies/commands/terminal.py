@@ -328,7 +328,7 @@ def describe(values: Mapping[str, Any]) -> str:
 def summary(end: SearchEnd, config: StudyConfig, trials: int | None, again: Sequence[str]) -> list[str]:
     """Returns the closing lines of a search: its end, the use of its workers, and the command to type next.
 
-    `trials` is the size that the study should have; None for as many as fit into the time.
+    `trials` is the size that the study should have; None for as many as another limit allows.
     """
     c = end.counts
     if end.reason == "complete" and end.new == 0:
@@ -341,8 +341,12 @@ def summary(end: SearchEnd, config: StudyConfig, trials: int | None, again: Sequ
         ]
     if end.busy is not None:
         lines.append(f"workers were busy {100 * end.busy:.0f} % of the time ({end.workers} at a time)")
+    if end.promise is not None:
+        lines.append(f"as much time again would probably add about {end.promise:.2g} to the hypervolume")
     if end.reason == "exhausted":
         lines.append("no further candidates: the space is exhausted, or too few are within the limits")
+    elif end.reason == "flat":
+        lines.append(f"the hypervolume hardly grows any more. Go on all the same with: {shlex.join(again)}")
     elif end.reason != "complete":
         why = "the time limit" if end.reason == "time_limit" else "an interrupt"
         kept = "; trials under way are kept" if c.running else ""

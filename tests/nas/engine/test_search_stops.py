@@ -80,3 +80,22 @@ def test_a_second_interrupt_ends_the_search_the_hard_way(make: Any, tmp_path: Pa
     assert set(search.states()) == {"RUNNING"}
     assert all(trial.driver is None for trial in search.study.unfinished()), "they are anyone's to go on with"
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_search_that_is_flat_begins_no_trial_and_ends_those_under_way(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.search.growth.LEAST_TRIALS", 4)
+    search = make()
+    ended = search.run(None, until_flat=1.0, concurrency=2)  # the hypervolume never doubles in a minute at the end
+    assert ended.reason == "flat"
+    assert 4 <= ended.counts.trained <= 5
+    assert ended.counts.running == 0
+    assert ended.promise is not None
+
+
+def test_a_search_that_grows_goes_on_to_its_size(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.search.growth.LEAST_TRIALS", 1)
+    monkeypatch.setattr("nas.engine.search.pace", lambda minutes, volumes: 0.5)
+    ended = make().run(3, until_flat=0.1)
+    assert (ended.reason, ended.counts.trained) == ("complete", 3)

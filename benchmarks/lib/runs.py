@@ -114,6 +114,7 @@ def perform_all(jobs: Sequence[T], path: Path, work: Callable[[T], Record], work
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
     kept: set[Future[Record]] = set()
     futures: list[Future[Record]] = []
+    handler = signal.signal(signal.SIGINT, _interrupt_once)
     try:
         futures += [pool.submit(work, job) for job in jobs]
         for future in as_completed(futures):
@@ -122,15 +123,10 @@ def perform_all(jobs: Sequence[T], path: Path, work: Callable[[T], Record], work
             _progress(len(kept), len(jobs), time.perf_counter() - started)
     except KeyboardInterrupt:
         log.info("stopping; the %d runs under way are finished and kept", workers)
-        # A second Ctrl-C would leave workers behind that this process then waits for at its end.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            pool.shutdown(wait=True, cancel_futures=True)
-            for future in futures:
-                if future not in kept and future.done() and not future.cancelled() and future.exception() is None:
-                    append(path, future.result())
-        finally:
-            signal.signal(signal.SIGINT, handler)
+        pool.shutdown(wait=True, cancel_futures=True)
+        for future in futures:
+            if future not in kept and future.done() and not future.cancelled() and future.exception() is None:
+                append(path, future.result())
         return False
     except BrokenProcessPool:
         log.warning("a worker was killed, perhaps for memory")
@@ -138,8 +134,19 @@ def perform_all(jobs: Sequence[T], path: Path, work: Callable[[T], Record], work
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         raise
+    finally:
+        signal.signal(signal.SIGINT, handler)
     pool.shutdown()
     return True
+
+
+def _interrupt_once(number: int, frame: object) -> None:
+    """Raises KeyboardInterrupt at the first SIGINT and lets later ones pass.
+
+    A second one, however soon, would leave workers behind that the process then waits for at its end.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _progress(done: int, of: int, seconds: float) -> None:

@@ -97,7 +97,7 @@ def test_a_trial_is_opened_by_its_link(page_file: Path, browser: Any) -> None:
     link = page.locator("tr.chosen a").first
     number = link.inner_text().split()[1]
     link.click()
-    assert page.locator("dialog h3").inner_text() == f"Trial {number}"
+    page.locator("dialog[open] h3").get_by_text(f"Trial {number}", exact=True).wait_for(timeout=30_000)
     assert "architecture" in page.locator("dialog pre").inner_text()
 
 

@@ -289,6 +289,8 @@ class StudyConfig:
         subset: number of training images used, None for all.
         group_by: regular expression on the paths of images, by which those that belong together stay in one split; None
             for none.
+        pair_by: regular expression on the paths of images, by which a clean image and its noisy shots belong together;
+            None where they have the same name.
         sampler: the name of a sampler (`nas.search.sampler.SAMPLERS`), or ``auto``, as older versions wrote.
         prior: what proposals are based on before the study has trials: of `PRIORS`.
         seed: seed of the search; every candidate's own seed comes from it and the candidate's digest.
@@ -313,6 +315,7 @@ class StudyConfig:
     constraints: tuple[Constraint, ...]
     subset: int | None = None
     group_by: str | None = None
+    pair_by: str | None = None
     sampler: str = "auto"
     prior: str = "none"
     seed: int = 0
@@ -430,6 +433,16 @@ class StudyRequest(Settings):
             help="Keep images together in one split in whose paths this regular expression finds the same.",
             rule=regular_expression,
             kept=lambda config: config.group_by,
+            metavar="REGEX",
+        ),
+    ] = None
+    pair_by: Annotated[
+        str | None,
+        Setting(
+            help="Of pairs:DIR: what this regular expression finds is the same in the paths of a clean image and its "
+            "noisy shots. Default: they have the same name.",
+            rule=regular_expression,
+            kept=lambda config: config.pair_by,
             metavar="REGEX",
         ),
     ] = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -112,6 +112,7 @@ def export_choice(
         "data": config.data,
         "fingerprint": config.fingerprint,
         "group_by": config.group_by,
+        "pair_by": config.pair_by,
         "images": {part: len(getattr(data, part).images) for part in ("train", "validation", "test")},
         "values": {**(searched.values or {}), "noisy_psnr": noisy_psnr(batches)},
         "split": "validation",
@@ -255,7 +256,7 @@ def evaluate_bundle(
     white = White(given=white_level, trained=bundle.white_level)
     if source_of(name).photographs:
         paths, part = _for_bundle(
-            bundle, lambda group_by: photographs(name, split, seen=seen, group_by=group_by, white=white)
+            bundle, ("group_by",), lambda **kept: photographs(name, split, seen=seen, white=white, **kept)
         )
         found = [
             assess_photographs(bundle.network, bundle.task.channels, paths, level, denoiser=denoiser, white=white)
@@ -264,7 +265,9 @@ def evaluate_bundle(
     else:
         wanted = bundle.preparation
         loaded = _for_bundle(
-            bundle, lambda group_by: load(name, root=data_root, group_by=group_by, wanted=wanted, white=white)
+            bundle,
+            ("group_by", "pair_by") if source_of(name).paired else ("group_by",),
+            lambda **kept: load(name, root=data_root, wanted=wanted, white=white, **kept),
         )
         foreign = own and seen is not None and loaded.fingerprint != seen
         part = split or ("all" if foreign and not loaded.has_own_splits else "test")
@@ -280,13 +283,15 @@ def evaluate_bundle(
     }
 
 
-def _for_bundle(bundle: Bundle, read: Callable[[str | None], T]) -> T:
-    """Reads data with the grouping of a bundle's own data; without it where the names of the files do not fit it."""
-    group_by = bundle.facts.get("group_by")
-    if isinstance(group_by, str) and regular_expression(group_by) is None:
+def _for_bundle(bundle: Bundle, names: Sequence[str], read: Callable[..., T]) -> T:
+    """Reads data with the expressions by which a bundle's own data was grouped and paired; without them where the names
+    of the files do not fit them."""
+    told = {name: bundle.facts.get(name) for name in names}
+    kept = {name: found for name, found in told.items() if isinstance(found, str) and not regular_expression(found)}
+    if kept:
         with suppress(ConfigError, DataError):
-            return read(group_by)
-    return read(None)
+            return read(**kept)
+    return read()
 
 
 def _seen(bundle: Bundle, kind: str) -> str | None:

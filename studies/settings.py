@@ -162,6 +162,9 @@ class TrainRequest(FitSettings):
     group_by: Annotated[
         str | None, Setting(help="As for search. Default: the study's.", rule=regular_expression, metavar="REGEX")
     ] = None
+    pair_by: Annotated[
+        str | None, Setting(help="As for search. Default: the study's.", rule=regular_expression, metavar="REGEX")
+    ] = None
     white_level: Annotated[
         float | None, Setting(help="As for search. Default: the study's.", rule=white_level, metavar="N")
     ] = None

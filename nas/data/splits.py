@@ -85,6 +85,7 @@ class Dataset:
         has_own_splits: whether the source says which of its images are for validation or test.
         group_by: the regular expression that kept images together; None without one.
         white_level: value that is white in all images of more than 8 bits; None where each has its type's.
+        pair_by: the regular expression that joined clean and noisy images; None without one.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Dataset:
     has_own_splits: bool = False
     group_by: str | None = None
     white_level: float | None = None
+    pair_by: str | None = None
 
     def task(self, noise: str) -> Task:
         """Returns what a network for this data and a noise, given by its canonical name, is built for."""
@@ -109,6 +111,7 @@ def load(
     root: Path | None = None,
     subset: int | None = None,
     group_by: str | None = None,
+    pair_by: str | None = None,
     wanted: Preparation | None = None,
     white: White = White(),  # noqa: B008 (it is frozen)
 ) -> Dataset:
@@ -123,17 +126,19 @@ def load(
         group_by: regular expression that is searched in the path of each image below the folder (and below its split
             folder, if there is one). Images in which it finds the same are kept in one split: frames of a track, slices
             of a patient. It is for folders of images.
+        pair_by: regular expression that finds the same in the path of a clean image and in those of its noisy shots,
+            below their sides. It is for pairs whose names differ (see `nas.data.pairing.find_scenes`).
         wanted: the form to which the images of class folders are brought, when a network was trained on it; by default
             they decide themselves.
         white: what is known of the value that is white in images of more than 8 bits.
 
     Raises:
-        ConfigError: the source is unknown or has no files to group or of another white level, or the subset is outside
-            [classes, training images].
+        ConfigError: the source is unknown, or has no files to group, no pairs or no other white level; or the subset is
+            outside [classes, training images].
         DataError: the data cannot be read, or is too small for three splits.
     """
     name = parse_source(source)
-    raw = _read(name, (root or DEFAULT_ROOT).expanduser(), group_by, wanted, white)
+    raw = _read(name, (root or DEFAULT_ROOT).expanduser(), group_by, pair_by, wanted, white)
     _check_classes(raw.classes, name)
     fingerprint = _fingerprint(raw)
     part = assign(raw, name, fingerprint)
@@ -152,6 +157,7 @@ def load(
         has_own_splits=raw.has_splits,
         group_by=group_by,
         white_level=raw.white_level,
+        pair_by=pair_by,
     )
 
 
@@ -164,14 +170,22 @@ def _check_classes(classes: Sequence[str], source: str) -> None:
             raise DataError(f"{source}: class {visible(name)!r} has control characters in its name; rename its folder")
 
 
-def _read(name: str, root: Path, group_by: str | None, wanted: Preparation | None, white: White) -> RawData:
+def _read(
+    name: str, root: Path, group_by: str | None, pair_by: str | None, wanted: Preparation | None, white: White
+) -> RawData:
     source = source_of(name)
     if white.given is not None and not source.files:
         raise ConfigError(f"`white_level` {white.given:g}: {name} has a scale of its own; leave it out")
     if group_by is not None and not source.files:
-        raise ConfigError(f"`group_by` {group_by!r}: {name} has no files to group; it is for folder:DIR and images:DIR")
+        raise ConfigError(
+            f"`group_by` {group_by!r}: {name} has no files to group; it is for folder:DIR, images:DIR and pairs:DIR"
+        )
+    if pair_by is not None and not source.paired:
+        raise ConfigError(f"`pair_by` {pair_by!r}: {name} has no pairs; it is for pairs:DIR")
     given: dict[str, object] = {"group_by": group_by, "white": white} if source.files else {}
-    if source.files and not source.photographs and not source.paired:
+    if source.paired:
+        given["pair_by"] = pair_by
+    elif source.files and not source.photographs:
         given["wanted"] = wanted
     raw = source.read(name.partition(":")[2] or name, root, **given)
     if source.paired and wanted is not None and raw.images.shape[2:] != (wanted.height, wanted.width):

@@ -378,7 +378,7 @@ def _tags(file: TiffFile, page: TiffPage) -> tuple[tuple[int, int, int, bytes], 
         file.filehandle.seek(tag.valueoffset)
         content = file.filehandle.read(size)
         if len(content) == size:
-            content = _description(content) if tag.code == DESCRIPTION else content
+            content = _description(content, page) if tag.code == DESCRIPTION else content
             kept.append(
                 (int(tag.code), int(tag.dtype), len(content) if tag.code == DESCRIPTION else int(tag.count), content)
             )
@@ -401,8 +401,9 @@ def _directories(file: TiffFile, page: TiffPage) -> tuple[dict[int, tuple[Tag, .
     return kept, lost
 
 
-def _description(content: bytes) -> bytes:
-    """Returns a description that stays true when a stack in one directory is written as pages of their own."""
+def _description(content: bytes, page: TiffPage) -> bytes:
+    """Returns a description that stays true when a stack in one directory is written as pages of their own, and planes
+    of colours as pixels."""
     if not content.startswith(b'{"shape": '):
         return content
     try:
@@ -410,4 +411,6 @@ def _description(content: bytes) -> bytes:
     except ValueError:
         return content
     told.pop("truncated", None)
+    if page.axes == "SYX" and told["shape"] == list(page.shape):
+        told["shape"] = [page.shape[1], page.shape[2], page.shape[0]]
     return json.dumps(told).encode() + b"\0"

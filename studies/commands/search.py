@@ -166,6 +166,7 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: Study
         root=request.data_root,
         subset=wanted["subset"],
         group_by=wanted["group_by"],
+        pair_by=wanted["pair_by"],
         white=White(given=wanted["white_level"]),
     )
     task = data.task(noise.name)

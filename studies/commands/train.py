@@ -55,6 +55,7 @@ class _Source:
     noise: str = "gaussian:50"
     data_root: Path | None = None
     group_by: str | None = None
+    pair_by: str | None = None
     white_level: float | None = None
     study: str | None = None
     trial: int | None = None
@@ -112,6 +113,7 @@ def train(
         "fingerprint": data.fingerprint,
         "subset": request.subset,
         **({"group_by": data.group_by} if data.group_by is not None else {}),
+        **({"pair_by": data.pair_by} if data.pair_by is not None else {}),
         **({"white_level": data.white_level} if data.white_level is not None else {}),
         **{name: getattr(request, name) for name in settings_of(FitSettings)},
         "augmentation": data.augmentation.name,
@@ -275,6 +277,7 @@ def _from_study(request: TrainRequest, prefer: Mapping[str, float] | None, limit
         noise=config.task.noise,
         data_root=Path(root) if root else None,
         group_by=config.group_by,
+        pair_by=config.pair_by,
         white_level=config.white_level,
         study=config.study,
         trial=chosen.number,
@@ -302,7 +305,7 @@ class _Data:
         training: for `nas.training.fit`.
         test: a network and the noise to the test figures, and how many images they are from.
         images: images of each split; unit: what an epoch counts.
-        group_by: see `nas.data.splits.load`.
+        group_by, pair_by: see `nas.data.splits.load`.
         white_level: see `nas.data.splits.Dataset`.
     """
 
@@ -317,15 +320,19 @@ class _Data:
     group_by: str | None
     white_level: float | None
     test: Callable[[Any, Noise], tuple[dict[str, float | None], int]]
+    pair_by: str | None = None
 
 
 def _read(request: TrainRequest, source: _Source, noise: Noise, device: torch.device) -> _Data:
     name = parse_source(request.data or source.data)
     # A study's expression is made for the names of its own files.
     group_by = request.group_by or (source.group_by if name == source.data else None)
+    pair_by = request.pair_by or (source.pair_by if name == source.data else None)
     white = White(given=request.white_level or (source.white_level if name == source.data else None))
     augmentation = augmentation_for(name, request.augment)  # an impossible one is refused before anything is read
     if source_of(name).photographs:
+        if pair_by is not None:
+            raise ConfigError(f"`pair_by` {pair_by!r}: {name} has no pairs; it is for pairs:DIR")
         return _read_photographs(request, name, noise, augmentation, device, group_by, white)
     for setting, value in (("patch", request.patch), ("patches_per_epoch", request.patches_per_epoch)):
         if value is not None:
@@ -334,7 +341,7 @@ def _read(request: TrainRequest, source: _Source, noise: Noise, device: torch.de
     from nas.training.batches import DeviceData
 
     root = request.data_root or source.data_root
-    loaded = load(name, root=root, subset=request.subset, group_by=group_by, white=white)
+    loaded = load(name, root=root, subset=request.subset, group_by=group_by, pair_by=pair_by, white=white)
     task = loaded.task(noise.name)
     augmentation = augmentation_for(name, request.augment, labelled=bool(loaded.classes))
     return _Data(
@@ -349,6 +356,7 @@ def _read(request: TrainRequest, source: _Source, noise: Noise, device: torch.de
         group_by=group_by,
         white_level=loaded.white_level,
         test=lambda network, noise: _test_split(network, loaded, noise),
+        pair_by=pair_by,
     )
 
 
@@ -460,6 +468,7 @@ def _write_bundle(
             "data": data.name,
             "fingerprint": data.fingerprint,
             "group_by": data.group_by,
+            "pair_by": data.pair_by,
             "images": dict(data.images),
             "values": {name: result[name] for name in TESTED if result[name] is not None},
             "split": "test",

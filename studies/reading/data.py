@@ -21,7 +21,9 @@ def study_data(study: StudyReader, root: Path | None = None) -> Dataset:
     root = root or path_or_none(study.provenance.get("data_root"))
     # The fingerprint tells whether a study's data is what it was, whatever is known of white.
     white = White(given=config.white_level, ask=False)
-    data = load(config.data, root=root, subset=config.subset, group_by=config.group_by, white=white)
+    data = load(
+        config.data, root=root, subset=config.subset, group_by=config.group_by, pair_by=config.pair_by, white=white
+    )
     if data.fingerprint != config.fingerprint:
         raise StudyError(
             f"the data of study {config.study!r} ({config.data}) has changed: fingerprint {data.fingerprint}, "

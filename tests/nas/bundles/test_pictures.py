@@ -221,6 +221,15 @@ def test_a_tiff_keeps_exif_and_place_and_says_what_it_loses(tmp_path: Path, byte
         assert list(second[34665].value) == ["ExifVersion"]
 
 
+def test_planes_of_colours_become_pixels_and_say_so(tmp_path: Path) -> None:
+    values = pixels(3).transpose(2, 0, 1)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", planarconfig="separate")
+    negative(tmp_path / "a.tif", tmp_path / "b.tif")
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        assert file.shaped_metadata == ({"shape": [19, 23, 3]},)
+        np.testing.assert_array_equal(file.asarray(), 255 - values.transpose(1, 2, 0))
+
+
 def test_exif_that_another_program_wrote_is_kept(tmp_path: Path) -> None:
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags[0x8769] = {0x9003: "2026:01:02 03:04:05", 0x829A: 0.004, 0xA434: "a lens with a long name"}

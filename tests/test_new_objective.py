@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from extending_examples import EXAMPLES, copy_product
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import contextlib, io, json, sys
 import app_cli

@@ -34,6 +34,7 @@ def run(tmp_path: Path) -> Run:
     return call
 
 
+@pytest.mark.slow
 def test_a_setting_that_is_declared_is_an_option_that_is_checked_kept_compared_and_shown(run: Run) -> None:
     search = shlex.split(SEARCH)
     assert "--spared" in run("search", "--help").stdout

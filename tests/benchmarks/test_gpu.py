@@ -44,6 +44,7 @@ def run(names: list[str], folder: Path, minutes: float) -> dict[str, list[dict[s
     return records
 
 
+@pytest.mark.slow
 def test_checks_that_need_no_ray(tmp_path: Path) -> None:
     names = [name for name in CHECKS if name not in SLOWER]
     found = run(names, tmp_path, minutes=4)

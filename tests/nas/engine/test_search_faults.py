@@ -63,6 +63,7 @@ def test_a_storm_of_failures_stops_the_search_which_goes_on_when_it_is_mended(ma
     assert (outcome.reason, outcome.counts.trained, outcome.counts.failed) == ("complete", 3, failed)
 
 
+@pytest.mark.slow
 def test_a_hanging_trial_fails_with_where_it_hung(make: Any, tmp_path: Path) -> None:
     search = make(ToySpace(faults=("hang", "none"), scratch=str(tmp_path)))
     search.ledger.optuna_study.enqueue_trial({"width": 5, "fault": "hang"})

@@ -60,14 +60,14 @@ def here(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def test_a_study_of_pairs_has_the_noise_of_its_data(here: Path, run: Run) -> None:
-    (shown,) = json.loads(run("studies", "list", "--json").out)
+    (shown,) = json.loads(run("studies", "list", "--json").out)["studies"]
     assert (shown["noise"], shown["trained"]) == ("data", 2)
     data = load(f"pairs:{here / 'bursts'}", pair_by=PAIR_BY)
     assert [len(part.images) for part in (data.train, data.validation, data.test)] == [18, 6, 6]
     assert data.validation.draws == 2
-    again = run("search", *STUDY)
+    again = run("search", "--study", "bursts", "--trials", "2", "--noise", "data")
     assert again.code == 0, again.err
-    said = run("search", *STUDY, "--noise", "gaussian:25")
+    said = run("search", "--data", "pairs:bursts", "--noise", "gaussian:25", "--study", "new")
     assert said.code == 2
     told = f"noise 'gaussian:25': pairs:{here / 'bursts'} has noisy images of its own; leave --noise out, or give data"
     assert said.err == f"error: {told}\n"

@@ -274,22 +274,24 @@ class Jpeg(Noise):
         pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
         result = np.empty_like(pixels)
         for each, quality, made in zip(pixels, qualities, result, strict=True):
-            if len(each) == 3:
-                made[:] = _through_jpeg(each.transpose(1, 2, 0), quality).transpose(2, 0, 1)
-            else:
-                made[:] = [_through_jpeg(channel, quality) for channel in each]
+            made[:] = through_jpeg(each, quality)
         return torch.from_numpy(result).to(images.device).to(images.dtype) / 255
 
 
-def _through_jpeg(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    """Returns pixels (H, W) or (H, W, 3) after a JPEG file of a quality."""
+def through_jpeg(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """Returns an image (C, H, W) after a JPEG file of a quality: a colour one for three channels, else gray ones."""
     import numpy as np
     import PIL.Image
 
-    file = io.BytesIO()
-    PIL.Image.fromarray(pixels).save(file, "JPEG", quality=quality)
-    with PIL.Image.open(file) as opened:
-        return np.asarray(opened)
+    def written(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        file = io.BytesIO()
+        PIL.Image.fromarray(image).save(file, "JPEG", quality=quality)
+        with PIL.Image.open(file) as opened:
+            return np.asarray(opened)
+
+    if len(pixels) == 3:
+        return written(np.ascontiguousarray(pixels.transpose(1, 2, 0))).transpose(2, 0, 1)
+    return np.stack([written(channel) for channel in pixels])
 
 
 @dataclass(frozen=True, slots=True)

@@ -492,6 +492,34 @@ def denoise(
 
 
 @command(app)
+def noise(
+    folder: Annotated[Path, Setting(help="Folder of noisy images.", metavar="DIR", rule=no_file, argument=True)],
+    pairs: Annotated[
+        bool, Setting(help="DIR has noisy images and clean ones beside them, as pairs:DIR wants them.")
+    ] = False,
+    to: Annotated[
+        Path | None,
+        Setting(help="Draw noise against brightness: FILE.html, or .svg, .pdf, .png (need a browser).", metavar="FILE"),
+    ] = None,
+    white_level: WhiteLevel = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the noise of images, and print the words for --noise.
+
+    Example: skipnas noise scans --to noise.html
+    """
+    from studies.commands.noise import measure, noise_lines
+    from studies.pages.noise_level import check_target, write_noise_level
+
+    if to is not None:
+        check_target(to)
+    measured = measure(folder, pairs=pairs, white_level=white_level, tell=_say)
+    if to is not None:
+        write_noise_level(measured, to)
+    _print(as_json, measured.to_dict(), noise_lines(measured))
+
+
+@command(app)
 def report(
     name: Study,
     to: Annotated[Path | None, Setting(help="HTML file to write; NAME.html if left out.", metavar="FILE")] = None,

@@ -31,6 +31,7 @@ CALLS = {
     "train": ["unet", "--to", "new", "--subset", "60", "--epochs", "1"],
     "evaluate": ["bundle"],
     "denoise": ["bundle", "one.png", "--to", "new"],
+    "noise": ["folder"],
     "report": ["small"],
     "dashboard": ["--port", "1"],
     "spaces": ["unet"],

@@ -33,8 +33,8 @@ EVIDENCE = 0.5
 def jpeg_quality(gray: NDArray[np.float32]) -> int | None:
     """Returns the quality of the JPEG that an image (H, W), 0..255, was compressed to last; None without its traces."""
     height, width = (length // SIDE for length in gray.shape)
-    blocks = gray[: height * SIDE, : width * SIDE].reshape(height, SIDE, width, SIDE).transpose(0, 2, 1, 3)
-    blocks = blocks.reshape(-1, SIDE, SIDE).astype(np.float64)
+    tiles = gray[: height * SIDE, : width * SIDE].reshape(height, SIDE, width, SIDE).transpose(0, 2, 1, 3)
+    blocks: Array = tiles.reshape(-1, SIDE, SIDE).astype(np.float64)
     blocks = blocks[((blocks > 0) & (blocks < 255)).all((1, 2))][:20_000]  # a decoder has changed clipped ones
     if not len(blocks):
         return None

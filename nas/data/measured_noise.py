@@ -1,6 +1,6 @@
 """The noise of images, measured: from flat areas of noisy images, or from pairs of noisy and clean ones.
 
-Everything is on the 0..255 scale of ``--noise``. The images must come from one setting of one instrument.
+Everything is on the 0..255 scale of `nas.data.noise`. The images must come from one setting of one instrument.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from nas.data.spectrum import (
     Colour,
     Flat,
     Plane,
+    common_spectrum,
     correlated_spectrum,
     fit_colour,
     flattest,
     frequencies,
-    mean_spectrum,
 )
 from nas.errors import DataError
 
@@ -42,14 +42,15 @@ part, so that a gradient is flat."""
 FIRSTS = (HIGH_OF_LARGE, 8, 12, 16)
 """Sums of frequencies from which on correlated noise is looked for; the first at which no image is seen is taken."""
 
-FALL = 1.5
-"""The least ratio of middle to high frequencies of noise that is called correlated where low ones show the image."""
+FALL = 1.7
+"""The least ratio of middle to high frequencies of noise that is called correlated, without clean images."""
 
 SHARE_CORRELATED = 0.25
 """The least part of correlated noise in the variance that is believed; what images show looks like a little of it."""
 
-MOST_PEAKED = 1.15
-"""The largest fourth moment, over that of a normal variable, of coefficients that are taken for noise."""
+PEAKED, MOST_PEAKED = 1.05, 1.2
+"""The fourth moment, over that of a normal variable, below which coefficients are taken for noise; and the largest that
+is if none is below."""
 
 SHARE_WHITE = 0.15
 """White noise beside correlated noise is told from this part of the variance on: rounding and the grain of photographs
@@ -63,6 +64,9 @@ SHARE_LOST = 0.002
 
 FAR = 4.0
 """Standard deviations that a black or white pixel must be away from its neighbours' median to be salt or pepper."""
+
+MOST_CLIPPED = 0.1
+"""The largest share of black and white pixels in an area where the noise is measured, if there are such areas."""
 
 GROWS = 1.5
 """How many times stronger correlated noise must be in the brightest areas than in the darkest before this is told."""
@@ -131,7 +135,7 @@ class MeasuredNoise:
 
     @property
     def words(self) -> str:
-        """The noise as ``--noise`` takes it."""
+        """The canonical name of the noise (see `nas.data.noise.parse_noise`)."""
         parts = []
         if self.sensor.gain > 0:
             parts.append(f"poisson-gaussian:{_short(max(self.sensor.gain, 3e-4))},{_short(self.sensor.read)}")
@@ -196,13 +200,13 @@ def measure_noise(pictures: Sequence[Picture], bits: int | None) -> MeasuredNois
     flats = flattest(small, LOW_OF_SMALL, HIGH_OF_SMALL, share=0.01, fewest=60, all_below=True)
     remarks = []
     colour, rows, columns = Colour(0.0, 0.0, 0.0), 0.0, 0.0
-    large = _usable(flattest(Blocks.of(planes, LARGE, MOST_LARGE), LOW_OF_LARGE, HIGH_OF_LARGE, share=0.02, fewest=30))
+    large = _usable(flattest(Blocks.of(planes, LARGE, MOST_LARGE), LOW_OF_LARGE, HIGH_OF_LARGE, share=0.01, fewest=10))
     if jpeg is not None:
         remarks.append(
             "JPEG has changed the noise: there was more of it before, and correlation, rows and columns cannot be told."
         )
     elif large:
-        spectrum, peakedness = mean_spectrum(large)
+        spectrum, peakedness = common_spectrum(large)
         colour = _believed_colour(spectrum, peakedness, pairs)
         rows, columns = _lines(spectrum, peakedness, colour), _lines(spectrum.T, peakedness.T, colour)
     else:
@@ -210,7 +214,7 @@ def measure_noise(pictures: Sequence[Picture], bits: int | None) -> MeasuredNois
     if not pairs and not colour.correlated and _unevenness(flats) > UNEVEN:
         remarks.append("There are hardly any flat areas, so the noise may be less than this.")
     kept = 1 - lost
-    white = _white_levels(flats, colour, kept)
+    white = _white_levels(_clear(flats), colour, kept)
     sensor, correlated, levels = fit_sensor(*white, rounding), 0.0, white
     if colour.correlated:
         levels = _coloured_levels(large, colour, kept)
@@ -223,7 +227,7 @@ def measure_noise(pictures: Sequence[Picture], bits: int | None) -> MeasuredNois
         low, high = whole.sigma(np.array([levels[0].min(), levels[0].max()]))
         if high > GROWS * low and not sensor.gain:
             remarks.append(
-                f"The correlated noise grows with brightness, from {low:.3g} to {high:.3g}, which no word of --noise "
+                f"The correlated noise grows with brightness, from {low:.3g} to {high:.3g}, which no name of noise "
                 "says; the words have its mean."
             )
     if float(np.max(sensor.sigma(white[0]))) < NO_NOISE:
@@ -283,6 +287,12 @@ def _unevenness(flats: Sequence[Flat]) -> float:
     return float(np.median([f.spectrum[low].mean() / max(f.spectrum[high].mean(), 1e-9) for f in flats]))
 
 
+def _clear(flats: Sequence[Flat]) -> Sequence[Flat]:
+    """Returns the flat areas with little clipping, which can be computed where all of an area is equally bright."""
+    clear = [each for each in flats if each.clipped < MOST_CLIPPED]
+    return clear if len(clear) >= 3 else flats
+
+
 def _usable(flats: Sequence[Flat]) -> Sequence[Flat]:
     """Returns the flat areas where little is clipped, or the least clipped ones, as clipping whitens noise."""
     return [each for each in flats if each.clipped < 0.01] or sorted(flats, key=lambda each: each.clipped)[:1]
@@ -291,19 +301,20 @@ def _usable(flats: Sequence[Flat]) -> Sequence[Flat]:
 def _believed_colour(spectrum: Array, peakedness: Array, pairs: bool) -> Colour:
     """Returns the colour of a spectrum, judged from the lowest frequency on at which only noise is seen.
 
-    Correlated noise is left out where it is little. What images show looks like it at low frequencies, so that where
-    something is seen at the lowest ones, the noise must also fall from middle to high ones.
+    Correlated noise is left out where it is little. What images show looks like it at low frequencies, so the noise
+    must also fall from middle to high ones.
     """
     total, inside = frequencies(LARGE)
 
     def mean(values: Array, low: int, high: int) -> float:
         return float(values[inside & (total >= low) & (total < high)].mean())
 
-    clear = [first for first in FIRSTS if pairs or mean(peakedness, first, first + 4) < MOST_PEAKED]
-    colour = fit_colour(spectrum, clear[0] if clear else FIRSTS[-1])
+    peaked = {first: 1.0 if pairs else mean(peakedness, first, first + 4) for first in FIRSTS}
+    first = next((each for each in FIRSTS if peaked[each] < PEAKED), min(FIRSTS, key=lambda each: peaked[each]))
+    colour = fit_colour(spectrum, first)
     share = colour.correlated / max(colour.white + colour.correlated, 1e-9)
-    falls = mean(spectrum, LARGE // 2, LARGE) > FALL * mean(spectrum, LARGE, 2 * LARGE)
-    believed = bool(clear) and share > SHARE_CORRELATED and (clear[0] == FIRSTS[0] or falls)
+    falls = pairs or mean(spectrum, LARGE // 2, LARGE) > FALL * mean(spectrum, LARGE, 2 * LARGE)
+    believed = peaked[first] < MOST_PEAKED and share > SHARE_CORRELATED and falls
     return colour if believed else Colour(0.0, colour.white, 0.0)
 
 
@@ -319,7 +330,7 @@ def _lines(spectrum: Array, peakedness: Array, colour: Colour) -> float:
     variance = float(each.mean()) / side
     error = float(each.std(ddof=1)) / np.sqrt(len(each)) / side
     noise = colour.white + colour.correlated
-    if float(peakedness[half:, 0].mean()) > MOST_PEAKED:  # edges of what some blocks show
+    if float(peakedness[half:, 0].mean()) > PEAKED:  # edges of what some blocks show
         return 0.0
     return float(np.sqrt(variance)) if variance > max(SHARE_OF_LINES * noise, 4 * error, NO_NOISE**2) else 0.0
 
@@ -366,7 +377,8 @@ def _through_jpeg(picture: Picture) -> Picture:
 def _gray(image: NDArray[np.float32]) -> Plane:
     """Returns the luminance of an image (C, H, W), as JPEG has it."""
     if len(image) != 3:
-        return image[0]
+        first: Plane = image[0]
+        return first
     luminance: Plane = np.tensordot(np.array([0.299, 0.587, 0.114], np.float32), image, 1)
     return luminance
 

@@ -39,7 +39,8 @@ class Sensor:
 
     def sigma(self, brightness: Array) -> Array:
         """Returns the standard deviation before clipping."""
-        return np.sqrt(self.gain * np.maximum(brightness, 0) + self.read**2)
+        found: Array = np.sqrt(self.gain * brightness.clip(0) + self.read**2)
+        return found
 
     def clipped(self, brightness: Array) -> tuple[Array, Array]:
         """Returns mean and variance of pixels after clipping to [0, 255], for brightnesses before.
@@ -49,14 +50,15 @@ class Sensor:
         """
         from scipy.stats import poisson
 
-        mean, variance = _clipped_normal(brightness, np.maximum(self.sigma(brightness), 1e-2))
+        mean, variance = _clipped_normal(brightness, self.sigma(brightness) + 1e-2)
         if self.gain * FEW_ELECTRONS < 1:
             return mean, variance
         few = brightness < self.gain * FEW_ELECTRONS
         counts = np.arange(2 * FEW_ELECTRONS)[:, None]
         weights = poisson.pmf(counts, brightness[few] / self.gain)
         weights /= weights.sum(0)
-        means, variances = _clipped_normal(counts * self.gain, np.full_like(counts, max(self.read, 1e-2), float))
+        levels: Array = np.multiply(self.gain, counts)
+        means, variances = _clipped_normal(levels, np.full_like(levels, max(self.read, 1e-2)))
         mean[few] = (weights * means).sum(0)
         variance[few] = (weights * (variances + means**2)).sum(0) - mean[few] ** 2
         return mean, variance

@@ -90,7 +90,7 @@ class Blocks:
 
     @property
     def side(self) -> int:
-        return self.power.shape[1]
+        return int(self.power.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +162,16 @@ def frequencies(side: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     return down + across, (down > 0) & (across > 0)
 
 
-def mean_spectrum(found: Sequence[Flat]) -> tuple[Array, Array]:
-    """Returns mean spectrum and peakedness, in which each brightness counts by its blocks and not by its noise."""
-    weights = np.array([each.independent for each in found])
+def common_spectrum(found: Sequence[Flat]) -> tuple[Array, Array]:
+    """Returns spectrum and peakedness that flat areas of most brightnesses have in common.
+
+    They are medians over brightnesses, of spectra that are scaled to equal power, so that neither strong noise nor
+    brightnesses at which nothing is flat count for more.
+    """
     levels = np.array([each.spectrum[1:, 1:].mean() for each in found])
     scaled = [each.spectrum / max(level, 1e-9) for each, level in zip(found, levels, strict=True)]
-    spectrum: Array = np.average(scaled, 0, weights) * np.average(levels, weights=weights)
-    return spectrum, np.average([each.peakedness for each in found], 0, weights)
+    spectrum: Array = np.median(scaled, 0) * np.median(levels)
+    return spectrum, np.median([each.peakedness for each in found], 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from nas.types import Objective
 from search_spaces import stored_space
 from search_spaces.unet.spec import UNetSpec
 from studies.pages.diagram import network_svg
+from studies.pages.drawing import draw
 from studies.pages.figures import Plot, all_plots
 from studies.pages.samples import Samples, samples
 from studies.provenance import describe
@@ -78,11 +79,6 @@ def write_figures(study: StudyReader, folder: Path, suffix: str = "svg") -> list
     """
     if suffix not in FIGURE_FORMATS:
         raise ConfigError(f"`format` {suffix!r} is not known; choose one of {', '.join(FIGURE_FORMATS)}")
-    try:
-        import kaleido
-        from choreographer.errors import BrowserClosedError, BrowserFailedError, ChromeNotFoundError
-    except ImportError:
-        raise ConfigError("`figures` needs kaleido, which is not installed; pip install 'skipnas[figures]'") from None
     if not folder.parent.is_dir() or (folder.exists() and not folder.is_dir()):
         raise ConfigError(f"`figures` {folder}: give a folder to make, in a folder that exists")
     confirmed = summarize(study.progress.confirmations())
@@ -92,17 +88,11 @@ def write_figures(study: StudyReader, folder: Path, suffix: str = "svg") -> list
             figures = []
             for plot in plots:
                 assert plot.figure is not None
-                figure = plot.figure.update_layout(template="plotly_white", paper_bgcolor="white", plot_bgcolor="white")
-                size = {"width": 900 if plot.wide else 640, "height": figure.layout.height, "format": suffix}
-                figures.append({"fig": figure, "path": Path(temporary) / f"{plot.name}.{suffix}", "opts": size})
-            kaleido.write_fig_from_object_sync(figures)
+                file = Path(temporary) / f"{plot.name}.{suffix}"
+                figures.append((plot.figure, file, 900 if plot.wide else 640))
+            draw(figures, suffix, "figures")
             folder.mkdir(exist_ok=True)
-            return [path.replace(folder / path.name) for path in (Path(str(f["path"])) for f in figures)]
-    except (ChromeNotFoundError, BrowserFailedError, BrowserClosedError) as error:
-        raise ConfigError(
-            f"`figures` needs Chrome or Chromium, which did not start ({type(error).__name__}); install one, such "
-            "as apt-get install chromium"
-        ) from None
+            return [path.replace(folder / path.name) for _, path, _ in figures]
     except OSError as error:
         raise ConfigError(f"`figures` {folder} cannot be written ({error.strerror}); give another folder") from None
 

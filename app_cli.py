@@ -29,6 +29,7 @@ from typer.exceptions import Abort, TyperException
 from nas.bundles.formats import formats_in_short
 from nas.data.noise import parse_noises
 from nas.data.sources import parse_source
+from nas.engine import guardian
 from nas.errors import ConfigError, SkipnasError
 from nas.parsing import read_host
 from nas.settings import (
@@ -622,8 +623,12 @@ def doctor(storage: Storage = None, as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def main() -> None:
-    """Runs a command. A user's error is one line on stderr and exit code 2; only a bug shows a traceback."""
+def main(*, guarded: bool = False) -> None:
+    """Runs a command. A user's error is one line on stderr and exit code 2; only a bug shows a traceback.
+
+    Args:
+        guarded: whether a command that uses Ray works in a child process (`nas.engine.guardian`).
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that a terminal cannot write does not stop the rest
             stream.reconfigure(errors="backslashreplace")
@@ -633,8 +638,11 @@ def main() -> None:
     for library in ("alembic", "choreographer", "kaleido", "logistro", "onnx_ir", "onnxscript", "ray", "torch"):
         logging.getLogger(library).setLevel(logging.WARNING)
     # The end that SLURM, docker or systemd ask for is a Ctrl-C to every command. A search sets its own handlers.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, guardian.interrupt)
     try:
+        if guarded and sys.argv[1:2] in (["search"], ["confirm"]):
+            guardian.guard(_say)
         # Without its own handling of errors typer returns an exit code instead of raising one.
         code = app(standalone_mode=False)
         if code == 130:  # by which it says that there was a KeyboardInterrupt
@@ -656,6 +664,11 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename is not None else ""
         _fail(f"{where}{os.strerror(error.errno)}; {REFUSALS[error.errno]}, and give the same command again")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def program() -> None:
+    """Runs a command as the program `skipnas`."""
+    main(guarded=True)
 
 
 def _visible(record: logging.LogRecord) -> bool:
@@ -755,4 +768,4 @@ def _finite(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    program()

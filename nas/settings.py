@@ -328,8 +328,15 @@ class StudyConfig:
     white_level: float | None = None
 
     def in_order(self, values: Mapping[str, float]) -> tuple[float, ...]:
-        """Returns the values of the objectives, in their order, out of all that were measured."""
-        return tuple(values[objective.name] for objective in self.objectives)
+        """Returns the values of the objectives, in their order, out of all that were measured.
+
+        Raises:
+            ConfigError: one is missing, as in a database of a stranger.
+        """
+        found = {objective.name: (values or {}).get(objective.name) for objective in self.objectives}
+        if missing := [name for name, value in found.items() if value is None]:
+            raise ConfigError(f"a complete trial has no value of {missing[0]}: another program wrote its record")
+        return tuple(value for value in found.values() if value is not None)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -24,6 +24,7 @@ from typing import Any
 
 import joblib
 import ray
+import ray._private.worker as ray_worker
 from ray import tune
 from ray._private import services
 from ray._private.node import Node
@@ -32,6 +33,7 @@ from ray.job_config import JobConfig
 
 from nas.data.splits import Dataset
 from nas.engine.carried import Carried
+from nas.engine.guardian import connected
 from nas.engine.interrupts import Stopping, stop_signals
 from nas.engine.job import Job
 from nas.engine.presence import Presence, RayLost
@@ -60,11 +62,20 @@ os.environ.update(
 )
 
 
+log = logging.getLogger(__name__)
+
 # Tune copies its state at the end of a run even if it has not written it, and logs the stack trace when that fails. It
 # also lists the trials of a run that did not complete.
 for _name in ("ray.tune.execution.experiment_state", "ray.train._internal.syncer", "ray.tune.tune"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
+
+def _unsaid(data: dict[str, Any], ignore_prefix: bool = False) -> None:
+    """Takes what Ray prints about its processes, pages where one of them is lost, and leaves it to the log."""
+    log.debug("Ray: %s", data)
+
+
+ray_worker.print_to_stdstream = _unsaid  # it writes to stdout, which belongs to results
 
 QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
 
@@ -116,7 +127,7 @@ def ray_session(address: str | None, *, cpus: int | None = None) -> Iterator[Ses
     if ray.is_initialized():
         yield Session(None)
         return
-    with scratch() as folder:  # Ray never cleans its session folders
+    with scratch() as folder, connected():  # Ray never cleans its session folders
         try:
             yield Session(lambda: _start_local(folder, cpus) if address is None else _connect(address))
         finally:

@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Iterator
 
+from nas.engine.guardian import is_echo
+
 
 class Stopping:
     """Answers True once `signalled` is set or `time_limit` seconds have passed since this object was made.
@@ -39,6 +41,8 @@ def stop_signals() -> Iterator[threading.Event]:
         return
 
     def handle(number: int, frame: object) -> None:
+        if is_echo():
+            return
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()

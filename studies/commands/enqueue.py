@@ -66,7 +66,7 @@ def _proposed(study: StudyReader) -> list[dict[str, Any]]:
         for record in study.trials()
         if record.outcome.group == "failed" or (record.outcome.trained and record.trained_by != study.training_version)
     }
-    trials = study.optuna_study.get_trials(deepcopy=False)
+    trials = study.optuna_trials()
     return [enqueued_params(trial) or trial.params for trial in trials if trial.number not in others]
 
 

@@ -56,7 +56,7 @@ def replay(study: StudyReader, own_space: str | None = None) -> Replayed:
     Raises:
         StudyError: the study has trials from before the order of asks was kept.
     """
-    trials = {trial.number: trial for trial in study.optuna_study.get_trials(deepcopy=False)}
+    trials = {trial.number: trial for trial in study.optuna_trials()}
     records = {record.number: record for record in study.trials()}
     old = [number for number, record in records.items() if record.started is not None and record.ask_order is None]
     if old:
@@ -84,7 +84,7 @@ def replay(study: StudyReader, own_space: str | None = None) -> Replayed:
                     # Another version of the training code went on, to which no candidate is a duplicate of the last's.
                     again.training_version = version
                     searcher = _searcher(again, space, len(trials), searcher.live)
-                if number >= len(again.optuna_study.get_trials(deepcopy=False)):
+                if number >= len(again.optuna_trials()):
                     for waiting in range(number, len(trials)):
                         fixed = enqueued_params(trials[waiting])
                         if not fixed:

@@ -207,7 +207,7 @@ def read_history(study: StudyReader) -> History:
     choice = choose(study) if study.progress.objective_values() else None
     front = set() if choice is None else set(choice.searched)
     with study.storage.guard():
-        asked = {t.number: t for t in study.optuna_study.get_trials(deepcopy=False)}
+        asked = {t.number: t for t in study.optuna_trials()}
     first = study.trained_digests()
     references = study.references()
     epochs = study.epochs_tables()

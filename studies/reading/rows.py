@@ -16,7 +16,7 @@ from studies.store.records import TrialRecord
 def study_rows(study: StudyReader) -> list[dict[str, Any]]:
     """Returns one flat row per trial, for tables: outcome, objectives, size, cost, hyperparameters, digest."""
     with study.storage.guard():
-        trials = study.optuna_study.get_trials(deepcopy=False)
+        trials = study.optuna_trials()
     records = {record.number: record for record in study.trials()}
     nothing = TrialRecord()
     names = dict.fromkeys([o.name for o in study.config.objectives] + [m.name for m in of_basis("cost", "network")])

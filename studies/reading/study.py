@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -121,7 +122,13 @@ class StudyReader(OpenedStudy):
             .where(trials.study_id == self.study_id, attributes.key == "baseline")
         )
         with self.storage.session() as session:
-            return {number: json.loads(name) for number, name in session.execute(query)}
+            found = session.execute(query).all()
+        names = {}
+        for number, text in found:
+            with contextlib.suppress(ValueError, TypeError):  # an attribute that a stranger gave to a trial
+                if isinstance(name := json.loads(text), str):
+                    names[number] = name
+        return names
 
     # What complete trials brought
 
@@ -132,7 +139,14 @@ class StudyReader(OpenedStudy):
         if numbers is not None:
             query = query.where(TrialRecord.number.in_(numbers))
         with self.storage.session() as session:
-            return [TrialResult(**row._mapping) for row in session.execute(query)]
+            rows = session.execute(query).all()
+        for row in rows:
+            if lacks := [name for name in ("digest", "spec", "recipe", "values") if getattr(row, name) is None]:
+                raise StudyError(
+                    f"trial {row.number} of study {self.config.study!r} is complete and has no {lacks[0]}: another "
+                    "program wrote it; delete the study, or restore the database"
+                )
+        return [TrialResult(**row._mapping) for row in rows]
 
     def measurement(self, number: int) -> Measurement:
         """The measurement that a COMPLETE trial ended with. Raises StudyError when there is none."""

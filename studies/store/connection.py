@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.orm import Session
 
-from nas.errors import StorageError
+from nas.errors import StorageError, in_short
 from studies.store.records import MetaRecord
 from studies.store.urls import masked, sqlite_path
 
@@ -139,6 +139,14 @@ def path_errors(url: URL) -> Iterator[None]:
 def storage_errors(url: URL) -> Iterator[None]:
     try:
         yield
+    except LookupError as error:
+        if type(error) is not LookupError:
+            raise
+        # By which SQLAlchemy tells that a column has a word that is none of its words.
+        raise StorageError(
+            f"storage {masked(url)} holds a value that is none of its column's ({in_short(error)}): another program "
+            "wrote it; restore the database, or give another `storage`"
+        ) from None
     except (DBAPIError, StorageInternalError) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         fix = FIXES.get(getattr(getattr(cause, "orig", None), "sqlstate", None) or "")

@@ -229,8 +229,15 @@ def _creation_lock(url: URL, prober: Engine) -> Iterator[None]:
         finally:
             os.close(folder)
     elif prober.dialect.name == "postgresql":
-        with prober.connect() as connection, connection.begin():
-            _wait_for(lambda: bool(connection.scalar(select(func.pg_try_advisory_xact_lock(_LOCK_KEY)))), url)
+        with prober.connect() as connection:
+
+            def locked() -> bool:
+                if connection.scalar(select(func.pg_try_advisory_xact_lock(_LOCK_KEY))):
+                    return True
+                connection.rollback()  # whoever waits leaves its session to others: a pool has few
+                return False
+
+            _wait_for(locked, url)
             yield
     else:
         yield
@@ -258,6 +265,11 @@ def _schema_version(engine: Engine) -> int | None:
         if not inspect(connection).has_table(MetaRecord.__tablename__):
             return None
         value = connection.scalar(select(MetaRecord.value).where(MetaRecord.key == "schema_version"))
+    if value is not None and not (value.isascii() and value.isdigit() and len(value) < 10):
+        raise StorageError(
+            f"the database has schema {in_short(repr(value))}, must have a number: another program wrote it; give "
+            "another `storage`"
+        )
     return None if value is None else int(value)
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
+from nas.errors import StorageError, in_short
 from nas.types import EpochRow
 from studies.store.records import EPOCH_METRICS
 from studies.store.statements import EPOCHS
+from studies.store.stored import is_numbers
 
 
 def epoch_columns(row: EpochRow) -> dict[str, Any]:
@@ -37,10 +39,15 @@ def read_epochs(connection: Connection, study_id: int, number: int | None = None
 def _epoch(row: Row[Any]) -> EpochRow:
     """Returns an epoch as it was reported."""
     values = {name: value for name in EPOCH_METRICS if (value := getattr(row, name)) is not None}
+    if row.further is not None and not is_numbers(row.further):
+        raise StorageError(
+            f"the database holds {in_short(repr(row.further)[:200])} where numbers by name belong: another program "
+            "wrote it; mend the record, or delete its study"
+        )
     return EpochRow(
         epoch=row.epoch,
         denoise_loss=math.nan if row.denoise_loss is None else row.denoise_loss,
         classify_loss=row.classify_loss,
         seconds=row.seconds,
-        values=values | (row.further or {}),
+        values=values | {name: value for name, value in (row.further or {}).items() if value is not None},
     )

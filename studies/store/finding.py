@@ -43,7 +43,7 @@ def find_study(session: Session, storage: Storage, name: str) -> StudyRecord:
         .order_by(StudyRecord.created.desc())
         .limit(11)
     ).all()
-    listed = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    listed = ", ".join(map(str, names[:10])) + (", ..." if len(names) > 10 else "")
     raise StudyError(
         f"no study {name!r} in {storage.masked}; "
         + (f"there are: {listed}" if names else "it holds none, run `skipnas search` first")

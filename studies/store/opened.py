@@ -9,8 +9,9 @@ from typing import Any, Self
 
 import optuna
 from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.trial import FrozenTrial
 
-from nas.errors import StorageError
+from nas.errors import StorageError, in_short
 from nas.settings import StudyConfig
 from nas.training.version import TRAINING_VERSION
 from studies.store import statements as sql
@@ -50,10 +51,16 @@ class OpenedStudy:
         self.study_id = record.study_id
         self.identity = record.identity
         self.config = StudyConfig.from_dict(record.config)
-        self.distributions: dict[str, BaseDistribution] = {
-            name: json_to_distribution(text) for name, text in record.distributions.items()
-        }
-        self.provenance: Mapping[str, Any] = record.provenance
+        try:
+            self.distributions: dict[str, BaseDistribution] = {
+                name: json_to_distribution(text) for name, text in record.distributions.items()
+            }
+        except (ValueError, TypeError, KeyError, AttributeError) as error:  # a database may come from a stranger
+            raise StorageError(
+                f"study {name!r} in {storage.masked}: its stored hyperparameters cannot be read ({in_short(error)}); "
+                "restore the database, or begin another study"
+            ) from None
+        self.provenance: Mapping[str, Any] = record.provenance or {}
         self.command = masked_command(record.command)  # older versions kept passwords
         self.created = record.created
         self.training_version = TRAINING_VERSION
@@ -86,6 +93,21 @@ class OpenedStudy:
         if not storage.read_only:
             study.record_ends()
         return study
+
+    def optuna_trials(self) -> list[FrozenTrial]:
+        """Returns the trials as Optuna has them, by number.
+
+        Raises:
+            StorageError: Optuna cannot read them, as in a database of a stranger.
+        """
+        try:
+            with self.storage.guard():
+                return self.optuna_study.get_trials(deepcopy=False)
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+            raise StorageError(
+                f"trials of study {self.config.study!r} in {self.storage.masked} cannot be read by Optuna "
+                f"({in_short(error)}): another program wrote them; delete the study, or restore the database"
+            ) from None
 
     def record_ends(self) -> None:
         """Records the ends of trials that a person set in Optuna since the study was last looked at."""

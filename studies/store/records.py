@@ -12,14 +12,10 @@ import numpy as np
 from optuna.trial import TrialState
 from sqlalchemy import (
     JSON,
-    BigInteger,
-    Double,
     ForeignKeyConstraint,
     Index,
-    LargeBinary,
     String,
     Table,
-    Text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -28,6 +24,7 @@ from nas.outcome import Outcome
 from nas.search.confirmation import ConfirmedRun
 from nas.training.version import FIRST_VERSION
 from nas.types import ProbeCurve
+from studies.store import stored
 
 _GROUPS_OF_STATES = {TrialState[outcome.state]: outcome.group for outcome in Outcome if not outcome.rejected}
 
@@ -48,12 +45,13 @@ refused."""
 
 class Base(DeclarativeBase):
     type_annotation_map = {  # noqa: RUF012  (SQLAlchemy's own idiom)
-        int: BigInteger,
-        float: Double,
-        str: Text,
-        bytes: LargeBinary,
-        dict[str, Any]: JSON(none_as_null=True),
-        list[dict[str, float]]: JSON(none_as_null=True),
+        int: stored.INTEGER,
+        float: stored.REAL,
+        str: stored.text(),
+        bytes: stored.ARRAY,
+        dict[str, Any]: stored.OBJECT,
+        dict[str, float]: stored.NUMBERS,
+        list[dict[str, float]]: stored.LIST_OF_NUMBERS,
     }
 
 
@@ -80,9 +78,9 @@ class StudyRecord(Base):
     distributions: Mapped[dict[str, Any]]
     provenance: Mapped[dict[str, Any]]
     command: Mapped[str]
-    created: Mapped[float]
+    created: Mapped[float] = mapped_column(stored.TIME)
     events: Mapped[int] = mapped_column("tells", default=0)  # schema 1 counted tells alone
-    identity: Mapped[str | None] = mapped_column(String(32))
+    identity: Mapped[str | None] = mapped_column(stored.text(32))
 
 
 class DriverRecord(Base):
@@ -99,14 +97,14 @@ class DriverRecord(Base):
 
     __tablename__ = "skipnas_drivers"
 
-    driver: Mapped[str] = mapped_column(String(32), primary_key=True)
+    driver: Mapped[str] = mapped_column(stored.text(32), primary_key=True)
     study_id: Mapped[int] = mapped_column(index=True)
     host: Mapped[str]
     place: Mapped[str]
     pid: Mapped[int]
     born: Mapped[str | None]
-    started: Mapped[float]
-    expires: Mapped[float]
+    started: Mapped[float] = mapped_column(stored.TIME)
+    expires: Mapped[float] = mapped_column(stored.TIME)
     reserved: Mapped[int] = mapped_column(default=0)
 
     @property
@@ -144,17 +142,17 @@ class TrialRecord(Base):
 
     study_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    digest: Mapped[str | None] = mapped_column(String(16), index=True)
+    digest: Mapped[str | None] = mapped_column(stored.text(16), index=True)
     spec: Mapped[dict[str, Any] | None]
     recipe: Mapped[dict[str, Any] | None]
-    owner: Mapped[str | None] = mapped_column(String(32))
-    asked_by: Mapped[str | None] = mapped_column(String(32))
+    owner: Mapped[str | None] = mapped_column(stored.text(32))
+    asked_by: Mapped[str | None] = mapped_column(stored.text(32))
     worker: Mapped[str | None]
-    started: Mapped[float | None]
-    ended: Mapped[float | None]
+    started: Mapped[float | None] = mapped_column(stored.TIME)
+    ended: Mapped[float | None] = mapped_column(stored.TIME)
     ask_order: Mapped[int | None]
     tell_order: Mapped[int | None]
-    reason: Mapped[str | None] = mapped_column(String(32))
+    reason: Mapped[str | None] = mapped_column(stored.OUTCOME)
     detail: Mapped[str | None]
     params: Mapped[int | None]
     macs: Mapped[int | None]
@@ -163,7 +161,7 @@ class TrialRecord(Base):
     seconds: Mapped[float | None]
     seed: Mapped[int | None]
     epochs_done: Mapped[int] = mapped_column(default=0)
-    values: Mapped[dict[str, Any] | None]
+    values: Mapped[dict[str, float] | None]
     gates: Mapped[list[dict[str, float]] | None]
     training_version: Mapped[int | None]
 
@@ -204,7 +202,7 @@ class EpochRecord(Base):
     accuracy: Mapped[float | None]
     stability: Mapped[float | None]
     seconds: Mapped[float]
-    further: Mapped[dict[str, Any] | None]
+    further: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # `_epoch` looks at it
 
 
 class ConfirmationRecord(Base):
@@ -222,19 +220,19 @@ class ConfirmationRecord(Base):
     __table_args__ = (ForeignKeyConstraint(["study_id"], ["skipnas_studies.study_id"]),)
 
     study_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    digest: Mapped[str] = mapped_column(String(16), primary_key=True)
+    digest: Mapped[str] = mapped_column(stored.text(16), primary_key=True)
     repeat: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     seed: Mapped[int]
     number: Mapped[int | None]
     reference: Mapped[str | None]
     spec: Mapped[dict[str, Any]]
     recipe: Mapped[dict[str, Any]]
-    reason: Mapped[str] = mapped_column(String(32))
+    reason: Mapped[str] = mapped_column(stored.OUTCOME)
     detail: Mapped[str | None]
-    values: Mapped[dict[str, Any] | None]
+    values: Mapped[dict[str, float] | None]
     gates: Mapped[list[dict[str, float]] | None]
     seconds: Mapped[float]
-    ended: Mapped[float]
+    ended: Mapped[float] = mapped_column(stored.TIME)
     training_version: Mapped[int | None]
 
     @property

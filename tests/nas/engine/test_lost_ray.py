@@ -14,7 +14,8 @@ from typing import Any, cast
 
 import pytest
 import ray
-from command_samples import ROOT
+import ray._private.worker as ray_worker
+from command_samples import ROOT, Studied
 from ray import tune
 from ray.exceptions import ObjectStoreFullError, OutOfDiskError, RaySystemError
 
@@ -202,6 +203,13 @@ def test_ray_has_stopped_before_its_folder_is_deleted(monkeypatch: pytest.Monkey
     assert not folders[0].exists()
 
 
+def test_what_ray_says_of_its_processes_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """It would stand among the results, which `--json` promises to be alone."""
+    told = {"lines": ["Raylet is terminated. Last 20 lines ..."], "pid": "raylet", "is_err": False}
+    ray_worker.print_to_stdstream(told, ignore_prefix=False)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_process_that_ended_is_seen(make: Any) -> None:
     """On the Ray of these tests, which is whole."""
     found = Presence()
@@ -256,28 +264,51 @@ def test_a_search_beside_a_program_that_takes_the_memory_ends_with_all_trials(tm
 SEARCH = "search --study s --trials 3 --epochs 27 --subset 400 --max-params 12000 --no-baselines --precision fp32"
 
 
-def said_while_ray_is_killed(command: str, folder: Path, process: str) -> str:
-    """Runs a command, kills a process of its Ray once trials are under way, and returns what it said at its end."""
+UNDER_WAY = r"\b[1-9]\d* running"
+"""The progress that tells of trials under way."""
+
+BEFORE = r"^0/"
+"""The first progress, before trials are handed to Ray. Ray ends the driver when it is lost then."""
+
+
+def said_while_ray_is_killed(command: str, folder: Path, process: str, moment: str) -> str:
+    """Runs a command, kills a process of its Ray at a moment, and returns what it said at its end."""
     from benchmarks.chaos import descendants, named
 
     words = [sys.executable, str(ROOT / "app_cli.py"), *command.split()]
-    with subprocess.Popen(words, cwd=folder, stderr=subprocess.PIPE, text=True) as run:
+    environment = os.environ | {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}  # a minute by default
+    with (
+        (folder / "out").open("w") as out,
+        subprocess.Popen(words, cwd=folder, stdout=out, stderr=subprocess.PIPE, text=True, env=environment) as run,
+    ):
         assert run.stderr is not None
-        # While workers still start, Ray itself may end the driver before anything can be done about it.
-        under_way = any(re.search(r"\b[1-9]\d* running", line) for line in run.stderr)
-        assert under_way, "the line of progress that tells of trials under way"
+        assert any(re.search(moment, line) for line in run.stderr), "the line of progress that tells of the moment"
         for pid in named(process, descendants(run.pid)):
             os.kill(pid, signal.SIGKILL)
         _, said = run.communicate(timeout=300)
     assert run.returncode == 0, said
     assert "Ray was lost" in said
     assert "Traceback" not in said
+    assert "raylet" not in (folder / "out").read_text()
     return said
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("process", ["raylet/raylet", "gcs_server"])
 def test_a_search_and_a_confirmation_whose_ray_is_killed_go_on(tmp_path: Path, process: str) -> None:
-    assert "the study has 3 of 3" in said_while_ray_is_killed(SEARCH, tmp_path, process)
-    said = said_while_ray_is_killed("confirm s --seeds 2 --top 1", tmp_path, process)
-    assert "the confirmation has" in said
+    assert "the study has 3 of 3" in said_while_ray_is_killed(SEARCH, tmp_path, process, UNDER_WAY)
+    said = said_while_ray_is_killed("confirm s --seeds 2 --top 1", tmp_path, process, UNDER_WAY)
+    assert "the confirmation has 2 of 2" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", ["raylet/raylet", "gcs_server"])
+def test_a_confirmation_whose_ray_is_killed_before_its_first_run_goes_on(studied: Studied, process: str) -> None:
+    said = said_while_ray_is_killed("confirm small --seeds 2 --top 0", studied.folder, process, BEFORE)
+    assert "the confirmation has 2 of 2" in said
+
+
+@pytest.mark.slow
+def test_a_search_whose_ray_is_killed_before_its_first_trial_goes_on(tmp_path: Path) -> None:
+    search = SEARCH.replace("--epochs 27", "--epochs 1")
+    assert "the study has 3 of 3" in said_while_ray_is_killed(search, tmp_path, "raylet/raylet", BEFORE)

@@ -224,6 +224,25 @@ def test_whoever_waits_for_tables_says_so_and_not_for_ever(
     assert "waiting for another process that makes or changes its tables" in caplog.text
 
 
+def test_whoever_waits_for_tables_holds_no_session_of_a_pool(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through pgbouncer with three sessions, two that waited kept the third from making the tables."""
+    monkeypatch.setattr(database, "WAIT_SECONDS", 3.0)
+    held: list[int] = []
+
+    def look() -> None:
+        open_transactions = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = :name AND state LIKE 'idle in trans%'"
+        )
+        engine = create_engine(parse_url(server), poolclass=NullPool)
+        with engine.connect() as connection:
+            held.append(connection.scalar(text(open_transactions), {"name": make_url(server).database}) or 0)
+
+    monkeypatch.setattr(database.time, "sleep", lambda seconds: look())
+    with locked(server, "pg_advisory_xact_lock"), pytest.raises(StorageError, match="another process has been making"):
+        open_storage(server)
+    assert set(held) == {1}, "the transaction of the one that makes the tables"
+
+
 def test_no_lock_outlives_its_transaction(server: str) -> None:
     """What a pool of sessions between us and the server would keep."""
     with open_storage(server):

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.lib.records import Record, measured
+from benchmarks.lib.stats import mean_interval
 from nas.data.installed import read_photographs
 from nas.data.measured_noise import Picture, measure_noise
 from nas.data.noise import parse_noise
@@ -47,7 +48,7 @@ OTHERS = (
     "jpeg:40",
 )
 TRAINED = ("gaussian:25", "poisson-gaussian:1,6", "correlated:25,1.5", "poisson-gaussian:1,5+rows:4")
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1, 2, 3, 4)
 EPOCHS = 8
 DEPTH = "+depth:8"
 """All made images are files of 8 bits."""
@@ -242,20 +243,24 @@ def train(what: Record) -> Record:
 
 
 def trained(look: Look) -> list[str]:
-    """Returns the table of networks under the true noise and under the printed words."""
+    """Returns the table of networks under the true noise and under the printed words, with 95 % intervals over seeds
+    of the difference."""
     lines = ["| true noise | words | true (dB) | words (dB) | difference |", "|---|---|---|---|---|"]
     for noise in TRAINED:
         true = noise + DEPTH
         words: str = measure(asked("photographs", noise, False))["found"]["noise"]
-        psnr: dict[str, list[Any]] = {
-            each: [
+        first, second = (
+            [
                 record["psnr"]
                 for record in look([{"noise": each, "judged": true, "seed": seed, "epochs": EPOCHS} for seed in SEEDS])
             ]
             for each in (true, words)
-        }
-        means = [fmean(psnr[each]) for each in (true, words)]
-        lines.append(f"| `{true}` | `{words}` | {means[0]:.2f} | {means[1]:.2f} | {means[1] - means[0]:+.2f} |")
+        )
+        found = mean_interval([after - before for before, after in zip(first, second, strict=True)])
+        lines.append(
+            f"| `{true}` | `{words}` | {fmean(first):.2f} | {fmean(second):.2f} | {found.mean:+.2f} "
+            f"({found.low:+.2f} to {found.high:+.2f}) |"
+        )
     return lines
 
 

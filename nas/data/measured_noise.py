@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nas.data.jpeg_traces import jpeg_quality
 from nas.data.noise import parse_noise, through_jpeg
-from nas.data.sensor import Array, Sensor, fit_sensor
+from nas.data.sensor import WHITE, Array, Sensor, fit_sensor
 from nas.data.spectrum import (
     Blocks,
     Colour,
@@ -61,6 +61,9 @@ SHARE_OF_LINES = 0.03
 
 SHARE_LOST = 0.002
 """The least share of salt and pepper that is believed."""
+
+MOST_LOST = 0.5
+"""The largest share of salt and pepper. With more lost pixels the median of neighbours is one of them."""
 
 FAR = 4.0
 """Standard deviations that a black or white pixel must be away from its neighbours' median to be salt or pepper."""
@@ -185,7 +188,8 @@ def measure_noise(pictures: Sequence[Picture], bits: int | None) -> MeasuredNois
         bits: depth of their files; None for floats.
 
     Raises:
-        DataError: no image has sides of at least 8 pixels.
+        DataError: no image has sides of at least 8 pixels, or the images are black and white, so that no noise is told
+            from what they show.
     """
     pairs = all(picture.clean is not None for picture in pictures)
     qualities = [quality for each in pictures if (quality := jpeg_quality(_gray(each.noisy))) is not None]
@@ -232,6 +236,11 @@ def measure_noise(pictures: Sequence[Picture], bits: int | None) -> MeasuredNois
             )
     if float(np.max(sensor.sigma(white[0]))) < NO_NOISE:
         sensor = Sensor(0.0, 0.0)
+    if max(sensor.gain, sensor.read, correlated, rows, columns) > WHITE or lost > MOST_LOST:
+        raise DataError(
+            "the images are mostly black and white pixels, in which noise cannot be told from what they show; "
+            "give images with shades of gray"
+        )
     return MeasuredNoise(
         images=len(pictures),
         pairs=pairs,

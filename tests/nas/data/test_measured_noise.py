@@ -130,6 +130,17 @@ def test_floats_have_no_depth_and_small_images_no_spectrum() -> None:
         measure_noise([Picture(np.zeros((1, 7, 100), np.float32))], 8)
 
 
+def test_black_and_white_pixels_are_no_noise() -> None:
+    pixels = 255 * np.random.default_rng(0).integers(0, 2, (1, 64, 64)).astype(np.float32)
+    with pytest.raises(DataError, match="mostly black and white pixels"):
+        measure_noise([Picture(pixels)], 8)
+
+
+@pytest.mark.parametrize("value", [0, 90, 255])
+def test_images_of_one_value_have_no_noise(value: float) -> None:
+    assert measure_noise([Picture(np.full((3, 40, 40), value, np.float32))], 8).words == "none"
+
+
 def test_channels_are_measured_alike() -> None:
     noisy = [np.concatenate(added("gaussian:9+depth:8", (scene,) * 3, seed=3)) for scene in scenes(2)]
     assert measure_noise([Picture(each) for each in noisy], 8).sensor.read == pytest.approx(9, rel=0.05)

@@ -239,7 +239,7 @@ def test_a_time_limit_takes_the_place_of_a_size() -> None:
 
 
 def test_a_derived_class_tells_its_own_settings_first() -> None:
-    assert list(settings_of(RunOptions))[:2] == ["trials", "cpus_per_trial"]
+    assert list(settings_of(RunOptions))[:3] == ["trials", "until_flat", "cpus_per_trial"]
     assert next(iter(settings_of(SearchRequest))) == "study"
     fields = [field.name for field in dataclasses.fields(SearchRequest)]
     assert set(fields) - settings_of(SearchRequest).keys() == {"command"}

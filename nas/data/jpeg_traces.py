@@ -23,8 +23,8 @@ ROUNDING = 0.4
 HIGHEST = 96
 """The highest quality that is looked for. Its steps are near the rounding of pixels above."""
 
-FEWEST = 100
-"""The fewest coefficients other than 0 that are enough to tell a quality."""
+FEWEST = 50
+"""The fewest coefficients other than 0, without the means of blocks, that are enough to tell a quality."""
 
 EVIDENCE = 0.5
 """The least mean logarithm of how much likelier coefficients are with a table than without."""
@@ -44,6 +44,7 @@ def jpeg_quality(gray: NDArray[np.float32]) -> int | None:
     for quality in range(1, HIGHEST + 1):
         steps = _table(quality)
         used = (np.abs(coefficients) >= steps / 2) & (steps >= 3)
+        used[:, 0, 0] = False  # the mean of a flat block is a multiple of many steps by chance
         if used.sum() < FEWEST:
             continue
         step = np.broadcast_to(steps, coefficients.shape)[used]

@@ -113,6 +113,14 @@ def find_scenes(folder: Path, source: str, pair_by: str | None, tell: Callable[.
     return scenes, classes
 
 
+def noisy_side(folder: Path) -> Path | None:
+    """Returns the noisy side of a folder of pairs, of its first split; None where a folder has no two sides."""
+    try:
+        return _parts(folder, "")[0].noisy
+    except DataError:
+        return None
+
+
 # --- the two sides ---
 def _parts(folder: Path, source: str) -> list[_Sides]:
     try:

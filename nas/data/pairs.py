@@ -82,7 +82,7 @@ def read_pairs(
     pages = [page for index, page in enumerate(pages) if index in usable]
     of_scene = [scene for index, scene in enumerate(of_scene) if index in usable]
     patch = _patch([size for index, size in enumerate(sizes) if index in usable])
-    appearances, levels, problems = Appearances(), Levels(source, white), _Problems(source)
+    appearances, levels, problems = Appearances(), Levels(source, white), Problems(source)
     clean_patches: list[list[Image]] = []
     noisy_patches: list[list[list[Image]]] = []
     opened: tuple[Scene | None, list[Image], list[list[Image]]] = (None, [], [])
@@ -150,7 +150,7 @@ def _shots(scene: Scene, levels: Levels) -> list[list[Image]]:
     return [open_images(path, levels.of_noisy) for path in evenly(scene.shots, MOST_SHOTS)]
 
 
-def _shots_of_page(files: Sequence[list[Image]], page: int, pages: int, name: str, problems: _Problems) -> list[Image]:
+def _shots_of_page(files: Sequence[list[Image]], page: int, pages: int, name: str, problems: Problems) -> list[Image]:
     """Returns the shots of a page of a clean file: the same page of each noisy file, or all pages of them where the
     clean file has one."""
     if pages == 1:
@@ -161,7 +161,7 @@ def _shots_of_page(files: Sequence[list[Image]], page: int, pages: int, name: st
     return [images[page] for images in files]
 
 
-class _Problems:
+class Problems:
     """Pairs that do not fit, gathered so that one line names them."""
 
     def __init__(self, source: str) -> None:

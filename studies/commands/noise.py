@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.data.listing import SUFFIXES, counted, list_folder
+from nas.data.images import image_sizes, shown_images
+from nas.data.listing import SUFFIXES, counted, list_folder, list_top
 from nas.data.measured_noise import MeasuredNoise, Picture, measure_noise
-from nas.data.pairing import find_scenes
-from nas.data.raw import evenly
+from nas.data.pairing import PART_NAMES, Scene, find_scenes, noisy_side
+from nas.data.pairs import Problems
+from nas.data.raw import TRAIN, evenly
 from nas.data.reader import read_file, shapes_of
 from nas.data.white import Levels, White
 from nas.errors import DataError
 from studies.commands.text import columns
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from nas.data.image_file import ImageFile
 
 MOST_IMAGES = 48
@@ -43,32 +47,40 @@ def measure(
     """Measures the noise of the images of a folder.
 
     Args:
-        folder: noisy images at any depth, or with `pairs` a noisy and a clean side (see `nas.data.pairing`).
+        folder: noisy images at any depth, or with `pairs` a noisy and a clean side (see `nas.data.pairing`). Where it
+            has split folders, the training images alone are measured.
         pairs: whether there are clean images.
         white_level: value of white in images of more than 8 bits.
         tell: called with a line about what is left out.
 
     Raises:
-        DataError: the folder or an image cannot be read, there are no images, or the two sides do not fit.
+        DataError: the folder or an image cannot be read, there are no images, the two sides do not fit, or there are
+            two sides without `pairs`.
     """
     source = f"{'pairs:' if pairs else ''}{folder}"
+    if not pairs and (noisy := noisy_side(folder)) is not None:
+        raise DataError(
+            f"{folder}: has a noisy and a clean side; add --pairs to measure them together, or give {noisy} alone"
+        )
     levels = Levels(source, White(given=white_level))
     bits: list[int | None] = []
     pictures: list[Picture] = []
     if pairs:
         scenes, _ = find_scenes(folder, source, None, lambda text, *values: tell(text % values))
-        asked = evenly([(scene, shot) for scene in scenes for shot in scene.shots], MOST_IMAGES)
-        for scene, shot in asked:
-            noisy, clean = _pages(shot, levels.of_noisy, bits), _pages(scene.clean, levels.of, [])
-            pictures += _paired(source, shot, scene.clean, noisy, clean)
-        number = sum(len(scene.shots) for scene in scenes)
-    else:
-        files = [(path, page) for path in _files(folder, tell) for page in range(len(shapes_of(path)))]
-        asked_pages = evenly(files, MOST_IMAGES)
-        for path in dict.fromkeys(path for path, _ in asked_pages):
-            pages = _pages(path, levels.of_noisy, bits)
-            pictures += [Picture(pages[page]) for each, page in asked_pages if each == path]
+        trained = [scene for scene in scenes if scene.part == TRAIN]
+        if len(trained) < len(scenes):
+            tell(f"{source}: {_training_alone(len(trained), len(scenes), 'scene')}")
+        files = [
+            (scene, shot, page) for scene in trained for shot in scene.shots for page in range(len(image_sizes(shot)))
+        ]
+        pictures = _pairs(source, evenly(files, MOST_IMAGES), levels, bits)
         number = len(files)
+    else:
+        pages = [(path, page) for path in _files(folder, tell) for page in range(len(shapes_of(path)))]
+        for path, wanted in _by_file(evenly(pages, MOST_IMAGES)).items():
+            middles, _ = _read(path, levels.of_noisy, bits)
+            pictures += [Picture(middles[page]) for page in wanted]
+        number = len(pages)
     levels.common()
     if len(pictures) < number:
         tell(f"{source}: {len(pictures)} of {counted(number, 'image')} are measured, spread evenly")
@@ -105,24 +117,78 @@ def noise_lines(found: MeasuredNoise) -> Iterator[str]:
     yield f"--noise {found.words}"
 
 
+def _training_alone(number: int, of: int, name: str) -> str:
+    return f"the training images alone are measured, {number:,} of {counted(of, name)}; the other splits judge networks"
+
+
 def _files(folder: Path, tell: Callable[[str], None]) -> Sequence[Path]:
+    """Returns the images of a folder, those for training alone where the folders inside are splits."""
     try:
         found = list_folder(folder)
+        inside, beside = list_top(folder)
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}); give a folder that can be") from error
     if not found.images:
         raise DataError(f"{folder}: holds no images; {', '.join(sorted(SUFFIXES))} are read")
     if left_out := found.left_out():
         tell(f"{folder}: left out: {', '.join(left_out)}")
-    return found.images
+    parts = {each: PART_NAMES.get(each.name.lower()) for each in inside}
+    if beside.images or None in parts.values() or TRAIN not in parts.values():
+        return found.images
+    train = [each for each, part in parts.items() if part == TRAIN]
+    trained = [path for path in found.images if any(path.is_relative_to(each) for each in train)]
+    if len(trained) == len(found.images) or not trained:
+        return found.images
+    tell(f"{folder}: {_training_alone(len(trained), len(found.images), 'image')}")
+    return trained
 
 
-def _pages(path: Path, level: Callable[[ImageFile], float], bits: list[int | None]) -> Pages:
-    """Reads the middle of each image of a file, (C, H, W) on the 0..255 scale, and notes the depth of the file."""
+def _by_file(asked: Sequence[tuple[Path, int]]) -> dict[Path, list[int]]:
+    """Returns the pages of each file that are asked for."""
+    pages: dict[Path, list[int]] = {}
+    for path, page in asked:
+        pages.setdefault(path, []).append(page)
+    return pages
+
+
+def _read(path: Path, level: Callable[[ImageFile], float], bits: list[int | None]) -> tuple[Pages, list[Image]]:
+    """Reads the middle of each image of a file, (C, H, W) on the 0..255 scale, and notes the depth of the file.
+
+    The images are returned too, whole and as they are shown.
+    """
     file = read_file(path)
     white = level(file)
     bits.append(None if file.is_float else min(16, math.ceil(math.log2(white + 1))))
-    return [_middle(page.floats(white) * 255) for page in file.pages]
+    return [_middle(page.floats(white) * 255) for page in file.pages], shown_images(file, white)
+
+
+def _pairs(
+    source: str, asked: Sequence[tuple[Scene, Path, int]], levels: Levels, bits: list[int | None]
+) -> list[Picture]:
+    """Reads pages of shots with their clean images; a clean file of one page belongs to all pages of its shots.
+
+    Raises:
+        DataError: pairs do not fit together, by the same rules as in a training (see `nas.data.pairs`).
+    """
+    problems, pictures = Problems(source), []
+    scene_of = {shot: scene for scene, shot, _ in asked}
+    for shot, pages in _by_file([(shot, page) for _, shot, page in asked]).items():
+        scene = scene_of[shot]
+        (noisy, shown_noisy), (clean, shown_clean) = (
+            _read(shot, levels.of_noisy, bits),
+            _read(scene.clean, levels.of, []),
+        )
+        if len(clean) not in (1, len(noisy)):
+            problems.add(scene.name, f"{len(noisy)} pages beside {len(clean)}")
+            continue
+        for page in pages:
+            place = page if len(clean) > 1 else 0
+            problems.check(scene.name, shown_clean[place], [shown_noisy[page]])
+            pictures.append(Picture(noisy[page], clean[place]))
+    problems.tell()
+    if any(each.clean is None or each.clean.shape != each.noisy.shape for each in pictures):
+        raise DataError(f"{source}: the two sides are turned differently in their files; save them upright")
+    return pictures
 
 
 def _middle(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -130,14 +196,3 @@ def _middle(values: NDArray[np.float32]) -> NDArray[np.float32]:
     top, left = (max(0, (side - MOST_SIDE) // 2 // JPEG_BLOCK * JPEG_BLOCK) for side in values.shape[:2])
     cut = values[top : top + MOST_SIDE, left : left + MOST_SIDE].clip(0, 255)
     return np.ascontiguousarray(cut.transpose(2, 0, 1))
-
-
-def _paired(source: str, shot: Path, clean: Path, noisy: Pages, wanted: Pages) -> list[Picture]:
-    """Puts the pages of two files together; a clean file of one page belongs to all pages of a shot."""
-    if len(wanted) == 1:
-        wanted = wanted * len(noisy)
-    if [page.shape for page in noisy] != [page.shape for page in wanted]:
-        raise DataError(
-            f"{source}: {shot} and {clean} differ in size, colours or number of pages; give images that fit"
-        )
-    return [Picture(one, other) for one, other in zip(noisy, wanted, strict=True)]

@@ -112,6 +112,7 @@ def test_traces_of_jpeg_are_those_of_its_table(quality: int) -> None:
     assert jpeg_quality(compressed[0, 0].numpy() * 255) == quality
     assert jpeg_quality(image[0][0].round()) is None
     assert jpeg_quality(np.zeros((64, 64), np.float32)) is None
+    assert jpeg_quality(np.full((512, 512), 90, np.float32)) is None
 
 
 def test_images_without_noise_have_none() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,8 +59,56 @@ def test_deep_images_need_their_white(folder: Path) -> None:
 
 def test_pairs_of_two_sizes_are_named(folder: Path) -> None:
     Image.new("L", (50, 96)).save(folder / "pairs/clean/1.png")
-    with pytest.raises(DataError, match=r"noisy/1.png and .*clean/1.png differ in size"):
+    with pytest.raises(DataError, match=r"1 pair not fitting together: 1.png \(96x96 beside 50x96 pixels\)"):
         measure(folder / "pairs", pairs=True)
+
+
+def test_pairs_that_a_training_refuses_are_refused(folder: Path) -> None:
+    noisy, clean = folder / "pairs/noisy", folder / "pairs/clean"
+    with Image.open(clean / "0.png") as image:
+        moved = np.roll(np.asarray(image), 5, 1)
+    kept = (clean / "0.png").read_bytes()
+    Image.fromarray(moved).save(clean / "0.png")
+    with pytest.raises(DataError, match=r"0.png \(shifted by \d\.\d pixels\)"):
+        measure(folder / "pairs", pairs=True)
+    (clean / "0.png").write_bytes(kept)
+    noisy.rename(folder / "pairs/lq")
+    clean.rename(folder / "pairs/input")
+    (folder / "pairs/lq").rename(folder / "pairs/target")
+    with pytest.raises(DataError, match="the sides look swapped"):
+        measure(folder / "pairs", pairs=True)
+
+
+def test_two_sides_need_pairs(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"has a noisy and a clean side; add --pairs .* or give .*pairs/noisy alone"):
+        measure(folder / "pairs")
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_images_that_judge_networks_are_not_measured(folder: Path, pairs: bool) -> None:
+    said: list[str] = []
+    (folder / "split").mkdir()
+    for part in ("train", "test"):
+        shutil.copytree(folder / ("pairs" if pairs else "pairs/noisy"), folder / "split" / part)
+    for path in folder.glob("split/test/**/*.png"):
+        pixels = np.random.default_rng(0).normal(128, 60, (96, 96)).clip(0, 255)
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+    found = measure(folder / "split", pairs=pairs, tell=said.append)
+    assert found.images == 3
+    assert found.sensor.read == pytest.approx(SIGMA, rel=0.05)
+    (line,) = said
+    assert f"the training images alone are measured, 3 of 6 {'scenes' if pairs else 'images'}" in line
+
+
+def test_pages_of_pairs_are_measured_in_part(tmp_path: Path) -> None:
+    clean = np.tile(np.linspace(60, 190, 32, dtype=np.float32), (32, 1))
+    pages = clean + np.random.default_rng(0).normal(0, SIGMA, (MOST_IMAGES + 5, 32, 32))
+    for side, pixels in (("noisy", pages), ("clean", clean)):
+        (tmp_path / side).mkdir()
+        tifffile.imwrite(tmp_path / side / "0.tif", np.rint(pixels).astype(np.uint8), photometric="minisblack")
+    said: list[str] = []
+    assert measure(tmp_path, pairs=True, tell=said.append).images == MOST_IMAGES
+    assert said == [f"pairs:{tmp_path}: 48 of 53 images are measured, spread evenly"]
 
 
 def test_many_images_are_measured_in_part(tmp_path: Path) -> None:

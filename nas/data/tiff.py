@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.data.image_file import ORIENTATION, ImageFile, Page, check_size, decoding, finite, full_of, refuse
-from nas.data.tiff_directories import DIRECTORIES, Form, read_directory
+from nas.data.tiff_directories import DIRECTORIES, EXIF, Budget, Form, read_directory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -143,7 +143,8 @@ def read_tiff(path: Path) -> ImageFile:
             # The first page tells of the whole stack.
             samples += [replace(samples[0], tags=())] * (planes - 1)
         orientation = images[0].tags.valueof(ORIENTATION, 1)
-        below = [_directories(file, page) for page in images]
+        budget = Budget()
+        below = [_directories(file, page, budget) for page in images]
         kept = {
             "byteorder": file.byteorder,
             "bigtiff": file.is_bigtiff,
@@ -385,16 +386,19 @@ def _tags(file: TiffFile, page: TiffPage) -> tuple[tuple[int, int, int, bytes], 
     return tuple(kept)
 
 
-def _directories(file: TiffFile, page: TiffPage) -> tuple[dict[int, tuple[Tag, ...]], list[str]]:
-    """Returns the EXIF and GPS directories of a page by their tags, and what of them cannot be kept."""
+def _directories(file: TiffFile, page: TiffPage, budget: Budget) -> tuple[dict[int, tuple[Tag, ...]], list[str]]:
+    """Returns the EXIF and GPS directories of a page by their tags, and what of them cannot be kept.
+
+    The budget is the file's; a directory beyond it counts as damaged.
+    """
     form = Form(file.byteorder, file.is_bigtiff)
     kept, lost = {}, []
     for code, _, _, field in form.fields(file.filehandle, page.offset)[0]:
         if code not in DIRECTORIES:
             continue
         try:
-            kept[code], noted = read_directory(file.filehandle, form.offset(field), form)
-        except (OSError, RecursionError, ValueError, struct.error):
+            kept[code], noted = read_directory(file.filehandle, form.offset(field), form, budget, inner=code == EXIF)
+        except (OSError, ValueError, struct.error):
             lost.append(f"its damaged {DIRECTORIES[code]} directory")
         else:
             lost += ["the maker's note of its EXIF"] if noted else []

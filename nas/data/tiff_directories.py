@@ -20,7 +20,8 @@ SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12:
 """Bytes of a value of each type."""
 
 LONG, LONG8 = 4, 16
-MOST_TAGS, MOST_BYTES = 1000, 2**24
+MOST_TAGS = 1000
+"""The most tags of a directory."""
 
 Tag = tuple[int, int, int, "bytes | tuple[Tag, ...]"]
 """Code, type, count and content: bytes in the file's order, or the tags of a directory."""
@@ -32,6 +33,21 @@ class Readable(Protocol):
     def seek(self, offset: int, /) -> int: ...
 
     def read(self, size: int, /) -> bytes: ...
+
+
+@dataclass(slots=True)
+class Budget:
+    """What the directories of one file may still hold, all pages together.
+
+    Directories can name the same bytes many times, so that a small file could stand for any amount of memory.
+
+    Attributes:
+        tags: tags that may still be read.
+        size: bytes of their values that may still be read.
+    """
+
+    tags: int = 20_000
+    size: int = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,32 +108,49 @@ class Form:
         return self._count.size + tags * self._tag.size + self.word
 
 
-def read_directory(file: Readable, offset: int, form: Form) -> tuple[tuple[Tag, ...], bool]:
+def read_directory(
+    file: Readable, offset: int, form: Form, budget: Budget, *, inner: bool
+) -> tuple[tuple[Tag, ...], bool]:
     """Reads the tags of a directory with their contents.
 
     A maker's note is left out, because it holds places in the file of which only the maker knows.
+
+    Args:
+        file: the file.
+        offset: the place of the directory.
+        form: the form of the file.
+        budget: what may still be read; what is read is taken off.
+        inner: whether it may name an interoperability directory, as EXIF does once. No other directory may.
 
     Returns:
         The tags, and whether it had a maker's note.
 
     Raises:
-        ValueError, struct.error: the directory is damaged.
+        ValueError, struct.error: the directory is damaged, or holds more than the budget.
     """
+    if budget.tags <= 0:
+        raise ValueError("the directories of the file hold too many tags")
     tags: list[Tag] = []
     noted = False
     fields, _ = form.fields(file, offset)
+    budget.tags -= len(fields)
     for code, kind, count, field in fields:
         size = SIZES.get(kind, 0) * count
-        if not 0 < size <= MOST_BYTES:
+        if not 0 < size <= budget.size:
             raise ValueError(f"tag {code} of {size} bytes")
         if code == MAKER_NOTE:
             noted = True
         elif code == INTEROPERABILITY:
-            tags.append((code, kind, count, read_directory(file, form.offset(field), form)[0]))
+            if not inner:
+                raise ValueError("an interoperability directory at a place where none may be")
+            inner = False
+            below, _ = read_directory(file, form.offset(field), form, budget, inner=False)
+            tags.append((code, kind, count, below))
         else:
             if size > form.word:
                 file.seek(form.offset(field))
                 field = file.read(size)
+                budget.size -= size
             if len(field) < size:
                 raise ValueError(f"tag {code} is cut off")
             tags.append((code, kind, count, field[:size]))

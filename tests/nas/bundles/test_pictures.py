@@ -18,7 +18,8 @@ from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
 from nas.bundles.pictures import read_picture, write_picture
 from nas.data.image_file import ImageFile
-from nas.data.tiff_directories import Form, with_directories
+from nas.data.reader import read_file
+from nas.data.tiff_directories import Budget, Form, read_directory, with_directories
 from nas.data.white import White
 from nas.errors import DataError
 
@@ -219,6 +220,64 @@ def test_a_tiff_keeps_exif_and_place_and_says_what_it_loses(tmp_path: Path, byte
         assert "MakerNote" not in exif
         assert first[34853].value["GPSLatitude"] == (52, 1, 31, 1, 7, 2)
         assert list(second[34665].value) == ["ExifVersion"]
+
+
+INNER = (40965, 4, 1, ((1, 2, 4, b"R98\0"),))
+
+
+@pytest.mark.parametrize(
+    "directories",
+    [
+        {34665: [(40965, 4, 1, (INNER,))]},
+        {34665: [INNER, INNER]},
+        {34853: [INNER]},
+        {34665: [(50000 + number, 7, 2**20, bytes(2**20)) for number in range(17)]},
+    ],
+    ids=["nested", "twice", "below GPS", "too large"],
+)
+def test_directories_that_could_grow_without_limit_are_damaged(tmp_path: Path, directories: dict[int, Any]) -> None:
+    values, buffer = pixels(1)[..., 0], io.BytesIO()
+    tifffile.imwrite(buffer, values, photometric="minisblack", metadata=None)
+    (tmp_path / "a.tif").write_bytes(with_directories(buffer.getvalue(), [directories], Form("<", False)))
+    read = read_file(tmp_path / "a.tif")
+    name = "EXIF" if 34665 in directories else "GPS"
+    assert read.lost == (f"its damaged {name} directory",)
+    assert read.kept["directories"] == [{}]
+    np.testing.assert_array_equal(read.pages[0].pixels[..., 0], values)
+
+
+class Counted(io.BytesIO):
+    """A file that counts its directories as they are read."""
+
+    directories = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.directories += size == 2
+        return super().read(size)
+
+
+def test_nothing_below_an_interoperability_directory_is_followed() -> None:
+    below = b"".join(
+        struct.pack("<H", 2) + struct.pack("<HHII", 40965, 4, 1, 30 * (level + 1)) * 2 + bytes(4) for level in range(3)
+    )
+    file = Counted(below + struct.pack("<H", 0) + bytes(4))
+    with pytest.raises(ValueError, match="at a place where none may be"):
+        read_directory(file, 0, Form("<", False), Budget(), inner=True)
+    assert file.directories == 2, "EXIF and the first below it"
+
+
+def test_the_pages_of_a_tiff_share_one_budget_for_directories() -> None:
+    named = [struct.pack("<HHII", 50000 + number, 7, 100, 200) for number in range(3)]
+    file = io.BytesIO((struct.pack("<H", 3) + b"".join(named) + bytes(4)).ljust(300, b"\7"))
+    budget = Budget(tags=9, size=800)
+    for left in ((6, 500), (3, 200)):
+        tags, _ = read_directory(file, 0, Form("<", False), budget, inner=True)
+        assert tags[2] == (50002, 7, 100, b"\7" * 100)
+        assert (budget.tags, budget.size) == left
+    with pytest.raises(ValueError, match="tag 50002 of 100 bytes"):
+        read_directory(file, 0, Form("<", False), budget, inner=True)
+    with pytest.raises(ValueError, match="too many tags"):
+        read_directory(file, 0, Form("<", False), Budget(tags=0), inner=True)
 
 
 def test_planes_of_colours_become_pixels_and_say_so(tmp_path: Path) -> None:

@@ -85,8 +85,7 @@ def find_scenes(folder: Path, source: str, pair_by: str | None, tell: Callable[.
     """
     parts = _parts(folder, source)
     left_out = Listing()
-    scenes: list[Scene] = []
-    labelled: set[bool] = set()
+    listed: list[tuple[_Sides, Sequence[Path], Sequence[Path]]] = []
     for sides in parts:
         noisy, clean = _list(sides.noisy, source), _list(sides.clean, source)
         for each in (noisy, clean):
@@ -94,14 +93,11 @@ def find_scenes(folder: Path, source: str, pair_by: str | None, tell: Callable[.
         for side, found in ((sides.noisy, noisy), (sides.clean, clean)):
             if not found.images:
                 raise DataError(f"{source}: {side} holds no images; each side needs them")
-        classes = _has_classes(sides, noisy.images, clean.images)
-        labelled.add(classes)
-        scenes += _matched(sides, noisy.images, clean.images, classes, source, pair_by)
-    if len(labelled) > 1:
-        raise DataError(f"{source}: some splits have class folders and others none; give all of them classes, or none")
+        listed.append((sides, noisy.images, clean.images))
+    classes = _have_classes([(sides.clean, clean) for sides, _, clean in listed], source)
+    scenes = [scene for each in listed for scene in _matched(*each, classes, source, pair_by)]
     if parts_left := left_out.left_out():
         tell("%s: left out: %s", source, ", ".join(parts_left))
-    (classes,) = labelled
     found_labels = {scene.label for scene in scenes}
     if classes and len(found_labels) < 2:
         raise DataError(
@@ -181,18 +177,21 @@ def _list(folder: Path, source: str) -> Listing:
         raise DataError(f"{source}: {error.filename} cannot be read ({error.strerror})") from error
 
 
-def _has_classes(sides: _Sides, noisy: Sequence[Path], clean: Sequence[Path]) -> bool:
-    """Tells whether the folders on top of the clean side are classes.
+def _have_classes(sides: Sequence[tuple[Path, Sequence[Path]]], source: str) -> bool:
+    """Tells whether the folders on top of the clean sides are classes.
 
-    They are not where the side has images of its own, or where each holds one clean image and its shots lie in a folder
-    of the same name.
+    They are not where a side has images of its own, or where each folder holds one clean image: it is a scene then.
+
+    Raises:
+        DataError: some sides have folders alone, and others have not.
     """
-    below = [path.relative_to(sides.clean).parts for path in clean]
-    if any(len(parts) == 1 for parts in below):
+    below = [[path.relative_to(side).parts for path in clean] for side, clean in sides]
+    if all(len({parts[0] for parts in side}) == len(side) for side in below):
         return False
-    held = [parts[0] for parts in below]
-    shots = [path.relative_to(sides.noisy).parts[0] for path in noisy]
-    return not (len(set(held)) == len(held) and set(held) == set(shots) and len(shots) > len(held))
+    labelled = {all(len(parts) > 1 for parts in side) for side in below}
+    if len(labelled) > 1:
+        raise DataError(f"{source}: some splits have class folders and others none; give all of them classes, or none")
+    return labelled.pop()
 
 
 # --- the files of a scene ---

@@ -42,6 +42,13 @@ images, and by `GRAIN` levels of 255."""
 
 GRAIN = 3.0
 
+OWN, FOREIGN = 0.6, 0.8
+"""A shot shows another scene when its correlation with its own clean image is below `OWN`, of either sign, and that
+with another one above `FOREIGN`. Both images are shrunk and smoothed."""
+
+SHRUNK_SIDE, NEIGHBOURS = 32, 200
+"""The longest side of shrunk images, and how many clean images before and behind its own a shot is compared with."""
+
 
 def read_pairs(
     argument: str,
@@ -101,6 +108,15 @@ def read_pairs(
     level = levels.common()
     classes = sorted({scene.label for scene in scenes}) if classified else []
     labels = [classes.index(scene.label) if classified else 0 for scene in of_scene]
+    if classes:
+        log.info(
+            "%s: %d classes (%s), one for each folder below the sides; if the folders are scenes, move their images "
+            "up, as %s_1.png, and keep those of a scene together with `group_by`",
+            source,
+            len(classes),
+            ", ".join(classes[:NAMED]) + (", ..." if classes[NAMED:] else ""),
+            classes[0],
+        )
     bound = belonging(source, pages, range(len(pages)), appearances, levels, group_by, labels, tell=log.info)
     numbers = [len(clean_patches[index]) for index in bound.kept]
     shots_of = [shots for index in bound.kept for shots in noisy_patches[index]]
@@ -168,12 +184,17 @@ class Problems:
         self.source = source
         self._found: dict[str, str] = {}
         self._grain: list[tuple[float, float]] = []
+        self._clean: dict[tuple[int, int], list[tuple[str, Gray]]] = {}
+        self._doubtful: list[tuple[tuple[int, int], int, Gray]] = []
 
     def add(self, name: str, problem: str) -> None:
         self._found.setdefault(name, problem)
 
     def check(self, name: str, clean: Image, shots: Sequence[Image]) -> None:
-        """Looks whether shots fit a clean image: size, colours, depth, and place."""
+        """Looks whether shots fit a clean image: size, colours, depth, place, and whether they are alike at all."""
+        known = self._clean.setdefault(clean.size, [])
+        small = shrunk(_gray(clean))
+        known.append((name, small))
         for shot in shots:
             if shot.size != clean.size:
                 self.add(name, f"{shot.width}x{shot.height} beside {clean.width}x{clean.height} pixels")
@@ -186,6 +207,9 @@ class Problems:
                 if (shift := shift_between(one, other)) > MOST_SHIFT:
                     self.add(name, f"shifted by {shift:.1f} pixels")
                 self._grain.append((grain(one), grain(other)))
+                shot_small = shrunk(other)
+                if small.any() and shot_small.any() and abs(float((small * shot_small).sum())) < OWN:
+                    self._doubtful.append((clean.size, len(known) - 1, shot_small))
 
     def tell(self) -> None:
         """Raises DataError where a pair does not fit, or the sides are swapped."""
@@ -195,6 +219,8 @@ class Problems:
                 f"{self.source}: the sides look swapped, as the clean images are noisier than the noisy ones in "
                 f"{swapped} of {counted(len(self._grain), 'pair')}; exchange the names of the two folders"
             )
+        for size, index, shot in self._doubtful:
+            self._compare(self._clean[size], index, shot)
         if self._found:
             told = [f"{name} ({problem})" for name, problem in self._found.items()]
             more = f" and {len(told) - NAMED:,} more" if told[NAMED:] else ""
@@ -202,6 +228,33 @@ class Problems:
                 f"{self.source}: {counted(len(told), 'pair')} not fitting together: {', '.join(told[:NAMED])}{more}; "
                 "mend or remove them"
             )
+
+    def _compare(self, known: Sequence[tuple[str, Gray]], index: int, shot: Gray) -> None:
+        """Looks whether a shot is alike another clean image than its own."""
+        import numpy as np
+
+        near = known[max(index - NEIGHBOURS, 0) : index + NEIGHBOURS + 1]
+        alike = np.tensordot(np.stack([small for _, small in near]), shot, 2)
+        best = int(alike.argmax())
+        if alike[best] > FOREIGN:
+            self.add(known[index][0], f"shows another scene, that of {near[best][0]}")
+
+
+def shrunk(gray: Gray) -> Gray:
+    """Returns a small smooth copy of an image (H, W) with mean 0 and norm 1, so that the sum over the product of two is
+    their correlation; 0 where the image is flat."""
+    import numpy as np
+    from PIL import Image
+    from scipy.ndimage import gaussian_filter
+
+    height, width = gray.shape
+    scale = max(height, width, SHRUNK_SIDE) / SHRUNK_SIDE
+    size = max(1, round(width / scale)), max(1, round(height / scale))
+    small = gaussian_filter(np.asarray(Image.fromarray(gray).resize(size, Image.Resampling.BOX)), 1.5)
+    small = small - small.mean()
+    norm = float(np.linalg.norm(small))
+    # Rounding alone leaves a flat image a norm of about 1e-6.
+    return np.asarray(small / norm if norm > 1e-4 else np.zeros_like(small), np.float32)
 
 
 def _gray(image: Image) -> Gray:

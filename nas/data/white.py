@@ -85,6 +85,8 @@ def check_range(file: ImageFile, level: float, *, margin: float = 0.0) -> None:
 class Levels:
     """The white levels of all images of a source.
 
+    Noisy images are judged apart from clean ones, which may reach white where the noisy ones are counts of 12 bits.
+
     Attributes:
         source: name of the source, for messages.
         white: what is known before.
@@ -93,40 +95,43 @@ class Levels:
     source: str
     white: White
     _known: set[float] = field(default_factory=set)
-    _unknown: dict[float, float] = field(default_factory=dict)
+    _unknown: dict[tuple[bool, float], float] = field(default_factory=dict)
     _files: int = 0
 
     def of(self, file: ImageFile) -> float:
         """Returns the white level of a file and remembers it. Raises DataError for values outside its range."""
-        return self._seen(file, margin=0.0)
+        return self._seen(file, noisy=False)
 
     def of_noisy(self, file: ImageFile) -> float:
         """Does as `of` for a noisy image, whose values may lie outside by as much as from black to white."""
-        return self._seen(file, margin=1.0)
+        return self._seen(file, noisy=True)
 
-    def _seen(self, file: ImageFile, *, margin: float) -> float:
+    def _seen(self, file: ImageFile, *, noisy: bool) -> float:
         level, stated = self.white.of(file)
-        check_range(file, level, margin=margin)
+        check_range(file, level, margin=1.0 if noisy else 0.0)
         self._files += 1
         if stated:
             self._known.add(level)
         elif file.full != 255:
-            self._unknown[file.full] = max(self._unknown.get(file.full, 0), file.most)
+            key = noisy, file.full
+            self._unknown[key] = max(self._unknown.get(key, 0), file.most)
         return level
 
     def common(self) -> float | None:
         """Returns the level of all images of more than 8 bits, if it is stated; None where each has its type's.
 
         Raises:
-            DataError: the values of all images of a type end far below its largest value, and nobody states a level;
-                or the level that is given suits no image.
+            DataError: the values of all images of a type, on one side of pairs, end far below its largest value, and
+                nobody states a level; or the level that is given suits no image.
         """
         given = self.white.given
         if given is not None and self._files and given not in self._known:
             raise DataError(f"{self.source}: no image can have `white_level` {_figure(given)}; leave it out")
-        for full, most in self._unknown.items():
+        for (noisy, full), most in self._unknown.items():
             if self.white.ask and is_far_below(most, full):
-                raise DataError(f"{self.source}: the values of its images {question(most, full)}")
+                sides = "noisy " if noisy else "clean "
+                images = f"{sides if (not noisy, full) in self._unknown else ''}images"
+                raise DataError(f"{self.source}: the values of its {images} {question(most, full)}")
         if given is not None:
             return given
         return self._known.copy().pop() if len(self._known) == 1 and not self._unknown else None

@@ -13,7 +13,7 @@ from PIL import Image
 
 from nas.data.augmentation import TURNS
 from nas.data.noise import OfData, parse_noise
-from nas.data.pairs import grain, shift_between
+from nas.data.pairs import Problems, grain, shift_between
 from nas.data.raw import Shots
 from nas.data.sources import noise_for
 from nas.data.splits import Dataset, Split, joined_splits, load
@@ -158,6 +158,28 @@ def test_names_may_tell_the_side_and_the_kind_of_file(tmp_path: Path) -> None:
     assert sorted(scenes_of(everything(load(f"pairs:{tmp_path}")))) == list(range(5))
 
 
+def test_folders_that_hold_one_clean_image_each_are_no_classes(tmp_path: Path) -> None:
+    for number in range(5):
+        save(tmp_path / "clean" / f"scene{number}" / "0.png", scene(number))
+        save(tmp_path / "noisy" / f"scene{number}" / "0.png", noisy(scene(number)))
+    data = load(f"pairs:{tmp_path}")
+    assert data.classes == ()
+    assert sorted(scenes_of(everything(data))) == list(range(5))
+
+
+def test_classes_are_told_with_the_way_to_have_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(12):
+        name = f"scene{number % 4}/{number}.png"
+        save(tmp_path / "clean" / name, scene(number))
+        save(tmp_path / "noisy" / name, noisy(scene(number)))
+    with caplog.at_level("INFO"):
+        assert len(load(f"pairs:{tmp_path}").classes) == 4
+    assert (
+        "4 classes (scene0, scene1, scene2, ...), one for each folder below the sides; if the folders are scenes, move "
+        "their images up, as scene0_1.png, and keep those of a scene together with `group_by`" in caplog.text
+    )
+
+
 def test_classes_lie_below_the_sides(tmp_path: Path) -> None:
     for label in range(2):
         for number in range(5):
@@ -210,6 +232,21 @@ def test_shots_of_more_than_8_bits_may_be_below_black_and_are_on_one_scale(tmp_p
     assert whole.shots.images - whole.images == pytest.approx(-0.3, abs=1e-5)
 
 
+@pytest.mark.parametrize("bright", [("clean", "noisy"), ("clean",), ("noisy",)])
+def test_the_white_level_of_each_side_is_asked_for(tmp_path: Path, bright: tuple[str, ...]) -> None:
+    for number in range(5):
+        for side, values in (("clean", scene(number)), ("noisy", noisy(scene(number)))):
+            counts = (values / 255 * (65535 if side in bright else 4095)).astype(np.uint16)
+            (tmp_path / side).mkdir(exist_ok=True)
+            tifffile.imwrite(tmp_path / side / f"{number}.tif", counts)
+    if len(bright) == 2:
+        assert load(f"pairs:{tmp_path}").white_level is None
+        return
+    dark = "noisy" if bright == ("clean",) else "clean"
+    with pytest.raises(DataError, match=rf"values of its {dark} images end at [34],\d+, far below the 65,535 of"):
+        load(f"pairs:{tmp_path}")
+
+
 def test_another_shot_is_other_data(tmp_path: Path) -> None:
     first = load(f"pairs:{pairs(tmp_path)}").fingerprint
     save(tmp_path / "noisy" / "3.png", noisy(scene(3), 1))
@@ -236,6 +273,13 @@ def broken(folder: Path, what: str) -> None:
         for number in range(6):
             (folder / "clean" / f"{number}.png").rename(folder / "clean" / f"{number}_1.png")
             save(folder / "clean" / f"{number}_2.png", noisy(scene(number), 2))
+    elif what == "renumbered":
+        for number in range(6):  # scenes 2 and 3 are alike
+            save(folder / "noisy" / f"{number}.png", noisy(scene((number + 1) % 6)))
+    elif what == "another":
+        save(folder / "noisy" / "3" / "0.png", noisy(scene(3)))
+        save(folder / "noisy" / "3" / "1.png", noisy(scene(5)))
+        third.unlink()
     elif what == "three":
         save(folder / "lq" / "3.png", scene(3))
     elif what == "one":
@@ -260,6 +304,8 @@ def broken(folder: Path, what: str) -> None:
         ("depth", r"3.png \(8 bits beside more\)"),
         ("swapped", r"the sides look swapped, as the clean images are noisier .* in 6 of 6 pairs; exchange the names"),
         ("swapped shots", r"the sides look swapped, as clean has several images for one in noisy; exchange"),
+        ("renumbered", r"5 pairs not fitting together: 0.png \(shows another scene, that of 1.png\), 1.png \(.* 2.png"),
+        ("another", r"1 pair not fitting together: 3.png \(shows another scene, that of 5.png\); mend or remove"),
         ("three", r"holds clean, lq, noisy; it needs exactly two folders: noisy and clean, lq and gt"),
         ("one", r"holds clean, photos; it needs exactly two folders"),
         ("empty", r"noisy holds no images; each side needs them"),
@@ -309,6 +355,17 @@ def test_noise_alone_is_no_shift_and_nothing_is() -> None:
         assert shift_between(flat + random.normal(0, 0.003, flat.shape).astype(np.float32),
                              flat + random.normal(0, 0.1, flat.shape).astype(np.float32)) == 0  # fmt: skip
     assert shift_between(flat, flat) == 0
+
+
+@pytest.mark.parametrize("sigma", [0.1, 1.0, 5.0])
+def test_a_shot_under_any_noise_shows_its_own_scene(sigma: float) -> None:
+    problems = Problems("pairs:x")
+    for number in range(12):
+        clean = scene(number, 40).astype(np.float32) / 255
+        shot = clean + np.random.default_rng(number).normal(0, sigma, clean.shape).astype(np.float32)
+        problems.check(f"{number}", Image.fromarray(clean), [Image.fromarray(shot)])
+    problems.check("flat", Image.fromarray(np.full((40, 40), 0.5, np.float32)), [Image.fromarray(shot)])
+    problems.tell()
 
 
 def test_grain_is_the_noise_of_flat_parts() -> None:

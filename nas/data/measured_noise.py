@@ -5,7 +5,7 @@ Everything is on the 0..255 scale of `nas.data.noise`. The images must come from
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,6 +79,22 @@ NO_NOISE = 0.3
 
 UNEVEN = 1.25
 """The ratio of low to high frequencies in the flattest blocks above which they are not flat."""
+
+AGREE, FEWEST_AGREEING, SHARE_AGREEING = 1.4, 3, 0.25
+"""Correlated noise is the same in all images, and no image is below it. So the levels of at least so many images, and
+of this share of them, must lie within the factor `AGREE`, with no more than a third as many below."""
+
+WIDE = 1.45
+"""The radius in pixels from which on correlated noise has hardly any middle frequencies."""
+
+UNLIKE = 1.5
+"""The ratio of the noise of two images above which they are not from one setting."""
+
+FEWEST_AREAS = 4
+"""The fewest blocks that do not overlap in which the noise of one image is measured."""
+
+BAD_FIT = 0.15
+"""The relative error of the fit, weighted by areas, from which on it is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +218,8 @@ def measure_noise(pictures: Sequence[Picture], bits: int | None) -> MeasuredNois
         raise DataError(f"no image has sides of at least {SMALL} pixels, which noise is measured in; give larger ones")
     rounding = 0.0 if bits is None else (255 / (2**bits - 1)) ** 2 / 12
     flats = flattest(small, LOW_OF_SMALL, HIGH_OF_SMALL, share=0.01, fewest=60, all_below=True)
-    remarks = []
+    remarks: list[str] = []
+    agreed: bool | None = None
     colour, rows, columns = Colour(0.0, 0.0, 0.0), 0.0, 0.0
     large = _usable(flattest(Blocks.of(planes, LARGE, MOST_LARGE), LOW_OF_LARGE, HIGH_OF_LARGE, share=0.01, fewest=10))
     if jpeg is not None:
@@ -212,10 +229,22 @@ def measure_noise(pictures: Sequence[Picture], bits: int | None) -> MeasuredNois
     elif large:
         spectrum, peakedness = common_spectrum(large)
         colour = _believed_colour(spectrum, peakedness, pairs)
+        if colour.correlated and not pairs:
+            agreed = _agreement(pictures, planes, colour.radius)
+            if agreed is False:
+                colour = Colour(0.0, colour.white, 0.0)
+            if not agreed:
+                remarks.append(
+                    "Structure may have been taken for correlated noise, as the images are too few to agree on it; "
+                    "pairs with clean images or more images tell."
+                    if agreed is None
+                    else "The noise looks correlated, but the images do not agree on it, so it was taken for "
+                    "structure and left out; pairs with clean images or more flat images tell."
+                )
         rows, columns = _lines(spectrum, peakedness, colour), _lines(spectrum.T, peakedness.T, colour)
     else:
         remarks.append(f"No image has sides of {LARGE} pixels, so correlation, rows and columns cannot be told.")
-    if not pairs and not colour.correlated and _unevenness(flats) > UNEVEN:
+    if not (pairs or (colour.correlated and agreed)) and _unevenness(flats, colour) > UNEVEN:
         remarks.append("There are hardly any flat areas, so the noise may be less than this.")
     kept = 1 - lost
     white = _white_levels(_clear(flats), colour, kept)
@@ -236,6 +265,8 @@ def measure_noise(pictures: Sequence[Picture], bits: int | None) -> MeasuredNois
             )
     if float(np.max(sensor.sigma(white[0]))) < NO_NOISE:
         sensor = Sensor(0.0, 0.0)
+    if jpeg is None:
+        remarks += _misfits(pictures, planes, colour, sensor, rounding, white)
     if max(sensor.gain, sensor.read, correlated, rows, columns) > WHITE or lost > MOST_LOST:
         raise DataError(
             "the images are mostly black and white pixels, in which noise cannot be told from what they show; "
@@ -288,12 +319,107 @@ def _without_impulses(pictures: Sequence[Picture]) -> tuple[float, list[tuple[Pl
     return share, mended, clipped / max(pixels, 1)
 
 
-def _unevenness(flats: Sequence[Flat]) -> float:
-    """Returns the median ratio of low to high frequencies in the flattest blocks; below 1 in white noise."""
+def _unevenness(flats: Sequence[Flat], colour: Colour) -> float:
+    """Returns the median ratio of low to high frequencies in the flattest blocks, over that of noise of a colour; below
+    1 where they show noise alone."""
     total, inside = frequencies(SMALL)
     low = inside & (total >= LOW_OF_SMALL[0]) & (total <= LOW_OF_SMALL[1])
     high = inside & (total >= HIGH_OF_SMALL)
-    return float(np.median([f.spectrum[low].mean() / max(f.spectrum[high].mean(), 1e-9) for f in flats]))
+
+    def ratio(spectrum: Array) -> float:
+        return float(spectrum[low].mean() / max(spectrum[high].mean(), 1e-9))
+
+    expected = 1.0
+    if colour.correlated:
+        expected = ratio(colour.white + colour.correlated * correlated_spectrum(colour.radius, SMALL))
+    return float(np.median([ratio(each.spectrum) for each in flats])) / expected
+
+
+def _by_image(
+    pictures: Sequence[Picture], planes: Sequence[tuple[Plane, Plane | None]]
+) -> Iterator[Sequence[tuple[Plane, Plane | None]]]:
+    """Yields the planes of each image."""
+    first = 0
+    for picture in pictures:
+        yield planes[first : first + len(picture.noisy)]
+        first += len(picture.noisy)
+
+
+def _agreement(pictures: Sequence[Picture], planes: Sequence[tuple[Plane, Plane | None]], radius: float) -> bool | None:
+    """Tells whether images agree on the strength of their middle frequencies, where each is flattest.
+
+    Noise of a large radius has little but low frequencies, by which blocks are chosen. So its strength is the median
+    over brightnesses of frequencies that are just above.
+
+    What images show is stronger in some than in others. Correlated noise is the same in all, and is the least that is
+    found in any. None is returned where too few images have blocks.
+    """
+    total, inside = frequencies(LARGE)
+    first, typical = (LARGE // 4, np.median) if radius > WIDE else (LARGE // 2, np.min)
+    middle = inside & (total >= first) & (total < 2 * first)
+    levels = []
+    for each in _by_image(pictures, planes):
+        blocks = Blocks.of(each, LARGE, max(MOST_LARGE // len(pictures), 4000))
+        flats = _usable(flattest(blocks, LOW_OF_LARGE, HIGH_OF_LARGE, share=0.01, fewest=10))
+        if flats:
+            found = [float(np.sqrt(flat.spectrum[middle].mean())) for flat in flats]
+            levels.append(float(typical(found)) if min(found) > NO_NOISE else 0.0)
+    if len(levels) < FEWEST_AGREEING:
+        return None
+    ordered = np.sort(levels)
+    for below, level in enumerate(ordered):
+        agreeing = int(((ordered >= level) & (ordered <= AGREE * level)).sum())
+        if level > NO_NOISE and agreeing >= max(FEWEST_AGREEING, SHARE_AGREEING * len(ordered), 3 * below):
+            return True
+    return False
+
+
+def _misfits(
+    pictures: Sequence[Picture],
+    planes: Sequence[tuple[Plane, Plane | None]],
+    colour: Colour,
+    sensor: Sensor,
+    rounding: float,
+    white: tuple[Array, Array, Array],
+) -> Iterator[str]:
+    """Yields remarks where the noise is not what the words say: images of several strengths, and a bad fit.
+
+    An image takes part where it has flat areas, so that what it shows does not count as noise.
+    """
+    total, inside = frequencies(SMALL)
+    high = inside & (total >= HIGH_OF_SMALL)
+    coloured = 0.0
+    if colour.correlated:
+        coloured = colour.correlated * float(correlated_spectrum(colour.radius, SMALL)[high].mean())
+    ratios = []
+    for each in _by_image(pictures, planes):
+        blocks = Blocks.of(each, SMALL, max(MOST_SMALL // len(pictures), 4000))
+        if not len(blocks.brightness):
+            continue
+        flats = flattest(blocks, LOW_OF_SMALL, HIGH_OF_SMALL, share=0.01, fewest=60, all_below=True)
+        flats = [flat for flat in _clear(flats) if _unevenness([flat], colour) <= UNEVEN]
+        areas = np.array([flat.independent for flat in flats])
+        if areas.sum() < FEWEST_AREAS:
+            continue
+        found = np.array([flat.spectrum[high].mean() for flat in flats])
+        wanted = sensor.variance_at(np.array([flat.brightness for flat in flats]), rounding) + coloured
+        floor = NO_NOISE**2
+        ratios.append(float(np.average(np.sqrt((found + floor) / (wanted + floor)), weights=areas)))
+    told = not colour.correlated or pictures[0].clean is not None  # what images show hides in correlated noise
+    if told and ratios and max(ratios) > UNLIKE * min(ratios):
+        yield (
+            f"The noise of one image is {max(ratios) / min(ratios):.1f} times that of another, and the words have one "
+            "strength; measure the images of each setting alone."
+        )
+    brightness, variance, areas = white
+    if not colour.correlated and max(sensor.gain, sensor.read) > 0:
+        fit = np.sqrt(sensor.variance_at(brightness, rounding))
+        error = float(np.sqrt(np.average((np.sqrt(variance) / fit - 1) ** 2, weights=areas)))
+        if error > BAD_FIT:
+            yield (
+                f"The fit is off by {100 * error:.0f} % on average, so the noise is of another kind than the words "
+                "say; compare noise and fit in the table."
+            )
 
 
 def _clear(flats: Sequence[Flat]) -> Sequence[Flat]:

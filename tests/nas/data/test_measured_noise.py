@@ -116,8 +116,44 @@ def test_traces_of_jpeg_are_those_of_its_table(quality: int) -> None:
 
 
 def test_images_without_noise_have_none() -> None:
-    measured = measure_noise([Picture(each[None], each[None]) for each in scenes()], 8)
-    assert measured.words == "none"
+    assert measure_noise([Picture(each[None]) for each in scenes()], 8).words == "none"
+
+
+def test_structure_is_no_correlated_noise() -> None:
+    """Images of smooth textures of several strengths, without noise: alone, one of them looks correlated."""
+    random = np.random.default_rng(0)
+    textures = [
+        np.rint(128 + gaussian_filter(random.normal(0, 2.5 * strength, (1, 160, 160)), (0, 0.8, 0.8)))
+        for strength in (4, 8, 16, 32)
+    ]
+    pictures = [Picture(each.clip(0, 255).astype(np.float32)) for each in textures]
+    several = measure_noise(pictures, 8)
+    assert several.correlated == 0
+    assert "images do not agree" in several.remarks[0]
+    one = measure_noise(pictures[2:3], 8)
+    assert one.correlated > 0
+    assert "Structure may have been taken for correlated noise" in one.remarks[0]
+
+
+def test_images_that_agree_are_believed_without_a_remark() -> None:
+    assert found("correlated:20,1").remarks == ()
+    assert found("gaussian:10").remarks == ()
+    assert found("poisson-gaussian:1,6", pairs=True).remarks == ()
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_images_of_two_strengths_are_told(pairs: bool) -> None:
+    images = scenes()
+    noisy = added("gaussian:5+depth:8", images[:2]) + added("gaussian:40+depth:8", images[2:])
+    measured = measure_noise(
+        [Picture(one, c[None] if pairs else None) for one, c in zip(noisy, images, strict=True)], 8
+    )
+    (remark,) = [each for each in measured.remarks if each.startswith("The noise of one image is")]
+    assert float(remark.split()[6]) == pytest.approx(8, rel=0.15)
+
+
+def test_a_bad_fit_is_told() -> None:
+    assert any(each.startswith("The fit is off by") for each in found("speckle:0.3", pairs=True).remarks)
 
 
 def test_floats_have_no_depth_and_small_images_no_spectrum() -> None:

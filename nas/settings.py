@@ -649,7 +649,7 @@ class RunOptions(Resources):
     trials: Annotated[
         int | None,
         Setting(
-            help=f"Size the study should have. Default: {TRIALS}, or as many as fit into a time limit.",
+            help=f"Size the study should have. Default: {TRIALS}, or any where time or flatness ends it.",
             rule=at_least(1, most=MANY),
         ),
     ] = None

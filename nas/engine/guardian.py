@@ -2,7 +2,8 @@
 
 Ray's own code ends the process that calls it (`_exit(1)`) when the raylet or the control store is gone within a call,
 and nothing in that process can prevent it or say why. So a command that uses Ray works in a child process. Its parent
-only waits: it passes signals on, ends as the child ends, and has the command done once more where Ray ended the child.
+only waits: it passes signals on, ends as the child ends, and has the command done once more where Ray ended the child
+that nobody had told to stop.
 """
 
 from __future__ import annotations
@@ -86,8 +87,12 @@ def guard(tell: Callable[[str], None]) -> None:
         if child == 0:
             _connected = shared
             return
-        ended = _wait(child)
-        if not (shared[0] and ended in BY_RAY):
+        ended, told = _wait(child)
+        by_ray = shared[0] and ended in BY_RAY
+        if by_ray and told is not None:
+            # Whoever stops a whole group or job stops Ray's processes too, and the driver is not wanted any more.
+            sys.exit(128 + told)
+        if not by_ray:
             if ended < 0:
                 with contextlib.suppress(OSError):  # signal 9 has no handler
                     signal.signal(-ended, signal.SIG_DFL)
@@ -112,17 +117,24 @@ def _fork() -> int:
     return child
 
 
-def _wait(child: int) -> int:
-    """Waits for a child, to which it passes signals on; returns its exit code, or minus the signal that ended it."""
+def _wait(child: int) -> tuple[int, int | None]:
+    """Waits for a child, to which it passes signals on.
+
+    Returns:
+        Its exit code, or minus the signal that ended it; and the last signal that was passed on, None without one.
+    """
+    told = None
 
     def pass_on(number: int, frame: FrameType | None) -> None:
+        nonlocal told
+        told = number
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
 
     before = {number: signal.signal(number, pass_on) for number in SIGNALS}
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     try:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), told
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -33,7 +33,7 @@ class Progress:
         running: trial number -> (epochs done, epochs in all).
         best: objective -> best value of a complete trial so far.
         hypervolume: hypervolume of the front, from the study's fixed reference.
-        growth: minutes of this run at the end of each trained trial, and the hypervolume then.
+        growth: minutes of this run at the end of each trained trial, the hypervolume then, and that at the start.
         messages: lines about trials that failed, oldest first.
         started: `time.monotonic` at the start.
         deadline: `time.monotonic` at the end of the time limit; infinite without one.
@@ -46,7 +46,7 @@ class Progress:
     running: dict[int, tuple[int, int]] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
     hypervolume: float = 0.0
-    growth: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
+    growth: tuple[list[float], list[float], float] = field(default_factory=lambda: ([], [], 0.0))
     messages: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     deadline: float = math.inf
@@ -73,7 +73,7 @@ class Progress:
 
     def note_growth(self) -> None:
         """Keeps the hypervolume at the end of a trained trial."""
-        minutes, volumes = self.growth
+        minutes, volumes, _ = self.growth
         minutes.append((time.monotonic() - self.started) / 60)
         volumes.append(self.hypervolume)
 
@@ -195,6 +195,7 @@ def run_search(
         tell(f"waiting for the last trials, which {' and '.join(drivers) or 'others'} train")
 
     _update_quality(progress, ledger, front)
+    progress.growth = [], [], progress.hypervolume
     with worker_pool(config, space, data, files, options, tell=tell) as pool, ledger.drive():
         progress.concurrency, progress.deadline = pool.size, pool.stopping.deadline
         observe(progress)
@@ -227,7 +228,7 @@ def run_search(
         reason = "complete"
     elif searcher.exhausted:
         reason = "exhausted"
-    elif flat() and not pool.stopping():
+    elif searcher.had_enough and not pool.stopping():
         reason = "flat"
     else:
         reason = pool.stopping.reason

@@ -163,6 +163,7 @@ class StudySearcher(JobSearcher):
     Attributes:
         left: number of trials that it may still hand out before it finishes; its owner may raise it again.
         patience: number of trials that may end one after the other for one reason before it gives up.
+        had_enough: whether `enough` answered True; what ends later changes nothing.
         tried: digests of the candidates that it handed out, which it does not propose again even if they failed.
             Candidates that failed in an earlier search may be proposed again, because their cause may be mended.
     """
@@ -190,7 +191,7 @@ class StudySearcher(JobSearcher):
         self.left: float = math.inf
         self.patience: float = FAILURES_IN_A_ROW
         self.tried: set[str] = set()
-        self.exhausted = False
+        self.exhausted = self.had_enough = False
         self._row: tuple[str, int] = ("", 0)  # the cause of the last failures, and their number
         self._failed_before = ledger.counts().failed
         self.disk_full = ""
@@ -221,7 +222,8 @@ class StudySearcher(JobSearcher):
             self._refuse(error)
             return None
         late = bool(self._took) and time.monotonic() + statistics.median(self._took) > self.deadline
-        if late or self.enough():
+        self.had_enough = self.had_enough or self.enough()
+        if late or self.had_enough:
             self.over = True
             return None
         while not self.failing:

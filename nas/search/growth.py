@@ -15,7 +15,7 @@ LEAST_TRIALS = 24
 first ones look like fast growth."""
 
 
-def gain_of_second_half(times: Sequence[float], volumes: Sequence[float]) -> float | None:
+def gain_of_second_half(times: Sequence[float], volumes: Sequence[float], begun: float = 0.0) -> float | None:
     """Returns what the hypervolume gained in the second half of the time, in its own unit, at least 0.
 
     It is what as much time again would probably bring. None with fewer than `LEAST_TRIALS` trials.
@@ -23,22 +23,21 @@ def gain_of_second_half(times: Sequence[float], volumes: Sequence[float]) -> flo
     Args:
         times: ends of trained trials since the start, in ascending order, in any unit.
         volumes: the hypervolume after each of these trials.
+        begun: the hypervolume at the start.
     """
     if len(times) < LEAST_TRIALS:
         return None
     before = [volume for time, volume in zip(times, volumes, strict=True) if time <= times[-1] / 2]
-    return volumes[-1] - (before[-1] if before else 0.0)
+    return volumes[-1] - (before[-1] if before else begun)
 
 
-def pace(times: Sequence[float], volumes: Sequence[float]) -> float | None:
+def pace(times: Sequence[float], volumes: Sequence[float], begun: float = 0.0) -> float | None:
     """Returns the growth that is expected now in a unit of time, as a share of the hypervolume; None where
-    `gain_of_second_half` is.
+    `gain_of_second_half` is, and while the hypervolume is 0: then no network is better than the reference point yet.
 
     It is the slope at the end of the line through both halves over the logarithm of time.
     """
-    gain = gain_of_second_half(times, volumes)
-    if gain is None:
+    gain = gain_of_second_half(times, volumes, begun)
+    if gain is None or not volumes[-1]:
         return None
-    if not volumes[-1]:
-        return 0.0
     return gain / (math.log(2.0) * times[-1] * volumes[-1])

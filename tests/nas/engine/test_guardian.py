@@ -98,6 +98,19 @@ def test_a_signal_is_one_signal_whoever_gets_it(tmp_path: Path, number: signal.S
     assert (process.returncode, said, err) == (0, "stopped cleanly\n", "")
 
 
+def test_a_command_that_was_told_to_stop_does_not_begin_again(tmp_path: Path) -> None:
+    """Whoever stops a batch job ends Ray's processes too, and so Ray may end the child before it has stopped."""
+    work = "signal.signal(signal.SIGTERM, lambda *_: os._exit(1))\n"
+    work += "with guardian.connected():\n    print('ready', flush=True)\n    time.sleep(50)"
+    with start(work, tmp_path / "tries") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        said, _ = process.communicate(timeout=60)
+    assert (process.returncode, said) == (128 + signal.SIGTERM, "")
+    assert len((tmp_path / "tries").read_text().split()) == 1
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 def test_the_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     with start("print('ready', flush=True)\ntime.sleep(50)", tmp_path / "tries") as process:

@@ -28,7 +28,13 @@ def test_times_may_be_of_any_length_and_trials_end_together() -> None:
 def test_a_search_that_stands_still_is_flat() -> None:
     times = list(range(1, LEAST_TRIALS + 1))
     assert pace(times, [300.0] * LEAST_TRIALS) == 0
-    assert pace(times, [0.0] * LEAST_TRIALS) == 0
+    assert pace(times, [0.0] * LEAST_TRIALS) is None, "nothing is better than the reference point yet"
+
+
+def test_what_a_study_had_before_is_no_gain() -> None:
+    times = [5.0] * LEAST_TRIALS  # all end together, in the second half
+    assert gain_of_second_half(times, [500.0] * LEAST_TRIALS, begun=500.0) == 0
+    assert pace(times, [500.0] * LEAST_TRIALS, begun=500.0) == 0
 
 
 def test_few_trials_foretell_nothing() -> None:

@@ -134,7 +134,8 @@ def read_tiff(path: Path) -> ImageFile:
     """
     with decoding(path), _opened(path) as file:
         images = _images(path, file)
-        samples = [_samples(path, file, page) for page in images]
+        contents = _Contents(file)
+        samples = [_samples(path, file, page, contents) for page in images]
         planes = _planes(path, file, images)
         if planes == 1:
             values = [page.asarray() for page in images]
@@ -152,6 +153,8 @@ def read_tiff(path: Path) -> ImageFile:
             "directories": [found for found, _ in below],
         }
         lost = dict.fromkeys(what for _, page in below for what in page)
+        if contents.refused:
+            lost["tags whose contents overlap"] = None
         if len(images) < len(file.pages) or any(330 in page.tags for page in images):
             lost["the smaller copies of its images (pyramid or thumbnail)"] = None
     pages = tuple(_page(path, told, stored) for told, stored in zip(samples, values, strict=True))
@@ -257,7 +260,7 @@ def _page(path: Path, told: _Samples, values: NDArray[Any]) -> Page:
     )
 
 
-def _samples(path: Path, file: TiffFile, page: TiffPage) -> _Samples:
+def _samples(path: Path, file: TiffFile, page: TiffPage, contents: _Contents) -> _Samples:
     """Returns what a page says of its samples, and refuses everything that would be misread."""
     _check_samples(path, page)
     more = page.samplesperpixel - COLOURS[page.photometric]
@@ -271,7 +274,7 @@ def _samples(path: Path, file: TiffFile, page: TiffPage) -> _Samples:
         nodata=float(page.nodata) if NODATA in page.tags and page.nodata != 0 else None,
         palette=_palette(path, page) if page.photometric == PALETTE else None,
         stated=_stated(page),
-        tags=_tags(file, page),
+        tags=_tags(page, contents),
         kind=int(page.subfiletype),
     )
 
@@ -367,7 +370,34 @@ def _resolution(page: TiffPage) -> dict[str, Any]:
     return {**found, "unit": int(found["unit"] or 2)} if good else {}
 
 
-def _tags(file: TiffFile, page: TiffPage) -> tuple[tuple[int, int, int, bytes], ...]:
+class _Contents:
+    """The contents of the tags of all pages, each read once.
+
+    Together they are at most as large as the file, so that tags that overlap cannot stand for any amount of memory.
+
+    Attributes:
+        refused: whether a content was left out for this.
+    """
+
+    def __init__(self, file: TiffFile) -> None:
+        self.refused = False
+        self._handle = file.filehandle
+        self._left = int(file.filehandle.size)
+        self._known: dict[tuple[int, int], bytes] = {}
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Returns the bytes at a place, fewer at the end of the file, and none where all are read that there can be."""
+        if (known := self._known.get((offset, size))) is not None:
+            return known
+        if size > self._left:
+            self.refused |= offset + size <= self._handle.size
+            return b""
+        self._left -= size
+        self._handle.seek(offset)
+        return self._known.setdefault((offset, size), self._handle.read(size))
+
+
+def _tags(page: TiffPage, contents: _Contents) -> tuple[tuple[int, int, int, bytes], ...]:
     """Returns the tags that stay true of a restored page, each as it is stored."""
     kept = []
     for tag in page.tags:
@@ -376,8 +406,7 @@ def _tags(file: TiffFile, page: TiffPage) -> tuple[tuple[int, int, int, bytes], 
         size = tag.valuebytecount
         if not 0 < size <= MOST_TAG:
             continue
-        file.filehandle.seek(tag.valueoffset)
-        content = file.filehandle.read(size)
+        content = contents.read(tag.valueoffset, size)
         if len(content) == size:
             content = _description(content, page) if tag.code == DESCRIPTION else content
             kept.append(

@@ -246,6 +246,24 @@ def test_directories_that_could_grow_without_limit_are_damaged(tmp_path: Path, d
     np.testing.assert_array_equal(read.pages[0].pixels[..., 0], values)
 
 
+@pytest.mark.parametrize("step", [0, 1])
+def test_tags_that_name_the_same_bytes_hold_no_more_than_the_file(tmp_path: Path, step: int) -> None:
+    buffer = io.BytesIO()
+    extra = [(60000 + number, "B", 1000, bytes([7]) * 1000, False) for number in range(8)]
+    tifffile.imwrite(buffer, pixels(1)[..., 0], photometric="minisblack", metadata=None, extratags=extra)
+    made = bytearray(buffer.getvalue())
+    with tifffile.TiffFile(io.BytesIO(made)) as file:
+        tags = [tag for tag in file.pages[0].tags if tag.code >= 60000]
+        for number, tag in enumerate(tags):
+            struct.pack_into("<II", made, tag.offset + 4, 6000, tags[0].valueoffset + step * number)
+    (tmp_path / "a.tif").write_bytes(made)
+    read = read_file(tmp_path / "a.tif")
+    kept = [content for code, _, _, content in read.pages[0].tags if code >= 60000]
+    assert [len(content) for content in kept] == [6000] * (1 if step else 8)
+    assert len({id(content) for content in kept}) == 1
+    assert read.lost == (("tags whose contents overlap",) if step else ())
+
+
 class Counted(io.BytesIO):
     """A file that counts its directories as they are read."""
 

@@ -135,7 +135,7 @@ def read_tiff(path: Path) -> ImageFile:
     with decoding(path), _opened(path) as file:
         images = _images(path, file)
         contents = _Contents(file)
-        samples = [_samples(path, file, page, contents) for page in images]
+        samples = [_samples(path, page, contents) for page in images]
         planes = _planes(path, file, images)
         if planes == 1:
             values = [page.asarray() for page in images]
@@ -260,7 +260,7 @@ def _page(path: Path, told: _Samples, values: NDArray[Any]) -> Page:
     )
 
 
-def _samples(path: Path, file: TiffFile, page: TiffPage, contents: _Contents) -> _Samples:
+def _samples(path: Path, page: TiffPage, contents: _Contents) -> _Samples:
     """Returns what a page says of its samples, and refuses everything that would be misread."""
     _check_samples(path, page)
     more = page.samplesperpixel - COLOURS[page.photometric]

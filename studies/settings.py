@@ -39,7 +39,7 @@ DataRoot = Annotated[
 WhiteLevel = Annotated[
     float | None,
     Setting(
-        help="Value of white in the images. Default: what they or the bundle say, or their type's largest.",
+        help="Value of white in the images. Default: what they or a bundle say, or their type's largest.",
         rule=white_level,
         metavar="N",
     ),

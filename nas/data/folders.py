@@ -13,7 +13,7 @@ from nas.data.alike import Appearances, by_name, joined
 from nas.data.images import image_sizes, open_images, stacked
 from nas.data.listing import SUFFIXES, Listing, counted, list_folder, list_top
 from nas.data.preparation import SIDE, Preparation, one_size, shrunk, without_tiny
-from nas.data.raw import PARTS, TEST, TRAIN, VALIDATION, RawData, evenly, raw_data
+from nas.data.raw import PART_NAMES, PARTS, TRAIN, RawData, evenly, raw_data
 from nas.data.white import Levels, White
 from nas.errors import DataError
 
@@ -28,16 +28,6 @@ if TYPE_CHECKING:
 
 PATCHES_PER_IMAGE = 64
 """The largest number of patches from one photograph of `images:`, so that a folder of large ones fits in memory."""
-
-_PART_FOLDERS = {
-    "train": TRAIN,
-    "training": TRAIN,
-    "val": VALIDATION,
-    "valid": VALIDATION,
-    "validation": VALIDATION,
-    "test": TEST,
-    "testing": TEST,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,8 +265,8 @@ def _parts(
     nobody can tell which of them the classes are.
     """
     inside, listing = _top(folder, source)
-    named = [(_PART_FOLDERS[f.name.lower()], f) for f in inside if f.name.lower() in _PART_FOLDERS]
-    beside = [f.name for f in inside if f.name.lower() not in _PART_FOLDERS and _list(f, source).images]
+    named = [(PART_NAMES[f.name.lower()], f) for f in inside if f.name.lower() in PART_NAMES]
+    beside = [f.name for f in inside if f.name.lower() not in PART_NAMES and _list(f, source).images]
     if not classes:
         beside += [path.name for path in listing.images]
     if not named:

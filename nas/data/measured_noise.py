@@ -218,39 +218,23 @@ def measure_noise(pictures: Sequence[Picture], bits: int | None) -> MeasuredNois
         raise DataError(f"no image has sides of at least {SMALL} pixels, which noise is measured in; give larger ones")
     rounding = 0.0 if bits is None else (255 / (2**bits - 1)) ** 2 / 12
     flats = flattest(small, LOW_OF_SMALL, HIGH_OF_SMALL, share=0.01, fewest=60, all_below=True)
-    remarks: list[str] = []
-    agreed: bool | None = None
-    colour, rows, columns = Colour(0.0, 0.0, 0.0), 0.0, 0.0
-    large = _usable(flattest(Blocks.of(planes, LARGE, MOST_LARGE), LOW_OF_LARGE, HIGH_OF_LARGE, share=0.01, fewest=10))
-    if jpeg is not None:
-        remarks.append(
-            "JPEG has changed the noise: there was more of it before, and correlation, rows and columns cannot be told."
-        )
-    elif large:
-        spectrum, peakedness = common_spectrum(large)
-        colour = _believed_colour(spectrum, peakedness, pairs)
-        if colour.correlated and not pairs:
-            agreed = _agreement(pictures, planes, colour.radius)
-            if agreed is False:
-                colour = Colour(0.0, colour.white, 0.0)
-            if not agreed:
-                remarks.append(
-                    "Structure may have been taken for correlated noise, as the images are too few to agree on it; "
-                    "pairs with clean images or more images tell."
-                    if agreed is None
-                    else "The noise looks correlated, but the images do not agree on it, so it was taken for "
-                    "structure and left out; pairs with clean images or more flat images tell."
-                )
-        rows, columns = _lines(spectrum, peakedness, colour), _lines(spectrum.T, peakedness.T, colour)
+    if jpeg is None:
+        likeness = _likeness(pictures, planes, pairs)
     else:
-        remarks.append(f"No image has sides of {LARGE} pixels, so correlation, rows and columns cannot be told.")
-    if not (pairs or (colour.correlated and agreed)) and _unevenness(flats, colour) > UNEVEN:
+        likeness = _Likeness(
+            remarks=(
+                "JPEG has changed the noise: there was more of it before, and correlation, rows and columns cannot be "
+                "told.",
+            )
+        )
+    colour, remarks = likeness.colour, list(likeness.remarks)
+    if not (pairs or (colour.correlated and likeness.agreed)) and _unevenness(flats, colour) > UNEVEN:
         remarks.append("There are hardly any flat areas, so the noise may be less than this.")
     kept = 1 - lost
     white = _white_levels(_clear(flats), colour, kept)
     sensor, correlated, levels = fit_sensor(*white, rounding), 0.0, white
     if colour.correlated:
-        levels = _coloured_levels(large, colour, kept)
+        levels = _coloured_levels(likeness.flats, colour, kept)
         whole = fit_sensor(*levels, rounding)
         middle = float(np.average(levels[0], weights=levels[2]))
         total = float(whole.sigma(np.array([middle]))[0]) ** 2
@@ -267,7 +251,7 @@ def measure_noise(pictures: Sequence[Picture], bits: int | None) -> MeasuredNois
         sensor = Sensor(0.0, 0.0)
     if jpeg is None:
         remarks += _misfits(pictures, planes, colour, sensor, rounding, white)
-    if max(sensor.gain, sensor.read, correlated, rows, columns) > WHITE or lost > MOST_LOST:
+    if max(sensor.gain, sensor.read, correlated, likeness.rows, likeness.columns) > WHITE or lost > MOST_LOST:
         raise DataError(
             "the images are mostly black and white pixels, in which noise cannot be told from what they show; "
             "give images with shades of gray"
@@ -281,8 +265,8 @@ def measure_noise(pictures: Sequence[Picture], bits: int | None) -> MeasuredNois
         sensor=sensor,
         correlated=correlated,
         radius=colour.radius if correlated else 0.0,
-        rows=rows,
-        columns=columns,
+        rows=likeness.rows,
+        columns=likeness.columns,
         saltpepper=lost,
         jpeg=jpeg,
         bits=bits,
@@ -292,6 +276,63 @@ def measure_noise(pictures: Sequence[Picture], bits: int | None) -> MeasuredNois
 
 
 # --- what is measured ---
+NO_COLOUR = Colour(0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Likeness:
+    """How the noise of neighbouring pixels is alike.
+
+    Attributes:
+        colour: white and correlated noise.
+        rows, columns: standard deviations of whole rows and columns; 0 without.
+        agreed: whether several images show the same correlated noise; None where they are too few, and for pairs.
+        flats: the flat areas that this was read from.
+        remarks: sentences about what cannot be told.
+    """
+
+    colour: Colour = NO_COLOUR
+    rows: float = 0.0
+    columns: float = 0.0
+    agreed: bool | None = None
+    flats: Sequence[Flat] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def _likeness(pictures: Sequence[Picture], planes: Sequence[tuple[Plane, Plane | None]], pairs: bool) -> _Likeness:
+    """Tells how the noise of neighbouring pixels is alike, from large blocks."""
+    blocks = Blocks.of(planes, LARGE, MOST_LARGE)
+    flats = _usable(flattest(blocks, LOW_OF_LARGE, HIGH_OF_LARGE, share=0.01, fewest=10))
+    if not flats:
+        remark = f"No image has sides of {LARGE} pixels, so correlation, rows and columns cannot be told."
+        return _Likeness(remarks=(remark,))
+    spectrum, peakedness = common_spectrum(flats)
+    colour = _believed_colour(spectrum, peakedness, pairs)
+    agreed: bool | None = None
+    remarks: tuple[str, ...] = ()
+    if colour.correlated and not pairs:
+        agreed = _agreement(pictures, planes, colour.radius)
+        if agreed is None:
+            remarks = (
+                "Structure may have been taken for correlated noise, as the images are too few to agree on it; pairs "
+                "with clean images or more images tell.",
+            )
+        elif not agreed:
+            colour = Colour(0.0, colour.white, 0.0)
+            remarks = (
+                "The noise looks correlated, but the images do not agree on it, so it was taken for structure and left "
+                "out; pairs with clean images or more flat images tell.",
+            )
+    return _Likeness(
+        colour=colour,
+        rows=_lines(spectrum, peakedness, colour),
+        columns=_lines(spectrum.T, peakedness.T, colour),
+        agreed=agreed,
+        flats=flats,
+        remarks=remarks,
+    )
+
+
 def _without_impulses(pictures: Sequence[Picture]) -> tuple[float, list[tuple[Plane, Plane | None]], float]:
     """Returns the share of salt and pepper, the planes without it, and the share of pixels that are black or white.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.data.listing import Listing, counted, list_folder, list_top
-from nas.data.raw import TEST, TRAIN, VALIDATION
+from nas.data.raw import PART_NAMES, TRAIN
 from nas.errors import DataError
 
 NOISY, CLEAN = "noisy", "clean"
@@ -18,17 +18,6 @@ SIDES: Mapping[str, str] = {
 }
 """The names of the two sides, in small letters without signs, as BasicSR (lq, gt), KAIR (L, H), CARE (low, GT) and
 others call them."""
-
-PART_NAMES = {
-    "train": TRAIN,
-    "training": TRAIN,
-    "val": VALIDATION,
-    "valid": VALIDATION,
-    "validation": VALIDATION,
-    "test": TEST,
-    "testing": TEST,
-}
-"""The names of folders that are splits, in small letters."""
 
 MOST_SHOTS = 16
 """The largest number of noisy shots of a clean image that are used, spread evenly."""

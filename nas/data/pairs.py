@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,33 +78,29 @@ def read_pairs(
 
     source = f"pairs:{argument}"
     scenes, classified = find_scenes(Path(argument), source, pair_by, log.info)
-    pages: list[ImagePage] = []
-    of_scene: list[Scene] = []
-    sizes: list[tuple[int, int]] = []
-    for scene in scenes:
-        for number, size in enumerate(image_sizes(scene.clean)):
-            pages.append(ImagePage(path=scene.clean, part=scene.part, name=scene.name, page=number))
-            of_scene.append(scene)
-            sizes.append(size)
-    usable = set(without_tiny(sizes, [page.name for page in pages], source, log.info))
-    pages = [page for index, page in enumerate(pages) if index in usable]
-    of_scene = [scene for index, scene in enumerate(of_scene) if index in usable]
-    patch = _patch([size for index, size in enumerate(sizes) if index in usable])
+    found = [(scene, page, size) for scene in scenes for page, size in enumerate(image_sizes(scene.clean))]
+    sizes = [size for _, _, size in found]
+    usable = without_tiny(sizes, [scene.name for scene, _, _ in found], source, log.info)
+    of_scene = [found[index][0] for index in usable]
+    pages = [
+        ImagePage(path=scene.clean, part=scene.part, name=scene.name, page=page)
+        for scene, page, _ in (found[index] for index in usable)
+    ]
+    patch = _patch([sizes[index] for index in usable])
     appearances, levels, problems = Appearances(), Levels(source, white), Problems(source)
     clean_patches: list[list[Image]] = []
     noisy_patches: list[list[list[Image]]] = []
-    opened: tuple[Scene | None, list[Image], list[list[Image]]] = (None, [], [])
-    for scene, page in zip(of_scene, pages, strict=True):
-        if opened[0] is not scene:
-            opened = scene, open_images(scene.clean, levels.of), _shots(scene, levels)
-        clean, found = opened[1][page.page], opened[2]
-        shots = _shots_of_page(found, page.page, len(opened[1]), page.name, problems)
-        appearances.add(clean)
-        problems.check(page.name, clean, shots)
-        corners = evenly(_corners(clean.size, patch), PATCHES_PER_IMAGE)
-        boxes = [(left, top, left + patch[0], top + patch[1]) for left, top in corners]
-        clean_patches.append([clean.crop(box) for box in boxes])
-        noisy_patches.append([[shot.crop(box) for shot in shots] for box in boxes])
+    for scene, group in itertools.groupby(zip(of_scene, pages, strict=True), key=lambda each: each[0]):
+        cleans, files = open_images(scene.clean, levels.of), _shots(scene, levels)
+        for _, page in group:
+            clean = cleans[page.page]
+            shots = _shots_of_page(files, page.page, len(cleans), page.name, problems)
+            appearances.add(clean)
+            problems.check(page.name, clean, shots)
+            corners = evenly(_corners(clean.size, patch), PATCHES_PER_IMAGE)
+            boxes = [(left, top, left + patch[0], top + patch[1]) for left, top in corners]
+            clean_patches.append([clean.crop(box) for box in boxes])
+            noisy_patches.append([[shot.crop(box) for shot in shots] for box in boxes])
     problems.tell()
     level = levels.common()
     classes = sorted({scene.label for scene in scenes}) if classified else []

@@ -17,6 +17,17 @@ T = TypeVar("T")
 PARTS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
 
+PART_NAMES = {
+    "train": TRAIN,
+    "training": TRAIN,
+    "val": VALIDATION,
+    "valid": VALIDATION,
+    "validation": VALIDATION,
+    "test": TEST,
+    "testing": TEST,
+}
+"""The names of folders that are splits, in small letters."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shots:

@@ -169,7 +169,7 @@ def _start_local(folder: Path, cpus: int | None) -> None:
                 raise ClusterError(
                     f"Ray cannot start on this machine ({in_short(error)}); see that there is memory, room in /tmp and "
                     "time for it, and give the same command again"
-                ) from None
+                ) from error
         else:
             return
 

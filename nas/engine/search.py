@@ -14,7 +14,7 @@ from nas.data.splits import Dataset
 from nas.errors import FailuresError, StorageError
 from nas.outcome import Outcome
 from nas.protocols import Ledger, SearchSpace
-from nas.search.growth import gain_of_second_half, pace
+from nas.search.growth import Growth
 from nas.search.pareto import hypervolume
 from nas.settings import RunOptions, StudyConfig
 from nas.training.checkpoint import drop_checkpoint, drop_weights, tidy
@@ -33,7 +33,7 @@ class Progress:
         running: trial number -> (epochs done, epochs in all).
         best: objective -> best value of a complete trial so far.
         hypervolume: hypervolume of the front, from the study's fixed reference.
-        growth: minutes of this run at the end of each trained trial, the hypervolume then, and that at the start.
+        growth: the hypervolume over the minutes of this run.
         messages: lines about trials that failed, oldest first.
         started: `time.monotonic` at the start.
         deadline: `time.monotonic` at the end of the time limit; infinite without one.
@@ -46,7 +46,7 @@ class Progress:
     running: dict[int, tuple[int, int]] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
     hypervolume: float = 0.0
-    growth: tuple[list[float], list[float], float] = field(default_factory=lambda: ([], [], 0.0))
+    growth: Growth = field(default_factory=Growth)
     messages: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     deadline: float = math.inf
@@ -70,12 +70,6 @@ class Progress:
         if self.trials is not None:
             return min(1.0, self.counts.trained / self.trials)
         return min(1.0, (time.monotonic() - self.started) / (self.deadline - self.started))
-
-    def note_growth(self) -> None:
-        """Keeps the hypervolume at the end of a trained trial."""
-        minutes, volumes, _ = self.growth
-        minutes.append((time.monotonic() - self.started) / 60)
-        volumes.append(self.hypervolume)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,12 +174,12 @@ def run_search(
         elif outcome is not Outcome.STOPPED:  # a stopped trial needs no explanation
             progress.messages.append(f"trial {number} ended: {outcome.words}{hint(number)}")
         if outcome.trained:
-            progress.note_growth()
+            progress.growth.add((time.monotonic() - progress.started) / 60, progress.hypervolume)
         observe(progress)
 
     def flat() -> bool:
-        expected = None if options.until_flat is None else pace(*progress.growth)
-        return expected is not None and options.until_flat is not None and expected < options.until_flat
+        pace = progress.growth.pace()
+        return options.until_flat is not None and pace is not None and pace < options.until_flat
 
     def tell(line: str) -> None:
         progress.messages.append(line)
@@ -195,7 +189,7 @@ def run_search(
         tell(f"waiting for the last trials, which {' and '.join(drivers) or 'others'} train")
 
     _update_quality(progress, ledger, front)
-    progress.growth = [], [], progress.hypervolume
+    progress.growth.begun = progress.hypervolume
     with worker_pool(config, space, data, files, options, tell=tell) as pool, ledger.drive():
         progress.concurrency, progress.deadline = pool.size, pool.stopping.deadline
         observe(progress)
@@ -239,7 +233,7 @@ def run_search(
         seconds=time.monotonic() - progress.started,
         workers=pool.size,
         busy=busy.share(pool.size),
-        promise=gain_of_second_half(*progress.growth),
+        promise=progress.growth.promise(),
     )
 
 

@@ -71,8 +71,8 @@ EFFORT = "effort"
 PACE = 0.75
 """The exponent of the time by which an expected improvement is divided: 0 ignores time, 1 compares per second.
 
-On a surrogate of the atlas of digits, 20 searches with 0.75 take nine tenths of the time of those of `tpe` with the
-papers' networks. With 1 they end as good in eight tenths, but worse under a limit of MACs."""
+It was chosen so that the default search takes about as long as the one with `tpe` and the papers' networks did
+(benchmarks/RESULTS.md, "The default search under ten study seeds")."""
 
 
 def score(shortfall: Array, unit: float) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,17 +14,15 @@ from numpy.typing import NDArray
 from nas.data.images import image_sizes, shown_images
 from nas.data.listing import SUFFIXES, counted, list_folder, list_top
 from nas.data.measured_noise import MeasuredNoise, Picture, measure_noise
-from nas.data.pairing import PART_NAMES, Scene, find_scenes, noisy_side
+from nas.data.pairing import Scene, find_scenes, noisy_side
 from nas.data.pairs import Problems
-from nas.data.raw import TRAIN, evenly
+from nas.data.raw import PART_NAMES, TRAIN, evenly
 from nas.data.reader import read_file, shapes_of
 from nas.data.white import Levels, White
 from nas.errors import DataError
 from studies.commands.text import columns
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from nas.data.image_file import ImageFile
 
 MOST_IMAGES = 48
@@ -33,8 +32,6 @@ MOST_SIDE = 1024
 """The side in pixels of the middle of an image that is measured."""
 
 JPEG_BLOCK = 8
-
-Pages = list[NDArray[np.float32]]
 
 
 def measure(
@@ -78,8 +75,8 @@ def measure(
     else:
         pages = [(path, page) for path in _files(folder, tell) for page in range(len(shapes_of(path)))]
         for path, wanted in _by_file(evenly(pages, MOST_IMAGES)).items():
-            middles, _ = _read(path, levels.of_noisy, bits)
-            pictures += [Picture(middles[page]) for page in wanted]
+            file, white = _read(path, levels.of_noisy, bits)
+            pictures += [Picture(_middle(file, page, white)) for page in wanted]
         number = len(pages)
     levels.common()
     if len(pictures) < number:
@@ -151,15 +148,12 @@ def _by_file(asked: Sequence[tuple[Path, int]]) -> dict[Path, list[int]]:
     return pages
 
 
-def _read(path: Path, level: Callable[[ImageFile], float], bits: list[int | None]) -> tuple[Pages, list[Image]]:
-    """Reads the middle of each image of a file, (C, H, W) on the 0..255 scale, and notes the depth of the file.
-
-    The images are returned too, whole and as they are shown.
-    """
+def _read(path: Path, level: Callable[[ImageFile], float], bits: list[int | None]) -> tuple[ImageFile, float]:
+    """Reads a file, and notes its depth. Returns its white level too."""
     file = read_file(path)
     white = level(file)
     bits.append(None if file.is_float else min(16, math.ceil(math.log2(white + 1))))
-    return [_middle(page.floats(white) * 255) for page in file.pages], shown_images(file, white)
+    return file, white
 
 
 def _pairs(
@@ -171,28 +165,28 @@ def _pairs(
         DataError: pairs do not fit together, by the same rules as in a training (see `nas.data.pairs`).
     """
     problems, pictures = Problems(source), []
-    scene_of = {shot: scene for scene, shot, _ in asked}
-    for shot, pages in _by_file([(shot, page) for _, shot, page in asked]).items():
-        scene = scene_of[shot]
-        (noisy, shown_noisy), (clean, shown_clean) = (
-            _read(shot, levels.of_noisy, bits),
-            _read(scene.clean, levels.of, []),
-        )
-        if len(clean) not in (1, len(noisy)):
-            problems.add(scene.name, f"{len(noisy)} pages beside {len(clean)}")
-            continue
-        for page in pages:
-            place = page if len(clean) > 1 else 0
-            problems.check(scene.name, shown_clean[place], [shown_noisy[page]])
-            pictures.append(Picture(noisy[page], clean[place]))
+    for scene, of_scene in itertools.groupby(asked, key=lambda each: each[0]):
+        clean, clean_white = _read(scene.clean, levels.of, [])
+        shown_clean = shown_images(clean, clean_white)
+        for shot, pages in _by_file([(shot, page) for _, shot, page in of_scene]).items():
+            noisy, white = _read(shot, levels.of_noisy, bits)
+            if len(clean.pages) not in (1, len(noisy.pages)):
+                problems.add(scene.name, f"{len(noisy.pages)} pages beside {len(clean.pages)}")
+                continue
+            shown_noisy = shown_images(noisy, white)
+            for page in pages:
+                place = page if len(clean.pages) > 1 else 0
+                problems.check(scene.name, shown_clean[place], [shown_noisy[page]])
+                pictures.append(Picture(_middle(noisy, page, white), _middle(clean, place, clean_white)))
     problems.tell()
     if any(each.clean is None or each.clean.shape != each.noisy.shape for each in pictures):
         raise DataError(f"{source}: the two sides are turned differently in their files; save them upright")
     return pictures
 
 
-def _middle(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns the middle of (H, W, C) as (C, H, W), from where a block of JPEG begins."""
+def _middle(file: ImageFile, page: int, white: float) -> NDArray[np.float32]:
+    """Returns the middle of a page as (C, H, W) on the 0..255 scale, from where a block of JPEG begins."""
+    values = file.pages[page].floats(white)
     top, left = (max(0, (side - MOST_SIDE) // 2 // JPEG_BLOCK * JPEG_BLOCK) for side in values.shape[:2])
-    cut = values[top : top + MOST_SIDE, left : left + MOST_SIDE].clip(0, 255)
+    cut = (values[top : top + MOST_SIDE, left : left + MOST_SIDE] * 255).clip(0, 255)
     return np.ascontiguousarray(cut.transpose(2, 0, 1))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
-from nas.search.growth import gain_of_second_half
+from nas.search.growth import Growth
 from nas.search.importance import FEWEST
 from nas.search.objectives import of_basis
 from studies.pages.curves import (
@@ -107,7 +107,8 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
                 )
             )
     steps = hypervolume_steps(history)
-    promise = gain_of_second_half([step["epochs"] for step in steps], [step["hypervolume"] for step in steps])
+    growth = Growth(times=[step["epochs"] for step in steps], volumes=[step["hypervolume"] for step in steps])
+    promise = growth.promise()
     foretold = "" if promise is None else f"As many epochs again would probably add about {promise:.2g}."
     for axis, words in (("trials", "trials"), ("epochs", "epochs spent"), ("minutes", "time")):
         plots.append(

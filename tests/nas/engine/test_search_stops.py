@@ -12,6 +12,7 @@ import pytest
 from toy_space import ToySpace
 
 from nas.engine.interrupts import Stopping
+from nas.search.growth import Growth
 
 
 def test_a_time_limit_keeps_what_runs_for_the_next_call(make: Any, tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_a_search_that_is_flat_begins_no_trial_and_ends_those_under_way(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nas.search.growth.LEAST_TRIALS", 4)
-    monkeypatch.setattr("nas.engine.search.pace", lambda minutes, *rest: 0.0 if len(minutes) >= 4 else None)
+    monkeypatch.setattr(Growth, "pace", lambda growth: 0.0 if len(growth.times) >= 4 else None)
     search = make()
     ended = search.run(None, until_flat=0.1, concurrency=2)
     assert ended.reason == "flat"
@@ -99,13 +100,13 @@ def test_a_search_that_was_flat_is_told_so_whatever_its_last_trials_bring(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = iter((0.5, 0.0))
-    monkeypatch.setattr("nas.engine.search.pace", lambda *growth: next(answers, 0.5))
+    monkeypatch.setattr(Growth, "pace", lambda growth: next(answers, 0.5))
     ended = make().run(None, until_flat=0.1, concurrency=2)
     assert ended.reason == "flat"
 
 
 def test_a_search_that_grows_goes_on_to_its_size(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.search.growth.LEAST_TRIALS", 1)
-    monkeypatch.setattr("nas.engine.search.pace", lambda *growth: 0.5)
+    monkeypatch.setattr(Growth, "pace", lambda growth: 0.5)
     ended = make().run(3, until_flat=0.1)
     assert (ended.reason, ended.counts.trained) == ("complete", 3)

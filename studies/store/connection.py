@@ -7,6 +7,7 @@ never appear in a message.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,12 +118,15 @@ class Storage:
 
 
 def _file_of(path: Path) -> tuple[int, int] | None:
-    """Returns what tells a file from another one of its name: its device and its number there. None without a file."""
+    """Returns what tells a file from another one of its name: its device and its number there.
+
+    None without a file, and for a folder or a device, which may have got the number of a file that was deleted.
+    """
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 
 
 @contextmanager

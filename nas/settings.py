@@ -327,6 +327,11 @@ class StudyConfig:
     training_version: int = 1
     white_level: float | None = None
 
+    @property
+    def objective_names(self) -> tuple[str, ...]:
+        """The names of the objectives, in their order."""
+        return tuple(objective.name for objective in self.objectives)
+
     def in_order(self, values: Mapping[str, float]) -> tuple[float, ...]:
         """Returns the values of the objectives, in their order, out of all that were measured.
 
@@ -381,15 +386,11 @@ def _rules_of_rungs() -> Iterable[str]:
     return RULES
 
 
-def _objectives(config: StudyConfig) -> tuple[str, ...]:
-    return tuple(objective.name for objective in config.objectives)
-
-
 def _objectives_for(asked: tuple[str, ...], config: StudyConfig) -> tuple[str, ...]:
     """Returns the requested objectives that are left, in the study's order."""
-    unused = TrivialQuality(psnr=0.0, accuracy=0.0)
+    unused = TrivialQuality(psnr=0.0, counts=(1,) * config.task.classes)
     left, _ = resolve_objectives(asked, config.task, unused, config.constraints)
-    order = _objectives(config)
+    order = config.objective_names
     return tuple(sorted((o.name for o in left), key=lambda name: order.index(name) if name in order else len(order)))
 
 
@@ -478,7 +479,7 @@ class StudyRequest(Settings):
             help=f"Of {', '.join(OBJECTIVES)}.",
             default=DEFAULT,
             read=read_names,
-            kept=_objectives,
+            kept=lambda config: config.objective_names,
             as_kept=_objectives_for,
         ),
     ] = None

@@ -23,6 +23,9 @@ QUALITY = {
     "ssim": "SSIM of the restored images",
     "noisy_ssim": "SSIM of the noisy images",
     "accuracy": "top-1 accuracy on the noisy images, %",
+    "balanced_accuracy": "balanced accuracy (mean recall of the classes), %",
+    "macro_f1": "macro F1 (mean over the classes)",
+    "auc": "area under the ROC curve (one class against the rest, mean over the classes)",
 }
 """Figures of a bundle -> their labels on its card."""
 
@@ -116,6 +119,7 @@ def test_from_search_to_a_network_in_use(tmp_path: Path) -> None:
 
     arrays = {part: noisy_split(part, tmp_path / f"{part}.npz") for part in ("validation", "test")}
     exact = {"psnr": 0.01, "noisy_psnr": 0.01, "ssim": 1e-4, "noisy_ssim": 1e-4, "accuracy": 0.1}
+    exact |= {"balanced_accuracy": 0.1, "macro_f1": 1e-3, "auc": 1e-4}
 
     bundle = tmp_path / "tour-bundle"
     card, facts = on_card(bundle), json.loads((bundle / "architecture.json").read_text())["facts"]

@@ -33,7 +33,7 @@ from search_spaces.unet.space import UNetSpace
 
 TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
 OBJECTIVES: tuple[Objective, ...] = resolve_objectives(
-    DEFAULT, TASK, TrivialQuality(psnr=14.15, accuracy=10.0), UNetSpace().limits(TASK)
+    DEFAULT, TASK, TrivialQuality(psnr=14.15, counts=(1,) * 10), UNetSpace().limits(TASK)
 )[0]
 PROBES = 200
 PAIRS = (("fusion", "gate"), ("width", "levels"), ("learning_rate", "optimizer"), ("sharing", "columns"))

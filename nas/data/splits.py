@@ -474,6 +474,6 @@ def validation_draws(images: int) -> int:
     return min(MOST_DRAWS, math.ceil(JUDGED_IMAGES / images))
 
 
-def majority_accuracy(labels: Sequence[int] | Labels, classes: int) -> float:
-    """Returns the accuracy in percent of always answering the largest class of `labels` (N,)."""
-    return 100 * float(np.bincount(labels, minlength=classes).max()) / len(labels)
+def class_counts(labels: Sequence[int] | Labels | None, classes: int) -> tuple[int, ...]:
+    """Returns the number of images of each class, from their labels (N,); nothing without labels."""
+    return () if labels is None else tuple(np.bincount(labels, minlength=classes).tolist())

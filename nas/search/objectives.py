@@ -6,7 +6,7 @@ Training, records, rungs, tables, pages and cards read the entry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 Basis = Literal["cost", "images", "run", "network", "evaluation"]
 
 DEFAULT = ("psnr", "accuracy", "stability")
+SENSITIVITY = 0.95
+"""The sensitivity to the second of two classes at which accuracy is measured."""
+
+LARGEST_SHARE = 0.6
+"""The share of the images in one class above which people are told that accuracy says little."""
+
 LATENCY_REFERENCE = 1000.0
 """The latency in ms per image that contributes nothing. Costs have the space's limits as their reference, but no space
 limits latency."""
@@ -30,15 +36,50 @@ class TrivialQuality:
 
     Attributes:
         psnr: mean PSNR in dB of the noisy validation images.
-        accuracy: accuracy in percent of always answering the largest class; None without labels.
+        counts: validation images of each class; empty without labels.
     """
 
     psnr: float
-    accuracy: float | None
+    counts: tuple[int, ...] = ()
+
+    @property
+    def present(self) -> int:
+        """The number of classes of which validation has images."""
+        return sum(count > 0 for count in self.counts)
+
+    def share(self, label: int) -> float:
+        """Returns the share of the validation images that are of a class."""
+        return self.counts[label] / sum(self.counts)
+
+    @property
+    def largest(self) -> float:
+        """The share of the largest class, which is the accuracy of always answering it."""
+        return max(self.counts) / sum(self.counts)
+
+
+def unequal(classes: Sequence[str], counts: Sequence[float]) -> str | None:
+    """Returns a line that recommends balanced accuracy where one class has most of the images, and None elsewhere.
+
+    Args:
+        classes: names by index.
+        counts: images of each class.
+    """
+    if not counts or max(counts) <= LARGEST_SHARE * sum(counts):
+        return None
+    name, share = classes[counts.index(max(counts))], 100 * max(counts) / sum(counts)
+    return (
+        f"{share:.0f} % of the images are of class {name}, so always answering it has an accuracy of {share:.0f} %; "
+        "look at balanced accuracy"
+    )
 
 
 def _nothing(task: Task, trivial: TrivialQuality, limits: Mapping[str, int]) -> float:
     return 0.0
+
+
+def _macro_f1_of_the_largest(task: Task, trivial: TrivialQuality, limits: Mapping[str, int]) -> float:
+    # Its precision is its share and its recall is 1. The F1 of every other class is 0.
+    return 2 * trivial.largest / (1 + trivial.largest) / trivial.present
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +103,7 @@ class Metric:
         reference: the value that contributes no hypervolume, from the task, the trivial quality and the limits by name.
         reference_title: that value in words; empty for ``a latency of 1000.000``.
         missing: the reason why a task cannot have it as an objective, or None when it can.
+        classes: the number of classes of which validation must have images, because it is undefined with fewer.
     """
 
     name: str
@@ -74,6 +116,7 @@ class Metric:
     reference: Callable[[Task, TrivialQuality, Mapping[str, int]], float] = _nothing
     reference_title: str = ""
     missing: Callable[[Task], str | None] = lambda task: None
+    classes: int = 0
 
     @property
     def per_epoch(self) -> bool:
@@ -134,6 +177,12 @@ def _needs_labels(task: Task) -> str | None:
     return None if task.classifies else "the data has no labels"
 
 
+def _needs_two_classes(task: Task) -> str | None:
+    return _needs_labels(task) or (
+        None if task.classes == 2 else f"it is for 2 classes, and the data has {task.classes}"
+    )
+
+
 def _needs_noise(task: Task) -> str | None:
     return None if task.denoises else "noise is none, so there is nothing to restore"
 
@@ -173,7 +222,7 @@ METRICS: Mapping[str, Metric] = {
             direction="maximize",
             unit="%",
             digits=2,
-            reference=lambda task, trivial, limits: trivial.accuracy or 0.0,
+            reference=lambda task, trivial, limits: 100.0 * trivial.largest,
             reference_title="the accuracy of always answering the largest class",
             missing=_needs_labels,
         ),
@@ -186,6 +235,66 @@ METRICS: Mapping[str, Metric] = {
             digits=3,
             reference_title="a stability of 0",
             missing=_needs_learning,
+        ),
+        Metric(
+            name="balanced_accuracy",
+            title="balanced accuracy",
+            described="balanced accuracy (mean recall of the classes)",
+            basis="images",
+            direction="maximize",
+            unit="%",
+            digits=2,
+            reference=lambda task, trivial, limits: 100.0 / trivial.present,
+            reference_title="the balanced accuracy of always answering one class",
+            missing=_needs_labels,
+        ),
+        Metric(
+            name="macro_f1",
+            title="macro F1",
+            described="macro F1 (mean over the classes)",
+            basis="images",
+            direction="maximize",
+            digits=4,
+            reference=_macro_f1_of_the_largest,
+            reference_title="the macro F1 of always answering the largest class",
+            missing=_needs_labels,
+        ),
+        Metric(
+            name="auc",
+            title="AUC",
+            described="area under the ROC curve (one class against the rest, mean over the classes)",
+            basis="images",
+            direction="maximize",
+            digits=4,
+            reference=lambda task, trivial, limits: 0.5,
+            reference_title="the AUC of chance",
+            missing=_needs_labels,
+            classes=2,
+        ),
+        Metric(
+            name="accuracy_at_sensitivity",
+            title=f"accuracy at {SENSITIVITY:.0%} sensitivity".replace("%", " %"),
+            described=f"accuracy where {SENSITIVITY:.0%} of the second class are found".replace("%", " %"),
+            basis="images",
+            direction="maximize",
+            unit="%",
+            digits=2,
+            reference=lambda task, trivial, limits: 100.0 * trivial.share(1),
+            reference_title="the accuracy of always answering the second class",
+            missing=_needs_two_classes,
+            classes=2,
+        ),
+        Metric(
+            name="calibration_error",
+            title="calibration error",
+            described="expected calibration error (15 bins)",
+            basis="images",
+            direction="minimize",
+            unit="%",
+            digits=2,
+            reference=lambda task, trivial, limits: 100.0 - 100.0 / max(2, task.classes),
+            reference_title="the calibration error of being certain of random answers",
+            missing=_needs_labels,
         ),
         Metric(
             name="params",
@@ -235,6 +344,13 @@ def of_basis(*bases: Basis) -> list[Metric]:
     return [metric for metric in METRICS.values() if metric.basis in bases]
 
 
+def followed(objectives: Iterable[str] = ()) -> list[Metric]:
+    """Returns the metrics on images that figures and tables of many trials follow: the usual ones, and those of
+    `objectives`."""
+    names = {*DEFAULT, *objectives}
+    return [metric for metric in of_basis("images") if metric.name in names]
+
+
 def titled(values: Mapping[str, float | None]) -> str:
     """Returns figures in a sentence, in the order of the table: ``PSNR 20.84 dB, SSIM 0.7961, accuracy 97.82 %``.
 
@@ -252,10 +368,12 @@ def limits_text(constraints: Sequence[Constraint]) -> str:
 def resolve_objectives(
     names: Sequence[str], task: Task, trivial: TrivialQuality, constraints: Sequence[Constraint]
 ) -> tuple[tuple[Objective, ...], list[str]]:
-    """Returns the objectives of a study, and a line for each that drops out because the task cannot have it.
+    """Returns the objectives of a study, and a line for each of the usual ones that drops out because the task cannot
+    have it.
 
     Raises:
-        ConfigError: a name is unknown or repeated, a cost has no limit, or no objective is left.
+        ConfigError: a name is unknown or repeated, an objective that is not one of the usual ones cannot be had, a cost
+            has no limit, or no objective is left.
     """
     for name in names:
         if name not in OBJECTIVES:
@@ -267,6 +385,11 @@ def resolve_objectives(
     notes = [f"objective {name} drops out: {reason}" for name, reason in reasons.items() if reason]
     limits: dict[str, int] = {c.name: c.upper for c in constraints}
     for metric in metrics:
+        reason = reasons[metric.name]
+        if reason is None and metric.classes > trivial.present:
+            reason = f"it needs {metric.classes} classes in the validation images, which are of {trivial.present}"
+        if reason is not None and metric.name not in DEFAULT:
+            raise ConfigError(f"objective {metric.name!r} cannot be had ({reason}); leave it out of `objectives`")
         if metric.basis == "cost" and metric.name not in limits:
             raise ConfigError(
                 f"objective {metric.name!r} needs a limit as its reference, the space has none; "

@@ -1,21 +1,32 @@
-"""The functions that compute metrics, by their names in `nas.search.objectives.METRICS`."""
+"""The functions that compute metrics, by their names in `nas.search.objectives.METRICS`.
+
+scikit-learn does the arithmetic of classification, and is imported by the first such computation. A class that a split
+has no image of has no recall, and means over classes leave it out.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nas.search.objectives import SENSITIVITY
 from nas.training.stability import stability
 from nas.types import ProbeCurve, Task
 
 PSNR_CAP = 60.0
 """The PSNR in dB of an exact restoration, so that means stay finite."""
+
+BINS = 15
+"""The number of bins of confidence of the calibration error, as in Guo et al. 2017."""
 
 
 def psnr(image: Tensor, clean: Tensor, *, clip: bool = True) -> Tensor:
@@ -94,11 +105,11 @@ class OnImages:
 
     Attributes:
         each: from a batch to a row for each of its images, shape (N, ...), or None where the metric does not apply.
-        total: from the rows of all batches to the metric.
+        total: from the rows of all batches to the metric; None where it is undefined for these images.
     """
 
     each: Callable[[Answers], Tensor | None]
-    total: Callable[[Tensor], float] = mean
+    total: Callable[[Tensor], float | None] = mean
 
 
 def right_answers(answers: Answers) -> Tensor | None:
@@ -108,9 +119,118 @@ def right_answers(answers: Answers) -> Tensor | None:
     return correct(answers.logits, answers.labels)
 
 
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """The answers for N images of K classes.
+
+    Attributes:
+        labels: true classes (N,).
+        answers: classes that were answered (N,).
+        probabilities: of each class (N, K), in double precision.
+    """
+
+    labels: NDArray[np.int64]
+    answers: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, rows: Tensor) -> Recognition:
+        """Makes it of `recognised` rows."""
+        found = rows.cpu().numpy()
+        return cls(found[:, 0].astype(np.int64), found[:, 1].astype(np.int64), found[:, 2:])
+
+    @property
+    def present(self) -> NDArray[np.int64]:
+        """The classes that some image is of, in ascending order."""
+        return np.unique(self.labels)
+
+
+def recognised(answers: Answers) -> Tensor | None:
+    """Returns rows of label, answer and the probability of each class (N, 2 + K), double; None without labels or
+    classes."""
+    if answers.labels is None or not answers.logits.shape[1]:
+        return None
+    logits = answers.logits.double()
+    return torch.cat([answers.labels[:, None].double(), logits.argmax(1, keepdim=True).double(), logits.softmax(1)], 1)
+
+
+def of_classes(compute: Callable[[Recognition], float | None]) -> OnImages:
+    """Returns a metric of the answers. It is NaN when a probability is, and None where `compute` returns None."""
+    return OnImages(recognised, lambda rows: compute(Recognition.of(rows)) if rows.isfinite().all() else math.nan)
+
+
+def balanced_accuracy(found: Recognition) -> float:
+    """Returns the mean recall of the classes, in percent."""
+    from sklearn.metrics import recall_score
+
+    return 100.0 * float(recall_score(found.labels, found.answers, labels=found.present, average="macro"))
+
+
+def macro_f1(found: Recognition) -> float:
+    """Returns the mean F1 of the classes, in 0..1. A class that is never answered has an F1 of 0."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(found.labels, found.answers, labels=found.present, average="macro", zero_division=0))
+
+
+def auc(found: Recognition) -> float | None:
+    """Returns the area under the ROC curve of one class against the rest, the mean over classes, in 0..1.
+
+    It is that of MedMNIST's evaluator: of two classes the probability of the second one is ranked. A class without
+    images has no curve. It is None when all images are of one class.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    if len(found.present) < 2:
+        return None
+    ranked = [1] if found.probabilities.shape[1] == 2 else found.present.tolist()
+    return statistics.fmean(float(roc_auc_score(found.labels == k, found.probabilities[:, k])) for k in ranked)
+
+
+def accuracy_at_sensitivity(found: Recognition) -> float | None:
+    """Returns the largest accuracy in percent of all thresholds at which at least `SENSITIVITY` of the second class's
+    images are found.
+
+    It is None unless there are two classes, and images of both.
+    """
+    from sklearn.metrics import roc_curve
+
+    if found.probabilities.shape[1] != 2 or len(found.present) < 2:
+        return None
+    second = found.labels == 1
+    wrong, right, _ = roc_curve(second, found.probabilities[:, 1], drop_intermediate=False)
+    accuracy = right * second.mean() + (1 - wrong) * (1 - second.mean())
+    return 100.0 * float(accuracy[right >= SENSITIVITY].max())
+
+
+def calibration_bins(found: Recognition) -> NDArray[np.float64]:
+    """Returns for each bin that has answers their number, mean confidence and accuracy, shape (bins, 3).
+
+    The confidence of an answer is the largest probability. `BINS` bins of equal width divide 0..1, and each includes
+    its upper end (Guo et al. 2017, arXiv 1706.04599, section 2).
+    """
+    confidence = found.probabilities.max(1)
+    right = found.probabilities.argmax(1) == found.labels
+    place = np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], confidence)
+    bins = [place == k for k in range(BINS) if (place == k).any()]
+    return np.array([(rows.sum(), confidence[rows].mean(), right[rows].mean()) for rows in bins])
+
+
+def calibration_error(found: Recognition) -> float:
+    """Returns the expected calibration error in percent: the mean over answers of their bin's difference of confidence
+    and accuracy."""
+    count, confidence, accuracy = calibration_bins(found).T
+    return 100.0 * float(np.average(np.abs(confidence - accuracy), weights=count))
+
+
 ON_IMAGES: Mapping[str, OnImages] = {
     "psnr": OnImages(lambda answers: psnr(answers.denoised, answers.clean)),
     "accuracy": OnImages(right_answers, lambda rows: 100.0 * mean(rows)),
+    "balanced_accuracy": of_classes(balanced_accuracy),
+    "macro_f1": of_classes(macro_f1),
+    "auc": of_classes(auc),
+    "accuracy_at_sensitivity": of_classes(accuracy_at_sensitivity),
+    "calibration_error": of_classes(calibration_error),
 }
 """The metrics of the source ``images``."""
 
@@ -122,17 +242,19 @@ OF_NETWORK: Mapping[str, Callable[[nn.Module, Task], float]] = {"latency": laten
 
 
 class Tally:
-    """Gathers the metrics on images over the batches of a split."""
+    """Gathers the metrics on images over the batches of a split. Metrics of the same rows share them."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, list[Tensor]] = {name: [] for name in ON_IMAGES}
+        self._rows: dict[Callable[[Answers], Tensor | None], list[Tensor]] = {m.each: [] for m in ON_IMAGES.values()}
 
     def add(self, answers: Answers) -> None:
         """Adds one more batch."""
-        for name, metric in ON_IMAGES.items():
-            if (rows := metric.each(answers)) is not None:
-                self._rows[name].append(rows)
+        for each, rows in self._rows.items():
+            if (found := each(answers)) is not None:
+                rows.append(found)
 
     def values(self) -> dict[str, float]:
-        """Returns every metric that applies to the added batches, by name."""
-        return {name: ON_IMAGES[name].total(torch.cat(rows)) for name, rows in self._rows.items() if rows}
+        """Returns every metric that applies to the added batches and is defined for them, by name."""
+        joined = {each: torch.cat(rows) for each, rows in self._rows.items() if rows}
+        totals = {name: m.total(joined[m.each]) for name, m in ON_IMAGES.items() if m.each in joined}
+        return {name: value for name, value in totals.items() if value is not None}

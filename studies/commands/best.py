@@ -42,7 +42,7 @@ def show_best(study: StudyReader, pick: str, prefer: Mapping[str, float] | None,
         say(told)
     say(choice.reason)
     if choice.chosen.number in choice.confirmed:
-        say(f"on the test split: {on_test(choice.confirmed[choice.chosen.number])}")
+        say(f"on the test split: {on_test(choice.confirmed[choice.chosen.number], study.config.objective_names)}")
     say(f"architecture: {describe(choice.chosen.spec)}")
     say(f"recipe: {describe(choice.chosen.recipe)}")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas.bundles.formats import FORMATS
-from nas.search.objectives import of_basis, titled
+from nas.search.objectives import of_basis, titled, unequal
 from nas.types import labelled
 from studies.commands.terminal import confusion_table, say, stdout
 from studies.commands.text import columns
@@ -34,14 +34,15 @@ def show_evaluation(result: Mapping[str, Any]) -> None:
     draws = max(level["draws"] for level in result["levels"])
     each = f", each under {draws} draws of the noise" if draws > 1 else ""
     say(f"{result['data']}, {which}, {result['images']} images{each}")
-    metrics = of_basis("images", "evaluation")
+    levels = result["levels"]
+    metrics = [m for m in of_basis("images", "evaluation") if any(level[m.name] is not None for level in levels)]
 
     def row(level: Mapping[str, Any], prefix: str, lacking: str) -> list[str]:
         values = [(metric, level.get(f"{prefix}{metric.name}")) for metric in metrics]
         return [lacking if value is None else metric.figure(value) for metric, value in values]
 
     rows = []
-    for level in result["levels"]:
+    for level in levels:
         rows.append((level["noise"], "noisy input", *row(level, "noisy_", "")))
         if result["reference"] is not None:
             rows.append(("", result["reference"], *row(level, "reference_", "")))
@@ -49,7 +50,11 @@ def show_evaluation(result: Mapping[str, Any]) -> None:
     head = ("noise", "", *(labelled(metric.title, metric.unit) for metric in metrics))
     for line in columns(head, rows):
         say(line)
-    for level in result["levels"]:
+    if (confusion := levels[0]["confusion"]) is not None:
+        told = unequal(result["classes"], [sum(row) for row in confusion])
+        if told is not None:
+            say(told)
+    for level in levels:
         if level["confusion"] is not None:
             say(f"confusion at {level['noise']}: true class down, answer across")
             stdout().print(confusion_table(result["classes"], level["confusion"]))

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from nas.data.noise import parse_noise
 from nas.data.sources import noise_for, parse_source
-from nas.data.splits import Dataset, load, majority_accuracy
+from nas.data.splits import Dataset, class_counts, load
 from nas.data.white import White
 from nas.engine.search import Progress, SearchEnd, run_search
 from nas.errors import ClusterError, ConfigError, StudyError
 from nas.protocols import SearchSpace
-from nas.search.objectives import TrivialQuality, resolve_objectives
+from nas.search.objectives import TrivialQuality, resolve_objectives, unequal
 from nas.search.sampler import AUTO
 from nas.settings import TRIALS, RunOptions, StudyConfig, differences
 from nas.training.version import TRAINING_VERSION
@@ -173,6 +173,9 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: Study
     constraints = _limited(space.limits(task), wanted["max_params"], wanted["max_macs"])
     trivial = trivial_quality(data, task)
     objectives, notes = resolve_objectives(wanted["objectives"], task, trivial, constraints)
+    line = unequal(data.classes, class_counts(data.train.labels, len(data.classes)))
+    if line and "balanced_accuracy" not in wanted["objectives"]:
+        notes.append(f"{line} (--objectives psnr,balanced_accuracy,stability)")
     device, threads = "cuda" if options.gpus_per_trial > 0 else "cpu", max(1, int(options.cpus_per_trial))
     precision = wanted["precision"]
     if precision == "auto" and source is not None:
@@ -235,17 +238,16 @@ def _create(request: SearchRequest, draft: _Draft, storage: Storage, source: Stu
 
 
 def trivial_quality(data: Dataset, task: Task) -> TrivialQuality:
-    """What the noisy validation images and the largest class give without a network."""
+    """What the noisy validation images and their classes give without a network."""
     # torch takes a second to import, and a study that exists has its references.
     import torch
 
     from nas.training.batches import evaluation_batches
     from nas.training.evaluation import noisy_psnr
 
-    labels = data.validation.labels
     return TrivialQuality(
         psnr=noisy_psnr(evaluation_batches(data, "validation", parse_noise(task.noise), torch.device("cpu"))),
-        accuracy=None if labels is None else majority_accuracy(labels, len(data.classes)),
+        counts=class_counts(data.validation.labels, len(data.classes)),
     )
 
 

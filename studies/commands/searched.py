@@ -110,5 +110,5 @@ def search(request: SearchRequest, options: RunOptions, quiet: bool, tell: Calla
     with SearchDisplay(config, quiet=quiet) as display:
         end = prepared.run(options, display.observe)
     choice = choose(prepared.study, confirmed=False) if prepared.study.progress.objective_values() else None
-    sizes = best_at_sizes(sized_trials(prepared.study))
+    sizes = best_at_sizes(sized_trials(prepared.study), config.objective_names)
     return Searched(config=config, end=end, trials=options.size, choice=choice, sizes=sizes)

@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -24,7 +24,7 @@ from nas.data.noise import noise_in_words
 from nas.engine.confirm import ConfirmProgress
 from nas.engine.search import Progress, SearchEnd
 from nas.search.confirmation import Confirmed
-from nas.search.objectives import metric_of, of_basis
+from nas.search.objectives import followed, metric_of, of_basis
 from nas.settings import StudyConfig
 from nas.types import Objective
 from nas.words import visible
@@ -230,11 +230,11 @@ def standing(choice: Choice, study: str) -> str:
     return text
 
 
-def on_test(confirmed: Confirmed) -> str:
-    """Returns the figures on the test split in one line."""
+def on_test(confirmed: Confirmed, objectives: Iterable[str]) -> str:
+    """Returns the usual figures and those of `objectives` on the test split in one line."""
     figures = [
         f"{metric.name} {metric.interval(confirmed.values[f'test_{metric.name}'])} {metric.unit}".strip()
-        for metric in of_basis("images")
+        for metric in followed(objectives)
         if f"test_{metric.name}" in confirmed.values
     ]
     return ", ".join(figures)

@@ -19,7 +19,7 @@ from nas.data.white import White
 from nas.errors import BundleError, ConfigError, SpecError, StorageError, in_short, is_out_of_memory
 from nas.files import read_small
 from nas.machine import processors
-from nas.search.objectives import of_basis, titled
+from nas.search.objectives import of_basis, titled, unequal
 from nas.settings import FitSettings, settings_of
 from nas.training.version import FIRST_VERSION, TRAINING_VERSION
 from nas.types import MAX_PARAMS, Candidate, Recipe, Task
@@ -148,6 +148,8 @@ def train(
             f"{data.augmentation.name}; {precision} on {device.type}, {torch.get_num_threads()} threads",
         ):
             say(line)
+        if data.unequal is not None:
+            say(data.unequal)
         torch.manual_seed(request.seed)
         try:
             run = Fit(network, data.task, candidate.recipe, data.training, request, precision=precision)
@@ -306,6 +308,7 @@ class _Data:
         test: a network and the noise to the test figures, and how many images they are from.
         images: images of each split; unit: what an epoch counts.
         group_by, pair_by: see `nas.data.splits.load`.
+        unequal: a line where one class has most of the training images.
         white_level: see `nas.data.splits.Dataset`.
     """
 
@@ -321,6 +324,7 @@ class _Data:
     white_level: float | None
     test: Callable[[Any, Noise], tuple[dict[str, float | None], int]]
     pair_by: str | None = None
+    unequal: str | None = None
 
 
 def _read(request: TrainRequest, source: _Source, noise: Noise, device: torch.device) -> _Data:
@@ -337,7 +341,7 @@ def _read(request: TrainRequest, source: _Source, noise: Noise, device: torch.de
     for setting, value in (("patch", request.patch), ("patches_per_epoch", request.patches_per_epoch)):
         if value is not None:
             raise ConfigError(f"`{setting}` {value}: {name} has images of one size; it is for images:DIR")
-    from nas.data.splits import load
+    from nas.data.splits import class_counts, load
     from nas.training.batches import DeviceData
 
     root = request.data_root or source.data_root
@@ -357,6 +361,7 @@ def _read(request: TrainRequest, source: _Source, noise: Noise, device: torch.de
         white_level=loaded.white_level,
         test=lambda network, noise: _test_split(network, loaded, noise),
         pair_by=pair_by,
+        unequal=unequal(loaded.classes, class_counts(loaded.train.labels, len(loaded.classes))),
     )
 
 

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 
 from nas.search.growth import Growth
 from nas.search.importance import FEWEST
-from nas.search.objectives import of_basis
+from nas.search.objectives import followed
 from studies.pages.curves import (
     confirmed_gates,
     gates,
@@ -60,6 +60,7 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
     """Returns every figure of a study and of its confirmation, in the order of the report."""
     none = "No trial is complete yet."
     objectives = history.config.objectives
+    metrics = followed(history.config.objective_names)
     plots = [
         Plot(
             name="front",
@@ -94,7 +95,7 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
             lacks="Nothing was proposed yet.",
         )
     )
-    for metric in of_basis("images"):
+    for metric in metrics:
         figure = by_size(history, metric)
         if figure is not None:
             plots.append(
@@ -171,7 +172,7 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
             lacks="No trial has finished an epoch yet.",
         )
     )
-    for metric in of_basis("images"):
+    for metric in metrics:
         figure = learning_curves(history, metric.name)
         if figure is not None or metric.name in {o.name for o in objectives}:
             plots.append(

@@ -21,7 +21,7 @@ from nas.errors import ConfigError, SkipnasError
 from nas.files import write_whole
 from nas.outcome import Outcome
 from nas.search.confirmation import Confirmed, Interval, summarize
-from nas.search.objectives import DEFAULT, METRICS, Metric, metric_of, of_basis
+from nas.search.objectives import DEFAULT, METRICS, Metric, followed, metric_of, of_basis
 from nas.settings import StudyConfig, kept_settings
 from nas.types import Objective
 from search_spaces import stored_space
@@ -221,7 +221,7 @@ def _knee_cards(history: History, knee: Trial) -> str:
             cards.append((metric_of(o.name).text(knee.values[o.name]), f"{o.name}, one run"))
         else:
             cards.append(_confirmed_card(metric_of(o.name), found.values[o.name], f", {found.runs} seeds"))
-    for metric in of_basis("images"):
+    for metric in followed(history.config.objective_names):
         if found is not None and f"test_{metric.name}" in found.values:
             cards.append(_confirmed_card(metric, found.values[f"test_{metric.name}"], " on test"))
     measured = {o.name for o in history.config.objectives}
@@ -364,10 +364,11 @@ def _front(history: History, plots: Sequence[Plot]) -> str:
 
 
 def _by_size(history: History, plots: Sequence[Plot]) -> str:
-    rows = best_at_sizes(sized_of(history))
+    names = history.config.objective_names
+    rows = best_at_sizes(sized_of(history), names)
     if not rows:
         return _lacks("No complete trial was judged on images yet.")
-    metrics = measured(sized_of(history))
+    metrics = measured(sized_of(history), names)
     cells = []
     for row in rows:
         for kind, best in (("found", row.found), ("network of a paper", row.references)):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nas.search.objectives import Metric, of_basis
+from nas.search.objectives import Metric, followed
 
 if TYPE_CHECKING:
     from studies.reading.history import History
@@ -75,10 +75,10 @@ def sized_of(history: History) -> list[Sized]:
     ]
 
 
-def measured(trials: Iterable[Sized]) -> list[Metric]:
-    """Returns the metrics on images that all trials have; none without trials."""
+def measured(trials: Iterable[Sized], objectives: Iterable[str] = ()) -> list[Metric]:
+    """Returns the usual metrics on images, and those of `objectives`, that all trials have; none without trials."""
     trials = list(trials)
-    return [metric for metric in of_basis("images") if trials and all(metric.name in t.values for t in trials)]
+    return [metric for metric in followed(objectives) if trials and all(metric.name in t.values for t in trials)]
 
 
 def staircase(trials: Iterable[Sized], metric: Metric) -> list[Sized]:
@@ -94,9 +94,12 @@ def staircase(trials: Iterable[Sized], metric: Metric) -> list[Sized]:
     return stairs
 
 
-def best_at_sizes(trials: Sequence[Sized]) -> list[AtSize]:
-    """Returns the best trials up to each of `HALVINGS` sizes, from small to large, without sizes that have no trial."""
-    metrics = measured(trials)
+def best_at_sizes(trials: Sequence[Sized], objectives: Iterable[str] = ()) -> list[AtSize]:
+    """Returns the best trials up to each of `HALVINGS` sizes, from small to large, without sizes that have no trial.
+
+    They are the best in each of the `measured` metrics.
+    """
+    metrics = measured(trials, objectives)
     if not metrics:
         return []
     stairs = {

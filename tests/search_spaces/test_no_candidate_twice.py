@@ -72,7 +72,9 @@ def test_2000_random_specs_are_each_trained_once(tmp_path: Path) -> None:
         fingerprint="0",
         task=TASK,
         epochs=1,
-        objectives=resolve_objectives(DEFAULT, TASK, TrivialQuality(psnr=14.0, accuracy=10.0), space.limits(TASK))[0],
+        objectives=resolve_objectives(DEFAULT, TASK, TrivialQuality(psnr=14.0, counts=(1,) * 10), space.limits(TASK))[
+            0
+        ],
         constraints=space.limits(TASK),
         sampler="random",
     )

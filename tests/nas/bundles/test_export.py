@@ -17,6 +17,7 @@ import onnxruntime
 import pytest
 import torch
 from bundle_samples import CLASSES, FACTS, SPACE, TASK, candidate, digits, network_of, noisy_digits, write_bundle
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
 from torch import Tensor, nn
 
 from nas.bundles import export, onnx_model
@@ -28,6 +29,8 @@ from nas.bundles.formats import FORMATS, INT8, ONNX
 from nas.bundles.onnx_model import open_onnx, quantize
 from nas.data.noise import parse_noise
 from nas.errors import BundleError
+from nas.training.batches import noisy_batches
+from nas.training.evaluation import judge
 from search_spaces import get_space
 
 PROGRAM = FORMATS["torch_export"].file
@@ -82,6 +85,33 @@ def test_a_bundle_holds_its_files_and_nothing_else(folder: Path) -> None:
 
 def test_programs_agree_with_pytorch_at_other_sizes_and_batches(folder: Path, network: nn.Module) -> None:
     check_programs(folder, network)
+
+
+def test_what_is_measured_of_classes_is_scikit_learns_in_every_program(folder: Path) -> None:
+    split = digits(200)
+    batches = list(noisy_batches(split, parse_noise("gaussian:50"), torch.device("cpu"), seed=3, draws=2))
+    labels = torch.cat([batch[2] for batch in batches if batch[2] is not None])
+
+    def session(noisy: Tensor) -> tuple[Tensor, Tensor]:
+        denoised, logits = onnx_outputs(folder, noisy)
+        return denoised, logits
+
+    bundle = open_bundle(folder, get_space)
+    searched = judge(bundle.network, batches).values
+    for predict in (bundle.network, open_onnx(folder / ONNX, classes=10), session):
+        found = assess(predict, split, parse_noise("gaussian:50"), seed=3, draws=2).values
+        with torch.inference_mode():
+            logits = torch.cat([predict(batch[0])[1] for batch in batches])
+        answers, chances = logits.argmax(1), logits.double().softmax(1)
+        wanted = {
+            "accuracy": 100 * accuracy_score(labels, answers),
+            "balanced_accuracy": 100 * balanced_accuracy_score(labels, answers),
+            "macro_f1": f1_score(labels, answers, average="macro"),
+            "auc": roc_auc_score(labels, chances, multi_class="ovr"),
+        }
+        assert {name: found[name] for name in wanted} == pytest.approx(wanted, abs=1e-6)
+        if predict is bundle.network:
+            assert {name: searched[name] for name in wanted} == pytest.approx(wanted, abs=1e-6)
 
 
 def test_parity_is_measured_on_the_images_and_on_sizes_of_both_kinds(folder: Path) -> None:

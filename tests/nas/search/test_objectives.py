@@ -17,26 +17,84 @@ from nas.search.objectives import (
     metric_of,
     resolve_objectives,
     titled,
+    unequal,
 )
 from nas.types import Constraint, Task
 
 TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
-TRIVIAL = TrivialQuality(psnr=14.1, accuracy=10.3)
+TRIVIAL = TrivialQuality(psnr=14.1, counts=(103, 97, *(100,) * 8))
 LIMITS = (Constraint(name="params", upper=2_000_000), Constraint(name="macs", upper=6_400_000))
 
 
 def test_references_are_the_design_s() -> None:
-    objectives, notes = resolve_objectives(OBJECTIVES, TASK, TRIVIAL, LIMITS)
+    names = [name for name in OBJECTIVES if name != "accuracy_at_sensitivity"]
+    objectives, notes = resolve_objectives(names, TASK, TRIVIAL, LIMITS)
     assert not notes
-    assert {o.name: o.reference for o in objectives} == {
+    assert {o.name: pytest.approx(o.reference) for o in objectives} == {
         "psnr": 14.1,
         "accuracy": 10.3,
         "stability": 0.0,
+        "balanced_accuracy": 10.0,
+        "macro_f1": 2 * 0.103 / 1.103 / 10,
+        "auc": 0.5,
+        "calibration_error": 90.0,
         "params": 2_000_000,
         "macs": 6_400_000,
         "latency": 1000.0,
     }
-    assert {o.name for o in objectives if o.direction == "minimize"} == {"params", "macs", "latency"}
+    assert {o.name for o in objectives if o.direction == "minimize"} == {
+        *("calibration_error", "params", "macs", "latency")
+    }
+
+
+def test_references_of_two_classes_are_those_of_always_answering_one() -> None:
+    two = dataclasses.replace(TASK, classes=2)
+    names = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "accuracy_at_sensitivity", "calibration_error")
+    objectives, _ = resolve_objectives(names, two, TrivialQuality(psnr=14.1, counts=(95, 5)), LIMITS)
+    assert {o.name: pytest.approx(o.reference) for o in objectives} == {
+        "accuracy": 95.0,
+        "balanced_accuracy": 50.0,
+        "macro_f1": (2 * 0.95 / 1.95 + 0) / 2,
+        "auc": 0.5,
+        "accuracy_at_sensitivity": 5.0,
+        "calibration_error": 50.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "counts", "reason"),
+    [
+        ("balanced_accuracy", 0, (), "the data has no labels"),
+        ("auc", 0, (), "the data has no labels"),
+        ("auc", 3, (0, 9, 0), "it needs 2 classes in the validation images, which are of 1"),
+        ("accuracy_at_sensitivity", 10, (1,) * 10, "it is for 2 classes, and the data has 10"),
+        ("accuracy_at_sensitivity", 2, (0, 9), "it needs 2 classes in the validation images, which are of 1"),
+    ],
+)
+def test_what_was_asked_for_beside_the_default_is_refused_where_it_cannot_be_had(
+    name: str, classes: int, counts: tuple[int, ...], reason: str
+) -> None:
+    task, trivial = dataclasses.replace(TASK, classes=classes), TrivialQuality(psnr=14.1, counts=counts)
+    with pytest.raises(ConfigError) as refused:
+        resolve_objectives(("psnr", name), task, trivial, LIMITS)
+    assert str(refused.value) == f"objective {name!r} cannot be had ({reason}); leave it out of `objectives`"
+
+
+def test_a_class_with_most_of_the_images_is_told() -> None:
+    line = unequal(("ill", "well"), (5, 95))
+    assert line is not None
+    assert line.startswith("95 % of the images are of class well, so always answering it has an accuracy of 95 %")
+    assert unequal(("ill", "well"), (40, 60)) is None
+    assert unequal(("ill", "well"), (39, 61)) is not None
+    assert unequal((), ()) is None
+
+
+def test_a_class_without_validation_images_takes_no_part_in_a_reference() -> None:
+    trivial = TrivialQuality(psnr=14.1, counts=(30, 0, 10))
+    objectives, _ = resolve_objectives(
+        ("accuracy", "balanced_accuracy"), dataclasses.replace(TASK, classes=3), trivial, LIMITS
+    )
+    assert [o.reference for o in objectives] == [75.0, 50.0]
 
 
 def test_the_default_is_the_first_three() -> None:
@@ -93,7 +151,7 @@ def test_limits_are_told_with_their_figures() -> None:
 
 def test_accuracy_drops_out_without_labels_and_says_so() -> None:
     task = dataclasses.replace(TASK, classes=0)
-    objectives, notes = resolve_objectives(DEFAULT, task, TrivialQuality(psnr=14.1, accuracy=None), LIMITS)
+    objectives, notes = resolve_objectives(DEFAULT, task, TrivialQuality(psnr=14.1), LIMITS)
     assert [o.name for o in objectives] == ["psnr", "stability"]
     assert notes == ["objective accuracy drops out: the data has no labels"]
 

@@ -72,8 +72,8 @@ POINTS = tuple(EPOCHS * trainings for trainings in (5, 10, 20, 40, 80, 120, 160,
 FOLDER = Path("runs/search")
 MAXIMIZE = [objective.direction == "maximize" for objective in OBJECTIVES]
 REFERENCE = [objective.reference for objective in OBJECTIVES]
-MOST = 600
-"""The most trials of a search; of the 648 candidates, a method would have to guess the last few."""
+MOST = 0.92
+"""The most trials of a search, as a share of the candidates within the limit; the last few would have to be guessed."""
 MOST_TRAININGS = {"gp": 60, "gp, references": 60}
 """The most full trainings of a method; its curve is level from there on."""
 ASKS = 3
@@ -107,6 +107,11 @@ class FirstSeed:
     def candidates(self) -> list[Candidate]:
         """The architectures within the limit."""
         return [candidate for candidate in tabular.candidates() if self.fits(candidate)]
+
+    @property
+    def trials(self) -> int:
+        """The most trials of a search."""
+        return round(MOST * len(self.candidates))
 
     def fits(self, candidate: Candidate) -> bool:
         """Tells whether a candidate is within the limit."""
@@ -344,7 +349,7 @@ def skipnas(
     with open_storage("sqlite://") as storage:
         ledger = create_study(storage, config, SPACE.distributions(TASK), {}, "")
         with ledger.drive():
-            yield Skipnas(ledger, SPACE, trials=MOST, first=references(answers) if begins else ())
+            yield Skipnas(ledger, SPACE, trials=answers.trials, first=references(answers) if begins else ())
 
 
 @contextmanager
@@ -448,7 +453,7 @@ def perform(replay: Replay, path: Path, trainings: int = TRAININGS) -> Record:
     answers = FirstSeed(table, replay.most(table))
     budget = EPOCHS * min(trainings, MOST_TRAININGS.get(replay.method, trainings))
     with METHODS[replay.method](replay.seed, answers) as made:
-        trace = run(made, answers, workers=replay.workers, epochs=EPOCHS, budget=budget, trials=MOST)
+        trace = run(made, answers, workers=replay.workers, epochs=EPOCHS, budget=budget, trials=answers.trials)
     return {
         "key": replay.key,
         "curve": [round(value, 5) for value in volumes(table, trace, grid(), answers.most)],

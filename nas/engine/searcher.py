@@ -35,6 +35,10 @@ PROPOSALS_PER_TRIAL = 20
 """The largest number of proposals for each trial that a search should have. A search without a size is given up as one
 that should have `nas.settings.TRIALS` more than it has."""
 
+IN_VAIN = PROPOSALS_PER_TRIAL * TRIALS
+"""The number of proposals in a row of which none can be trained, after which a search is given up whatever its size.
+Without it, a search of 600 trials in a space of 100 candidates would make thousands of proposals after the last one."""
+
 SKETCHES = 20_000
 """The largest number of candidates whose costs are kept between proposals."""
 
@@ -194,6 +198,7 @@ class StudySearcher(JobSearcher):
         self.exhausted = self.had_enough = False
         self._row: tuple[str, int] = ("", 0)  # the cause of the last failures, and their number
         self._failed_before = ledger.counts().failed
+        self._in_vain = 0
         self.disk_full = ""
         self._stopped: dict[str, int] = {}
         self._lost: set[str] = set()
@@ -233,7 +238,8 @@ class StudySearcher(JobSearcher):
             if counts.trained >= size:
                 self.over = True
                 return None
-            if counts.proposals - self._failed_before >= PROPOSALS_PER_TRIAL * wanted:
+            many = counts.proposals - self._failed_before >= PROPOSALS_PER_TRIAL * wanted
+            if many or self._in_vain >= IN_VAIN:
                 self.over = self.exhausted = True
                 return None
             if not self.ledger.reserved and not self.ledger.reserve(size, RESERVED_AHEAD):
@@ -253,7 +259,9 @@ class StudySearcher(JobSearcher):
                 continue
             if job is not None:
                 self._begun[job.number] = time.monotonic()
+                self._in_vain = 0
                 return job
+            self._in_vain += 1
         return None
 
     @contextmanager

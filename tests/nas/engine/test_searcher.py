@@ -168,6 +168,20 @@ def test_a_search_without_a_size_ends_when_there_is_nothing_new(
         assert (ledger.counts().trained, ledger.counts().proposals) == (3, 2 * (3 + TRIALS))
 
 
+def test_a_large_search_of_a_small_space_ends_soon_after_the_last_candidate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.engine.searcher.IN_VAIN", 5)
+    space = ToySpace(widths=3)
+    with made(tmp_path, space) as ledger, ledger.drive():
+        tune = Tune(ledger, trials=600, space=space)
+        for name in "abc":
+            tune.report(name, tune.suggest(name).number, 9, 20.0)
+        assert tune.searcher.suggest("d") == Searcher.FINISHED
+        assert tune.searcher.exhausted
+        assert (ledger.counts().trained, ledger.counts().proposals) == (3, 3 + 5)
+
+
 def test_nobody_is_stopped_before_a_tenth_of_the_run(ledger: SqlLedger) -> None:
     config = replace(ledger.config, study="longer", epochs=27)
     longer = create_study(ledger.storage, config, SPACE.distributions(TASK), {}, "test")

@@ -168,7 +168,7 @@ def final_losses(training: Any) -> list[float]:
     training.network.eval()
     left, noise, missed, count = 0.0, 0.0, 0.0, 0
     with torch.inference_mode():
-        for noisy, clean, labels in training.data.validation:
+        for noisy, clean, labels, _ in training.data.validation:
             denoised, logits = training.network(noisy.contiguous(memory_format=torch.channels_last))
             left += float(F.mse_loss(denoised.clamp(0, 1), clean, reduction="sum"))
             noise += float(F.mse_loss(noisy, clean, reduction="sum"))

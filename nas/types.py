@@ -56,6 +56,7 @@ class Task:
         height: image height in pixels during the search.
         width: image width in pixels during the search.
         noise: canonical noise name, e.g. ``gaussian:50`` (see `nas.data.noise`).
+        clean: whether clean images are known, with which restored ones are compared.
     """
 
     channels: int
@@ -63,6 +64,7 @@ class Task:
     height: int
     width: int
     noise: str
+    clean: bool = True
 
     @property
     def denoises(self) -> bool:

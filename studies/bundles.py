@@ -114,7 +114,10 @@ def export_choice(
         "group_by": config.group_by,
         "pair_by": config.pair_by,
         "images": {part: len(getattr(data, part).images) for part in ("train", "validation", "test")},
-        "values": {**(searched.values or {}), "noisy_psnr": noisy_psnr(batches)},
+        "values": {
+            **(searched.values or {}),
+            "noisy_psnr" if config.task.clean else "noisy_self_psnr": noisy_psnr(batches),
+        },
         "split": "validation",
         "hardware": f"{describe(study.provenance['hardware'])}, {config.threads} thread(s)",
         "reason": choice.reason,
@@ -251,6 +254,10 @@ def evaluate_bundle(
     name = parse_source(source)
     asked = [None] if noise is None else [each.name for each in parse_noises(noise)]
     noises = [noise_for(name, part, bundle.task.noise) for part in asked]
+    if reference is not None and source_of(name).noisy:
+        raise ConfigError(
+            f"`reference` {reference}: {name} has no clean images, beside which it would be judged; leave it out"
+        )
     kind, _, own = name.partition(":")
     seen = _seen(bundle, kind)
     white = White(given=white_level, trained=bundle.white_level)

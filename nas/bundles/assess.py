@@ -24,7 +24,7 @@ from nas.data.white import White
 from nas.errors import DataError
 from nas.search.objectives import METRICS, of_basis
 from nas.training.batches import NoisyBatch, noisy_batches
-from nas.training.metrics import Answers, Tally, psnr
+from nas.training.metrics import Answers, Tally, psnr, self_psnr
 
 SSIM_WINDOW = 7
 """The side in pixels of the window of scikit-image's SSIM."""
@@ -35,10 +35,12 @@ class Assessment:
     """Means over all images and noise draws.
 
     Attributes:
-        values: the metrics on images of the network that apply, as in `nas.training.evaluation.judge`, and its SSIM; by
-            name, in the order of `nas.search.objectives.METRICS`.
-        noisy: PSNR and SSIM of the noisy images themselves, as they are.
-        reference: PSNR and SSIM of the images that a reference denoiser restored; empty without one.
+        values: the metrics on images of the network that apply, as in `nas.training.evaluation.judge`, and its SSIM
+            where clean images are known; by name, in the order of `nas.search.objectives.METRICS`.
+        noisy: PSNR and SSIM of the noisy images themselves, as they are; where no clean images are known, their
+            self-supervised PSNR.
+        reference: PSNR and SSIM of the images that a reference denoiser restored; empty without one, and where no clean
+            images are known.
         confusion: how many images of each class (row) were answered with each class (column), as the mean over noise
             draws; None without labels or without classes.
         images: number of images judged.
@@ -73,10 +75,12 @@ def assess(
 ) -> Assessment:
     """Judges any function from noisy images to restored ones and logits, on the CPU.
 
+    Where no clean images are known it is judged by noisy ones (see `nas.training.held_out`).
+
     Args:
         predict: a network in evaluation mode, or any other runtime behind a function.
-        split: clean images, with labels or without.
-        noise: noise that is added to them.
+        split: images, with labels or without.
+        noise: noise that is added to clean ones.
         seed: seed of the noise; the same seed gives the same noisy images.
         draws: noise draws for each image.
         reference: denoiser judged on the same noisy images (see `nas.bundles.reference_denoisers`).
@@ -173,22 +177,29 @@ def _photograph_batches(channels: int, paths: Sequence[Path], noise: Noise, whit
                 )
             seed = int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:7], "big")
             clean = to_float(torch.from_numpy(image)[None])
-            yield noise.add(clean, torch.Generator().manual_seed(seed)), clean, None
+            yield NoisyBatch(noise.add(clean, torch.Generator().manual_seed(seed)), clean)
 
 
 def _assess(predict: Predict, batches: Iterable[NoisyBatch], draws: int, denoiser: Denoiser | None) -> Assessment:
-    tally, similarity = Tally(), list[float]()
+    tally, similarity, untouched, images = Tally(), list[float](), list[Tensor](), 0
     noisy_figures, reference_figures = _Comparison(), _Comparison()
     confusion: Tensor | None = None
     with torch.inference_mode():
-        for noisy, clean, labels in batches:
+        for batch in batches:
+            noisy, clean, labels, held_out = batch
+            images += len(noisy)
             # Networks are trained and judged in this layout; in another one they round differently.
             denoised, logits = predict(noisy.contiguous(memory_format=torch.channels_last))
-            tally.add(Answers(noisy=noisy, clean=clean, denoised=denoised, labels=labels, logits=logits))
-            similarity += ssim(denoised, clean)
-            noisy_figures.add(noisy, clean, clip=False)
-            if denoiser is not None:
-                reference_figures.add(restore_batch(denoiser, noisy, clean), clean)
+            tally.add(
+                Answers(noisy=noisy, clean=clean, denoised=denoised, labels=labels, logits=logits, held_out=held_out)
+            )
+            if held_out is None:
+                similarity += ssim(denoised, clean)
+                noisy_figures.add(noisy, clean, clip=False)
+                if denoiser is not None:
+                    reference_figures.add(restore_batch(denoiser, noisy, clean), clean)
+            else:
+                untouched.append(batch.error(noisy))
             if labels is not None and (classes := logits.shape[1]) > 0:
                 pairs = torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2)
                 confusion = pairs if confusion is None else confusion + pairs
@@ -197,13 +208,13 @@ def _assess(predict: Predict, batches: Iterable[NoisyBatch], draws: int, denoise
         side = round(len(confusion) ** 0.5)
         counts: list[list[int]] = confusion.view(side, side).tolist()
         table = tuple(tuple(count / draws for count in row) for row in counts)
-    found = tally.values() | {"ssim": fmean(similarity)}
+    found = tally.values() | ({"ssim": fmean(similarity)} if similarity else {})
     return Assessment(
         values={metric.name: found[metric.name] for metric in METRICS.values() if metric.name in found},
-        noisy=noisy_figures.means(),
+        noisy={"self_psnr": self_psnr(torch.cat(untouched))} if untouched else noisy_figures.means(),
         reference=reference_figures.means(),
         confusion=table,
-        images=len(similarity) // draws,
+        images=images // draws,
         draws=draws,
     )
 

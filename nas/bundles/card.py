@@ -55,10 +55,7 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
                     "class": f"of an image turned as it is to be seen, cut at the centre and averaged to {size} pixels"
                     if architecture["preparation"]
                     else None,
-                    "noise": "that of noisy images beside the clean ones (`data`)"
-                    if task["noise"] == "data"
-                    else f"`{task['noise']}`, added to values from 0 to 1"
-                    + ("" if parse_noise(task["noise"]).clips else " and not clipped"),
+                    "noise": _noise(task),
                     "classes": ", ".join(classes) or "none, so logits have the shape (N, 0)",
                 }
             ),
@@ -105,6 +102,16 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
             "",
         )
     )
+
+
+def _noise(task: Mapping[str, Any]) -> str:
+    if task["noise"] != "data":
+        return f"`{task['noise']}`, added to values from 0 to 1" + (
+            "" if parse_noise(task["noise"]).clips else " and not clipped"
+        )
+    if task.get("clean", True):
+        return "that of noisy images beside the clean ones (`data`)"
+    return "that of the images themselves (`data`); no clean ones are known, so its figures are self-supervised"
 
 
 def _usage(shape: str, answer: str) -> Iterable[str]:

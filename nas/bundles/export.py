@@ -30,7 +30,7 @@ from nas.data.sources import preparation_for
 from nas.errors import BundleError
 from nas.files import drop_partials
 from nas.protocols import SearchSpace
-from nas.types import Candidate, Task
+from nas.types import Candidate, Task, without_defaults
 
 PARITY_LIMIT = 1e-4
 """The largest absolute difference of pixels and logits to eager PyTorch that a bundle may have."""
@@ -100,7 +100,7 @@ def export_bundle(
         "spec": candidate.spec.to_dict(),
         "recipe": candidate.recipe.to_dict(),
         "digest": candidate.digest,
-        "task": asdict(task),
+        "task": without_defaults(task),
         "classes": list(classes),
         "preparation": None if preparation is None else preparation.to_dict(),
         "cost": asdict(cost),

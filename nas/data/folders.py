@@ -184,7 +184,7 @@ def cut_photographs(
     source = f"images:{folder}"
     files: list[ImagePage] = []
     sizes: list[tuple[int, int]] = []
-    for file in _photographs(folder, source, tell):
+    for file in image_files(folder, source, tell):
         found = image_sizes(file.path)
         files += [replace(file, page=page) for page in range(len(found))]
         sizes += found
@@ -242,7 +242,8 @@ def read_photographs(path: Path, white: White) -> list[Images]:
 
 
 # --- what is in a folder ---
-def _photographs(folder: Path, source: str, tell: Callable[..., None]) -> list[ImagePage]:
+def image_files(folder: Path, source: str, tell: Callable[..., None]) -> list[ImagePage]:
+    """Returns the image files below a folder, or below its split folders. Raises DataError where there are none."""
     parts, listing = _parts(folder, source, classes=False, tell=tell)
     files: list[ImagePage] = []
     for part, top in parts:
@@ -349,7 +350,7 @@ def belonging(
     import numpy as np
 
     equal, resized = appearances.equal(
-        usable, lambda index: open_images(files[index].path, levels.of)[files[index].page]
+        usable, lambda index: open_images(files[index].path, levels.of_noisy)[files[index].page]
     )
     places = np.asarray(usable)
     part = np.array([files[index].part for index in usable])

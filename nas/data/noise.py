@@ -363,7 +363,8 @@ class Sum(Noise):
 
 @dataclass(frozen=True, slots=True)
 class OfData(Noise):
-    """The noise that noisy images of the data have themselves, beside clean ones of the same scenes."""
+    """The noise that noisy images of the data have themselves, with clean ones of the same scenes beside them or
+    without."""
 
     @property
     def name(self) -> str:

@@ -86,7 +86,7 @@ def read_pairs(
         ImagePage(path=scene.clean, part=scene.part, name=scene.name, page=page)
         for scene, page, _ in (found[index] for index in usable)
     ]
-    patch = _patch([sizes[index] for index in usable])
+    patch = patch_size([sizes[index] for index in usable])
     appearances, levels, problems = Appearances(), Levels(source, white), Problems(source)
     clean_patches: list[list[Image]] = []
     noisy_patches: list[list[list[Image]]] = []
@@ -97,7 +97,7 @@ def read_pairs(
             shots = _shots_of_page(files, page.page, len(cleans), page.name, problems)
             appearances.add(clean)
             problems.check(page.name, clean, shots)
-            corners = evenly(_corners(clean.size, patch), PATCHES_PER_IMAGE)
+            corners = evenly(corners_of(clean.size, patch), PATCHES_PER_IMAGE)
             boxes = [(left, top, left + patch[0], top + patch[1]) for left, top in corners]
             clean_patches.append([clean.crop(box) for box in boxes])
             noisy_patches.append([[shot.crop(box) for shot in shots] for box in boxes])
@@ -141,8 +141,8 @@ def read_pairs(
 
 
 # --- images of one scene ---
-def _patch(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Returns width and height of all patches."""
+def patch_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Returns width and height of all patches of images with these sizes."""
     if len(set(sizes)) == 1 and max(sizes[0]) <= KEPT_SIDE:
         return sizes[0]
     short = min(min(size) for size in sizes)
@@ -150,7 +150,8 @@ def _patch(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     return side, side
 
 
-def _corners(size: tuple[int, int], patch: tuple[int, int]) -> list[tuple[int, int]]:
+def corners_of(size: tuple[int, int], patch: tuple[int, int]) -> list[tuple[int, int]]:
+    """Returns left and top of the patches of an image."""
     return [
         (left, top)
         for top in range(0, size[1] - patch[1] + 1, patch[1])
@@ -175,10 +176,15 @@ def _shots_of_page(files: Sequence[list[Image]], page: int, pages: int, name: st
 
 
 class Problems:
-    """Pairs that do not fit, gathered so that one line names them."""
+    """Images that should fit together and do not, gathered so that one line names them.
 
-    def __init__(self, source: str) -> None:
-        self.source = source
+    Args:
+        source: the source, for messages.
+        what: what fits together: ``pair``.
+    """
+
+    def __init__(self, source: str, what: str = "pair") -> None:
+        self.source, self.what = source, what
         self._found: dict[str, str] = {}
         self._grain: list[tuple[float, float]] = []
         self._clean: dict[tuple[int, int], list[tuple[str, Gray]]] = {}
@@ -190,26 +196,33 @@ class Problems:
     def check(self, name: str, clean: Image, shots: Sequence[Image]) -> None:
         """Looks whether shots fit a clean image: size, colours, depth, place, and whether they are alike at all."""
         known = self._clean.setdefault(clean.size, [])
-        small = shrunk(_gray(clean))
+        small = shrunk(gray_values(clean))
         known.append((name, small))
         for shot in shots:
-            if shot.size != clean.size:
-                self.add(name, f"{shot.width}x{shot.height} beside {clean.width}x{clean.height} pixels")
-            elif len(shot.getbands()) != len(clean.getbands()):
-                self.add(name, "gray beside colour")
-            elif (shot.mode == "F") != (clean.mode == "F"):
-                self.add(name, "8 bits beside more")
-            else:
-                one, other = _gray(clean), _gray(shot)
-                if (shift := shift_between(one, other)) > MOST_SHIFT:
-                    self.add(name, f"shifted by {shift:.1f} pixels")
+            if self.fits(name, clean, shot):
+                one, other = gray_values(clean), gray_values(shot)
                 self._grain.append((grain(one), grain(other)))
                 shot_small = shrunk(other)
                 if small.any() and shot_small.any() and abs(float((small * shot_small).sum())) < OWN:
                     self._doubtful.append((clean.size, len(known) - 1, shot_small))
 
+    def fits(self, name: str, one: Image, other: Image) -> bool:
+        """Looks whether two images of one scene fit: size, colours, depth, and place. False where they cannot be
+        compared pixel by pixel."""
+        if other.size != one.size:
+            self.add(name, f"{other.width}x{other.height} beside {one.width}x{one.height} pixels")
+        elif len(other.getbands()) != len(one.getbands()):
+            self.add(name, "gray beside colour")
+        elif (other.mode == "F") != (one.mode == "F"):
+            self.add(name, "8 bits beside more")
+        else:
+            if (shift := shift_between(gray_values(one), gray_values(other))) > MOST_SHIFT:
+                self.add(name, f"shifted by {shift:.1f} pixels")
+            return True
+        return False
+
     def tell(self) -> None:
-        """Raises DataError where a pair does not fit, or the sides are swapped."""
+        """Raises DataError where images do not fit, or the sides are swapped."""
         swapped = sum(clean > max(SMOOTHER * noisy, noisy + GRAIN) for clean, noisy in self._grain)
         if 2 * swapped > len(self._grain):
             raise DataError(
@@ -222,8 +235,8 @@ class Problems:
             told = [f"{name} ({problem})" for name, problem in self._found.items()]
             more = f" and {len(told) - NAMED:,} more" if told[NAMED:] else ""
             raise DataError(
-                f"{self.source}: {counted(len(told), 'pair')} not fitting together: {', '.join(told[:NAMED])}{more}; "
-                "mend or remove them"
+                f"{self.source}: {counted(len(told), self.what)} not fitting together: {', '.join(told[:NAMED])}{more}"
+                "; mend or remove them"
             )
 
     def _compare(self, known: Sequence[tuple[str, Gray]], index: int, shot: Gray) -> None:
@@ -254,7 +267,8 @@ def shrunk(gray: Gray) -> Gray:
     return np.asarray(small / norm if norm > 1e-4 else np.zeros_like(small), np.float32)
 
 
-def _gray(image: Image) -> Gray:
+def gray_values(image: Image) -> Gray:
+    """Returns an image's brightness (H, W), where 1 is white."""
     import numpy as np
 
     gray = image if len(image.getbands()) == 1 else image.convert("L")

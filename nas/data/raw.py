@@ -33,6 +33,9 @@ PART_NAMES = {
 class Shots:
     """Noisy images of the same scenes as clean ones: one or more shots of each.
 
+    Where no clean images are known, the mean of a scene's shots is in the place of its clean image, and each scene has
+    two shots or more.
+
     Attributes:
         images: (M, C, H, W), of the clean images' size. uint8 in 0..255, or float32 where 0 is black and 1 white; noise
             may lead beyond.
@@ -80,6 +83,7 @@ class RawData:
             Such groups decide about the splits, and are a part of the fingerprint.
         white_level: value that is white in all images of more than 8 bits; None where each has its type's.
         shots: noisy images beside the clean `images`; None where noise is added to these.
+        clean: False where no clean images are known: `images` are then noisy themselves, or the means of their `shots`.
     """
 
     images: Images
@@ -90,6 +94,7 @@ class RawData:
     joined: bool = False
     white_level: float | None = None
     shots: Shots | None = None
+    clean: bool = True
 
     @property
     def has_splits(self) -> bool:
@@ -107,6 +112,7 @@ def raw_data(
     joined: bool = False,
     white_level: float | None = None,
     shots: Shots | None = None,
+    clean: bool = True,
 ) -> RawData:
     """Makes a reader's return value. By default every image is for training and is a group of its own."""
     import numpy as np
@@ -120,6 +126,7 @@ def raw_data(
         joined=joined,
         white_level=white_level,
         shots=shots,
+        clean=clean,
     )
 
 

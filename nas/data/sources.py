@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nas.data.augmentation import MIRRORS, NONE, TURNS, Augmentation
 from nas.data.folders import read_folder, read_images
 from nas.data.installed import read_digits, read_photos
 from nas.data.noise import Noise, OfData, parse_noise
+from nas.data.noisy import NOISY_KINDS, read_noisy
 from nas.data.pairs import read_pairs
 from nas.data.preparation import Preparation
 from nas.data.torchvision import TORCHVISION, plain, read_torchvision
@@ -48,6 +50,7 @@ class Source:
         photographs: whether it is a folder of photographs of any size without classes. A search cuts them into
             patches, `train` draws random patches of them, and a bundle is judged on whole photographs.
         paired: whether each clean image comes with noisy ones of the same scene, so that the noise is the data's own.
+        noisy: whether its images are noisy and no clean ones are known, so that the noise is the data's own as well.
         group: a name that short lists show instead of many similar sources.
     """
 
@@ -59,7 +62,13 @@ class Source:
     patches: bool = False
     photographs: bool = False
     paired: bool = False
+    noisy: bool = False
     group: str = ""
+
+    @property
+    def own_noise(self) -> bool:
+        """Whether its images have noise of their own, so that none is added."""
+        return self.paired or self.noisy
 
 
 SOURCES: Mapping[str, Source] = {
@@ -72,6 +81,17 @@ SOURCES: Mapping[str, Source] = {
     "folder": Source(read=read_folder, argument="DIR", files=True),
     "images": Source(read=read_images, argument="DIR", symmetries=TURNS, files=True, patches=True, photographs=True),
     "pairs": Source(read=read_pairs, argument="DIR", files=True, patches=True, paired=True),
+    **{
+        kind: Source(
+            read=partial(read_noisy, kind=kind),
+            argument="DIR",
+            files=True,
+            patches=True,
+            noisy=True,
+            group="noisy:DIR",
+        )
+        for kind in NOISY_KINDS
+    },
 }
 """The sources by name; a source with an argument by the text before its colon."""
 
@@ -140,14 +160,14 @@ def noise_for(name: str, wanted: str | None, usual: str) -> Noise:
         ConfigError: noise is to be added to data that has its own, or the data's own is asked for and it has none.
     """
     noise = parse_noise(wanted or usual)
-    if source_of(name).paired:
+    if source_of(name).own_noise:
         if wanted is not None and noise != OfData():
             raise ConfigError(f"noise {wanted!r}: {name} has noisy images of its own; leave `noise` out, or give data")
         return OfData()
     if noise == OfData():
         raise ConfigError(
             f"noise 'data': {name} has no noisy images beside the clean ones; give a `noise` that is added, such as "
-            "gaussian:50, or pairs:DIR as `data`"
+            "gaussian:50, or pairs:DIR or noisy:DIR as `data`"
         )
     return noise
 
@@ -159,13 +179,14 @@ def augmentation_for(name: str, wanted: bool | None = None, *, labelled: bool = 
         name: canonical name of the source.
         wanted: False for no augmentation. True to flip images of which nothing is known, and to be refused an
             augmentation that would break the data.
-        labelled: whether its images have classes, which a flip or turn may change. Pairs are photographs without them.
+        labelled: whether its images have classes, which a flip or turn may change. Images with noise of their own are
+            photographs without them.
 
     Raises:
         ConfigError: augmentation is wanted and the data allows none.
     """
     source = source_of(name)
-    suits = TURNS if source.paired and not labelled else source.symmetries
+    suits = TURNS if source.own_noise and not labelled else source.symmetries
     if wanted is False:
         return NONE
     if wanted and suits == NONE:

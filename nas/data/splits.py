@@ -51,11 +51,13 @@ class Split:
         images: (N, C, H, W), uint8 in 0..255 or float32 in [0, 1].
         labels: (N,) int64 class indices; None without labels.
         shots: noisy images beside the clean `images`; None where noise is added to these.
+        clean: False where no clean images are known (see `nas.data.raw.RawData`).
     """
 
     images: Images
     labels: Labels | None
     shots: Shots | None = None
+    clean: bool = True
 
     def chosen(self, rows: Sequence[int] | NDArray[np.intp]) -> Split:
         """Returns some of the images, with all that belongs to them."""
@@ -64,6 +66,7 @@ class Split:
             self.images[rows],
             None if self.labels is None else self.labels[rows],
             None if self.shots is None else self.shots.of(rows),
+            self.clean,
         )
 
     @property
@@ -102,7 +105,14 @@ class Dataset:
     def task(self, noise: str) -> Task:
         """Returns what a network for this data and a noise, given by its canonical name, is built for."""
         _, channels, height, width = self.train.images.shape
-        return Task(channels=channels, classes=len(self.classes), height=height, width=width, noise=noise)
+        return Task(
+            channels=channels,
+            classes=len(self.classes),
+            height=height,
+            width=width,
+            noise=noise,
+            clean=self.train.clean,
+        )
 
 
 def load(
@@ -145,7 +155,7 @@ def load(
     rows = {code: np.flatnonzero(part == code) for code in (TRAIN, VALIDATION, TEST)}
     if subset is not None:
         rows[TRAIN] = _subset(rows[TRAIN], raw, subset, fingerprint)
-    whole = Split(raw.images, raw.labels, raw.shots)
+    whole = Split(raw.images, raw.labels, raw.shots, raw.clean)
     splits = {code: whole.chosen(chosen) for code, chosen in rows.items()}
     return Dataset(
         name,
@@ -178,17 +188,18 @@ def _read(
         raise ConfigError(f"`white_level` {white.given:g}: {name} has a scale of its own; leave it out")
     if group_by is not None and not source.files:
         raise ConfigError(
-            f"`group_by` {group_by!r}: {name} has no files to group; it is for folder:DIR, images:DIR and pairs:DIR"
+            f"`group_by` {group_by!r}: {name} has no files to group; it is for folder:DIR, images:DIR, pairs:DIR and "
+            "noisy:DIR"
         )
     if pair_by is not None and not source.paired:
         raise ConfigError(f"`pair_by` {pair_by!r}: {name} has no pairs; it is for pairs:DIR")
     given: dict[str, object] = {"group_by": group_by, "white": white} if source.files else {}
     if source.paired:
         given["pair_by"] = pair_by
-    elif source.files and not source.photographs:
+    elif source.files and not source.photographs and not source.own_noise:
         given["wanted"] = wanted
     raw = source.read(name.partition(":")[2] or name, root, **given)
-    if source.paired and wanted is not None and raw.images.shape[2:] != (wanted.height, wanted.width):
+    if source.own_noise and wanted is not None and raw.images.shape[2:] != (wanted.height, wanted.width):
         raise DataError(
             f"{name}: has patches of {raw.images.shape[2]}x{raw.images.shape[3]} pixels, which are never resized, and "
             f"the network names classes of images of {wanted.height}x{wanted.width}; evaluate it on such images"
@@ -439,6 +450,8 @@ def _fingerprint(raw: RawData) -> str:
         for array in (raw.shots.images, raw.shots.starts.astype("<i8")):
             digest.update(f"shots{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
+    if not raw.clean:
+        digest.update(b"noisy")
     if raw.joined:
         digest.update(b"groups" + np.ascontiguousarray(raw.groups, "<i8").data)
     return digest.hexdigest()[:16]
@@ -465,6 +478,7 @@ def joined_splits(splits: Sequence[Split]) -> Split:
         Shots(np.concatenate([each.images for each in shots]), np.cumsum(np.concatenate([[0], *counts])))
         if shots
         else None,
+        all(split.clean for split in splits),
     )
 
 

@@ -265,7 +265,7 @@ class _Model:
         self, space: Mapping[str, BaseDistribution], objectives: Sequence[Objective], prior: Prior, known: _Known
     ) -> None:
         self._codes, self._step_macs = Codes(space), prior.step_macs
-        beliefs = [prior.beliefs.get(o.name, NO_BELIEF) for o in objectives]
+        beliefs = [prior.beliefs.get(metric_of(o.name).stands_for or o.name, NO_BELIEF) for o in objectives]
         self.relevance = {
             name: max((b.relevance.get(name, DEFAULT_RELEVANCE) for b in beliefs), default=DEFAULT_RELEVANCE)
             for name in space
@@ -378,7 +378,7 @@ class _MeasuredColumn:
         best = float((sign * values[there]).max()) if there.any() else 0.0
         self._shortfall = np.where(there, best - sign * values, 0.0)
         unit = belief.unit or (float(np.median(self._shortfall[there])) if there.any() else 0.0) or 1.0
-        name, count = objective.name, len(values)
+        name, count = metric_of(objective.name).stands_for or objective.name, len(values)
         rows = [row for row, trial in enumerate(prior.trials) if name in trial.scores]
         self._earlier = np.array([prior.trials[row].scores[name] for row in rows])
         own_noise = belief.noise + spread / (unit + self._shortfall) ** 2

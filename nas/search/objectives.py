@@ -35,7 +35,7 @@ class TrivialQuality:
     """The quality without a network, which is the zero of every quality.
 
     Attributes:
-        psnr: mean PSNR in dB of the noisy validation images.
+        psnr: mean PSNR in dB of the noisy validation images; self-supervised where no clean ones are known.
         counts: validation images of each class; empty without labels.
     """
 
@@ -104,6 +104,7 @@ class Metric:
         reference_title: that value in words; empty for ``a latency of 1000.000``.
         missing: the reason why a task cannot have it as an objective, or None when it can.
         classes: the number of classes of which validation must have images, because it is undefined with fewer.
+        stands_for: the metric in whose place it is where a task cannot have that one; empty for none.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Metric:
     reference_title: str = ""
     missing: Callable[[Task], str | None] = lambda task: None
     classes: int = 0
+    stands_for: str = ""
 
     @property
     def per_epoch(self) -> bool:
@@ -187,6 +189,14 @@ def _needs_noise(task: Task) -> str | None:
     return None if task.denoises else "noise is none, so there is nothing to restore"
 
 
+def _needs_clean(task: Task) -> str | None:
+    return _needs_noise(task) if task.clean else "no clean images are known"
+
+
+def _needs_only_noisy(task: Task) -> str | None:
+    return "clean images are known, so psnr can be measured" if task.clean else None
+
+
 def _needs_learning(task: Task) -> str | None:
     return None if task.denoises or task.classifies else "noise is none and the data has no labels: no task is left"
 
@@ -204,7 +214,20 @@ METRICS: Mapping[str, Metric] = {
             digits=2,
             reference=lambda task, trivial, limits: trivial.psnr,
             reference_title="the noisy input's PSNR",
-            missing=_needs_noise,
+            missing=_needs_clean,
+        ),
+        Metric(
+            name="self_psnr",
+            title="self-supervised PSNR",
+            described="self-supervised PSNR, estimated from noisy images alone",
+            basis="images",
+            direction="maximize",
+            unit="dB",
+            digits=2,
+            reference=lambda task, trivial, limits: trivial.psnr,
+            reference_title="the noisy input's self-supervised PSNR",
+            missing=_needs_only_noisy,
+            stands_for="psnr",
         ),
         Metric(
             name="ssim",
@@ -334,6 +357,10 @@ OBJECTIVES = tuple(name for name, metric in METRICS.items() if metric.basis != "
 """The names of the metrics that a study may optimise."""
 
 
+RESTORING = ("psnr", "self_psnr")
+"""The metrics that tell how well images are restored. Every validation has the one that its data allows."""
+
+
 def metric_of(name: str) -> Metric:
     """Returns the entry of a metric; a plain one for a name that only a newer version knows."""
     return METRICS.get(name) or Metric(name=name, title=name, described=name, basis="evaluation", direction="maximize")
@@ -345,10 +372,10 @@ def of_basis(*bases: Basis) -> list[Metric]:
 
 
 def followed(objectives: Iterable[str] = ()) -> list[Metric]:
-    """Returns the metrics on images that figures and tables of many trials follow: the usual ones, and those of
-    `objectives`."""
+    """Returns the metrics on images that figures and tables of many trials follow: the usual ones, those that stand for
+    them, and those of `objectives`."""
     names = {*DEFAULT, *objectives}
-    return [metric for metric in of_basis("images") if metric.name in names]
+    return [metric for metric in of_basis("images") if metric.name in names or metric.stands_for in names]
 
 
 def titled(values: Mapping[str, float | None]) -> str:
@@ -380,9 +407,17 @@ def resolve_objectives(
             raise ConfigError(f"objective {name!r} is not known; choose from {', '.join(OBJECTIVES)}")
         if list(names).count(name) > 1:
             raise ConfigError(f"objective {name!r} is named twice; name each objective once")
-    metrics = [METRICS[name] for name in names]
+    metrics, notes = [], []
+    for name in names:
+        metric = METRICS[name]
+        others = (other for other in METRICS.values() if other.stands_for == name and other.missing(task) is None)
+        if (reason := metric.missing(task)) is not None and (other := next(others, None)) is not None:
+            notes.append(f"objective {name} is {other.name}: {reason}")
+            metric = other
+        if metric not in metrics:
+            metrics.append(metric)
     reasons = {metric.name: metric.missing(task) for metric in metrics}
-    notes = [f"objective {name} drops out: {reason}" for name, reason in reasons.items() if reason]
+    notes += [f"objective {name} drops out: {reason}" for name, reason in reasons.items() if reason]
     limits: dict[str, int] = {c.name: c.upper for c in constraints}
     for metric in metrics:
         reason = reasons[metric.name]

@@ -1,10 +1,13 @@
-"""Batches on the device: training images, fixed probe and validation batches, and their noise."""
+"""Batches on the device: training images, fixed probe and validation batches, and their noise.
+
+Where no clean images are known, other noisy images stand in their place (see `nas.training.held_out`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -12,11 +15,32 @@ from torch import Tensor
 from nas.data.augmentation import NONE, Augmentation
 from nas.data.noise import Noise, parse_noise
 from nas.data.splits import Dataset, Split, noise_seed, to_float
+from nas.training.held_out import HeldOut, hidden_pixels, noise_of, others_than
 from nas.types import Task
 
 PROBE_IMAGES = 64
-NoisyBatch = tuple[Tensor, Tensor, Tensor | None]
-"""A batch with its noise: noisy and clean images (N, C, H, W), and labels (N,) or None."""
+
+
+class NoisyBatch(NamedTuple):
+    """A batch with its noise.
+
+    Attributes:
+        noisy: images as a network sees them (N, C, H, W).
+        clean: clean images, or the noisy ones that stand in their place.
+        labels: classes (N,), or None.
+        held_out: how `clean` stands in the place of clean images; None where it holds clean images.
+    """
+
+    noisy: Tensor
+    clean: Tensor
+    labels: Tensor | None = None
+    held_out: HeldOut | None = None
+
+    def error(self, images: Tensor) -> Tensor:
+        """Returns the mean squared error of images (N, C, H, W) for each (N,), less the noise of held-out targets."""
+        if self.held_out is None:
+            return (images - self.clean).square().flatten(1).mean(1)
+        return self.held_out.error(images, self.clean)
 
 
 class TrainingData(Protocol):
@@ -44,7 +68,7 @@ class TrainingData(Protocol):
         """Draws the images of one epoch (len(self), ...), as `batch` takes them."""
 
     def batch(self, rows: Tensor, generator: torch.Generator) -> NoisyBatch:
-        """Returns noisy and clean images (N, C, H, W), float32, the clean ones in [0, 1]; and labels (N,) or None."""
+        """Returns images (N, C, H, W), float32, the clean ones in [0, 1]; and labels (N,) or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +86,8 @@ class DeviceData:
         shots: noisy images (M, C, H, W) beside the clean ones, one of which is drawn for each; None where noise is
             added.
         starts: (N + 1,) the place of each image's first shot (see `nas.data.raw.Shots`).
+        clean: False where no clean images are known (see `nas.data.raw.RawData`).
+        share: (N,) the share of noise in the other shots of an image; None with clean images or single shots.
     """
 
     images: Tensor
@@ -73,6 +99,8 @@ class DeviceData:
     augmentation: Augmentation = NONE
     shots: Tensor | None = None
     starts: Tensor | None = None
+    clean: bool = True
+    share: Tensor | None = None
 
     @classmethod
     def of(cls, data: Dataset, task: Task, device: torch.device, augmentation: Augmentation = NONE) -> DeviceData:
@@ -81,12 +109,8 @@ class DeviceData:
         images, labels = tensors(data.train)
         generator = torch.Generator().manual_seed(noise_seed(data.fingerprint))
         chosen = torch.randperm(len(images), generator=generator)[:PROBE_IMAGES]
-        clean, shown = to_float(images[chosen]), None if labels is None else labels[chosen]
+        probe = next(_fixed(data.train.chosen(chosen.numpy()), noise, generator))
         shots = data.train.shots
-        if shots is None:
-            probe = with_noise(clean, shown, noise, generator)
-        else:
-            probe = to_float(torch.tensor(shots.images[shots.fixed(0, 1)[chosen.numpy()]])), clean, shown
         return cls(
             images.to(device),
             None if labels is None else labels.to(device),
@@ -97,6 +121,8 @@ class DeviceData:
             augmentation,
             None if shots is None else torch.tensor(shots.images, device=device),
             None if shots is None else torch.tensor(shots.starts, device=device),
+            data.train.clean,
+            None if data.train.clean or shots is None else noise_of(shots).to(device),
         )
 
     @property
@@ -115,10 +141,16 @@ class DeviceData:
         labels = None if self.labels is None else self.labels[rows]
         if self.shots is None:
             clean = self.augmentation.apply(clean, generator)
-            return self.noise.add(clean, generator), clean, labels
-        both = torch.cat([to_float(self.shots[self._drawn(rows, generator)]), clean], dim=1)
-        noisy, clean = self.augmentation.apply(both, generator).chunk(2, dim=1)
-        return noisy, clean, labels
+            if not self.clean:
+                noisy, held_out = hidden_pixels(clean, generator)
+                return NoisyBatch(noisy, clean, labels, held_out)
+            return NoisyBatch(self.noise.add(clean, generator), clean, labels)
+        assert self.starts is not None
+        shot = to_float(self.shots[self._drawn(rows, generator)])
+        if self.share is not None:
+            clean = others_than(shot, clean, self.starts[rows + 1] - self.starts[rows])
+        noisy, clean = self.augmentation.apply(torch.cat([shot, clean], dim=1), generator).chunk(2, dim=1)
+        return NoisyBatch(noisy, clean, labels, None if self.share is None else HeldOut(self.share[rows]))
 
     def _drawn(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Draws a shot of each image (N,)."""
@@ -136,43 +168,73 @@ def tensors(split: Split) -> tuple[Tensor, Tensor | None]:
 
 def with_noise(clean: Tensor, labels: Tensor | None, noise: Noise, generator: torch.Generator) -> NoisyBatch:
     """Makes a batch with noise, on which a network is judged."""
-    return noise.add(clean, generator), clean, labels
+    return NoisyBatch(noise.add(clean, generator), clean, labels)
 
 
 def moved(batch: NoisyBatch, device: torch.device) -> NoisyBatch:
     """Moves a batch to a device. Its noise was drawn on the CPU, so that figures of every device are under the same
     noise."""
-    noisy, clean, labels = batch
-    return noisy.to(device), clean.to(device), None if labels is None else labels.to(device)
+    noisy, clean, labels, held_out = batch
+    return NoisyBatch(
+        noisy.to(device),
+        clean.to(device),
+        None if labels is None else labels.to(device),
+        None if held_out is None else held_out.to(device),
+    )
 
 
 def trivial_loss(probe: NoisyBatch, noise: Noise) -> float:
-    """Returns the MSE of the noisy probe batch, or for noise ``none`` the images' variance. It is never 0."""
-    noisy, clean, _ = probe
+    """Returns the MSE of the noisy probe batch, or for noise ``none`` the images' variance. It is never 0.
+
+    Where pixels are held out, it is the MSE of the neighbours in their places.
+    """
+    if probe.held_out is not None:
+        return max(float(probe.error(probe.noisy).mean()), 1e-8)
+    noisy, clean = probe.noisy, probe.clean
     return max(float(clean.var() if noise.name == "none" else (noisy - clean).square().mean()), 1e-8)
 
 
 def noisy_batches(
     split: Split, noise: Noise, device: torch.device, *, seed: int, draws: int = 1, size: int = 256
 ) -> Iterator[NoisyBatch]:
-    """Yields (noisy, clean, labels) batches of a whole split under `draws` noise draws, or as many of its own shots.
+    """Yields batches of a whole split under `draws` draws of noise or hidden pixels, or as many of its own shots.
 
     They are the same for the same seed, on every device.
     """
-    images, labels = tensors(split)
     generator = torch.Generator().manual_seed(seed)
+    for batch in _fixed(split, noise, generator, draws=draws, size=size):
+        yield moved(batch, device)
+
+
+def _fixed(
+    split: Split, noise: Noise, generator: torch.Generator, *, draws: int = 1, size: int = 256
+) -> Iterator[NoisyBatch]:
+    """Yields the batches of `noisy_batches` on the CPU."""
+    images, labels = tensors(split)
+    shots = split.shots
+    if shots is not None:
+        counts = torch.tensor(shots.starts[1:] - shots.starts[:-1])
+        share = None if split.clean else noise_of(shots)
     for draw in range(draws):
-        shots = None if split.shots is None else torch.tensor(split.shots.images[split.shots.fixed(draw, draws)])
+        drawn = None if shots is None else torch.tensor(shots.images[shots.fixed(draw, draws)])
         for rows in torch.arange(len(images)).split(size):
             shown, clean = None if labels is None else labels[rows], to_float(images[rows])
-            batch = (
-                with_noise(clean, shown, noise, generator) if shots is None else (to_float(shots[rows]), clean, shown)
-            )
-            yield moved(batch, device)
+            if drawn is not None:
+                shot = to_float(drawn[rows])
+                if share is None:
+                    yield NoisyBatch(shot, clean, shown)
+                else:
+                    others = others_than(shot, clean, counts[rows])
+                    yield NoisyBatch(shot, others, shown, HeldOut(share[rows]))
+            elif split.clean:
+                yield with_noise(clean, shown, noise, generator)
+            else:
+                noisy, held_out = hidden_pixels(clean, generator)
+                yield NoisyBatch(noisy, clean, shown, held_out)
 
 
 def evaluation_batches(data: Dataset, part: str, noise: Noise, device: torch.device) -> Iterator[NoisyBatch]:
-    """Yields the batches on which a split is always judged. Their noise depends on the data alone.
+    """Yields the batches on which a split is always judged. Their noise and hidden pixels depend on the data alone.
 
     Args:
         part: ``train``, ``validation`` or ``test``.

@@ -20,7 +20,7 @@ from nas.search.early_stopping import is_milestone
 from nas.search.objectives import METRICS
 from nas.training.batches import NoisyBatch, TrainingData
 from nas.training.loop import Diverged, Training
-from nas.training.metrics import OF_NETWORK, OF_RUN, Answers, Tally, mean, psnr, true_fp32
+from nas.training.metrics import OF_NETWORK, OF_RUN, Answers, Tally, mean, psnr, self_psnr, true_fp32
 from nas.types import Cost, EpochRow, Measurement, Recipe, Task, flat, from_flat
 
 
@@ -152,10 +152,13 @@ def judge(network: nn.Module, batches: Iterable[NoisyBatch], trivial: float = 1.
     network.eval()
     tally, errors, entropies = Tally(), [], []
     with torch.inference_mode(), true_fp32():
-        for noisy, clean, labels in batches:
+        for batch in batches:
+            noisy, clean, labels, held_out = batch
             denoised, logits = network(noisy.contiguous(memory_format=torch.channels_last))
-            tally.add(Answers(noisy=noisy, clean=clean, denoised=denoised, labels=labels, logits=logits))
-            errors.append((denoised - clean).square().flatten(1).mean(1) / trivial)
+            tally.add(
+                Answers(noisy=noisy, clean=clean, denoised=denoised, labels=labels, logits=logits, held_out=held_out)
+            )
+            errors.append(batch.error(denoised) / trivial)
             if labels is not None:
                 entropies.append(F.cross_entropy(logits, labels, reduction="none"))
     network.train(was_training)
@@ -168,8 +171,12 @@ def judge(network: nn.Module, batches: Iterable[NoisyBatch], trivial: float = 1.
 
 def noisy_psnr(batches: Iterable[NoisyBatch]) -> float:
     """Returns the mean PSNR in dB of the noisy images themselves, which is the reference point's PSNR for validation
-    images."""
-    return mean(torch.cat([psnr(noisy, clean, clip=False) for noisy, clean, _ in batches]))
+    images. It is self-supervised where no clean ones are known."""
+    found, held_out = [], False
+    for batch in batches:
+        held_out = batch.held_out is not None
+        found.append(batch.error(batch.noisy) if held_out else psnr(batch.noisy, batch.clean, clip=False))
+    return self_psnr(torch.cat(found)) if held_out else mean(torch.cat(found))
 
 
 def _gate_summary(gate: Tensor) -> dict[str, float]:

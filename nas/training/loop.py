@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nas.errors import ConfigError
 from nas.protocols import Abilities
 from nas.training.balancing import BALANCES, Balance
-from nas.training.batches import TrainingData
+from nas.training.batches import NoisyBatch, TrainingData
 from nas.training.stability import PROBES
 from nas.types import Optimizer, ProbeCurve, Recipe, Task
 
@@ -80,8 +80,9 @@ class Training:
 
     The loss is ``L_denoise + lambda * L_classify`` (AddUNet). L_denoise is the MSE over the noisy input's MSE, so that
     it starts near 1 at every noise level and lambda means the same everywhere; L_classify is the cross-entropy in nats.
-    Recipes may balance the two otherwise, and networks may add a penalty. The learning rate has a linear warm-up and a
-    cosine decay over the full budget. Losses stay on the device within an epoch.
+    Where no clean images are known, both errors are those of `nas.training.held_out`. Recipes may balance the two
+    losses otherwise, and networks may add a penalty. The learning rate has a linear warm-up and a cosine decay over the
+    full budget. Losses stay on the device within an epoch.
 
     Args:
         network: images -> (denoised, logits); it is moved to the data's device.
@@ -226,7 +227,7 @@ class Training:
         parts = rows.tensor_split(min(self.accumulate, len(rows)))
         total = torch.zeros(2, device=self.device)
         for part in parts:
-            losses = self._losses(*self.data.batch(part, self.generator))
+            losses = self._losses(self.data.batch(part, self.generator))
             self.balance.backward(*losses, self.abilities.penalty(), list(self.network.parameters()))
             total += torch.stack(losses).detach()
         if len(parts) > 1:
@@ -235,7 +236,8 @@ class Training:
                     parameter.grad /= len(parts)
         return total / len(parts)
 
-    def _losses(self, noisy: Tensor, clean: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _losses(self, batch: NoisyBatch) -> tuple[Tensor, Tensor]:
+        noisy, clean, labels, held_out = batch
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             denoised, logits = self.network(noisy.contiguous(memory_format=torch.channels_last))
         # Shapes that merely broadcast would train without an error, and learn something else.
@@ -245,7 +247,8 @@ class Training:
                 f"{tuple(denoised.shape)} and {tuple(logits.shape)}, must make {tuple(clean.shape)} and "
                 f"{(len(clean), self.task.classes)}"
             )
-        denoise = F.mse_loss(denoised.float(), clean) / self.data.trivial
+        error = F.mse_loss(denoised.float(), clean) if held_out is None else batch.error(denoised).mean()
+        denoise = error / self.data.trivial
         if labels is None:
             return denoise, denoise.new_zeros(())
         return denoise, F.cross_entropy(logits.float(), labels)
@@ -271,5 +274,5 @@ class Training:
     def _probe(self) -> None:
         self.network.eval()
         with torch.no_grad():
-            self._probes.append((self.step, *self._losses(*self.data.probe)))
+            self._probes.append((self.step, *self._losses(self.data.probe)))
         self.network.train()

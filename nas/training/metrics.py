@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nas.search.objectives import SENSITIVITY
+from nas.training.held_out import HeldOut
 from nas.training.stability import stability
 from nas.types import ProbeCurve, Task
 
@@ -40,6 +41,19 @@ def psnr(image: Tensor, clean: Tensor, *, clip: bool = True) -> Tensor:
     image = image.float().clamp(0.0, 1.0) if clip else image.float()
     error = (image - clean.float()).square().flatten(1).mean(1)
     return (-10.0 * torch.log10(error)).clamp(max=PSNR_CAP)
+
+
+def self_psnr(errors: Tensor) -> float:
+    """Returns the PSNR in dB of the mean of squared errors without clean images (N,), up to `PSNR_CAP`.
+
+    See `nas.training.held_out` for the errors. Those of single images may be below zero, so it is the PSNR of their
+    mean and not the mean of their PSNRs, and is below that where errors differ from image to image. A mean error that
+    is smaller than its own standard error cannot be told from none, and counts as large as that.
+    """
+    errors = errors.double()
+    doubt = float(errors.std()) / math.sqrt(len(errors)) if len(errors) > 1 else 0.0
+    least = 10 ** (-PSNR_CAP / 10)
+    return -10 * math.log10(max(mean(errors), doubt, least))
 
 
 def correct(logits: Tensor, labels: Tensor) -> Tensor:
@@ -85,6 +99,7 @@ class Answers:
         noisy, clean, denoised: images (N, C, H, W); `clean` lies in [0, 1], the others need not.
         labels: classes (N,); None where the data has none.
         logits: (N, K); K is 0 for a network without classes.
+        held_out: how `clean` stands in the place of clean images; None where it holds clean images.
     """
 
     noisy: Tensor
@@ -92,6 +107,7 @@ class Answers:
     denoised: Tensor
     labels: Tensor | None
     logits: Tensor
+    held_out: HeldOut | None = None
 
 
 def mean(rows: Tensor) -> float:
@@ -117,6 +133,17 @@ def right_answers(answers: Answers) -> Tensor | None:
     if answers.labels is None or not answers.logits.shape[1]:
         return None
     return correct(answers.logits, answers.labels)
+
+
+def _clean_psnr(answers: Answers) -> Tensor | None:
+    return psnr(answers.denoised, answers.clean) if answers.held_out is None else None
+
+
+def held_out_errors(answers: Answers) -> Tensor | None:
+    """Returns the squared error of each restored image (N,), clipped to [0, 1], where no clean ones are known."""
+    if answers.held_out is None:
+        return None
+    return answers.held_out.error(answers.denoised.float().clamp(0.0, 1.0), answers.clean)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +251,8 @@ def calibration_error(found: Recognition) -> float:
 
 
 ON_IMAGES: Mapping[str, OnImages] = {
-    "psnr": OnImages(lambda answers: psnr(answers.denoised, answers.clean)),
+    "psnr": OnImages(_clean_psnr),
+    "self_psnr": OnImages(held_out_errors, self_psnr),
     "accuracy": OnImages(right_answers, lambda rows: 100.0 * mean(rows)),
     "balanced_accuracy": of_classes(balanced_accuracy),
     "macro_f1": of_classes(macro_f1),

@@ -105,7 +105,7 @@ class Patches:
 
     def batch(self, rows: Tensor, generator: torch.Generator) -> NoisyBatch:
         clean = self.augmentation.apply(_images(self._cut(rows), self.device), generator)
-        return self.noise.add(clean, generator), clean, None
+        return NoisyBatch(self.noise.add(clean, generator), clean)
 
     def _draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Draws as `order` does. The result is on the CPU, where patches are cut, so a device is waited for once an

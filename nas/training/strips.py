@@ -18,8 +18,9 @@ SIDE = 64
 
 
 def strip(network: nn.Module, data: DeviceData) -> bytes:
-    """Returns a PNG of the first validation images: noisy above, denoised by the network, and clean below."""
-    noisy, clean, _ = data.validation[0]
+    """Returns a PNG of the first validation images: noisy above, denoised by the network, and below them clean ones or
+    those that stand in their place."""
+    noisy, clean, *_ = data.validation[0]
     noisy, clean = noisy[:IMAGES], clean[:IMAGES]
     was_training = network.training
     network.eval()

@@ -22,7 +22,7 @@ from nas.machine import processors
 from nas.search.objectives import of_basis, titled, unequal
 from nas.settings import FitSettings, settings_of
 from nas.training.version import FIRST_VERSION, TRAINING_VERSION
-from nas.types import MAX_PARAMS, Candidate, Recipe, Task
+from nas.types import MAX_PARAMS, Candidate, Recipe, Task, without_defaults
 from search_spaces import get_space, known_space
 from search_spaces.unet.references import RECIPE, REFERENCES, reference_network
 from studies.settings import NO_LIMITS, SizeLimits, TrainRequest
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from nas.training.fit import Fit, FitProgress
 
 PATCH = 64
-TESTED = (*(metric.name for metric in of_basis("images", "evaluation")), "noisy_psnr")
+TESTED = (*(metric.name for metric in of_basis("images", "evaluation")), "noisy_psnr", "noisy_self_psnr")
 """Figures on the test split that a training is told with."""
 
 BUNDLE, LOGS = "bundle", "logs"
@@ -108,7 +108,7 @@ def train(
         "space": source.space.name,
         "architecture": candidate.spec.to_dict(),
         **candidate.recipe.to_dict(),
-        **asdict(data.task),
+        **without_defaults(data.task),
         "data": data.name,
         "fingerprint": data.fingerprint,
         "subset": request.subset,
@@ -423,7 +423,7 @@ def _test_photographs(
 
 def _figures(found: Assessment) -> tuple[dict[str, float | None], int]:
     values = found.to_dict()
-    return {name: values[name] for name in TESTED}, found.images
+    return {name: values[name] for name in TESTED if name in values}, found.images
 
 
 # --- what comes of it ---
@@ -475,7 +475,7 @@ def _write_bundle(
             "group_by": data.group_by,
             "pair_by": data.pair_by,
             "images": dict(data.images),
-            "values": {name: result[name] for name in TESTED if result[name] is not None},
+            "values": {name: value for name in TESTED if (value := result.get(name)) is not None},
             "split": "test",
             "hardware": describe(hardware()),
             "training": {

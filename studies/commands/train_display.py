@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from nas.search.objectives import METRICS, titled
+from nas.search.objectives import METRICS, RESTORING, Metric, titled
 from nas.training.fit import FitProgress, Validation
 from nas.words import visible
 from studies.commands.terminal import duration
@@ -68,17 +68,25 @@ class TrainDisplay(AbstractContextManager["TrainDisplay"]):
 
 def result_lines(result: Mapping[str, Any]) -> list[str]:
     """Returns the result of `studies.commands.train.train` for people."""
-    psnr, others = METRICS["psnr"], {name: value for name, value in result.items() if name != "psnr"}
+    restored = _restoring(result)
+    others = {name: value for name, value in result.items() if name != restored.name}
+    rest = f", {told}" if (told := titled(others)) else ""
     return [
         f"{result['epochs']} epochs in {result['seconds']:.0f} s; the best weights are of epoch {result['best_epoch']}",
-        f"test split, {result['images']} images, {result['noise']}: {psnr.titled(result['psnr'])} "
-        f"(noisy {psnr.text(result['noisy_psnr'])}), {titled(others)}",
+        f"test split, {result['images']} images, {result['noise']}: {restored.titled(result[restored.name])} "
+        f"(noisy {restored.text(result[f'noisy_{restored.name}'])}){rest}",
         f"bundle written to {result['bundle']}",
     ]
 
 
+def _restoring(values: Mapping[str, float | None]) -> Metric:
+    """Returns the metric among these that tells how well images are restored."""
+    return METRICS[next(name for name in RESTORING if values.get(name) is not None)]
+
+
 def _figures(progress: FitProgress) -> str:
-    best = "" if progress.best is None else f", best {METRICS['psnr'].text(progress.best.values['psnr'])}"
+    values = {} if progress.best is None else progress.best.values
+    best = f", best {restored.text(values[restored.name])}" if values and (restored := _restoring(values)) else ""
     return (
         f"epoch {min(progress.epoch + 1, progress.epochs)}/{progress.epochs}, "
         f"{progress.images_per_second:.0f} images/s{best}, {duration(progress.seconds_left)} left"

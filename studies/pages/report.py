@@ -430,14 +430,23 @@ def _images(pictures: Samples) -> str:
         for picture in row:
             label = escape(picture.label) if picture.right else f'<span class="wrong">{escape(picture.label)}</span> ✗'
             psnr = "" if picture.psnr is None else METRICS["psnr"].text(picture.psnr)
+            told = (label, psnr, escape(picture.note))
             cells.append(
                 f'<td><img src="data:image/png;base64,{picture.png}" width="{pictures.size[0]}" '
-                f'height="{pictures.size[1]}" alt="{escape(name)}">{"<br>".join(filter(None, (label, psnr)))}</td>'
+                f'height="{pictures.size[1]}" alt="{escape(name)}">{"<br>".join(filter(None, told))}</td>'
             )
         rows.append(f"<tr><th>{escape(name)}</th>{''.join(cells)}</tr>")
+    noted = any(picture.note for _, row in pictures.rows for picture in row)
+    removed = (
+        " No clean images are known, so what each network removed is shown instead, on gray, with the correlation of "
+        "its neighbouring pixels beside and below each other: about 0 where only noise without structure was removed, "
+        "and more where edges and textures went with it."
+        if noted
+        else ""
+    )
     return (
         "<p>Validation images through members of the front. Under a clean image is its class, under a denoised one the "
-        "PSNR and the class that the network answers; ✗ marks a wrong one.</p>"
+        f"PSNR and the class that the network answers; ✗ marks a wrong one.{removed}</p>"
         f'<div class="scroll"><table class="images">{"".join(rows)}</table></div>{html}'
     )
 

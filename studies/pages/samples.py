@@ -1,4 +1,7 @@
-"""Images through the networks of a study's front: noisy, denoised and clean, with PSNR and the predicted class."""
+"""Images through the networks of a study's front: noisy, denoised and clean, with PSNR and the predicted class.
+
+Where no clean images are known, what was removed is shown instead, with how alike its neighbouring pixels are.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,8 @@ class Picture:
 
     Attributes:
         png: the PNG in base64.
-        psnr: in dB against the clean image; None for the clean image itself.
+        psnr: in dB against the clean image; None for the clean image itself, and where no clean one is known.
+        note: what else is said of it.
         label: true class of a clean image, predicted class of a denoised one; empty without classes.
         right: whether the predicted class is the true one.
     """
@@ -42,6 +46,7 @@ class Picture:
     psnr: float | None = None
     label: str = ""
     right: bool = True
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,20 +81,32 @@ def samples(
     config = history.config
     chosen = _spread(data.validation.labels, len(data.validation.images))
     split = data.validation.chosen(chosen)
-    noisy, clean, labels = next(
+    noisy, clean, labels, held_out = next(
         noisy_batches(split, parse_noise(config.task.noise), torch.device("cpu"), seed=noise_seed(config.fingerprint))
     )
+    if held_out is not None and held_out.pixels is not None:
+        noisy = clean  # whole images, without hidden pixels
     names = [""] * len(chosen) if labels is None else [data.classes[int(i)] for i in labels]
+
+    def figures(images: Tensor, *, clip: bool = True) -> list[float | None]:
+        return psnr(images, clean, clip=clip).tolist() if held_out is None else [None] * len(images)
+
+    above = {"clean": clean} if held_out is None else {} if noisy is clean else {"mean of other shots": clean}
     rows = [
-        ("clean", tuple(Picture(png=_inline(image), label=name) for image, name in zip(clean, names, strict=True))),
+        (name, tuple(Picture(png=_inline(image), label=label) for image, label in zip(images, names, strict=True)))
+        for name, images in above.items()
+    ]
+    values = figures(noisy, clip=False)
+    labels_above = [""] * len(names) if above else names
+    rows.append(
         (
             "noisy",
             tuple(
-                Picture(png=_inline(image), psnr=float(value))
-                for image, value in zip(noisy, psnr(noisy, clean, clip=False), strict=True)
+                Picture(png=_inline(image), psnr=value, label=label)
+                for image, value, label in zip(noisy, values, labels_above, strict=True)
             ),
-        ),
-    ]
+        )
+    )
     lost = []
     for trial in members:
         try:
@@ -100,20 +117,38 @@ def samples(
         network.eval()
         with torch.inference_mode():
             denoised, logits = network(noisy)
-        values = psnr(denoised, clean)
+        values = figures(denoised)
         guesses = [data.classes[int(i)] for i in logits.argmax(1)] if labels is not None else names
         rows.append(
             (
                 f"trial {trial.number}" + (" (knee)" if trial.number == history.knee else ""),
                 tuple(
-                    Picture(png=_inline(image), psnr=float(value), label=guess, right=guess == name)
+                    Picture(png=_inline(image), psnr=value, label=guess, right=guess == name)
                     for image, value, guess, name in zip(denoised, values, guesses, names, strict=True)
                 ),
             )
         )
+        if held_out is not None:
+            removed = noisy - denoised
+            pictures = tuple(
+                Picture(png=_inline(0.5 + each), note="neighbours {:+.2f}, {:+.2f}".format(*neighbours_alike(each)))
+                for each in removed
+            )
+            rows.append((f"removed by trial {trial.number}", pictures))
     lacks = f"Trials {', '.join(map(str, lost))}: the weights are not on this machine, or not of this version."
     size = (int(clean.shape[-1]), int(clean.shape[-2]))
     return Samples(rows=tuple(rows), size=size, lacks=lacks if lost else "")
+
+
+def neighbours_alike(removed: Tensor) -> tuple[float, float]:
+    """Returns the correlation of neighbours beside and below each other in what was removed from an image (C, H, W).
+
+    It is about 0 where white noise alone was removed, and larger where edges and textures went with it.
+    """
+    rest = removed - removed.mean((1, 2), keepdim=True)
+    power = float(rest.square().mean()) or 1.0
+    beside, below = rest[..., :-1] * rest[..., 1:], rest[:, :-1] * rest[:, 1:]
+    return float(beside.mean()) / power, float(below.mean()) / power
 
 
 def shown_members(history: History) -> list[Trial]:

@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.expression import FromClause
 
 from nas.outcome import Outcome
-from nas.search.objectives import METRICS
+from nas.search.objectives import METRICS, RESTORING
 from nas.training.version import FIRST_VERSION
 from studies.store.optuna_bridge import IDENTITY, OPTUNA_TRIALS, PARAMS, STUDY_USER_ATTRIBUTES
 from studies.store.records import EPOCH_METRICS, DriverRecord, EpochRecord, ProbeRecord, StudyRecord, TrialRecord
@@ -202,5 +202,6 @@ def _epoch_value(epochs: FromClause, name: str) -> ColumnElement[Any]:
 
 def _validated(epochs: FromClause, objectives: Sequence[str]) -> ColumnElement[bool]:
     """Tells whether an epoch has every objective that an epoch can have."""
-    names = [name for name in ("psnr", *objectives) if METRICS[name].per_epoch]
-    return and_(*(_epoch_value(epochs, name).is_not(None) for name in names))
+    names = [name for name in objectives if METRICS[name].per_epoch]
+    restored = or_(*(_epoch_value(epochs, name).is_not(None) for name in RESTORING))
+    return and_(restored, *(_epoch_value(epochs, name).is_not(None) for name in names))

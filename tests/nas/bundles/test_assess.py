@@ -75,7 +75,7 @@ def test_what_leaves_images_alone_scores_as_the_noise_does() -> None:
     assert found.values["psnr"] > found.noisy["psnr"] + 1
     assert found.values["ssim"] == found.noisy["ssim"]
     assert found.values["accuracy"] == pytest.approx(100 * np.mean(split.labels == 0))
-    [(noisy, clean, _)] = noisy_batches(split, NOISE, CPU, seed=1)
+    [(noisy, clean, *_)] = noisy_batches(split, NOISE, CPU, seed=1)
     assert found.noisy["psnr"] == pytest.approx(float(psnr(noisy, clean, clip=False).mean()), abs=1e-5)
 
 

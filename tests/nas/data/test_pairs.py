@@ -393,7 +393,7 @@ def test_a_batch_draws_a_shot_of_each_image_and_turns_both_sides_alike() -> None
     on_device = DeviceData.of(data, data.task("data"), CPU, TURNS)
     generator = torch.Generator().manual_seed(0)
     rows = torch.arange(3).repeat(200)
-    noisy_batch, clean, labels = on_device.batch(rows, generator)
+    noisy_batch, clean, labels, _ = on_device.batch(rows, generator)
     assert labels is None
     shot = torch.round(255 - 255 * (noisy_batch + clean))
     assert (shot.flatten(1) == shot[:, 0, 0, :1]).all(), "every pixel is beside its own, however both are turned"
@@ -411,7 +411,7 @@ def test_validation_uses_fixed_shots(counts: list[int], draws: int) -> None:
     batches = list(evaluation_batches(dataset(split), "validation", OfData(), CPU))
     assert len(batches) == draws
     shots = torch.stack(
-        [torch.round(255 - 255 * (noisy_batch + clean))[:, 0, 0, 0] for noisy_batch, clean, _ in batches]
+        [torch.round(255 - 255 * (noisy_batch + clean))[:, 0, 0, 0] for noisy_batch, clean, *_ in batches]
     )
     for number, count in enumerate(counts):
         assert shots[:, number].tolist() == [draw * count // draws for draw in range(draws)]

@@ -91,7 +91,7 @@ def test_patches_come_from_training_photographs_by_area(folder: Path, tmp_path: 
     data = patches(photographs, per_epoch=2000)
     generator = torch.Generator().manual_seed(0)
     rows = data.order(generator)
-    _, clean, labels = data.batch(rows, generator)
+    _, clean, labels, _ = data.batch(rows, generator)
     assert labels is None
     assert clean.shape == (2000, 1, 32, 32)
     values = torch.round(clean[:, 0, 0, 0] * 255 / 20).long().tolist()
@@ -109,7 +109,7 @@ def test_patches_lie_anywhere_in_a_photograph(tmp_path: Path) -> None:
         Image.fromarray(np.ascontiguousarray(shown)).save(tmp_path / "own" / name / "a.png")
     data = patches(Photographs.read(f"images:{tmp_path / 'own'}", tmp_path), augmentation=NONE)
     generator = torch.Generator().manual_seed(0)
-    _, clean, _ = data.batch(data.order(generator), generator)
+    _, clean, *_ = data.batch(data.order(generator), generator)
     assert set(torch.round(clean[:, 0, 0, 0] * 255).int().tolist()) == set(range(33))
 
 
@@ -117,7 +117,7 @@ def test_validation_sees_the_same_noise_each_time(folder: Path, tmp_path: Path) 
     photographs = Photographs.read(f"images:{folder}", tmp_path)
     first, second = patches(photographs), patches(photographs)
     assert len(first.validation) == 2, "two sizes, two batches"
-    for (noisy, clean, _), (again, _, _) in zip(first.validation, second.validation, strict=True):
+    for (noisy, clean, *_), (again, *_) in zip(first.validation, second.validation, strict=True):
         torch.testing.assert_close(noisy, again, rtol=0, atol=0)
         assert abs(float((noisy - clean).std()) - 25 / 255) < 0.01
     assert first.trivial == pytest.approx((25 / 255) ** 2, rel=0.05)
@@ -128,7 +128,7 @@ def test_validation_does_not_depend_on_the_patches(folder: Path, tmp_path: Path)
     photographs = Photographs.read(f"images:{folder}", tmp_path)
     first, second = patches(photographs, patch=32), patches(photographs, patch=16)
     assert first.probe[0].shape != second.probe[0].shape
-    for (noisy, _, _), (other, _, _) in zip(first.validation, second.validation, strict=True):
+    for (noisy, *_), (other, *_) in zip(first.validation, second.validation, strict=True):
         torch.testing.assert_close(noisy, other, rtol=0, atol=0)
 
 
@@ -137,7 +137,7 @@ def test_what_is_judged_and_probed_is_the_same_on_every_device(folder: Path, tmp
     meta = torch.device("meta")
     here, elsewhere = patches(photographs), patches(photographs, device=meta)
     assert elsewhere.trivial == here.trivial
-    assert {noisy.device for noisy, _, _ in (elsewhere.probe, *elsewhere.validation)} == {meta}
+    assert {noisy.device for noisy, *_ in (elsewhere.probe, *elsewhere.validation)} == {meta}
 
 
 def test_an_epoch_s_patches_are_drawn_at_once(folder: Path, tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ def test_an_epoch_s_patches_are_drawn_at_once(folder: Path, tmp_path: Path) -> N
     assert (order.shape, order.device) == ((200, 3), CPU)
     generator = torch.Generator().manual_seed(1)
     before = generator.get_state()
-    _, whole, _ = data.batch(order, generator)
-    _, rest, _ = data.batch(order[150:], generator)
+    _, whole, *_ = data.batch(order, generator)
+    _, rest, *_ = data.batch(order[150:], generator)
     assert torch.equal(whole[150:], rest)
     assert torch.equal(generator.get_state(), before), "nothing is drawn as they are cut"
 

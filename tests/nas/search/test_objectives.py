@@ -27,7 +27,7 @@ LIMITS = (Constraint(name="params", upper=2_000_000), Constraint(name="macs", up
 
 
 def test_references_are_the_design_s() -> None:
-    names = [name for name in OBJECTIVES if name != "accuracy_at_sensitivity"]
+    names = [name for name in OBJECTIVES if name != "accuracy_at_sensitivity" and not METRICS[name].stands_for]
     objectives, notes = resolve_objectives(names, TASK, TRIVIAL, LIMITS)
     assert not notes
     assert {o.name: pytest.approx(o.reference) for o in objectives} == {
@@ -99,7 +99,7 @@ def test_a_class_without_validation_images_takes_no_part_in_a_reference() -> Non
 
 def test_the_default_is_the_first_three() -> None:
     """As `search --help` says."""
-    assert OBJECTIVES[:3] == DEFAULT
+    assert tuple(name for name in OBJECTIVES if not METRICS[name].stands_for)[:3] == DEFAULT
 
 
 def test_figures_have_the_digits_and_the_unit_of_their_metric() -> None:
@@ -156,6 +156,20 @@ def test_accuracy_drops_out_without_labels_and_says_so() -> None:
     assert notes == ["objective accuracy drops out: the data has no labels"]
 
 
+def test_without_clean_images_psnr_is_self_supervised_and_says_so() -> None:
+    task = dataclasses.replace(TASK, noise="data", clean=False)
+    for asked in (DEFAULT, ("self_psnr", "accuracy", "stability"), ("psnr", "self_psnr", "accuracy", "stability")):
+        objectives, notes = resolve_objectives(asked, task, TRIVIAL, LIMITS)
+        assert [o.name for o in objectives] == ["self_psnr", "accuracy", "stability"]
+        assert objectives[0].reference == 14.1
+        told = ["objective psnr is self_psnr: no clean images are known"]
+        assert notes == (told if "psnr" in asked else [])
+    with pytest.raises(
+        ConfigError, match=r"'self_psnr' cannot be had .clean images are known, so psnr can be measured"
+    ):
+        resolve_objectives(("self_psnr", "accuracy"), TASK, TRIVIAL, LIMITS)
+
+
 def test_noise_none_leaves_classification() -> None:
     task = dataclasses.replace(TASK, noise="none")
     objectives, notes = resolve_objectives(DEFAULT, task, TRIVIAL, LIMITS)
@@ -166,7 +180,7 @@ def test_noise_none_leaves_classification() -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("psnr", "ssim"), "objective 'ssim' is not known; choose from psnr, accuracy"),
+        (("psnr", "ssim"), "objective 'ssim' is not known; choose from psnr, self_psnr, accuracy"),
         (("psnr", "psnr"), "objective 'psnr' is named twice"),
         (("stability",), "no objective is left of stability: noise is none and the data has no labels"),
     ],

@@ -133,7 +133,7 @@ def test_validation_noise_is_drawn_once(digits: Dataset) -> None:
     first, second = (DeviceData.of(digits, TASK, CPU).validation for _ in range(2))
     assert all(torch.equal(a[0], b[0]) for a, b in zip(first, second, strict=True))
     # 359 images under 6 draws, each its own.
-    assert sum(len(clean) for _, clean, _ in first) == 6 * 359
+    assert sum(len(clean) for _, clean, *_ in first) == 6 * 359
     assert not torch.equal(first[0][0], first[2][0])
 
 
@@ -142,8 +142,8 @@ def test_what_is_judged_and_probed_is_the_same_on_every_device(digits: Dataset, 
     meta = torch.device("meta")
     elsewhere = DeviceData.of(digits, TASK, meta)
     assert elsewhere.trivial == data.trivial
-    assert [noisy.shape for noisy, _, _ in elsewhere.validation] == [noisy.shape for noisy, _, _ in data.validation]
-    moved = (elsewhere.images, elsewhere.labels, *elsewhere.probe, *elsewhere.validation[0])
+    assert [noisy.shape for noisy, *_ in elsewhere.validation] == [noisy.shape for noisy, *_ in data.validation]
+    moved = (elsewhere.images, elsewhere.labels, *elsewhere.probe[:3], *elsewhere.validation[0][:3])
     assert {tensor.device for tensor in moved if tensor is not None} == {meta}
 
 
@@ -166,7 +166,7 @@ def test_judging_is_in_true_fp32_whatever_training_rounds_to(data: DeviceData, m
 def test_judge_gives_the_losses_in_their_units(data: DeviceData) -> None:
     network = SPACE.build(ToySpec(width=4), TASK).eval()
     found = judge(network, data.validation[:1], trivial=0.5)
-    noisy, clean, labels = data.validation[0]
+    noisy, clean, labels, _ = data.validation[0]
     assert labels is not None
     with torch.no_grad():
         denoised, logits = network(noisy)
@@ -229,4 +229,4 @@ def test_latency_is_positive_and_leaves_the_mode(data: DeviceData) -> None:
 
 def test_noisy_batches_cover_the_split(digits: Dataset, data: DeviceData) -> None:
     batches = noisy_batches(digits.test, data.noise, CPU, seed=3, size=100)
-    assert torch.equal(torch.cat([clean for _, clean, _ in batches]), torch.tensor(digits.test.images))
+    assert torch.equal(torch.cat([clean for _, clean, *_ in batches]), torch.tensor(digits.test.images))

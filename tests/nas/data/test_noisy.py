@@ -1,0 +1,218 @@
+"""Noisy images without clean ones: which are shots of one scene, classes, splits, and what cannot be used."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from nas.data.augmentation import MIRRORS, NONE, TURNS
+from nas.data.noise import OfData
+from nas.data.shots import alike
+from nas.data.sources import augmentation_for, list_sources, noise_for, parse_source, sources_in_short
+from nas.data.splits import Dataset, Split, joined_splits, load
+from nas.errors import ConfigError, DataError
+
+SIDE = 32
+
+
+def shot(seed: int, number: int = 0, side: int = SIDE) -> np.ndarray:
+    """A noisy image of a scene of its own."""
+    random = np.random.default_rng(seed)
+    down, right = np.mgrid[:side, :side] / side
+    image = 120 + 60 * np.sin(random.uniform(2, 9) * down + random.uniform(2, 9) * right + random.uniform(0, 6))
+    noise = np.random.default_rng([seed, number]).normal(0, 25, image.shape)
+    return (image + noise).clip(0, 255).astype(np.uint8)
+
+
+def save(path: Path, *pages: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, np.stack(pages), photometric="minisblack")
+    else:
+        Image.fromarray(pages[0]).save(path)
+
+
+def everything(data: Dataset) -> Split:
+    return joined_splits((data.train, data.validation, data.test))
+
+
+def in_folders(folder: Path, scene: int, number: int) -> Path:
+    return folder / f"scene {scene}" / f"{number}.png"
+
+
+def with_numbers(folder: Path, scene: int, number: int) -> Path:
+    return folder / f"scene{scene}_{number}.png"
+
+
+def scenes(folder: Path, place=in_folders, count: int = 10, shots: int = 3, first: int = 0) -> Path:  # type: ignore[no-untyped-def]
+    for scene in range(first, first + count):
+        for number in range(shots):
+            save(place(folder, scene, number), shot(scene, number))
+    return folder
+
+
+def stacks(folder: Path, count: int = 10, pages: int = 3, *, independent: bool = False) -> Path:
+    for scene in range(count):
+        shown = [shot(100 * scene + number if independent else scene, number) for number in range(pages)]
+        save(folder / f"{scene}.tif", *shown)
+    return folder
+
+
+# --- shots of one scene ---
+@pytest.mark.parametrize("place", [in_folders, with_numbers])
+def test_shots_lie_in_folders_or_have_numbers(tmp_path: Path, place: object) -> None:
+    data = load(f"noisy:{scenes(tmp_path, place)}")
+    split = everything(data)
+    assert (data.classes, split.clean, split.images.shape) == ((), False, (10, 1, SIDE, SIDE))
+    assert [len(part.images) for part in (data.train, data.validation, data.test)] == [6, 2, 2]
+    assert data.validation.draws == 3
+    assert split.shots is not None
+    assert np.diff(split.shots.starts).tolist() == [3] * 10
+    means = split.shots.images.reshape(10, 3, 1, SIDE, SIDE).mean(1, dtype=np.float64) / 255
+    assert np.allclose(split.images, means, atol=1e-6)
+    wanted = {shot(scene, number).tobytes() for scene in range(10) for number in range(3)}
+    assert {image.tobytes() for image in split.shots.images} == wanted
+    assert data.task("data").clean is False
+
+
+@pytest.mark.parametrize("independent", [False, True])
+def test_pages_are_shots_when_they_look_alike(
+    tmp_path: Path, independent: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    data = load(f"noisy:{stacks(tmp_path, independent=independent)}")
+    split = everything(data)
+    assert len(split.images) == (30 if independent else 10)
+    assert (split.shots is None) is independent
+    (line,) = [message for message in caplog.messages if "pages of one file" in message]
+    if independent:
+        assert "look different and are taken for scenes of their own; if they are shots" in line
+        assert "noisy-shots:DIR" in line
+        assert split.images.dtype == np.uint8
+    else:
+        assert "pages of one file are taken for shots of one scene, as they look alike; if they are" in line
+        assert "noisy-single:DIR" in line
+    assert caplog.messages[-1].endswith("(blind spot)" if independent else "(Noise2Noise)")
+
+
+def test_it_can_be_said_which_they_are(tmp_path: Path) -> None:
+    stacks(tmp_path / "alike")
+    single = load(f"noisy-single:{tmp_path / 'alike'}")
+    assert len(everything(single).images) == 30
+    assert everything(single).shots is None
+    for part in (single.train, single.validation, single.test):
+        assert len(part.images) % 3 == 0, "pages of a file stay in one split"
+    stacks(tmp_path / "different", independent=True)
+    together = load(f"noisy-shots:{tmp_path / 'different'}")
+    assert len(everything(together).images) == 10
+    assert together.fingerprint != load(f"noisy-single:{tmp_path / 'different'}").fingerprint
+
+
+def test_numbered_images_of_different_scenes_are_no_shots(tmp_path: Path) -> None:
+    for scene in range(10):
+        save(tmp_path / f"img_{scene}.png", shot(scene))
+    split = everything(load(f"noisy:{tmp_path}"))
+    assert split.shots is None
+    assert len(split.images) == 10
+
+
+def test_a_scene_with_one_shot_among_others_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    scenes(tmp_path)
+    save(tmp_path / "scene 99" / "0.png", shot(99))
+    assert len(everything(load(f"noisy:{tmp_path}")).images) == 10
+    assert any(message.endswith("left out: 1 scene with one shot") for message in caplog.messages)
+
+
+def test_images_are_alike_but_for_noise() -> None:
+    one, other, different = (shot(*key).astype(np.float32) for key in ((0, 0), (0, 1), (1, 0)))
+    assert alike(one, other)
+    assert not alike(one, different)
+    assert not alike(one, other[:16])
+    assert not alike(one, np.zeros_like(one))
+
+
+# --- classes, splits and patches ---
+def test_class_folders_hold_scenes_or_images(tmp_path: Path) -> None:
+    for label in ("cats", "dogs"):
+        scenes(tmp_path / "shots" / label, first=100 * len(label) + ord(label[0]))
+        for scene in range(8):
+            save(tmp_path / "single" / label / f"{label}-a{scene}b.png", shot(1000 * ord(label[0]) + scene))
+    shots, single = (load(f"noisy:{tmp_path / name}") for name in ("shots", "single"))
+    assert shots.classes == single.classes == ("cats", "dogs")
+    assert shots.train.labels is not None
+    assert single.train.labels is not None
+    assert np.bincount(shots.train.labels).tolist() == [6, 6]
+    assert (everything(shots).shots is None, everything(single).shots is None) == (False, True)
+    assert len(everything(single).images) == 16
+
+
+def test_own_splits_are_kept(tmp_path: Path) -> None:
+    scenes(tmp_path / "train")
+    scenes(tmp_path / "test", count=3, first=20)
+    data = load(f"noisy:{tmp_path}")
+    assert data.has_own_splits
+    assert [len(part.images) for part in (data.train, data.validation, data.test)] == [8, 2, 3]
+
+
+def test_large_images_are_cut_alike(tmp_path: Path) -> None:
+    for scene in range(5):
+        for number in range(2):
+            save(tmp_path / f"{scene}a" / f"{number}.png", shot(scene, number, side=130))
+    split = everything(load(f"noisy:{tmp_path}"))
+    assert split.images.shape == (20, 1, 64, 64)
+    assert split.shots is not None
+    first = [shot(scene, number, side=130)[:64, :64].tobytes() for scene in range(5) for number in range(2)]
+    assert set(first) <= {image.tobytes() for image in split.shots.images}
+
+
+# --- what cannot be used ---
+def test_an_empty_folder_is_one_line(tmp_path: Path) -> None:
+    for kind in ("noisy", "noisy-shots", "noisy-single"):
+        with pytest.raises(DataError, match=f"{kind}:.* holds no images"):
+            load(f"{kind}:{tmp_path}")
+    with pytest.raises(DataError, match="cannot be read"):
+        load(f"noisy:{tmp_path / 'missing'}")
+    with pytest.raises(ConfigError, match="DIR is missing; give noisy-shots:DIR"):
+        parse_source("noisy-shots:")
+
+
+def test_a_single_shot_where_several_are_needed_is_one_line(tmp_path: Path) -> None:
+    scenes(tmp_path / "some")
+    save(tmp_path / "some" / "scene 99" / "0.png", shot(99))
+    with pytest.raises(DataError, match=r"1 scene with a single shot: scene 99/0.png; Noise2Noise needs two or more"):
+        load(f"noisy-shots:{tmp_path / 'some'}")
+    for scene in range(10):
+        save(tmp_path / "all" / f"photo{scene}x.png", shot(scene))
+    with pytest.raises(DataError, match=r"photo0x.png is a single shot, and Noise2Noise needs two or more of each"):
+        load(f"noisy-shots:{tmp_path / 'all'}")
+
+
+def test_shots_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
+    scenes(tmp_path)
+    save(in_folders(tmp_path, 3, 1), shot(3, 1)[:20])
+    with pytest.raises(DataError, match=r"1 scene not fitting together: scene 3/0.png \(32x20 beside 32x32 pixels\)"):
+        load(f"noisy:{tmp_path}")
+    save(in_folders(tmp_path, 3, 1), shot(3, 0))
+    with pytest.raises(DataError, match=r"scene 3/0.png \(two shots that are equal, and so not independent\)"):
+        load(f"noisy:{tmp_path}")
+    save(in_folders(tmp_path, 3, 1), np.roll(shot(3, 1), 4, axis=1))
+    with pytest.raises(DataError, match=r"scene 3/0.png \(shifted by [34]"):
+        load(f"noisy-shots:{tmp_path}")
+
+
+def test_the_noise_is_the_data_s() -> None:
+    for kind in ("noisy", "noisy-shots", "noisy-single"):
+        assert noise_for(f"{kind}:/scans", None, "gaussian:50") == OfData()
+        with pytest.raises(ConfigError, match="has noisy images of its own; leave"):
+            noise_for(f"{kind}:/scans", "gaussian:25", "gaussian:50")
+        assert augmentation_for(f"{kind}:/scans", labelled=False) == TURNS
+        assert augmentation_for(f"{kind}:/scans") == NONE
+        assert augmentation_for(f"{kind}:/scans", True) == MIRRORS
+        assert f"{kind}:DIR" in list_sources()
+    assert sources_in_short().endswith("pairs:DIR or noisy:DIR")

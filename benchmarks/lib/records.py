@@ -62,6 +62,11 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             yield value
 
 
+def key_of(what: Record) -> str:
+    """Returns the key of the record of a description."""
+    return digest_of(canonical_json(what))
+
+
 def measured(asked: Sequence[Record], path: Path, measure: Callable[[Record], Record]) -> list[Record]:
     """Returns the records of all that is asked for, in its order.
 
@@ -72,9 +77,9 @@ def measured(asked: Sequence[Record], path: Path, measure: Callable[[Record], Re
     """
     done = dict(read(path))
     for what in asked:
-        key = digest_of(canonical_json(what))
+        key = key_of(what)
         if key not in done:
             done[key] = {"key": key, **measure(what)}
             append(path, done[key])
             print(f"{len(done)}: {canonical_json(what)}", file=sys.stderr)
-    return [done[digest_of(canonical_json(what))] for what in asked]
+    return [done[key_of(what)] for what in asked]

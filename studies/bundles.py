@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -246,12 +246,7 @@ def evaluate_bundle(
         raise ConfigError(f"`split` {split!r} is not known; choose from {', '.join(SPLITS)}")
     denoiser = None if reference is None else reference_denoiser(reference)
     bundle = open_bundle(path)
-    source = data or bundle.facts.get("data")
-    if not isinstance(source, str):
-        raise ConfigError("the bundle does not say what data it was made on; give `data`")
-    if data is None and ":" in source:
-        raise ConfigError(f"the bundle was made on {source}, a folder that it does not know the place of; give `data`")
-    name = parse_source(source)
+    name = parse_source(data or data_of(bundle))
     asked = [None] if noise is None else [each.name for each in parse_noises(noise)]
     noises = [noise_for(name, part, bundle.task.noise) for part in asked]
     if reference is not None and source_of(name).noisy:
@@ -262,7 +257,7 @@ def evaluate_bundle(
     seen = _seen(bundle, kind)
     white = White(given=white_level, trained=bundle.white_level)
     if source_of(name).photographs:
-        paths, part = _for_bundle(
+        paths, part = read_for_bundle(
             bundle, ("group_by",), lambda **kept: photographs(name, split, seen=seen, white=white, **kept)
         )
         found = [
@@ -271,12 +266,12 @@ def evaluate_bundle(
         ]
     else:
         wanted = bundle.preparation
-        loaded = _for_bundle(
+        loaded = read_for_bundle(
             bundle,
             ("group_by", "pair_by") if source_of(name).paired else ("group_by",),
             lambda **kept: load(name, root=data_root, wanted=wanted, white=white, **kept),
         )
-        foreign = own and seen is not None and loaded.fingerprint != seen
+        foreign = own and seen is not None and loaded.fingerprint not in seen
         part = split or ("all" if foreign and not loaded.has_own_splits else "test")
         found = [assess_bundle(bundle, loaded, level, part=part, denoiser=denoiser) for level in noises]
     return {
@@ -290,7 +285,17 @@ def evaluate_bundle(
     }
 
 
-def _for_bundle(bundle: Bundle, names: Sequence[str], read: Callable[..., T]) -> T:
+def data_of(bundle: Bundle) -> str:
+    """The data that a bundle was made on. Raises ConfigError where it does not know, or knows no place."""
+    source = bundle.facts.get("data")
+    if not isinstance(source, str):
+        raise ConfigError("the bundle does not say what data it was made on; give `data`")
+    if ":" in source:
+        raise ConfigError(f"the bundle was made on {source}, a folder that it does not know the place of; give `data`")
+    return source
+
+
+def read_for_bundle(bundle: Bundle, names: Sequence[str], read: Callable[..., T]) -> T:
     """Reads data with the expressions by which a bundle's own data was grouped and paired; without them where the names
     of the files do not fit them."""
     told = {name: bundle.facts.get(name) for name in names}
@@ -301,9 +306,7 @@ def _for_bundle(bundle: Bundle, names: Sequence[str], read: Callable[..., T]) ->
     return read()
 
 
-def _seen(bundle: Bundle, kind: str) -> str | None:
-    """Fingerprint of the data that a bundle comes from; None when it may be any data of `kind`."""
-    seen = bundle.facts.get("fingerprint")
-    if isinstance(seen, str):
-        return seen
-    return None if str(bundle.facts.get("data")).partition(":")[0] == kind else ""
+def _seen(bundle: Bundle, kind: str) -> Collection[str] | None:
+    """Fingerprints of the data that a bundle comes from; None when it may be any data of `kind`."""
+    known = str(bundle.facts.get("data")).partition(":")[0] != kind or "" not in bundle.seen
+    return bundle.seen if known else None

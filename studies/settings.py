@@ -132,18 +132,27 @@ class TrainRequest(FitSettings):
     """The request of a training; None means the default.
 
     Attributes:
-        what: a spec's file, the name of a reference network, or a study with or without ``:PICK``.
+        what: a spec's file, the name of a reference network, or a study with or without ``:PICK``; None with `start`.
+        start: the bundle whose network is trained on, from its weights.
         to: folder of the training; its bundle lies in ``bundle`` there.
     """
 
     what: Annotated[
-        str,
+        str | None,
         Setting(
-            help="A spec's file, a network of the papers, or a study.",
-            metavar="SPEC.json|REFERENCE|NAME[:PICK]",
+            help="A spec's file, a network of the papers, or a study. Left out with --from.",
+            metavar="[SPEC.json|REFERENCE|NAME[:PICK]]",
             argument=True,
         ),
-    ]
+    ] = None
+    start: Annotated[
+        Path | None,
+        Setting(
+            help="Go on with the network and the weights of a bundle, on other noise or data.",
+            metavar="BUNDLE",
+            option="from",
+        ),
+    ] = None
     to: Annotated[
         Path, Setting(help="Folder of the training; the same command goes on there.", metavar="DIR", rule=no_file)
     ]
@@ -155,18 +164,20 @@ class TrainRequest(FitSettings):
     data_root: DataRoot = None
     noise: Annotated[
         str | None,
-        Setting(help="As for search. Default: the study's, or gaussian:50.", rule=parsed_by(parse_noise)),
+        Setting(help="As for search. Default: the study's or bundle's, or gaussian:50.", rule=parsed_by(parse_noise)),
     ] = None
     epochs: Annotated[int, Setting(help="Passes over the training data.", rule=at_least(1, most=MANY))] = 100
     subset: Annotated[int | None, Setting(help="Use only this many training images.", rule=at_least(1))] = None
     group_by: Annotated[
-        str | None, Setting(help="As for search. Default: the study's.", rule=regular_expression, metavar="REGEX")
+        str | None,
+        Setting(help="As for search. Default: the study's or bundle's.", rule=regular_expression, metavar="REGEX"),
     ] = None
     pair_by: Annotated[
-        str | None, Setting(help="As for search. Default: the study's.", rule=regular_expression, metavar="REGEX")
+        str | None,
+        Setting(help="As for search. Default: the study's or bundle's.", rule=regular_expression, metavar="REGEX"),
     ] = None
     white_level: Annotated[
-        float | None, Setting(help="As for search. Default: the study's.", rule=white_level, metavar="N")
+        float | None, Setting(help="As for search. Default: the study's or bundle's.", rule=white_level, metavar="N")
     ] = None
     batch_size: Annotated[int | None, Setting(help="Default: the recipe's.", rule=at_least(1, most=MANY))] = None
     learning_rate: Annotated[float | None, Setting(help="Default: the recipe's.", rule=above(0, most=MANY))] = None

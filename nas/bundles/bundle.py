@@ -7,6 +7,7 @@ code. Sizes, names and types are checked before they are used. `nas.bundles.expo
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,9 @@ MAX_JSON = 2**20
 
 DTYPES = {torch.float32: "F32", torch.int64: "I64"}
 """The types of the networks' tensors, by their names in safetensors."""
+
+FINGERPRINT = re.compile("[0-9a-f]{16}")
+"""The fingerprint of data, see `nas.data.splits.Dataset`."""
 
 T = TypeVar("T")
 
@@ -67,6 +71,18 @@ class Bundle:
     def preparation(self) -> Preparation | None:
         """The form in which the network was shown the images whose classes it learned; see `preparation_for`."""
         return preparation_for(str(self.facts.get("data")), self.task)
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """The fingerprints of all data that the weights were trained on, the newest first; "" for unknown data.
+
+        There are several where the training began with the weights of another bundle.
+        """
+        start = self.facts.get("start")
+        older = start.get("seen") if isinstance(start, dict) else []
+        found = [self.facts.get("fingerprint"), *(older if isinstance(older, list) else [None])]
+        known = (each if isinstance(each, str) and FINGERPRINT.fullmatch(each) else "" for each in found)
+        return tuple(dict.fromkeys(known))
 
 
 def open_bundle(path: Path, get_space: Callable[[str], SearchSpace]) -> Bundle:

@@ -25,13 +25,18 @@ SEARCHED_LIMIT = (
 
 TRAINED_LIMIT = ("- The test split was looked at once, after the training.",)
 
+STARTED_LIMIT = (
+    "- The weights that the training began with were trained on other data. Images of the test split that were",
+    "  among it would make the figures too good.",
+)
+
 
 def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
     """Writes Markdown from the contents of architecture.json and parity.json (see
     `nas.bundles.export.export_bundle`)."""
     task, facts, cost = architecture["task"], architecture["facts"], architecture["cost"]
     classes, space, versions = architecture["classes"], architecture["space"], architecture["versions"]
-    values = facts.get("values", {})
+    values, start = facts.get("values", {}), facts.get("start")
     difference = max(value for found in parity["differences"].values() for value in found.values())
     kind = {1: "gray", 3: "colour"}.get(task["channels"], f"{task['channels']}-channel")
     shape = f"1, {task['channels']}, {task['height']}, {task['width']}"
@@ -74,6 +79,7 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
             *_int8(facts),
             "## Made with",
             *_items({"study": facts.get("study"), "trial": facts.get("trial"), "seed": facts.get("seed")}),
+            *_items({"start": start and _start(start)}),
             *_items({"architecture": _pairs(architecture["spec"]), "recipe": _pairs(architecture["recipe"])}),
             *_items({"version of the training code": facts.get("training_version"), "versions": _pairs(versions)}),
             "",
@@ -96,6 +102,7 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
             "## Limits",
             "- Trained and measured on this data and noise; other images and strengths may come out worse.",
             *(TRAINED_LIMIT if facts.get("split") == "test" else SEARCHED_LIMIT),
+            *(STARTED_LIMIT if start and set(start["seen"]) != {facts.get("fingerprint")} else ()),
             f"- {' and '.join(FORMATS[name].file for name in parity['differences'])} differ from PyTorch by at most "
             f"{difference:.1e} at (N, C, H, W) = " + ", ".join(str(tuple(size)) for size in parity["sizes"]) + ".",
             "  Much smaller images may be refused.",
@@ -118,6 +125,14 @@ def _usage(shape: str, answer: str) -> Iterable[str]:
     """Returns a program for each format that uses it without skipnas."""
     for each in FORMATS.values():
         yield from (each.heading, "", f"```python\n{each.usage.format(shape=shape, answer=answer)}```", "")
+
+
+def _start(start: Mapping[str, Any]) -> str:
+    """Tells of the bundle that a training began with (see `nas.bundles.start.origin`)."""
+    return (
+        f"the weights {start['weights']} of the bundle {start['digest']}, trained on {start['data'] or 'unknown data'} "
+        f"under `{start['noise']}`"
+    )
 
 
 def _measured(facts: Mapping[str, Any]) -> list[str]:

@@ -74,7 +74,7 @@ def export_bundle(
             card shows ``study``, ``trial``, ``seed``, ``data`` (of ``folder:DIR`` only the folder's name is kept),
             ``images`` (split -> number), ``values`` (as in `nas.types.Measurement`, and ``noisy_psnr``), ``split``
             (from which the values are), ``hardware`` (of the latency), ``confirmed`` (``seeds``, and ``values`` as name
-            -> mean, sd, low, high, n), ``licence``.
+            -> mean, sd, low, high, n), ``licence``, ``start`` (see `nas.bundles.start.origin`).
         judge: measures the network as it was written; kept as the fact ``measured``.
         calibration: noisy training images (N, C, H, W). When given, an int8 program is written too, and kept as the
             fact ``int8``: ``bytes``, and ``measured`` by `judge`.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -213,7 +213,7 @@ def photographs(
     source: str,
     part: str | None,
     *,
-    seen: str | None,
+    seen: Collection[str] | None,
     group_by: str | None = None,
     white: White = White(),  # noqa: B008 (it is frozen)
 ) -> tuple[list[Path], str]:
@@ -223,7 +223,7 @@ def photographs(
         source: canonical source of the kind ``images``.
         part: ``validation`` or ``test``. None for all photographs if the folder has no splits of its own and the
             network has not seen them, and otherwise for ``test``.
-        seen: fingerprint of the data that the network was trained on; None when it is not known.
+        seen: fingerprints of the data that the network was trained on; None when it is not known.
         group_by, white: see `load`.
 
     Returns:
@@ -235,7 +235,7 @@ def photographs(
     folder = Path(source.partition(":")[2])
     cut = cut_photographs(folder, group_by=group_by, white=white, tell=log.info)
     fingerprint = _fingerprint(cut.raw)
-    if part is None and seen not in (None, fingerprint) and not has_splits(folder):
+    if part is None and seen is not None and fingerprint not in seen and not has_splits(folder):
         return list(dict.fromkeys(cut.paths)), "all"
     wanted = {"validation": VALIDATION, "test": TEST}[part or "test"]
     split = _split_of_photographs(cut, source, fingerprint)

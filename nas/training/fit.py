@@ -60,16 +60,16 @@ class Validation:
     """The averaged network's figures on the validation split.
 
     Attributes:
-        epoch: epoch after which it was judged.
+        epoch: epoch after which it was judged; 0 for the start of a training that goes on from a bundle.
         loss: the recipe's loss, in trivial losses and nats; the least one is the best.
-        train_loss: denoising loss of the epoch, in trivial losses.
+        train_loss: denoising loss of the epoch, in trivial losses; None before the first.
         seconds: seconds of training so far, over all sittings.
         values: every metric on images that applies, by name (see `nas.training.metrics.ON_IMAGES`).
     """
 
     epoch: int
     loss: float
-    train_loss: float
+    train_loss: float | None
     seconds: float
     values: Mapping[str, float]
 
@@ -110,7 +110,7 @@ class Fit(Training):
 
         return super().run_epoch(averaged)
 
-    def validate(self, train_loss: float) -> Validation:
+    def validate(self, train_loss: float | None) -> Validation:
         """Judges the averaged network, and remembers the result if it is the best so far.
 
         Raises:
@@ -165,6 +165,8 @@ def fit(
     observe: Callable[[FitProgress], None] = lambda progress: None,
     log_to: Path | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    *,
+    judge_start: bool = False,
 ) -> nn.Module:
     """Brings a run to its end, from the folder's checkpoint, and returns the best averaged network.
 
@@ -174,6 +176,8 @@ def fit(
         observe: called after every step.
         log_to: folder of TensorBoard's event files; None for none.
         checkpoint_seconds: seconds between two checkpoints; one is also written after each validation.
+        judge_start: whether the network is judged before the first step too, because it was trained already. What is
+            returned is then never worse on the validation split than the start.
 
     Raises:
         Diverged: see `nas.training.loop.Training.run_epoch` and `Fit.validate`.
@@ -196,17 +200,23 @@ def fit(
             save()
 
     with _event_log(log_to, run.step) as write_event:
+
+        def validate(train_loss: float | None) -> None:
+            clock.count()
+            found = run.validate(train_loss)
+            if run.best is found:
+                write_tensors(run.average.state_dict(), best)
+            save()
+            write_event(run, clock.images_per_second)
+            observe(clock.progress())
+
+        if judge_start and run.validated is None:
+            validate(None)
         while not run.done:
             train_loss, _ = run.run_epoch(after_step)
             epochs = run.recipe.epochs
             if run.epoch == epochs or run.epoch * VALIDATIONS // epochs != (run.epoch - 1) * VALIDATIONS // epochs:
-                clock.count()
-                found = run.validate(train_loss)
-                if run.best is found:
-                    write_tensors(run.average.state_dict(), best)
-                save()
-                write_event(run, clock.images_per_second)
-                observe(clock.progress())
+                validate(train_loss)
     network: nn.Module = copy.deepcopy(run.average)
     network.load_state_dict(torch.load(best, weights_only=True, map_location=run.device))
     return network
@@ -296,8 +306,9 @@ def _event_log(folder: Path | None, step: int) -> Iterator[Callable[[Fit, float]
         if writer is not None and not failed:
             with noted():
                 for name, value in values.items():
-                    event = Event(wall_time=time.time(), step=run.step, summary=scalar(name, value))
-                    writer.write(event.SerializeToString())
+                    if value is not None:
+                        event = Event(wall_time=time.time(), step=run.step, summary=scalar(name, value))
+                        writer.write(event.SerializeToString())
                 writer.flush()
 
     try:

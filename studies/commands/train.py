@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,10 +19,12 @@ from nas.data.white import White
 from nas.errors import BundleError, ConfigError, SpecError, StorageError, in_short, is_out_of_memory
 from nas.files import read_small
 from nas.machine import processors
+from nas.protocols import Abilities
 from nas.search.objectives import of_basis, titled, unequal
 from nas.settings import FitSettings, settings_of
 from nas.training.version import FIRST_VERSION, TRAINING_VERSION
 from nas.types import MAX_PARAMS, Candidate, Recipe, Task, without_defaults
+from nas.words import visible
 from search_spaces import get_space, known_space
 from search_spaces.unet.references import RECIPE, REFERENCES, reference_network
 from studies.settings import NO_LIMITS, SizeLimits, TrainRequest
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     import torch
 
     from nas.bundles.assess import Assessment
+    from nas.bundles.bundle import Bundle
     from nas.data.photographs import Photographs
     from nas.data.splits import Dataset
     from nas.protocols import SearchSpace
@@ -47,8 +50,10 @@ BUNDLE, LOGS = "bundle", "logs"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """What is to be trained: a space, and for a task the candidate; data and noise where it knows them."""
+    """What is to be trained: its name for people, a space, and for a task the candidate; data and noise where it knows
+    them, and the bundle whose weights are the start."""
 
+    name: str
     space: SearchSpace
     candidate: Callable[[Task, int], Candidate]
     data: str = "digits"
@@ -59,6 +64,7 @@ class _Source:
     white_level: float | None = None
     study: str | None = None
     trial: int | None = None
+    start: Bundle | None = None
 
 
 def train(
@@ -91,6 +97,7 @@ def train(
     import torch
 
     from nas.bundles.files import CARD
+    from nas.bundles.start import carry_over, origin
     from nas.training.fit import Fit, fit
     from nas.training.loop import Diverged
     from nas.training.precision import faster_precision
@@ -102,8 +109,9 @@ def train(
     candidate = _candidate(request, source, data.task)
     if (params := source.space.cost(candidate.spec, data.task).params) > MAX_PARAMS:
         raise ConfigError(
-            f"{request.what} has {params:,} parameters, a bundle at most {MAX_PARAMS:,}; give a smaller one"
+            f"{source.name} has {params:,} parameters, a bundle at most {MAX_PARAMS:,}; give a smaller one"
         )
+    start = None if source.start is None else origin(source.start)
     configuration = {
         "space": source.space.name,
         "architecture": candidate.spec.to_dict(),
@@ -119,9 +127,11 @@ def train(
         "augmentation": data.augmentation.name,
         "images_per_epoch": len(data.training),
         "precision": request.precision,
+        **({} if start is None else {"start": start["weights"]}),
     }
     torch.manual_seed(request.seed)
     network = source.space.build(candidate.spec, data.task)
+    anew = [] if source.start is None else carry_over(source.start, network, data.task, data.classes)
     bundle = request.to / BUNDLE
     with (
         _enough_room(request.to),
@@ -143,7 +153,8 @@ def train(
             write_run(request.to, run_file)
         cost = source.space.cost(candidate.spec, data.task)
         for line in (
-            f"{request.what}: {titled(asdict(cost))} for {data.task.height}x{data.task.width} pixels",
+            f"{source.name}: {titled(asdict(cost))} for {data.task.height}x{data.task.width} pixels",
+            *([] if source.start is None else _start_lines(source.start, data, anew)),
             f"{data.name}, {noise_in_words(noise.name)}: {len(data.training)} {data.unit} an epoch, augmentation: "
             f"{data.augmentation.name}; {precision} on {device.type}, {torch.get_num_threads()} threads",
         ):
@@ -153,7 +164,8 @@ def train(
         torch.manual_seed(request.seed)
         try:
             run = Fit(network, data.task, candidate.recipe, data.training, request, precision=precision)
-            best = fit(run, request.to, observe, request.log_dir or request.to / LOGS)
+            logs = request.log_dir or request.to / LOGS
+            best = fit(run, request.to, observe, logs, judge_start=source.start is not None)
         except Diverged as error:
             raise ConfigError(
                 f"the training diverged: {error}; give a smaller `learning_rate` than "
@@ -164,7 +176,7 @@ def train(
         write_run(request.to, {**run_file, "result": result})
         for cut_off in (bundle, *request.to.glob(f".{BUNDLE}.*.partial")):  # of a process that was killed
             shutil.rmtree(cut_off, ignore_errors=True)
-        _write_bundle(bundle, source, candidate, data, best, request, result, configuration)
+        _write_bundle(bundle, source, candidate, data, best, request, result, configuration, start)
     return {**result, "bundle": str(bundle)}
 
 
@@ -200,19 +212,32 @@ def _enough_memory(recipe: Recipe, device: torch.device) -> Iterator[None]:
 
 # --- what is trained ---
 def _source(request: TrainRequest, prefer: Mapping[str, float] | None, limits: SizeLimits) -> _Source:
-    what = request.what
-    file = what.endswith(".json") or _is_file(what)
-    if file or what in REFERENCES:
-        for setting in [*(f"max_{name}" for name in limits.upper), *(["prefer"] if prefer else [])]:
-            kind = "the file of a spec" if file else "a network of the papers"
-            raise ConfigError(f"`{setting}` is for the choice from a study, and {what} is {kind}; leave it out")
-    if file:
+    what, start = request.what, request.start
+    if what is None and start is None:
+        raise ConfigError("there is nothing to train; name a spec's file, a network of the papers, a study, or `start`")
+    if what is not None and start is not None:
+        raise ConfigError(f"`start` {start} has an architecture of its own, and {what} names another; leave one out")
+    chosen = [*(f"max_{name}" for name in limits.upper), *(["prefer"] if prefer else [])]
+    if start is not None:
+        _refuse_choice(chosen, start, "a bundle")
+        return _from_bundle(start, request)
+    assert what is not None
+    if what.endswith(".json") or _is_file(what):
+        _refuse_choice(chosen, what, "the file of a spec")
         return _from_file(Path(what))
     if what in REFERENCES:
+        _refuse_choice(chosen, what, "a network of the papers")
         return _Source(
-            space=get_space("unet"), candidate=lambda task, epochs: reference_network(what, task, epochs=epochs)
+            name=what,
+            space=get_space("unet"),
+            candidate=lambda task, epochs: reference_network(what, task, epochs=epochs),
         )
-    return _from_study(request, prefer, limits)
+    return _from_study(what, request, prefer, limits)
+
+
+def _refuse_choice(settings: Sequence[str], what: object, kind: str) -> None:
+    for setting in settings:
+        raise ConfigError(f"`{setting}` is for the choice from a study, and {what} is {kind}; leave it out")
 
 
 def _is_file(what: str) -> bool:
@@ -241,18 +266,43 @@ def _from_file(file: Path) -> _Source:
     except (SpecError, TypeError, ValueError) as error:
         raise SpecError(f"{file}: {error}") from None
     return _Source(
-        space=space, candidate=lambda task, epochs: Candidate(spec=spec, recipe=replace(recipe, epochs=epochs))
+        name=str(file),
+        space=space,
+        candidate=lambda task, epochs: Candidate(spec=spec, recipe=replace(recipe, epochs=epochs)),
     )
 
 
-def _from_study(request: TrainRequest, prefer: Mapping[str, float] | None, limits: SizeLimits) -> _Source:
+def _from_bundle(folder: Path, request: TrainRequest) -> _Source:
+    from studies.bundles import data_of, open_bundle
+
+    bundle = open_bundle(folder)
+    recipe = bundle.candidate.recipe
+
+    def candidate(task: Task, epochs: int) -> Candidate:
+        own = recipe
+        if task.classifies and not bundle.task.classifies and recipe.classification_weight == 0:
+            # Without classes nothing was weighed against them, and a head of weight 0 would learn nothing.
+            own = replace(recipe, classification_weight=RECIPE["classification_weight"])
+        return Candidate(spec=bundle.candidate.spec, recipe=replace(own, epochs=epochs))
+
+    return _Source(
+        name=str(folder),
+        space=bundle.space,
+        candidate=candidate,
+        data=parse_source(request.data or data_of(bundle)),
+        noise=bundle.task.noise,
+        start=bundle,
+    )
+
+
+def _from_study(what: str, request: TrainRequest, prefer: Mapping[str, float] | None, limits: SizeLimits) -> _Source:
     from studies.reading.best import choose
     from studies.reading.space import study_space
     from studies.reading.study import StudyReader
     from studies.store.database import open_storage
     from studies.store.finding import has_study
 
-    name, _, pick = request.what.partition(":")
+    name, _, pick = what.partition(":")
     why = ""
     try:
         storage = open_storage(request.storage, must_exist=True)
@@ -264,7 +314,7 @@ def _from_study(request: TrainRequest, prefer: Mapping[str, float] | None, limit
         found, why = False, f" ({error})"
     if not found:
         raise ConfigError(
-            f"{request.what!r} is neither a spec's file, nor a reference ({', '.join(REFERENCES)}), nor a study "
+            f"{what!r} is neither a spec's file, nor a reference ({', '.join(REFERENCES)}), nor a study "
             f"of this storage{why}; see: skipnas studies list"
         )
     study = StudyReader.open(name, storage)
@@ -273,6 +323,7 @@ def _from_study(request: TrainRequest, prefer: Mapping[str, float] | None, limit
     spec, recipe = space.spec(chosen.spec), Recipe.from_dict(chosen.recipe)
     root = study.provenance.get("data_root")
     return _Source(
+        name=what,
         space=space,
         candidate=lambda task, epochs: Candidate(spec=spec, recipe=replace(recipe, epochs=epochs)),
         data=config.data,
@@ -328,11 +379,26 @@ class _Data:
 
 
 def _read(request: TrainRequest, source: _Source, noise: Noise, device: torch.device) -> _Data:
+    if source.start is None:
+        return _read_by(request, source, noise, device)
+    from studies.bundles import read_for_bundle
+
+    return read_for_bundle(
+        source.start,
+        ("group_by", "pair_by") if source_of(source.data).paired else ("group_by",),
+        lambda **kept: _read_by(request, replace(source, **kept), noise, device),
+    )
+
+
+def _read_by(request: TrainRequest, source: _Source, noise: Noise, device: torch.device) -> _Data:
     name = parse_source(request.data or source.data)
     # A study's expression is made for the names of its own files.
     group_by = request.group_by or (source.group_by if name == source.data else None)
     pair_by = request.pair_by or (source.pair_by if name == source.data else None)
-    white = White(given=request.white_level or (source.white_level if name == source.data else None))
+    white = White(
+        given=request.white_level or (source.white_level if name == source.data else None),
+        trained=None if source.start is None else source.start.white_level,
+    )
     augmentation = augmentation_for(name, request.augment)  # an impossible one is refused before anything is read
     if source_of(name).photographs:
         if pair_by is not None:
@@ -426,6 +492,23 @@ def _figures(found: Assessment) -> tuple[dict[str, float | None], int]:
     return {name: values[name] for name in TESTED if name in values}, found.images
 
 
+def _start_lines(start: Bundle, data: _Data, anew: Sequence[str]) -> Iterator[str]:
+    """What a person should know of a training that goes on from a bundle."""
+    trained_on = visible(str(start.facts.get("data")))
+    yield f"it begins with the weights of {start.candidate.digest}, trained on {trained_on}, {start.task.noise}"
+    if anew:
+        known = "others than those that it knows" if start.classes else "new to it"
+        yield (
+            f"the {len(data.classes)} classes of {data.name} are {known}: what tells classes apart begins anew, all "
+            "other weights are kept"
+        )
+    elif start.classes and not data.classes and "classify" in Abilities.of(start.network).tasks:
+        yield f"{data.name} has no classes: the head that tells {len(start.classes)} apart is left out"
+    kind, colon, folder = data.name.partition(":")
+    if data.fingerprint not in start.seen and f"{kind}{colon}{Path(folder).name}" == start.facts.get("data"):
+        yield "its images are others than then, and some of today's test split may have been trained on"
+
+
 # --- what comes of it ---
 def _result(run: Fit, values: Mapping[str, float | None], images: int, data: _Data) -> dict[str, Any]:
     assert run.best is not None
@@ -451,6 +534,7 @@ def _write_bundle(
     request: TrainRequest,
     result: Mapping[str, Any],
     configuration: Mapping[str, Any],
+    start: Mapping[str, Any] | None,
 ) -> None:
     from nas.bundles.export import PARITY_IMAGES, export_bundle
     from studies.provenance import describe, hardware
@@ -475,6 +559,7 @@ def _write_bundle(
             "group_by": data.group_by,
             "pair_by": data.pair_by,
             "images": dict(data.images),
+            **({} if start is None else {"start": start}),
             "values": {name: value for name in TESTED if (value := result.get(name)) is not None},
             "split": "test",
             "hardware": describe(hardware()),

@@ -71,8 +71,9 @@ def result_lines(result: Mapping[str, Any]) -> list[str]:
     restored = _restoring(result)
     others = {name: value for name, value in result.items() if name != restored.name}
     rest = f", {told}" if (told := titled(others)) else ""
+    best = f"of epoch {result['best_epoch']}" if result["best_epoch"] else "those that it began with"
     return [
-        f"{result['epochs']} epochs in {result['seconds']:.0f} s; the best weights are of epoch {result['best_epoch']}",
+        f"{result['epochs']} epochs in {result['seconds']:.0f} s; the best weights are {best}",
         f"test split, {result['images']} images, {result['noise']}: {restored.titled(result[restored.name])} "
         f"(noisy {restored.text(result[f'noisy_{restored.name}'])}){rest}",
         f"bundle written to {result['bundle']}",
@@ -94,6 +95,8 @@ def _figures(progress: FitProgress) -> str:
 
 
 def _line(progress: FitProgress, found: Validation) -> str:
+    if found.epoch == 0:
+        return f"the start: {titled(found.values)}"
     best = " (best)" if found is progress.best else ""
     return (
         f"epoch {found.epoch}/{progress.epochs}: {titled(found.values)}{best}, "

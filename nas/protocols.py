@@ -99,7 +99,8 @@ def prior_of(space: SearchSpace, config: StudyConfig, names: Collection[str]) ->
     """Returns the earlier trials that a study begins with; none if it was made without, or its space has none.
 
     Trials that the study could not have are left out: those of another network than their values of the study's
-    hyperparameters, `names`, stand for, because a hyperparameter that is fixed there had another value.
+    hyperparameters, `names`, stand for, because a hyperparameter that is fixed there had another value. The others have
+    every hyperparameter of the study, also one that was not there yet.
 
     Raises:
         ConfigError: the space's file of them cannot be read.
@@ -116,7 +117,14 @@ def prior_of(space: SearchSpace, config: StudyConfig, names: Collection[str]) ->
             return False
         return whole == restricted
 
-    return replace(found, trials=[trial for trial in found.trials if fits(trial.hyperparameters)])
+    def whole(given: Mapping[str, Any]) -> Mapping[str, Any]:
+        if given.keys() >= set(names):
+            return given
+        encoded = space.encode(space.decode(given, config.task, config.epochs))
+        return {**{name: encoded[name] for name in names if name in encoded}, **given}
+
+    fitting = [trial for trial in found.trials if fits(trial.hyperparameters)]
+    return replace(found, trials=[replace(each, hyperparameters=whole(each.hyperparameters)) for each in fitting])
 
 
 TASKS = ("denoise", "classify")

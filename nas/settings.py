@@ -34,7 +34,7 @@ from nas.parsing import (
 )
 from nas.search.growth import LEAST_TRIALS
 from nas.search.objectives import DEFAULT, OBJECTIVES, TrivialQuality, resolve_objectives
-from nas.types import MAX_PARAMS, PRECISIONS, Constraint, Objective, Task, check_types
+from nas.types import MAX_PARAMS, PRECISIONS, ClassWeights, Constraint, Objective, Task, check_types
 
 Rule = Callable[[Any], str | None]
 """Returns the words that say how to mend a value; None when there is nothing to mend."""
@@ -302,6 +302,8 @@ class StudyConfig:
         training_version: version of the training code that made the study (`nas.training.version`); each trial keeps
             its own.
         white_level: value of white in images of more than 8 bits; None where each has its type's largest.
+        class_weights: those of every recipe (`nas.types.Recipe`), or ``search`` where each candidate has its own.
+        label_smoothing: that of every recipe.
     """
 
     study: str
@@ -326,6 +328,8 @@ class StudyConfig:
     within_rank: str = "hypervolume"
     training_version: int = 1
     white_level: float | None = None
+    class_weights: str = "none"
+    label_smoothing: float = 0.0
 
     @property
     def objective_names(self) -> tuple[str, ...]:
@@ -462,6 +466,25 @@ class StudyRequest(Settings):
             kept=lambda config: config.white_level,
             nothing="each type's largest",
             metavar="N",
+        ),
+    ] = None
+    class_weights: Annotated[
+        str | None,
+        Setting(
+            help="For unequal classes: none, balanced (images of small classes weigh more in the loss), sampled (they "
+            "are drawn more often), or search (each candidate has its own).",
+            default="none",
+            rule=one_of(lambda: (*get_args(ClassWeights), "search")),
+            kept=lambda config: config.class_weights,
+        ),
+    ] = None
+    label_smoothing: Annotated[
+        float | None,
+        Setting(
+            help="Share of the target that is spread over all classes.",
+            default=0.0,
+            rule=share,
+            kept=lambda config: config.label_smoothing,
         ),
     ] = None
     epochs: Annotated[

@@ -16,6 +16,7 @@ from nas.errors import SpecError
 Direction = Literal["maximize", "minimize"]
 Optimizer = Literal["adamw", "sgd"]
 Balancing = Literal["fixed", "uncertainty", "surgery"]
+ClassWeights = Literal["none", "balanced", "sampled"]
 MAX_PARAMS = 200_000_000
 """The largest number of parameters of a bundle. A larger network is refused from its spec, before it takes memory."""
 
@@ -90,6 +91,10 @@ class Recipe:
         optimizer: ``adamw``, or ``sgd`` with momentum 0.9.
         sharing_rate: learning rate of the layers between task columns, over that of all others.
         balancing: the way in which the tasks' losses become one step (see `nas.training.balancing`).
+        class_weights: what makes up for unequal classes: ``none``; ``balanced``, by which an image weighs in the
+            cross-entropy inversely to the size of its class; or ``sampled``, by which an epoch draws images with
+            replacement so that each class is equally likely.
+        label_smoothing: share of the target that cross-entropy spreads over all classes, in [0, 1).
 
     Raises:
         SpecError: a field is outside its rule.
@@ -103,13 +108,19 @@ class Recipe:
     optimizer: Optimizer = "adamw"
     sharing_rate: float = 1.0
     balancing: Balancing = "fixed"
+    class_weights: ClassWeights = "none"
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
             self._check(name, (int,), "a whole number", low=1)
-        for name in ("learning_rate", "weight_decay", "classification_weight", "sharing_rate"):
+        for name in ("learning_rate", "weight_decay", "classification_weight", "sharing_rate", "label_smoothing"):
             self._check(name, (int, float), "a finite number", low=0)
-        for name, choices in (("optimizer", get_args(Optimizer)), ("balancing", get_args(Balancing))):
+        if self.label_smoothing >= 1:
+            raise SpecError(f"recipe: label_smoothing is {self.label_smoothing!r}, must be below 1")
+        known = {"optimizer": Optimizer, "balancing": Balancing, "class_weights": ClassWeights}
+        for name, literal in known.items():
+            choices = get_args(literal)
             if (value := getattr(self, name)) not in choices:
                 raise SpecError(f"recipe: {name} is {value!r}; choose one of {', '.join(choices)}")
         if self.balancing == "uncertainty":

@@ -4,7 +4,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 from nas.data.noise import parse_noise
 from nas.data.sources import parse_source
@@ -23,9 +23,10 @@ from nas.settings import (
     one_of,
     parsed_by,
     regular_expression,
+    share,
     white_level,
 )
-from nas.types import PRECISIONS
+from nas.types import PRECISIONS, ClassWeights
 
 Study = Annotated[str, Setting(help="Name of the study (skipnas studies list).", metavar="NAME", argument=True)]
 Storage = Annotated[
@@ -182,6 +183,14 @@ class TrainRequest(FitSettings):
     batch_size: Annotated[int | None, Setting(help="Default: the recipe's.", rule=at_least(1, most=MANY))] = None
     learning_rate: Annotated[float | None, Setting(help="Default: the recipe's.", rule=above(0, most=MANY))] = None
     weight_decay: Annotated[float | None, Setting(help="Default: the recipe's.", rule=at_least(0, most=MANY))] = None
+    class_weights: Annotated[
+        str | None,
+        Setting(
+            help="For unequal classes: none, balanced, sampled, as for search. Default: the recipe's.",
+            rule=one_of(lambda: get_args(ClassWeights)),
+        ),
+    ] = None
+    label_smoothing: Annotated[float | None, Setting(help="As for search. Default: the recipe's.", rule=share)] = None
     augment: Annotated[bool | None, Setting(help="Flips and turns. Default: what suits the data.")] = None
     patch: Annotated[
         int | None,

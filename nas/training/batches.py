@@ -50,6 +50,11 @@ class TrainingData(Protocol):
     def device(self) -> torch.device: ...
 
     @property
+    def labels(self) -> Tensor | None:
+        """The classes of the training images (len(self),), or None. Where there are some, `batch` takes indices of the
+        images."""
+
+    @property
     def probe(self) -> NoisyBatch:
         """The fixed probe batch, from the training split, under noise that is the same on every device."""
 

@@ -132,7 +132,8 @@ class Judgement:
     Attributes:
         values: every metric on images that applies, by name (see `nas.training.metrics.ON_IMAGES`).
         denoise: squared error over the trivial loss, the mean over images.
-        classify: cross-entropy in nats, the mean over images; None without labels.
+        classify: cross-entropy in nats, the mean over images, which count by the weight of their class where weights
+            were given; None without labels.
     """
 
     values: Mapping[str, float]
@@ -140,17 +141,20 @@ class Judgement:
     classify: float | None
 
 
-def judge(network: nn.Module, batches: Iterable[NoisyBatch], trivial: float = 1.0) -> Judgement:
+def judge(
+    network: nn.Module, batches: Iterable[NoisyBatch], trivial: float = 1.0, class_weights: Tensor | None = None
+) -> Judgement:
     """Judges a network in evaluation mode and true fp32, and restores its mode.
 
     Args:
         network: the network.
         batches: batches on the network's device.
         trivial: the unit of `Judgement.denoise`, see `nas.training.batches.trivial_loss`.
+        class_weights: weights of the classes (K,) in `Judgement.classify`; None for equal ones.
     """
     was_training = network.training
     network.eval()
-    tally, errors, entropies = Tally(), [], []
+    tally, errors, entropies, weights = Tally(), [], [], []
     with torch.inference_mode(), true_fp32():
         for batch in batches:
             noisy, clean, labels, held_out = batch
@@ -161,12 +165,18 @@ def judge(network: nn.Module, batches: Iterable[NoisyBatch], trivial: float = 1.
             errors.append(batch.error(denoised) / trivial)
             if labels is not None:
                 entropies.append(F.cross_entropy(logits, labels, reduction="none"))
+                weights.append(torch.ones_like(entropies[-1]) if class_weights is None else class_weights[labels])
     network.train(was_training)
     return Judgement(
         values=tally.values(),
         denoise=mean(torch.cat(errors)),
-        classify=mean(torch.cat(entropies)) if entropies else None,
+        classify=_weighted(torch.cat(entropies), torch.cat(weights)) if entropies else None,
     )
+
+
+def _weighted(values: Tensor, weights: Tensor) -> float:
+    """Returns the weighted mean; NaN when all weights are 0."""
+    return float((values.double() * weights).sum() / weights.double().sum())
 
 
 def noisy_psnr(batches: Iterable[NoisyBatch]) -> float:

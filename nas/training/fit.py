@@ -116,7 +116,7 @@ class Fit(Training):
         Raises:
             Diverged: the loss is not finite.
         """
-        found = judge(self.average, self.data.validation, self.data.trivial)
+        found = judge(self.average, self.data.validation, self.data.trivial, self.class_weights)
         loss = self._total(
             found.denoise if "denoise" in self.tasks else 0.0,
             found.classify if found.classify is not None and "classify" in self.tasks else 0.0,

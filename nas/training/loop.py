@@ -75,14 +75,25 @@ class Diverged(Exception):  # noqa: N818 - an outcome of a trial, not an error
     """The loss became NaN or infinite, or blew up. The message says at which epoch and how."""
 
 
+def balanced_weights(labels: Tensor, classes: int) -> Tensor:
+    """Returns weights of classes (K,) that make their images count alike, 1 in the mean over images.
+
+    They are scikit-learn's ``balanced`` weights, ``N / (classes * images of the class)``, among the classes that have
+    images; the others have the weight 0.
+    """
+    counts = torch.bincount(labels, minlength=classes)
+    return torch.where(counts > 0, len(labels) / (counts * (counts > 0).sum()), 0.0).float()
+
+
 class Training:
     """One run of a recipe, from fresh weights to the full budget, one epoch at a time.
 
     The loss is ``L_denoise + lambda * L_classify`` (AddUNet). L_denoise is the MSE over the noisy input's MSE, so that
     it starts near 1 at every noise level and lambda means the same everywhere; L_classify is the cross-entropy in nats.
     Where no clean images are known, both errors are those of `nas.training.held_out`. Recipes may balance the two
-    losses otherwise, and networks may add a penalty. The learning rate has a linear warm-up and a cosine decay over the
-    full budget. Losses stay on the device within an epoch.
+    losses otherwise, weigh classes and smooth labels, and networks may add a penalty. The learning rate has a linear
+    warm-up and a cosine decay over the full budget. Losses stay on the device within an epoch. The probes are losses
+    without smoothing, in which classes count as in training.
 
     Args:
         network: images -> (denoised, logits); it is moved to the data's device.
@@ -109,6 +120,9 @@ class Training:
         self.tasks = [name for name in self.abilities.tasks if name == "denoise" or task.classifies]
         balance = BALANCES[recipe.balancing] if len(self.tasks) > 1 else Balance
         self.balance = balance(recipe).to(self.device)
+        self.class_weights: Tensor | None = None
+        if recipe.class_weights != "none" and data.labels is not None:
+            self.class_weights = balanced_weights(data.labels, task.classes)
         self.optimizer = make_optimizer(
             recipe.optimizer,
             self._parameter_groups(),
@@ -143,7 +157,7 @@ class Training:
             Diverged: the epoch's mean loss is not finite or has blown up.
         """
         if self._order is None:
-            self._order = self.data.order(self.generator)
+            self._order = self._drawn_order()
             self._done, self._sums = 0, torch.zeros(2, device=self.device)
         for start in range(self._done, len(self._order), self.images_per_step):
             rows = self._order[start : start + self.images_per_step]
@@ -222,12 +236,22 @@ class Training:
             (step, denoise.to(self.device), classify.to(self.device)) for step, denoise, classify in state["probes"]
         ]
 
+    def _drawn_order(self) -> Tensor:
+        """Draws the images of one epoch, as the recipe has them."""
+        labels = self.data.labels
+        if self.recipe.class_weights != "sampled" or self.class_weights is None or labels is None:
+            return self.data.order(self.generator)
+        chances = self.class_weights[labels]
+        return torch.multinomial(chances, len(labels), replacement=True, generator=self.generator)
+
     def _backward(self, rows: Tensor) -> Tensor:
         """Adds the gradients of a step's images. Returns their mean losses (2,): denoising, classification."""
         parts = rows.tensor_split(min(self.accumulate, len(rows)))
         total = torch.zeros(2, device=self.device)
         for part in parts:
-            losses = self._losses(self.data.batch(part, self.generator))
+            batch = self.data.batch(part, self.generator)
+            denoise, logits = self._outputs(batch)
+            losses = denoise, self._classification_loss(logits, batch.labels)
             self.balance.backward(*losses, self.abilities.penalty(), list(self.network.parameters()))
             total += torch.stack(losses).detach()
         if len(parts) > 1:
@@ -236,7 +260,8 @@ class Training:
                     parameter.grad /= len(parts)
         return total / len(parts)
 
-    def _losses(self, batch: NoisyBatch) -> tuple[Tensor, Tensor]:
+    def _outputs(self, batch: NoisyBatch) -> tuple[Tensor, Tensor]:
+        """Returns the denoising loss () and the logits (N, K)."""
         noisy, clean, labels, held_out = batch
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             denoised, logits = self.network(noisy.contiguous(memory_format=torch.channels_last))
@@ -248,10 +273,19 @@ class Training:
                 f"{(len(clean), self.task.classes)}"
             )
         error = F.mse_loss(denoised.float(), clean) if held_out is None else batch.error(denoised).mean()
-        denoise = error / self.data.trivial
+        return error / self.data.trivial, logits.float()
+
+    def _classification_loss(self, logits: Tensor, labels: Tensor | None) -> Tensor:
+        """Returns the cross-entropy () that is trained."""
         if labels is None:
-            return denoise, denoise.new_zeros(())
-        return denoise, F.cross_entropy(logits.float(), labels)
+            return logits.new_zeros(())
+        smoothing = self.recipe.label_smoothing
+        if self.recipe.class_weights != "balanced" or self.class_weights is None:
+            return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        # The weights are 1 in the mean over the training images, and not in that over each batch: a batch without an
+        # image of a small class would otherwise pull as strongly as one with such an image.
+        each = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+        return (each * self.class_weights[labels]).mean()
 
     def _total(self, denoise: T, classify: T) -> T:
         return denoise + self.recipe.classification_weight * classify
@@ -274,5 +308,10 @@ class Training:
     def _probe(self) -> None:
         self.network.eval()
         with torch.no_grad():
-            self._probes.append((self.step, *self._losses(self.data.probe)))
+            batch = self.data.probe
+            denoise, logits = self._outputs(batch)
+            classify = logits.new_zeros(())
+            if batch.labels is not None:  # classes count as in training
+                classify = F.cross_entropy(logits, batch.labels, weight=self.class_weights)
+            self._probes.append((self.step, denoise, classify))
         self.network.train()

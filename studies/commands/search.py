@@ -21,6 +21,7 @@ from nas.settings import TRIALS, RunOptions, StudyConfig, differences
 from nas.training.version import TRAINING_VERSION
 from nas.types import Constraint, Measurement, Task
 from search_spaces import get_space, stored_space
+from search_spaces.recipes import space_of_study
 from studies.commands.enqueue import enqueue_baselines, enqueue_front, measured
 from studies.commands.precision import study_precision
 from studies.commands.time_limit import limits_in_time
@@ -170,6 +171,7 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: Study
         white=White(given=wanted["white_level"]),
     )
     task = data.task(noise.name)
+    space = space_of_study(space, task, wanted["class_weights"], wanted["label_smoothing"])
     constraints = _limited(space.limits(task), wanted["max_params"], wanted["max_macs"])
     trivial = trivial_quality(data, task)
     objectives, notes = resolve_objectives(wanted["objectives"], task, trivial, constraints)

@@ -26,6 +26,7 @@ from nas.training.version import FIRST_VERSION, TRAINING_VERSION
 from nas.types import MAX_PARAMS, Candidate, Recipe, Task, without_defaults
 from nas.words import visible
 from search_spaces import get_space, known_space
+from search_spaces.recipes import check_classes
 from search_spaces.unet.references import RECIPE, REFERENCES, reference_network
 from studies.settings import NO_LIMITS, SizeLimits, TrainRequest
 from studies.store.urls import storage_url
@@ -341,11 +342,12 @@ def _candidate(request: TrainRequest, source: _Source, task: Task) -> Candidate:
     candidate = source.candidate(task, request.epochs)
     asked = {
         name: value
-        for name in ("batch_size", "learning_rate", "weight_decay")
+        for name in ("batch_size", "learning_rate", "weight_decay", "class_weights", "label_smoothing")
         if (value := getattr(request, name)) is not None
     }
+    check_classes(task, request.class_weights, request.label_smoothing)
     if not task.classifies:
-        asked["classification_weight"] = 0.0
+        asked |= {"classification_weight": 0.0, "class_weights": "none", "label_smoothing": 0.0}
     return replace(candidate, recipe=replace(candidate.recipe, **asked))
 
 

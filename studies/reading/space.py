@@ -6,6 +6,7 @@ from nas.errors import StudyError
 from nas.protocols import SearchSpace
 from search_spaces import stored_space
 from search_spaces.code import code_fingerprint
+from search_spaces.recipes import space_of_study
 from studies.store.opened import OpenedStudy
 
 CODE = "space_code"
@@ -36,4 +37,4 @@ def study_space(study: OpenedStudy, said: str | None = None) -> SearchSpace:
             f"the code of space {config.space!r} has changed since study {config.study!r} was trained with it "
             f"(fingerprint {now}, was {stored}); restore it, or search under another `study` name"
         )
-    return space
+    return space_of_study(space, config.task, config.class_weights, config.label_smoothing)

@@ -51,8 +51,9 @@ def test_a_run_learns_and_measures_everything(data: DeviceData) -> None:
     assert [row.epoch for row in rows] == list(range(1, 28))
     assert [row.epoch for row in rows if row.validated] == [1, 3, 9, 27]
     result = run.measurement()
-    assert set(result.values) == {"psnr", "accuracy", "stability", "params", "macs", "latency"}
-    assert all(row.values.keys() == {"psnr", "accuracy", "stability"} for row in rows if row.validated)
+    every = {"psnr", "accuracy", "balanced_accuracy", "macro_f1", "auc", "calibration_error", "stability"}
+    assert set(result.values) == {*every, "params", "macs", "latency"}
+    assert all(row.values.keys() == every for row in rows if row.validated)
     assert {name: result.values[name] for name in rows[-1].values} == rows[-1].values
     assert result.values["psnr"] > noisy_psnr(data.validation)
     assert 0 < result.values["stability"] <= 1

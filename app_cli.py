@@ -21,7 +21,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_origin, get_type_hints
 
 import typer
 from typer.exceptions import Abort, TyperException
@@ -144,7 +144,7 @@ def _option(each: Declared) -> inspect.Parameter:
     """A setting as typer reads it: text, except for a flag."""
     setting, kind = each.setting, each.kind
     if each.reads_text:
-        kind = list[str] if kind == list[Path] else str
+        kind = list[str] if get_origin(kind) is list else str
     metavar = each.placeholder if each.reads_text else None
     text = setting.help
     if setting.default is not None and "Default:" not in text:
@@ -361,6 +361,16 @@ def export(
     pick: Pick = "knee",
     prefer: Prefer = None,
     limits: SizeLimits = NO_LIMITS,
+    size: Annotated[
+        list[tuple[int, int]] | None,
+        Setting(
+            help="Also an ONNX program for one image of this size, which OpenCV and ncnn run; may be repeated.",
+            metavar="HxW",
+        ),
+    ] = None,
+    integer_io: Annotated[
+        bool, Setting(help="Also an ONNX program that takes and gives pixels as files have them, and probabilities.")
+    ] = False,
     quantize: Annotated[bool, Setting(help="Also an int8 ONNX program; what it loses is on the card.")] = False,
     licence: Annotated[
         str | None,
@@ -384,10 +394,28 @@ def export(
         limits=limits,
         data_root=data_root,
         licence=licence,
+        sizes=size or (),
+        integer_io=integer_io,
         quantize=quantize,
         own_space=own_space,
     )
     _print(as_json, facts, export_lines(facts))
+
+
+@command(app)
+def show(
+    bundle: Annotated[Path, Setting(help="Folder that export or train wrote.", metavar="BUNDLE", argument=True)],
+    as_json: Json = False,
+) -> None:
+    """What a bundle is: its task, inputs and outputs, how images are made ready, classes, figures and licence.
+
+    Example: skipnas show bundle
+    """
+    from studies.bundles import open_bundle
+    from studies.commands.bundle_lines import bundle_facts, bundle_lines
+
+    facts = bundle_facts(open_bundle(bundle))
+    _print(as_json, facts, bundle_lines(facts))
 
 
 @command(app)

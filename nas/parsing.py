@@ -15,6 +15,9 @@ from pathlib import Path
 MOST_DIGITS = 18
 """The digits of the largest whole number: more fit neither into a database's column nor into torch's integers."""
 
+LONGEST_SIDE = 2**16
+"""The largest side of an image in pixels."""
+
 LONGEST_TEXT = 4096
 LONGEST_NAME, LONGEST_PATH = 255, 4095
 """The bytes that Linux and macOS allow for the name of a file, and for a path."""
@@ -50,6 +53,14 @@ def read_seconds(text: str) -> float:
     if seconds > LONGEST_TIME:
         raise ValueError(f"give at most {LONGEST_TIME / 3600:.0f}h, or leave it out for no limit")
     return seconds
+
+
+def read_size(text: str) -> tuple[int, int]:
+    """Reads the height and width of an image: ``480x640``."""
+    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
+    if match is None or not all(1 <= int(side) <= LONGEST_SIDE for side in match.groups()):
+        raise ValueError(f"give HEIGHTxWIDTH in pixels, such as 480x640, each 1 to {LONGEST_SIDE}")
+    return int(match[1]), int(match[2])
 
 
 def read_text(text: str) -> str:

@@ -139,6 +139,7 @@ class Abilities:
             no part in the loss's balance and the stability score.
         reach: distance in pixels over which an output pixel depends on the input; None, the default, for the whole
             image. Tiles of a large image overlap by it (see `nas.bundles.inference`).
+        reduction: sides of an image that are no multiple of this are padded inside the network; by default 1.
         gates: () -> the learned skip gates, shallow first, detached. None by default.
         penalty: () -> a term () that is added to the loss, such as a penalty of the weights, or None. None by default.
         parameter_groups: () -> all parameters by group, each in one group. The group ``sharing`` is trained at
@@ -147,6 +148,7 @@ class Abilities:
 
     tasks: Sequence[str] = TASKS
     reach: int | None = None
+    reduction: int = 1
     gates: Callable[[], Sequence[Tensor]] = tuple
     penalty: Callable[[], Tensor | None] = lambda: None
     parameter_groups: Callable[[], Mapping[str, Sequence[nn.Parameter]]]
@@ -173,6 +175,8 @@ class Abilities:
             yield "tasks", self.tasks, f"some of {', '.join(TASKS)}"
         if self.reach is not None and (type(self.reach) is not int or self.reach < 0):
             yield "reach", self.reach, "a number of pixels, or None"
+        if type(self.reduction) is not int or self.reduction < 1:
+            yield "reduction", self.reduction, "a number of pixels"
         for name in ("gates", "penalty", "parameter_groups"):
             if not callable(value := getattr(self, name)):
                 yield name, value, "a method"

@@ -29,6 +29,7 @@ from nas.parsing import (
     read_number,
     read_path,
     read_seconds,
+    read_size,
     read_text,
     read_whole,
 )
@@ -46,6 +47,7 @@ READERS: Mapping[Any, Callable[[str], Any]] = {
     str: read_text,
     Path: read_path,
     list[Path]: read_path,
+    list[tuple[int, int]]: read_size,
 }
 """The reader of each type of value."""
 

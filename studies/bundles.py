@@ -59,6 +59,8 @@ def export_choice(
     limits: SizeLimits = NO_LIMITS,
     data_root: Path | None = None,
     licence: str | None = None,
+    sizes: Sequence[tuple[int, int]] = (),
+    integer_io: bool = False,
     quantize: bool = False,
     own_space: str | None = None,
 ) -> dict[str, Any]:
@@ -70,6 +72,7 @@ def export_choice(
         pick, prefer, limits: see `studies.reading.best.choose`.
         data_root: where the data lies, if not where it lay when the study was made.
         licence: of the network, for its card.
+        sizes, integer_io: see `nas.bundles.export.export_bundle`.
         quantize: whether an int8 program is written too.
         own_space: the study's own search space, whose code is imported; see `search_spaces.stored_space`.
 
@@ -137,6 +140,8 @@ def export_choice(
         judge=_measuring(data, config.task),
         calibration=calibration,
         white_level=data.white_level,
+        sizes=sizes,
+        integer_io=integer_io,
     )
     written = json.loads((target / ARCHITECTURE).read_text("utf-8"))["facts"]
     largest = {program: max(outputs.values()) for program, outputs in parity["differences"].items()}
@@ -147,7 +152,7 @@ def export_choice(
         "files": sorted(path.name for path in target.iterdir()),
         "measured": written["measured"],
         "int8": written.get("int8"),
-        **largest,
+        "differences": largest,
     }
 
 

@@ -220,8 +220,8 @@ def test_a_bundle_evaluates_to_what_the_study_measured(studied: Studied, run: Ru
     said = run("export", "small", "--to", "bundle", "--json")
     assert said.code == 0, said.err
     exported = json.loads(said.out)
-    assert exported["onnx"] < 1e-4
-    assert exported["torch_export"] < 1e-4
+    assert exported["differences"]["onnx"] < 1e-4
+    assert exported["differences"]["torch_export"] < 1e-4
     found = json.loads(run("evaluate", "bundle", "--split", "validation", "--json").out)["levels"][0]
     assert found["psnr"] == pytest.approx(best["psnr"], abs=0.01)
     assert found["accuracy"] == pytest.approx(best["accuracy"], abs=0.1)

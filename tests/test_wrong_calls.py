@@ -14,6 +14,7 @@ import pytest
 from command_samples import SEARCH, Said, Studied
 from PIL import Image
 
+from nas.bundles.sums import write_sums
 from studies.store.catalog import list_studies
 from studies.store.database import open_storage
 
@@ -64,6 +65,7 @@ def wrong(studied: Studied, bundle: Path) -> Iterator[Path]:
     facts = json.loads((folder / "newer-bundle" / "architecture.json").read_text())
     key = next(k for k in facts if k.startswith("format"))
     (folder / "newer-bundle" / "architecture.json").write_text(json.dumps(facts | {key: 999}))
+    write_sums(folder / "newer-bundle")
     (folder / "no-onnx" / "model.onnx").unlink()
     (folder / "bad-onnx" / "model.onnx").write_bytes(b"no model")
     (folder / "no-weights" / "weights.safetensors").unlink()
@@ -159,6 +161,7 @@ CASES = {
     "no bundle": (["evaluate", "empty"], "empty"),
     "bundle truncated": (["evaluate", "truncated"], "weights.safetensors"),
     "bundle of a newer version": (["evaluate", "newer-bundle"], "999"),
+    "bundle of changed files": (["show", "bad-onnx"], "bad-onnx/model.onnx: is not the file that was exported"),
     "bundle without weights": (["evaluate", "no-weights"], "weights.safetensors"),
     "train nothing known": (["train", "vgg", "--to", "out"], "'vgg'"),
     "train no spec": (["train", "absent.json", "--to", "out"], "absent.json"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -17,7 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from nas.bundles.files import ARCHITECTURE, WEIGHTS
+from nas.bundles.description import description
+from nas.bundles.files import ARCHITECTURE, SUMS, WEIGHTS
+from nas.bundles.sums import check_sums
 from nas.data.noise import parse_noise
 from nas.data.preparation import Preparation
 from nas.data.sources import preparation_for
@@ -27,8 +29,9 @@ from nas.protocols import SearchSpace
 from nas.types import MAX_PARAMS, MAX_SIDE, Candidate, Recipe, Task, from_fields
 from nas.words import visible
 
-FORMAT = 1
-"""The version of the layout of a bundle and of its architecture.json."""
+FORMAT = 2
+"""The version of the layout of a bundle and of its architecture.json. Bundles have sums of their files since version 2,
+and programs without an output of no classes."""
 
 MAX_JSON = 2**20
 """The limit in bytes of architecture.json, and of the header in front of the tensors."""
@@ -56,6 +59,8 @@ class Bundle:
             (N, K).
         facts: origin and measurements of the network, as given to `nas.bundles.export.export_bundle`.
         white_level: value of white in the training data; None where each type's own largest value is white.
+        versions: version of each package that wrote the bundle.
+        format: version of the layout.
     """
 
     path: Path
@@ -66,6 +71,23 @@ class Bundle:
     network: nn.Module
     facts: Mapping[str, Any]
     white_level: float | None = None
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the network is, takes and gives, and its figures (see `nas.bundles.description`)."""
+        return description(
+            space=self.space,
+            candidate=self.candidate,
+            task=self.task,
+            classes=self.classes,
+            network=self.network,
+            facts=self.facts,
+            versions=self.versions,
+            white_level=self.white_level,
+            preparation=self.preparation,
+        )
 
     @property
     def preparation(self) -> Preparation | None:
@@ -93,21 +115,27 @@ def open_bundle(path: Path, get_space: Callable[[str], SearchSpace]) -> Bundle:
         get_space: name -> search space; raises SkipnasError for an unknown name.
 
     Raises:
-        BundleError: the folder is no bundle, of another version, incomplete, damaged or inconsistent.
+        BundleError: the folder is no bundle, of another version, incomplete, changed, damaged or inconsistent.
     """
     try:
-        return _open(path, get_space)
+        if (path / SUMS).exists():
+            check_sums(path)
+        bundle = read_bundle(path, get_space)
+        if bundle.format > 1 and not (path / SUMS).exists():
+            _refuse(path / SUMS, "is missing; give a folder that `skipnas export` wrote")
+        return bundle
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error}); give a folder that can be") from None
 
 
-def _open(path: Path, get_space: Callable[[str], SearchSpace]) -> Bundle:
+def read_bundle(path: Path, get_space: Callable[[str], SearchSpace]) -> Bundle:
+    """Reads a bundle without a look at its sums, as `open_bundle` does, which is not written to its end yet."""
     if not path.is_dir():
         raise BundleError(f"{path}: not a folder; give a folder that `skipnas export` wrote")
     source = path / ARCHITECTURE
     value = _read_object(source)
-    if value.get("format") != FORMAT:
-        _refuse(source, f"format is {value.get('format')!r}, this skipnas reads {FORMAT}; update skipnas")
+    if type(version := value.get("format")) is not int or not 1 <= version <= FORMAT:
+        _refuse(source, f"format is {version!r}, this skipnas reads 1 to {FORMAT}; update skipnas")
     try:
         space = _space(_field(value, "space", dict), get_space)
         spec = space.spec(_field(value, "spec", dict))
@@ -134,6 +162,8 @@ def _open(path: Path, get_space: Callable[[str], SearchSpace]) -> Bundle:
             network=network,
             facts=facts,
             white_level=white_level,
+            versions=_field(value, "versions", dict) if "versions" in value else {},
+            format=version,
         )
         _check_preparation(value, bundle.preparation)
     except SkipnasError as error:
@@ -218,7 +248,7 @@ def _white_level(value: Any) -> float | None:
 def _read_weights(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Reads the tensors of a file, whose header must promise exactly `expected` before any of them is read."""
     needed = sum(tensor.nbytes for tensor in expected.values())
-    _check_size(file, needed, needed + MAX_JSON)
+    _check_size(file, needed, needed + 2 * MAX_JSON)  # names of tensors, and of classes
     wanted = {name: (DTYPES[tensor.dtype], list(tensor.shape)) for name, tensor in expected.items()}
     try:
         with safe_open(file, framework="pt") as weights:

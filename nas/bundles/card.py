@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nas.bundles.files import ARCHITECTURE, PARITY, WEIGHTS
-from nas.bundles.formats import FORMATS, INT8, ONNX
+from nas.bundles.files import ARCHITECTURE, PARITY, SUMS, WEIGHTS
+from nas.bundles.formats import INT8, ONNX, PARITY_LIMIT, Format
 from nas.data.noise import parse_noise
 from nas.search.objectives import METRICS, Metric, of_basis
-
-FILES = {
-    ARCHITECTURE: "spec, recipe, task, classes, versions and every fact behind this card",
-    WEIGHTS: f"the weights; with {ARCHITECTURE} all that skipnas itself needs",
-    **{each.file: each.described for each in FORMATS.values()},
-    INT8: f"{ONNX} in int8: less exact, faster where the hardware has such instructions",
-    PARITY: f"largest differences of {' and '.join(each.file for each in FORMATS.values())} to PyTorch",
-}
 
 SEARCHED_LIMIT = (
     "- The search picked this network by its values on validation, which are a little too good for that",
@@ -31,16 +24,16 @@ STARTED_LIMIT = (
 )
 
 
-def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
-    """Writes Markdown from the contents of architecture.json and parity.json (see
-    `nas.bundles.export.export_bundle`)."""
+def card(architecture: Mapping[str, Any], parity: Mapping[str, Any], formats: Mapping[str, Format]) -> str:
+    """Writes Markdown from the contents of architecture.json and parity.json (see `nas.bundles.export.export_bundle`),
+    and the formats that were written."""
     task, facts, cost = architecture["task"], architecture["facts"], architecture["cost"]
     classes, space, versions = architecture["classes"], architecture["space"], architecture["versions"]
     values, start = facts.get("values", {}), facts.get("start")
-    difference = max(value for found in parity["differences"].values() for value in found.values())
+    exact = {name: each for name, each in formats.items() if each.limit == PARITY_LIMIT}
+    difference = max(value for name in exact for value in parity["differences"][name].values())
     kind = {1: "gray", 3: "colour"}.get(task["channels"], f"{task['channels']}-channel")
     shape = f"1, {task['channels']}, {task['height']}, {task['width']}"
-    answer = "logits.argmax(1)" if classes else "logits.shape"
     size = f"{task['height']}x{task['width']}"
     return "\n".join(
         (
@@ -61,7 +54,7 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
                     if architecture["preparation"]
                     else None,
                     "noise": _noise(task),
-                    "classes": ", ".join(classes) or "none, so logits have the shape (N, 0)",
+                    "classes": ", ".join(classes) or "none",
                 }
             ),
             "",
@@ -84,7 +77,7 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
             *_items({"version of the training code": facts.get("training_version"), "versions": _pairs(versions)}),
             "",
             "## Files",
-            *_items({f"`{name}`": text for name, text in FILES.items() if name != INT8 or "int8" in facts}),
+            *_items({f"`{name}`": text for name, text in _files(formats).items() if name != INT8 or "int8" in facts}),
             "",
             "## Use",
             "With skipnas, on the data's test split or on other data:",
@@ -95,7 +88,13 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
             "",
             '    network = open_bundle(".").network  # noisy (N, C, H, W), 0 to 1, to denoised images and logits',
             "",
-            *_usage(shape, answer),
+            "`skipnas show .` prints what these files say of themselves. In Python it is",
+            "",
+            '    open_bundle(".").description',
+            "",
+            "and the ONNX programs have it as their metadata.",
+            "",
+            *_usage(formats, shape, bool(classes)),
             "## Licence",
             str(facts.get("licence") or "Not stated. Ask who made this network before you use it in earnest."),
             "",
@@ -103,9 +102,15 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
             "- Trained and measured on this data and noise; other images and strengths may come out worse.",
             *(TRAINED_LIMIT if facts.get("split") == "test" else SEARCHED_LIMIT),
             *(STARTED_LIMIT if start and set(start["seen"]) != {facts.get("fingerprint")} else ()),
-            f"- {' and '.join(FORMATS[name].file for name in parity['differences'])} differ from PyTorch by at most "
+            f"- {' and '.join(each.file for each in exact.values())} differ from PyTorch by at most "
             f"{difference:.1e} at (N, C, H, W) = " + ", ".join(str(tuple(size)) for size in parity["sizes"]) + ".",
             "  Much smaller images may be refused.",
+            *(
+                f"- {each.file} differs from PyTorch, with the same rounding, by at most "
+                f"{parity['differences'][name]['denoised']:.1e}, where one step of its pixels is {each.limit:.1e}."
+                for name, each in formats.items()
+                if name not in exact
+            ),
             "",
         )
     )
@@ -121,10 +126,34 @@ def _noise(task: Mapping[str, Any]) -> str:
     return "that of the images themselves (`data`); no clean ones are known, so its figures are self-supervised"
 
 
-def _usage(shape: str, answer: str) -> Iterable[str]:
-    """Returns a program for each format that uses it without skipnas."""
-    for each in FORMATS.values():
-        yield from (each.heading, "", f"```python\n{each.usage.format(shape=shape, answer=answer)}```", "")
+def _files(formats: Mapping[str, Format]) -> dict[str, str]:
+    """Returns what each file is."""
+    return {
+        ARCHITECTURE: "spec, recipe, task, classes, versions and every fact behind this card",
+        WEIGHTS: f"the weights; with {ARCHITECTURE} and {SUMS} all that skipnas itself needs",
+        **{each.file: each.described for each in formats.values()},
+        INT8: f"{ONNX} in int8: less exact, faster where the hardware has such instructions",
+        PARITY: f"largest differences of {' and '.join(each.file for each in formats.values())} to PyTorch",
+        SUMS: "the SHA-256 sum of each file, which skipnas checks when it opens the bundle (so does `sha256sum -c`); "
+        "this card may be edited, and files of other names may be added",
+    }
+
+
+def _usage(formats: Mapping[str, Format], shape: str, classifies: bool) -> Iterable[str]:
+    """Returns a program for each format that uses it without skipnas; one for all programs for a size."""
+    outputs = ("denoised", "logits") if classifies else ("denoised",)
+    sized = [each for each in formats.values() if each.size is not None]
+    for each in formats.values():
+        if each in sized[1:]:
+            continue
+        usage = each.usage.format(
+            shape=shape,
+            channels=shape.split(", ")[1],
+            outputs=", ".join(outputs) if classifies else f"{outputs[0]},",
+            names=json.dumps(outputs),
+            answer=", logits.argmax(1)" if classifies else "",
+        )
+        yield from (each.heading, "", f"```python\n{usage}```", "")
 
 
 def _start(start: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import platform
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,18 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from nas.bundles.bundle import FORMAT, Bundle, open_bundle
+from nas.bundles.bundle import FORMAT, Bundle, read_bundle
 from nas.bundles.card import card
+from nas.bundles.description import metadata
 from nas.bundles.files import ARCHITECTURE, CARD, PARITY, WEIGHTS
-from nas.bundles.formats import FORMATS, INT8, ONNX, Exportable
+from nas.bundles.formats import FORMATS, INT8, ONNX, PARITY_LIMIT, WHOLE, Exportable, Format, fixed_size, whole_numbers
 from nas.bundles.onnx_model import OUTPUTS, open_onnx, quantize
+from nas.bundles.sums import write_sums
 from nas.data.sources import preparation_for
 from nas.errors import BundleError
 from nas.files import drop_partials
 from nas.protocols import SearchSpace
 from nas.types import Candidate, Task, without_defaults
-
-PARITY_LIMIT = 1e-4
-"""The largest absolute difference of pixels and logits to eager PyTorch that a bundle may have."""
 
 PARITY_IMAGES = 16
 """The number of validation images that go through every program of a bundle."""
@@ -59,6 +58,8 @@ def export_bundle(
     judge: Judge | None = None,
     calibration: Tensor | None = None,
     white_level: float | None = None,
+    sizes: Sequence[tuple[int, int]] = (),
+    integer_io: bool = False,
 ) -> dict[str, Any]:
     """Writes a bundle and proves that its programs compute the same as the network.
 
@@ -80,10 +81,12 @@ def export_bundle(
             fact ``int8``: ``bytes``, and ``measured`` by `judge`.
         white_level: value of white in the training images, if they have more than 8 bits and it is not their type's
             largest. It is written into the ONNX programs too.
+        sizes: heights and widths for which an ONNX program of one image is written too.
+        integer_io: whether an ONNX program with whole numbers in and out is written too.
 
     Returns:
         The content of parity.json: ``limit``, ``holds``, ``sizes`` (N, C, H, W) and ``differences``, the largest
-        absolute one by program (onnx, torch_export) and output (denoised, logits).
+        absolute one by program (`FORMATS`, such as ``64x48``, and `WHOLE`) and output (denoised, logits).
 
     Raises:
         BundleError: `target` is taken or cannot be written, or a program differs from the network by more than
@@ -93,6 +96,15 @@ def export_bundle(
     partial = target.parent / f".{target.name}.{os.getpid()}.partial"
     cost = space.cost(candidate.spec, task)
     preparation = preparation_for(str(facts.get("data")), task)
+    formats = dict(FORMATS)
+    formats |= {f"{height}x{width}": fixed_size(height, width) for height, width in sizes}
+    if integer_io:
+        if white_level is not None and not (white_level.is_integer() and white_level < 2**16):
+            raise BundleError(
+                f"`integer_io`: the network is for images whose white is {white_level:.10g}, no whole number of 16 "
+                "bits; leave it out"
+            )
+        formats[WHOLE] = whole_numbers(white_level)
     architecture = {
         "format": FORMAT,
         "versions": _versions(),
@@ -112,7 +124,7 @@ def export_bundle(
             raise BundleError(f"{target} exists and is not an empty folder; give a new one, or remove it")
         drop_partials(target.parent, f".{target.name}.*.partial")
         partial.mkdir(parents=True)
-        parity = _write(partial, architecture, space, network, images, judge, calibration)
+        parity = _write(partial, architecture, space, network, formats, images, judge, calibration)
         partial.replace(target)
     except OSError as error:
         raise BundleError(f"{target} cannot be written ({error.strerror}); give a folder that can be") from error
@@ -126,6 +138,7 @@ def _write(
     architecture: dict[str, Any],
     space: SearchSpace,
     network: nn.Module,
+    formats: Mapping[str, Format],
     images: Tensor,
     judge: Judge | None,
     calibration: Tensor | None,
@@ -137,22 +150,25 @@ def _write(
     }
     (folder / WEIGHTS).write_bytes(save(state))
 
-    # From here on, the written network is exported and compared.
-    bundle = open_bundle(folder, lambda name: space)
+    # From here on, the written network is measured, described, exported and compared.
+    bundle = read_bundle(folder, lambda name: space)
+    if judge is not None:
+        architecture["facts"]["measured"] = judge(bundle.network)
+    said = metadata(replace(bundle, facts=architecture["facts"]).description)
+    # One entry, because safetensors writes several in another order each time.
+    (folder / WEIGHTS).write_bytes(save(state, {"skipnas": json.dumps(said, ensure_ascii=False)}))
     with _exporters_quiet():
-        made = Exportable(bundle.network, _program(bundle), bundle.white_level)
-        for each in FORMATS.values():
+        made = Exportable(bundle.network, _program(bundle), bundle.task, said)
+        for each in formats.values():
             each.write(made, folder / each.file)
-    programs = {name: each.open(made, folder / each.file) for name, each in FORMATS.items()}
-    parity = _parity(bundle.network, programs, images)
+    programs = {name: each.open(made, folder / each.file) for name, each in formats.items()}
+    parity = _parity(bundle.network, formats, programs, images)
     if not parity["holds"]:
         raise BundleError(
             f"exported programs differ from PyTorch by {parity['differences']}, at most {PARITY_LIMIT:g} is allowed; "
             "export another network"
         )
     _write_json(folder / PARITY, parity)
-    if judge is not None:
-        architecture["facts"]["measured"] = judge(bundle.network)
     if calibration is not None:
         model = quantize(onnx.load(folder / ONNX), calibration)
         (folder / INT8).write_bytes(model.SerializeToString())
@@ -160,7 +176,8 @@ def _write(
         sizes = {"bytes": (folder / INT8).stat().st_size, "float_bytes": (folder / ONNX).stat().st_size}
         architecture["facts"]["int8"] = {**sizes, "images": len(calibration), "measured": measured}
     _write_json(folder / ARCHITECTURE, architecture)
-    (folder / CARD).write_text(card(architecture, parity), "utf-8")
+    (folder / CARD).write_text(card(architecture, parity, formats), "utf-8")
+    write_sums(folder)
     return parity
 
 
@@ -176,21 +193,32 @@ def _program(bundle: Bundle) -> ExportedProgram:
     return program
 
 
-def _parity(network: nn.Module, programs: Mapping[str, Callable[[Tensor], Any]], images: Tensor) -> dict[str, Any]:
-    """Compares programs with the network on the images as they are, and tiled to `PARITY_SIZES`."""
+def _parity(
+    network: nn.Module,
+    formats: Mapping[str, Format],
+    programs: Mapping[str, Callable[[Tensor], Any]],
+    images: Tensor,
+) -> dict[str, Any]:
+    """Compares programs with the network on the images as they are, and tiled to `PARITY_SIZES`; a program for one size
+    on an image of that size."""
     images = images.cpu().contiguous()
     batches = [images, *(_tiled(images, *size) for size in PARITY_SIZES)]
-    differences = {}
+    differences, holds = {}, True
     with torch.no_grad():
-        wanted = [network(batch) for batch in batches]
-        for name, program in programs.items():
-            pairs = zip(zip(*map(program, batches), strict=True), zip(*wanted, strict=True), strict=True)
+        for name, each in formats.items():
+            given = batches if each.size is None else [_tiled(images, 1, *each.size)]
+            pairs = zip(
+                zip(*map(programs[name], given), strict=True),
+                zip(*map(each.expected(network), given), strict=True),
+                strict=True,
+            )
             differences[name] = {
                 output: _largest_difference(*pair) for output, pair in zip(OUTPUTS, pairs, strict=True)
             }
+            holds &= all(value <= each.limit for value in differences[name].values())
     return {
         "limit": PARITY_LIMIT,
-        "holds": all(value <= PARITY_LIMIT for found in differences.values() for value in found.values()),
+        "holds": holds,
         "sizes": [list(batch.shape) for batch in batches],
         "differences": differences,
     }

@@ -2,21 +2,32 @@
 
 A new format is a file of its own, with a function that writes it and one that opens it, and an entry of `FORMATS`. The
 export then writes every format and compares it with the network, the card lists it and shows its use, and the command
-names it. Libraries are imported only when a format is written or opened.
+names it. Formats that are written on request are made by functions: `fixed_size` and `whole_numbers`. Libraries are
+imported only when a format is written or opened.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.types import Task
+
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from torch.export import ExportedProgram
 
     from nas.bundles.inference import Predict
+
+PARITY_LIMIT = 1e-4
+"""The largest absolute difference of pixels and logits to eager PyTorch that a program may have."""
+
+LOWEST_RUNTIME = "1.17"
+"""The first ONNX Runtime that runs the ONNX programs, by a test with the real one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +37,14 @@ class Exportable:
     Attributes:
         network: on the CPU, in evaluation mode.
         program: the same network as a program of torch.export, for every batch, height and width.
-        white_level: see `nas.bundles.bundle.Bundle`.
+        task: the task that it was trained for.
+        said: what the file says of itself (see `nas.bundles.description.metadata`).
     """
 
     network: nn.Module
     program: ExportedProgram
-    white_level: float | None = None
+    task: Task
+    said: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +59,11 @@ class Format:
         open: returns the file's program: noisy images (N, C, H, W) -> denoised images and logits.
         heading: heading above `usage` in the card.
         usage: a program in Python that uses the file without skipnas, in the bundle's folder. ``{shape}`` stands for an
-            image's shape, ``{answer}`` for the expression of the logits that it prints.
+            image's shape, ``{channels}`` for their number, ``{names}`` for the outputs, ``{outputs}`` for variables of
+            these names, and ``{answer}`` for what is printed of the class.
+        size: height and width of the one image that the program takes; None for every batch, height and width.
+        expected: the function that the program should be, from the network.
+        limit: the largest absolute difference to it.
     """
 
     file: str
@@ -56,12 +73,15 @@ class Format:
     open: Callable[[Exportable, Path], Predict]
     heading: str
     usage: str
+    size: tuple[int, int] | None = None
+    expected: Callable[[Predict], Predict] = lambda network: network
+    limit: float = PARITY_LIMIT
 
 
 def _write_onnx(made: Exportable, file: Path) -> None:
-    from nas.bundles.onnx_model import write_onnx
+    from nas.bundles import onnx_export
 
-    write_onnx(made.program, file, made.white_level)
+    onnx_export.write_onnx(made, file)
 
 
 def _open_onnx(made: Exportable, file: Path) -> Predict:
@@ -88,13 +108,14 @@ def _open_program(made: Exportable, file: Path) -> Predict:
 
 ONNX = "model.onnx"
 INT8 = "model.int8.onnx"
-"""The quantised form of `ONNX`, which is written on request. It has no entry in `FORMATS`, because it is less exact."""
+"""The quantised form of `ONNX`, which is written on request. It is no `Format`, because it is less exact."""
 
 FORMATS: Mapping[str, Format] = {
     "onnx": Format(
         file=ONNX,
         title="ONNX",
-        described="for ONNX Runtime and its like: `noisy` to `denoised` and `logits`, any batch and size",
+        described=f"for ONNX Runtime {LOWEST_RUNTIME} and newer, and its like: `noisy` to `denoised` and `logits`, any "
+        "batch and size",
         write=_write_onnx,
         open=_open_onnx,
         heading="With ONNX Runtime alone:",
@@ -104,9 +125,9 @@ import onnxruntime
 
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
 noisy = np.random.rand({shape}).astype(np.float32)  # your images: (N, C, H, W), 0 to 1
-denoised, logits = session.run(["denoised", "logits"], {{"noisy": noisy}})
+{outputs} = session.run({names}, {{"noisy": noisy}})
 restored = denoised.clip(0, 1)
-print(restored.shape, {answer})
+print(restored.shape{answer})
 """,
     ),
     "torch_export": Format(
@@ -125,11 +146,112 @@ noisy = torch.rand({shape})  # your images: (N, C, H, W), 0 to 1
 with torch.inference_mode():
     denoised, logits = network(noisy)
 restored = denoised.clamp(0, 1)
-print(restored.shape, {answer})
+print(restored.shape{answer})
 """,
     ),
 }
 """The formats by their names in parity.json."""
+
+WHOLE = "whole_numbers"
+
+
+def fixed_size(height: int, width: int) -> Format:
+    """Returns the format of an ONNX program for one image of a size, in operators that small runtimes know."""
+    file = f"model.{height}x{width}.onnx"
+
+    def write(made: Exportable, target: Path) -> None:
+        from nas.bundles.onnx_export import write_fixed
+
+        write_fixed(made, height, width, target)
+
+    return Format(
+        file=file,
+        title=f"ONNX for {height}x{width}",
+        described=f"for OpenCV, ncnn and other small runtimes: one image of {height}x{width} pixels",
+        write=write,
+        open=_open_onnx,
+        heading=f"With OpenCV alone, for images of {height}x{width} pixels:",
+        usage=f"""\
+import cv2
+import numpy as np
+
+network = cv2.dnn.readNetFromONNX("{file}")
+network.setInput(np.random.rand(1, {{channels}}, {height}, {width}).astype(np.float32))  # your image, 0 to 1
+{{outputs}} = network.forward({{names}})
+print(denoised.clip(0, 1).shape{{answer}})
+""",
+        size=(height, width),
+    )
+
+
+def whole_numbers(white_level: float | None) -> Format:
+    """Returns the format of an ONNX program that takes and gives pixels as files have them, and probabilities.
+
+    Args:
+        white_level: value of white in the training images, a whole number; None for images of 8 bits.
+    """
+    top = 255 if white_level is None else int(white_level)
+    kind = "uint8" if top < 2**8 else "uint16"
+
+    def write(made: Exportable, target: Path) -> None:
+        from nas.bundles.onnx_export import write_integers
+
+        write_integers(made, top, target)
+
+    return Format(
+        file="model.whole.onnx",
+        title=f"ONNX of {kind}",
+        described=f"{ONNX} with {kind} from 0 to {top} in and out, and with probabilities in place of logits",
+        write=write,
+        open=lambda made, file: _open_whole(file, top),
+        heading=f"With ONNX Runtime alone, on the pixels of image files ({kind} from 0 to {top}):",
+        usage=f"""\
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("model.whole.onnx", providers=["CPUExecutionProvider"])
+noisy = (np.random.rand({{shape}}) * {top}).astype(np.{kind})  # your images: (N, C, H, W)
+denoised, *probabilities = session.run(None, {{{{"noisy": noisy}}}})
+print(denoised.dtype, denoised.shape, *(each.argmax(1) for each in probabilities))
+""",
+        expected=partial(_whole, top),
+        limit=1.001 / top,
+    )
+
+
+def _whole(top: int, network: Predict) -> Predict:
+    """Returns a network that rounds pixels before and after, and gives probabilities."""
+
+    def predict(noisy: Tensor) -> tuple[Tensor, Tensor]:
+        denoised, logits = network(noisy.clamp(0, 1).mul(top).round() / top)
+        return denoised.clamp(0, 1).mul(top).round() / top, logits.softmax(1)
+
+    return predict
+
+
+def _open_whole(file: Path, top: int) -> Predict:
+    """Returns a program of whole numbers as a function of images from 0 to 1."""
+    import numpy as np
+    import torch
+
+    from nas.bundles.onnx_model import open_session
+
+    session = open_session(file)
+    kind = np.uint8 if top < 2**8 else np.uint16
+
+    def predict(noisy: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = noisy.clamp(0, 1).mul(top).round().numpy().astype(kind)
+        denoised, *others = session.run(None, {"noisy": pixels})
+        shares = others[0] if others else np.zeros((len(pixels), 0), np.float32)
+        return torch.from_numpy(denoised.astype(np.float32) / top), torch.from_numpy(shares)
+
+    return predict
+
+
+def is_program(file: str) -> bool:
+    """Whether a file of a bundle has the name of one that an export writes."""
+    always = {INT8, whole_numbers(None).file, *(each.file for each in FORMATS.values())}
+    return file in always or re.fullmatch(r"model\.[0-9]+x[0-9]+\.onnx", file) is not None
 
 
 def formats_in_short() -> str:

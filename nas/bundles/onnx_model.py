@@ -18,8 +18,8 @@ import onnx.numpy_helper
 import onnxruntime
 import torch
 from torch import Tensor
-from torch.export import ExportedProgram
 
+from nas.bundles.files import MAX_FILE
 from nas.errors import BundleError, in_short
 from nas.types import MAX_PARAMS
 
@@ -27,9 +27,7 @@ A = TypeVar("A")
 T = TypeVar("T")
 INPUT = "noisy"
 OUTPUTS = ("denoised", "logits")
-WHITE_LEVEL = "white_level"
-MAX_ONNX = 2**30
-"""The limit in bytes of an ONNX file: more than 200 million parameters and their graph."""
+"""The outputs; a network without classes has the first alone."""
 
 MAX_NODES = 20_000
 """The limit of the nodes of a program; the largest U-Net of the project has a few thousand."""
@@ -75,8 +73,8 @@ def open_onnx(
     """
     if not file.is_file():
         raise BundleError(f"{file}: is missing; give a folder that `skipnas export` wrote")
-    if not 0 < (size := file.stat().st_size) <= MAX_ONNX:
-        raise BundleError(f"{file}: has {size} bytes, must have 1 to {MAX_ONNX}; export the bundle again")
+    if not 0 < (size := file.stat().st_size) <= MAX_FILE:
+        raise BundleError(f"{file}: has {size} bytes, must have 1 to {MAX_FILE}; export the bundle again")
     try:
         content = file.read_bytes()
         model = _foreign(onnx.load_model_from_string, content)
@@ -89,9 +87,10 @@ def open_onnx(
     def run(noisy: Tensor) -> tuple[Tensor, Tensor]:
         given = noisy.contiguous().numpy()
         try:
-            denoised, logits = _foreign(lambda images: session.run(OUTPUTS, {INPUT: images}), given)
+            denoised, *others = _foreign(lambda images: session.run(None, {INPUT: images}), given)
         except BundleError as error:
             raise BundleError(f"{file}: it fails ({in_short(error)}); export the bundle again") from None
+        logits = others[0] if others else np.zeros((len(given), 0), np.float32)
         wanted = (len(given), logits.shape[1] if classes is None and logits.ndim == 2 else classes)
         if denoised.shape != given.shape or logits.shape != wanted:
             raise BundleError(
@@ -101,29 +100,6 @@ def open_onnx(
         return torch.from_numpy(denoised), torch.from_numpy(logits)
 
     return run
-
-
-def write_onnx(program: ExportedProgram, file: Path, white_level: float | None = None) -> None:
-    """Writes a program of torch.export as ONNX: `INPUT` to `OUTPUTS`, without notes about its origin.
-
-    The white level of the training data is its only metadata, under `WHITE_LEVEL`, where there is one.
-    """
-    exported = torch.onnx.export(program, dynamo=True, input_names=[INPUT], output_names=list(OUTPUTS), verbose=False)
-    assert exported is not None  # only the old exporter returns None
-    model: onnx.ModelProto = exported.model_proto
-    graph = model.graph
-    for noted in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
-        noted.ClearField("metadata_props")
-    # Shapes inside the graph have symbols that only torch knows; runtimes infer them again.
-    graph.ClearField("value_info")
-    for image in (graph.input[0], graph.output[0]):
-        for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
-            image.type.tensor_type.shape.dim[axis].dim_param = name
-    graph.output[1].type.tensor_type.shape.dim[0].dim_param = "batch"
-    if white_level is not None:
-        onnx.helper.set_model_props(model, {WHITE_LEVEL: f"{white_level:.10g}"})
-    onnx.checker.check_model(model)
-    file.write_bytes(model.SerializeToString())
 
 
 def _foreign(call: Callable[[A], T], given: A) -> T:
@@ -173,6 +149,11 @@ def quantize(model: onnx.ModelProto, images: Tensor) -> onnx.ModelProto:
     return result
 
 
+def open_session(file: Path) -> onnxruntime.InferenceSession:
+    """Opens a program that was written here a moment ago, whatever its inputs and outputs are."""
+    return _session(file.read_bytes())
+
+
 def _session(content: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -199,9 +180,9 @@ def _check(model: onnx.ModelProto, operators: Container[str] | None) -> None:
         raise BundleError(f"function {model.functions[0].name!r} is not of ONNX")
     _foreign(onnx.checker.check_model, model)
     names = [i.name for i in model.graph.input], [o.name for o in model.graph.output]
-    if names != ([INPUT], list(OUTPUTS)):
+    if names[0] != [INPUT] or names[1] not in (list(OUTPUTS), list(OUTPUTS[:1])):
         raise BundleError(f"goes from {names[0]} to {names[1]}, must go from {[INPUT]} to {list(OUTPUTS)}")
-    for value, rank in ((model.graph.input[0], 4), (model.graph.output[0], 4), (model.graph.output[1], 2)):
+    for value, rank in zip((*model.graph.input, *model.graph.output), (4, 4, 2), strict=False):
         kind = value.type.tensor_type
         if kind.elem_type != onnx.TensorProto.FLOAT or len(kind.shape.dim) != rank:
             raise BundleError(f"{value.name} must be float32 of {rank} dimensions")

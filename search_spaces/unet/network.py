@@ -137,6 +137,11 @@ class UNet(nn.Module):
         """The largest distance in pixels over which an output pixel depends on the input; None for the whole image."""
         return reach(self.spec)
 
+    @property
+    def reduction(self) -> int:
+        """The number of pixels to a multiple of which images are padded inside."""
+        return self.spec.reduction
+
     def gates(self) -> list[Tensor]:
         """Returns the learned skip gates, shallow first, each () or (C,); empty when gates are absent or depend on
         content."""
@@ -217,6 +222,11 @@ class Columns(nn.Module):
     def reach(self) -> int | None:
         """As in `UNet`, because the columns have the same stages; None with a shortcut, which looks further."""
         return None if isinstance(self.gathers[0], Shortcut) else reach(self.denoising.spec)
+
+    @property
+    def reduction(self) -> int:
+        """As in `UNet`."""
+        return self.denoising.reduction
 
     def gates(self) -> list[Tensor]:
         """Returns the learned skip gates of the denoising column, then of the classifying one, each shallow first."""

@@ -1,20 +1,28 @@
-"""The texts that ``export`` and ``evaluate`` print about a bundle."""
+"""The texts that ``export``, ``show`` and ``evaluate`` print about a bundle."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from nas.bundles.files import CARD
 from nas.bundles.formats import FORMATS
-from nas.search.objectives import of_basis, titled, unequal
+from nas.bundles.sums import card_is_edited
+from nas.search.objectives import METRICS, of_basis, titled, unequal
 from nas.types import labelled
 from studies.commands.terminal import confusion_table, say, stdout
 from studies.commands.text import columns
 
+if TYPE_CHECKING:
+    from nas.bundles.bundle import Bundle
+
 
 def export_lines(facts: Mapping[str, Any]) -> list[str]:
     """Returns the result of `studies.bundles.export_choice` for people."""
-    differences = ", ".join(f"{each.title} {facts[key]:.1e}" for key, each in FORMATS.items())
+    titles = {key: each.title for key, each in FORMATS.items()}
+    differences = ", ".join(
+        f"{titles.get(key, key).replace('_', ' ')} {value:.1e}" for key, value in facts["differences"].items()
+    )
     lines = [
         facts["reason"],
         f"bundle written to {facts['to']}: {', '.join(facts['files'])}",
@@ -26,6 +34,48 @@ def export_lines(facts: Mapping[str, Any]) -> list[str]:
         found = facts["int8"]["measured"]["test"]
         lines.append(f"int8, test split: {titled(found)}, {facts['int8']['bytes']:,} bytes")
     return lines
+
+
+def bundle_facts(bundle: Bundle) -> dict[str, Any]:
+    """Returns what ``show`` tells of a bundle."""
+    return {
+        "bundle": str(bundle.path),
+        **bundle.description,
+        "files": sorted(file.name for file in bundle.path.iterdir()),
+        "card_edited": card_is_edited(bundle.path),
+    }
+
+
+def bundle_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Returns `bundle_facts` for people."""
+    lines = []
+    for name, value in facts.items():
+        match name, value:
+            case "measured", _:
+                lines += [(f"on the {split} split", titled(found)) for split, found in value.items()]
+            case "confirmed", _:
+                lines += [_interval(key, found) for key, found in value.items()]
+            case "params" | "macs", _:
+                lines.append((METRICS[name].title, METRICS[name].text(value)))
+            case "card_edited", True:
+                lines.append(("card", f"{CARD} was edited after the export"))
+            case _, bool():
+                pass
+            case _, list():
+                lines.append((name, ", ".join(map(str, value))))
+            case _:
+                lines.append((name.replace("_", " "), str(value)))
+    width = max(len(name) for name, _ in lines)
+    return [f"{name:<{width}}  {text}" for name, text in lines]
+
+
+def _interval(name: str, found: Mapping[str, Any]) -> tuple[str, str]:
+    """Returns a mean over seeds with its interval."""
+    metric = METRICS.get(name.removeprefix("test_"))
+    told = {key: metric.figure(found[key]) if metric else f"{found[key]:.4g}" for key in ("mean", "low", "high")}
+    where = f"{metric.title if metric else name} on {'test' if name.startswith('test_') else 'validation'}"
+    unit = f" {metric.unit}" if metric and metric.unit else ""
+    return where, f"{told['mean']}{unit}, {told['low']} to {told['high']} (95 %, {found['n']:.0f} seeds)"
 
 
 def show_evaluation(result: Mapping[str, Any]) -> None:

@@ -43,6 +43,7 @@ def test_what_a_network_leaves_out_has_a_default() -> None:
     network = Plain()
     found = Abilities.of(network)
     assert (found.tasks, found.reach, found.penalty(), list(found.gates())) == (TASKS, None, None, [])
+    assert found.reduction == 1
     assert found.parameter_groups() == {"base": list(network.parameters())}
 
 
@@ -50,12 +51,13 @@ def test_what_a_network_says_is_taken() -> None:
     network = saying(
         tasks=("denoise",),
         reach=1,
+        reduction=4,
         gates=lambda self: [torch.ones(2)],
         penalty=lambda self: self.conv.weight.sum(),
         parameter_groups=lambda self: {"base": list(self.conv.parameters()), "sharing": list(self.head.parameters())},
     )
     found = Abilities.of(network)
-    assert (found.tasks, found.reach) == (("denoise",), 1)
+    assert (found.tasks, found.reach, found.reduction) == (("denoise",), 1, 4)
     assert torch.equal(found.gates()[0], torch.ones(2))
     assert torch.equal(found.penalty(), network.conv.weight.sum())
     assert [len(group) for group in found.parameter_groups().values()] == [2, 2]
@@ -69,6 +71,7 @@ def test_what_a_network_says_is_taken() -> None:
         ({"tasks": ("denoise", "denoise")}, "must be some of denoise, classify"),
         ({"reach": -1}, "reach is -1, must be a number of pixels, or None"),
         ({"reach": True}, "reach is True, must be a number of pixels, or None"),
+        ({"reduction": 0}, "reduction is 0, must be a number of pixels"),
         ({"gates": [1.0]}, r"gates is \[1.0\], must be a method"),
         ({"gates": lambda self: [1.0]}, r"gates\(\) is \[1.0\], must be a list of tensors"),
         ({"penalty": lambda self: 0.5}, r"penalty\(\) is 0.5, must be a tensor of shape \(\), or None"),

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import struct
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from nas.bundles.bundle import MAX_JSON, open_bundle
-from nas.bundles.files import ARCHITECTURE, CARD, PARITY, WEIGHTS
+from nas.bundles.files import ARCHITECTURE, CARD, PARITY, SUMS, WEIGHTS
 from nas.bundles.formats import FORMATS, ONNX
+from nas.bundles.sums import card_is_edited, write_sums
 from nas.errors import BundleError
 from search_spaces import get_space
 
@@ -64,7 +66,9 @@ def edit_weights(folder: Path, change: Callable[[dict[str, Tensor]], object]) ->
 
 
 def refusal(folder: Path) -> str:
-    """The one line with which a bundle is refused."""
+    """The one line with which a bundle is refused, whose files were changed on purpose, together with their sums."""
+    if (folder / SUMS).is_file():
+        write_sums(folder)
     with pytest.raises(BundleError) as raised:
         open_bundle(folder, get_space)
     text = str(raised.value)
@@ -98,7 +102,62 @@ def test_opening_draws_no_random_numbers(exported: Path) -> None:
 def test_only_json_and_safetensors_are_read(folder: Path) -> None:
     for name in (PROGRAM, ONNX, CARD, PARITY):
         (folder / name).write_bytes(b"never read")
+    write_sums(folder)
     open_bundle(folder, get_space)
+
+
+@pytest.mark.parametrize("name", [ARCHITECTURE, WEIGHTS, ONNX, PARITY, PROGRAM, SUMS])
+def test_a_changed_byte_of_any_file_is_refused(folder: Path, name: str) -> None:
+    content = (folder / name).read_bytes()
+    start = content.index(b"\n") if name == SUMS else 0  # behind the sum of the card, which may be edited
+    places = [*range(start, len(content), max(1, len(content) // 40)), len(content) - 1]
+    for place in places:
+        (folder / name).write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(BundleError) as raised:
+            open_bundle(folder, get_space)
+        assert str(raised.value).startswith(str(folder))
+        assert "\n" not in str(raised.value)
+    (folder / name).write_bytes(content)
+    open_bundle(folder, get_space)
+
+
+def test_files_of_another_bundle_are_refused(folder: Path, tmp_path: Path, network: nn.Module) -> None:
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    edit_weights(other, lambda tensors: tensors["stem.bias"].add_(1))
+    write_sums(other)
+    open_bundle(other, get_space)
+    shutil.copy(other / WEIGHTS, folder / WEIGHTS)
+    with pytest.raises(BundleError, match=r"weights.safetensors: is not the file that was exported, by its sum in SHA"):
+        open_bundle(folder, get_space)
+
+
+def test_a_card_may_be_edited_programs_removed_and_own_files_added(folder: Path) -> None:
+    assert not card_is_edited(folder)
+    with (folder / CARD).open("a") as card:
+        card.write("Seen on Monday.\n")
+    (folder / "mine.onnx").write_bytes(b"my own")
+    (folder / PROGRAM).unlink()
+    open_bundle(folder, get_space)
+    assert card_is_edited(folder)
+
+
+def test_a_program_that_came_later_is_refused(folder: Path) -> None:
+    (folder / "model.64x64.onnx").write_bytes(b"another")
+    with pytest.raises(BundleError, match=r"model\.64x64\.onnx: has no sum in SHA256SUMS, so it came later"):
+        open_bundle(folder, get_space)
+
+
+def test_sums_are_there_unless_the_bundle_is_older_than_they_are(folder: Path) -> None:
+    (folder / SUMS).unlink()
+    assert "SHA256SUMS: is missing" in refusal(folder)
+    edit(folder, format=1)
+    open_bundle(folder, get_space)
+
+
+def test_sums_are_as_coreutils_read_them(folder: Path) -> None:
+    done = subprocess.run(["sha256sum", "-c", SUMS], cwd=folder, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0
+    assert set(done.stdout.splitlines()) == {f"{file.name}: OK" for file in folder.iterdir() if file.name != SUMS}
 
 
 def test_an_added_file_is_nobodys_business(folder: Path) -> None:
@@ -147,7 +206,7 @@ def test_a_cut_off_architecture(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"format": 2}, "format is 2, this skipnas reads 1; update skipnas"),
+        ({"format": 3}, "format is 3, this skipnas reads 1 to 2; update skipnas"),
         ({"format": "x" * 10_000}, "format is 'xxx"),
         ({"space": "unet"}, "space is 'unet', must be of type dict"),
         ({"space__name": "os.system"}, "search space 'os.system' is unknown"),
@@ -196,10 +255,12 @@ def test_an_architecture_that_says_what_cannot_be(folder: Path, changes: dict[st
 
 def test_a_bundle_of_an_older_version_knows_no_white_level(folder: Path) -> None:
     edit(folder, white_level=4095)
+    write_sums(folder)
     assert open_bundle(folder, get_space).white_level == 4095
     value = json.loads((folder / ARCHITECTURE).read_text())
     del value["white_level"]
     (folder / ARCHITECTURE).write_text(json.dumps(value))
+    write_sums(folder)
     assert open_bundle(folder, get_space).white_level is None
 
 

@@ -12,19 +12,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
 from bundle_samples import CLASSES, FACTS, SPACE, TASK, candidate, digits, network_of, noisy_digits, write_bundle
+from safetensors import safe_open
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
 from torch import Tensor, nn
 
-from nas.bundles import export, onnx_model
+from nas.bundles import export, onnx_export, onnx_model
 from nas.bundles.assess import assess
 from nas.bundles.bundle import open_bundle
 from nas.bundles.card import card
-from nas.bundles.files import ARCHITECTURE, CARD, PARITY, WEIGHTS
+from nas.bundles.files import ARCHITECTURE, CARD, PARITY, SUMS, WEIGHTS
 from nas.bundles.formats import FORMATS, INT8, ONNX
 from nas.bundles.onnx_model import open_onnx, quantize
 from nas.data.noise import parse_noise
@@ -34,7 +36,7 @@ from nas.training.evaluation import judge
 from search_spaces import get_space
 
 PROGRAM = FORMATS["torch_export"].file
-FILES = {ARCHITECTURE, CARD, ONNX, PARITY, PROGRAM, WEIGHTS}
+FILES = {ARCHITECTURE, CARD, ONNX, PARITY, PROGRAM, SUMS, WEIGHTS}
 SIZES = [(2, 11, 19), (1, 8, 8), (5, 24, 40), (3, 31, 13)]
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -56,14 +58,13 @@ def quick(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The programs of the exported bundle in place of seconds in torch's exporters, for tests about files."""
     program, model = torch.export.load(folder / PROGRAM), onnx.load(folder / ONNX)
     monkeypatch.setattr(export, "_program", lambda bundle: program)
-    monkeypatch.setattr(
-        onnx_model, "write_onnx", lambda program, file, white_level: file.write_bytes(model.SerializeToString())
-    )
+    monkeypatch.setattr(onnx_export, "write_onnx", lambda made, file: file.write_bytes(model.SerializeToString()))
 
 
 def onnx_outputs(folder: Path, noisy: Tensor) -> list[Tensor]:
     session = onnxruntime.InferenceSession(folder / ONNX, providers=["CPUExecutionProvider"])
-    return [torch.from_numpy(out) for out in session.run(["denoised", "logits"], {"noisy": noisy.numpy()})]
+    outputs = [torch.from_numpy(out) for out in session.run(None, {"noisy": noisy.numpy()})]
+    return outputs if len(outputs) == 2 else [*outputs, torch.zeros(len(noisy), 0)]
 
 
 def check_programs(folder: Path, network: nn.Module, channels: int = 1) -> None:
@@ -184,7 +185,7 @@ def test_the_card_holds_the_numbers_and_their_split(folder: Path) -> None:
 def test_the_card_says_whether_the_noise_is_clipped(folder: Path, noise: str, said: str) -> None:
     architecture = json.loads((folder / "architecture.json").read_text())
     architecture["task"]["noise"] = noise
-    assert f"noise: {said}" in card(architecture, json.loads((folder / "parity.json").read_text()))
+    assert f"noise: {said}" in card(architecture, json.loads((folder / "parity.json").read_text()), FORMATS)
 
 
 @pytest.mark.parametrize(("index", "absent"), [(0, "torch"), (1, "onnxruntime")])
@@ -295,7 +296,7 @@ def test_nothing_is_left_when_a_step_fails(
     def fail(*args: Any) -> None:
         raise error
 
-    monkeypatch.setattr(onnx_model if step == "write_onnx" else export, step, fail)
+    monkeypatch.setattr(onnx_export if step == "write_onnx" else export, step, fail)
     with pytest.raises(BundleError if isinstance(error, OSError) else type(error)):
         write_bundle(tmp_path / "bundle", candidate(), network)
     assert list(tmp_path.iterdir()) == []
@@ -377,3 +378,111 @@ def test_an_int8_program_takes_other_sizes_and_batches(tmp_path: Path, network: 
         assert logits.shape == (batch, 10)
         with torch.no_grad():
             assert (denoised - network.eval()(noisy)[0]).abs().mean() < 0.1
+
+
+def test_onnx_programs_are_of_versions_that_old_runtimes_read(folder: Path) -> None:
+    model = onnx.load(folder / ONNX)
+    assert (model.ir_version, [each.version for each in model.opset_import]) == (9, [20])
+
+
+def test_each_file_says_what_it_is(tmp_path: Path, network: nn.Module) -> None:
+    interval = {"mean": 21.5, "sd": 0.25, "low": 21.19, "high": 21.81, "n": 5}
+    facts = FACTS | {"licence": "CC-BY-4.0", "confirmed": {"seeds": [1, 2], "values": {"psnr": interval}}}
+    folder = tmp_path / "bundle"
+    write_bundle(folder, candidate(), network, facts=facts, white_level=4095)
+    said = open_bundle(folder, get_space).description
+    wanted = {
+        "digest": candidate().digest,
+        "licence": "CC-BY-4.0",
+        "layout": "NCHW",
+        "colours": "gray",
+        "range": "0 to 1",
+        "white_level": 4095,
+        "noise": "gaussian:50",
+        "trained_size": "8x8",
+        "padded_to": 2,
+        "classes": list(CLASSES),
+        "measured": {"validation": FACTS["values"]},
+        "confirmed": {"psnr": {"mean": 21.5, "low": 21.19, "high": 21.81, "n": 5}},
+        "torch": torch.__version__.partition("+")[0],
+    }
+    assert {name: said[name] for name in wanted} == wanted
+    assert "divided by 4095" in said["noisy"]
+    assert "not clipped" in said["denoised"]
+    model = onnx.load(folder / ONNX)
+    texts = {each.key: each.value for each in model.metadata_props}
+    with safe_open(folder / WEIGHTS, framework="pt") as weights:
+        assert json.loads(weights.metadata()["skipnas"]) == texts
+    assert texts.keys() == said.keys()
+    assert {name: text if isinstance(said[name], str) else json.loads(text) for name, text in texts.items()} == said
+    for value in (*model.graph.input, *model.graph.output):
+        assert value.doc_string == said[value.name]
+
+
+def test_facts_of_a_stranger_are_described_as_far_as_they_are_figures(folder: Path) -> None:
+    bundle = open_bundle(folder, get_space)
+    strange: dict[str, Any] = {
+        "measured": {"test": {"psnr": "high", "ssim": float("nan"), "accuracy": 90, "luck": 1}, "x": 7},
+        "confirmed": {"values": {"psnr": {"mean": 1.0}, "ssim": [1], "accuracy": None}},
+        "trial": [1],
+        "data": {"a": 1},
+    }
+    said = replace(bundle, facts=strange).description
+    assert said["measured"] == {"test": {"accuracy": 90}, "x": {}}
+    assert not {"confirmed", "trial", "data"} & said.keys()
+    assert replace(bundle, facts={"measured": 3, "confirmed": []}).description["licence"] == "not stated"
+
+
+def test_a_program_for_one_size_has_none_of_what_small_runtimes_lack(tmp_path: Path, network: nn.Module) -> None:
+    folder = tmp_path / "bundle"
+    parity = write_bundle(folder, candidate(), network, sizes=[(8, 8), (9, 14)])
+    for height, width in ((8, 8), (9, 14)):
+        file = folder / f"model.{height}x{width}.onnx"
+        model = onnx.load(file)
+        assert not {"Pad", "Shape", "Mod"} & {node.op_type for node in model.graph.node}
+        assert max(parity["differences"][f"{height}x{width}"].values()) < 1e-5
+        noisy = torch.rand(1, 1, height, width)
+        with torch.no_grad():
+            found, wanted = open_onnx(file)(noisy), network.eval()(noisy)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    text = (folder / CARD).read_text()
+    assert "`model.9x14.onnx`: for OpenCV, ncnn and other small runtimes: one image of 9x14 pixels" in text
+    assert text.count("readNetFromONNX") == 1
+
+
+@pytest.mark.parametrize(("white_level", "kind", "top"), [(None, "uint8", 255), (4095.0, "uint16", 4095)])
+def test_a_program_takes_and_gives_pixels_as_files_have_them(
+    tmp_path: Path, network: nn.Module, white_level: float | None, kind: str, top: int
+) -> None:
+    folder = tmp_path / "bundle"
+    parity = write_bundle(folder, candidate(), network, white_level=white_level, integer_io=True)
+    session = onnxruntime.InferenceSession(folder / "model.whole.onnx", providers=["CPUExecutionProvider"])
+    pixels = (np.random.default_rng(0).random((3, 1, 11, 18)) * top).astype(kind)
+    denoised, probabilities = session.run(["denoised", "probabilities"], {"noisy": pixels})
+    with torch.no_grad():
+        wanted, logits = network.eval()(torch.from_numpy(pixels.astype("float32") / top))
+    assert denoised.dtype == kind
+    assert np.abs(denoised.astype(int) - (wanted.clamp(0, 1) * top).round().numpy()).max() <= 1
+    assert (denoised == (wanted.clamp(0, 1) * top).round().numpy()).mean() > 0.99
+    np.testing.assert_allclose(probabilities, logits.softmax(1).numpy(), atol=1e-5)
+    assert parity["differences"]["whole_numbers"]["denoised"] <= 1.001 / top
+    assert f"{kind} from 0 to {top}" in session.get_modelmeta().custom_metadata_map["denoised"]
+
+
+def test_pixels_of_no_whole_white_level_are_refused(tmp_path: Path, network: nn.Module, quick: None) -> None:
+    for white_level in (0.75, 70000.0):
+        with pytest.raises(BundleError, match="no whole number of 16 bits; leave it out"):
+            write_bundle(tmp_path / "bundle", candidate(), network, white_level=white_level, integer_io=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_without_classes_has_one_output_everywhere(tmp_path: Path) -> None:
+    task = replace(TASK, classes=0)
+    folder = tmp_path / "bundle"
+    write_bundle(folder, candidate(), network_of(candidate(), task), task, sizes=[(8, 8)], integer_io=True)
+    for file in folder.glob("*.onnx"):
+        model = onnx.load(file)
+        assert [value.name for value in model.graph.output] == ["denoised"], file.name
+        assert "ConstantOfShape" not in {node.op_type for node in model.graph.node}
+    denoised, logits = open_onnx(folder / ONNX, classes=0)(torch.rand(2, 1, 9, 8))
+    assert (denoised.shape, logits.shape) == ((2, 1, 9, 8), (2, 0))

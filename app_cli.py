@@ -371,7 +371,9 @@ def export(
     integer_io: Annotated[
         bool, Setting(help="Also an ONNX program that takes and gives pixels as files have them, and probabilities.")
     ] = False,
-    quantize: Annotated[bool, Setting(help="Also an int8 ONNX program; what it loses is on the card.")] = False,
+    quantize: Annotated[
+        bool, Setting(help="Also an int8 ONNX program, if it is smaller or faster; what it loses is on the card.")
+    ] = False,
     licence: Annotated[
         str | None,
         Setting(help="Licence of the network, for its card.", option="license", metavar="TEXT", rule=one_line),

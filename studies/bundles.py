@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nas.bundles.bundle import Bundle
 from nas.bundles.bundle import open_bundle as _open_bundle
 from nas.bundles.files import ARCHITECTURE
+from nas.bundles.formats import CALIBRATION_IMAGES
 from nas.data.white import White
 from nas.errors import BundleError, ConfigError, DataError
 from nas.search.confirmation import comparable
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from studies.reading.study import StudyReader
 
 T = TypeVar("T")
-CALIBRATION_IMAGES = 128
-"""Training images that show an int8 program the ranges of its activations."""
 SPLITS = ("test", "validation")
 
 

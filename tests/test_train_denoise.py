@@ -168,11 +168,16 @@ def test_a_training_by_other_training_code_is_told_and_no_half_of_one_goes_on(
 @pytest.mark.slow
 def test_a_reference_is_trained_with_classes(here: Path, run: Run) -> None:
     said = run(
-        "train", "unet", "--subset", "60", "--epochs", "1", "--threads", "1", "--to", "digits", "--quiet", "--json"
-    )
+        "train", "unet", "--subset", "60", "--epochs", "1", "--threads", "1", "--to", "digits", "--quiet", "--json",
+        "--quantize",
+    )  # fmt: skip
     assert said.code == 0, said.err
     assert said.err == ""
     result = json.loads(said.out)
+    # The weights are most of this network's bytes.
+    assert result["int8"]["pays"]
+    assert result["int8"]["bytes"] < 0.5 * result["int8"]["float_bytes"]
+    assert abs(result["int8"]["measured"]["test"]["psnr"] - result["psnr"]) < 1
     assert 0 <= result["accuracy"] <= 100
     assert result["images"] == 359
     said = run("denoise", "digits/bundle", "images/0.png", "--to", "classed", "--json")

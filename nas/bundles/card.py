@@ -77,7 +77,13 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any], formats: Ma
             *_items({"version of the training code": facts.get("training_version"), "versions": _pairs(versions)}),
             "",
             "## Files",
-            *_items({f"`{name}`": text for name, text in _files(formats).items() if name != INT8 or "int8" in facts}),
+            *_items(
+                {
+                    f"`{name}`": text
+                    for name, text in _files(formats).items()
+                    if name != INT8 or facts.get("int8", {}).get("pays")
+                }
+            ),
             "",
             "## Use",
             "With skipnas, on the data's test split or on other data:",
@@ -132,7 +138,7 @@ def _files(formats: Mapping[str, Format]) -> dict[str, str]:
         ARCHITECTURE: "spec, recipe, task, classes, versions and every fact behind this card",
         WEIGHTS: f"the weights; with {ARCHITECTURE} and {SUMS} all that skipnas itself needs",
         **{each.file: each.described for each in formats.values()},
-        INT8: f"{ONNX} in int8: less exact, faster where the hardware has such instructions",
+        INT8: f"{ONNX} in int8: less exact, and smaller or faster, as the section int8 says",
         PARITY: f"largest differences of {' and '.join(each.file for each in formats.values())} to PyTorch",
         SUMS: "the SHA-256 sum of each file, which skipnas checks when it opens the bundle (so does `sha256sum -c`); "
         "this card may be edited, and files of other names may be added",
@@ -208,13 +214,13 @@ def _confirmed(confirmed: Mapping[str, Any] | None) -> list[str]:
 
 
 def _int8(facts: Mapping[str, Any]) -> list[str]:
-    """Returns a table of the quality that the int8 program costs; nothing without one."""
+    """Returns what the int8 program pays, and a table of the quality that it costs; nothing without one."""
     if (int8 := facts.get("int8")) is None:
         return []
     lines = [
         "## int8",
-        f"{INT8} has {int8['bytes']:,} bytes, {ONNX} {int8['float_bytes']:,}. Its ranges come from "
-        f"{int8['images']} training images.",
+        f"{INT8} is {'' if int8['pays'] else 'left out: it would be '}{int8['told']}. Its ranges come from "
+        f"{int8['images']} noisy training images.",
     ]
     found, whole = int8.get("measured", {}), facts.get("measured", {})
     if found:

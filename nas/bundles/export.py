@@ -15,7 +15,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import onnx
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -26,7 +25,8 @@ from nas.bundles.card import card
 from nas.bundles.description import metadata
 from nas.bundles.files import ARCHITECTURE, CARD, PARITY, WEIGHTS
 from nas.bundles.formats import FORMATS, INT8, ONNX, PARITY_LIMIT, WHOLE, Exportable, Format, fixed_size, whole_numbers
-from nas.bundles.onnx_model import OUTPUTS, open_onnx, quantize
+from nas.bundles.int8 import convert
+from nas.bundles.onnx_model import OUTPUTS, open_onnx
 from nas.bundles.sums import write_sums
 from nas.data.sources import preparation_for
 from nas.errors import BundleError
@@ -40,6 +40,9 @@ PARITY_IMAGES = 16
 PARITY_SIZES = ((1, 17, 23), (3, 29, 35), (2, 32, 48))
 """(batch, height, width) beside the task's own size: every U-Net must pad the first two, and none of 5 levels the
 last."""
+
+PHOTOGRAPH = 256
+"""The side in pixels of the image on which programs without classes are timed. They were trained on smaller patches."""
 
 Judge = Callable[[Callable[[Tensor], tuple[Tensor, Tensor]]], dict[str, Any]]
 """Measures a function from noisy images to denoised ones and logits: split -> figures."""
@@ -77,8 +80,9 @@ def export_bundle(
             (from which the values are), ``hardware`` (of the latency), ``confirmed`` (``seeds``, and ``values`` as name
             -> mean, sd, low, high, n), ``licence``, ``start`` (see `nas.bundles.start.origin`).
         judge: measures the network as it was written; kept as the fact ``measured``.
-        calibration: noisy training images (N, C, H, W). When given, an int8 program is written too, and kept as the
-            fact ``int8``: ``bytes``, and ``measured`` by `judge`.
+        calibration: noisy training images (N, C, H, W). When given, an int8 program is written too, and told in the
+            fact ``int8``: a `nas.bundles.int8.Gain`, whether it ``pays``, and ``measured`` by `judge`. One that does
+            not pay is not written.
         white_level: value of white in the training images, if they have more than 8 bits and it is not their type's
             largest. It is written into the ONNX programs too.
         sizes: heights and widths for which an ONNX program of one image is written too.
@@ -170,15 +174,34 @@ def _write(
         )
     _write_json(folder / PARITY, parity)
     if calibration is not None:
-        model = quantize(onnx.load(folder / ONNX), calibration)
-        (folder / INT8).write_bytes(model.SerializeToString())
-        measured = {} if judge is None else judge(open_onnx(folder / INT8, trusted=True))
-        sizes = {"bytes": (folder / INT8).stat().st_size, "float_bytes": (folder / ONNX).stat().st_size}
-        architecture["facts"]["int8"] = {**sizes, "images": len(calibration), "measured": measured}
+        architecture["facts"]["int8"] = _int8(folder, calibration, _timed(images, bundle.task), judge)
     _write_json(folder / ARCHITECTURE, architecture)
     (folder / CARD).write_text(card(architecture, parity, formats), "utf-8")
     write_sums(folder)
     return parity
+
+
+def _int8(folder: Path, calibration: Tensor, image: Tensor, judge: Judge | None) -> dict[str, Any]:
+    """Writes the int8 program, unless it is neither smaller nor faster. Returns the fact ``int8``."""
+    gain = convert(folder / ONNX, folder / INT8, calibration, image)
+    found = {
+        **asdict(gain),
+        "size": list(gain.size),
+        "pays": gain.pays,
+        "told": gain.text(),
+        "images": len(calibration),
+    }
+    if not gain.pays:
+        (folder / INT8).unlink()
+        return found
+    return {**found, "measured": {} if judge is None else judge(open_onnx(folder / INT8, trusted=True))}
+
+
+def _timed(images: Tensor, task: Task) -> Tensor:
+    """Returns the image on which programs are timed: of the task's size where it has classes, and else of a photograph
+    that is not small."""
+    least = 1 if task.classifies else PHOTOGRAPH
+    return _tiled(images.cpu(), 1, max(task.height, least), max(task.width, least))
 
 
 def _program(bundle: Bundle) -> ExportedProgram:

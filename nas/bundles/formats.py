@@ -152,6 +152,9 @@ print(restored.shape{answer})
 }
 """The formats by their names in parity.json."""
 
+CALIBRATION_IMAGES = 128
+"""The noisy training images that show an int8 program the ranges of its activations."""
+
 WHOLE = "whole_numbers"
 
 

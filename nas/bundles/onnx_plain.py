@@ -1,7 +1,7 @@
 """ONNX programs for one size in operators that small runtimes know, with the same values.
 
 Runtimes that do not know an operator in one form, or compute it wrongly, are named beside what replaces it. They were
-seen with the versions of 2026-11.
+seen with `benchmarks/clients.py`.
 """
 
 from __future__ import annotations

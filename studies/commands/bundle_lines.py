@@ -30,10 +30,19 @@ def export_lines(facts: Mapping[str, Any]) -> list[str]:
     ]
     for part, found in facts["measured"].items():
         lines.append(f"{part} split: {titled(found)}")
-    if facts["int8"] is not None:
-        found = facts["int8"]["measured"]["test"]
-        lines.append(f"int8, test split: {titled(found)}, {facts['int8']['bytes']:,} bytes")
-    return lines
+    return [*lines, *int8_lines(facts["int8"])]
+
+
+def int8_lines(facts: Mapping[str, Any] | None) -> list[str]:
+    """Returns what the fact ``int8`` of a bundle says for people; nothing without one."""
+    if facts is None:
+        return []
+    if not facts["pays"]:
+        return [f"int8 is left out: it would be {facts['told']}"]
+    return [
+        f"int8 is {facts['told']}",
+        *(f"int8, {part} split: {titled(found)}" for part, found in facts["measured"].items() if part == "test"),
+    ]
 
 
 def bundle_facts(bundle: Bundle) -> dict[str, Any]:

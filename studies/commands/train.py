@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.bundles.files import ARCHITECTURE
+from nas.bundles.formats import CALIBRATION_IMAGES
 from nas.data.augmentation import Augmentation
-from nas.data.noise import Noise, noise_in_words
+from nas.data.noise import Noise, noise_in_words, parse_noise
 from nas.data.sources import augmentation_for, noise_for, parse_source, source_of
 from nas.data.white import White
 from nas.errors import BundleError, ConfigError, SpecError, StorageError, in_short, is_out_of_memory
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from nas.bundles.assess import Assessment
     from nas.bundles.bundle import Bundle
+    from nas.bundles.inference import Predict
     from nas.data.photographs import Photographs
     from nas.data.splits import Dataset
     from nas.protocols import SearchSpace
@@ -144,7 +147,9 @@ def train(
             by = run_file.get("training_version", FIRST_VERSION)
             other = f" by version {by} of the training code, and this is version {TRAINING_VERSION}"
             say(f"{request.to} is trained already{other if by != TRAINING_VERSION else ''}; nothing to do")
-            return {**run_file["result"], "bundle": str(bundle)}
+            if request.quantize and _int8_of(bundle) is None:
+                say(f"its bundle has no int8; remove {bundle}, and the same command writes it again with one")
+            return {**run_file["result"], "bundle": str(bundle), "int8": _int8_of(bundle)}
         run_file = {**run_file, "training_version": TRAINING_VERSION}  # no other one's checkpoint is gone on from
         write_run(request.to, run_file)
         precision = run_file.get("precision", request.precision)
@@ -178,7 +183,7 @@ def train(
         for cut_off in (bundle, *request.to.glob(f".{BUNDLE}.*.partial")):  # of a process that was killed
             shutil.rmtree(cut_off, ignore_errors=True)
         _write_bundle(bundle, source, candidate, data, best, request, result, configuration, start)
-    return {**result, "bundle": str(bundle)}
+    return {**result, "bundle": str(bundle), "int8": _int8_of(bundle)}
 
 
 @contextmanager
@@ -538,9 +543,20 @@ def _write_bundle(
     configuration: Mapping[str, Any],
     start: Mapping[str, Any] | None,
 ) -> None:
+    import torch
+
     from nas.bundles.export import PARITY_IMAGES, export_bundle
     from studies.provenance import describe, hardware
 
+    def judge(predict: Predict) -> dict[str, Any]:
+        values, _ = data.test(predict, parse_noise(data.task.noise))
+        return {"test": {name: value for name, value in values.items() if value is not None}}
+
+    calibration = None
+    if request.quantize:  # patches of photographs, and pairs, have their own way to noisy images
+        generator = torch.Generator().manual_seed(request.seed)
+        rows = data.training.order(generator)[:CALIBRATION_IMAGES]
+        calibration = data.training.batch(rows, generator)[0].cpu()
     told = ("subset", "warm_up", "ema", "accumulate", "augmentation", "images_per_epoch", "precision")
     export_bundle(
         target,
@@ -571,7 +587,16 @@ def _write_bundle(
                 "seconds": round(result["seconds"], 1),
             },
         },
+        judge=judge if request.quantize else None,
+        calibration=calibration,
     )
+
+
+def _int8_of(bundle: Path) -> dict[str, Any] | None:
+    """Returns what the bundle of a training says of its int8 program; None without one."""
+    facts = json.loads((bundle / ARCHITECTURE).read_text("utf-8"))["facts"]
+    found: dict[str, Any] | None = facts.get("int8")
+    return found
 
 
 def _existing(folder: Path) -> Path:

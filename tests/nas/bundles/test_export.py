@@ -28,7 +28,8 @@ from nas.bundles.bundle import open_bundle
 from nas.bundles.card import card
 from nas.bundles.files import ARCHITECTURE, CARD, PARITY, SUMS, WEIGHTS
 from nas.bundles.formats import FORMATS, INT8, ONNX
-from nas.bundles.onnx_model import open_onnx, quantize
+from nas.bundles.int8 import Gain, convert, measure, quantize
+from nas.bundles.onnx_model import open_onnx
 from nas.data.noise import parse_noise
 from nas.errors import BundleError
 from nas.training.batches import noisy_batches
@@ -327,7 +328,7 @@ def test_programs_of_other_networks(tmp_path: Path, changes: dict[str, Any]) -> 
 
 
 def test_the_card_holds_what_was_measured_confirmed_and_allowed(
-    tmp_path: Path, network: nn.Module, quick: None
+    tmp_path: Path, network: nn.Module, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interval = {"mean": 21.5, "sd": 0.25, "low": 21.19, "high": 21.81, "n": 5}
     facts = FACTS | {
@@ -342,6 +343,7 @@ def test_the_card_holds_what_was_measured_confirmed_and_allowed(
         return {"test": dict(found.values)}
 
     folder = tmp_path / "bundle"
+    monkeypatch.setattr(export, "convert", lambda *given: replace(convert(*given), bytes=1))
     write_bundle(folder, candidate(), network, facts=facts, judge=judge, calibration=noisy_digits(32))
     assert {path.name for path in folder.iterdir()} == FILES | {INT8}
     text = (folder / CARD).read_text()
@@ -355,7 +357,8 @@ def test_the_card_holds_what_was_measured_confirmed_and_allowed(
         "| 21.50 | 21.19 to 21.81 | 0.25 |",
         "Seeds: 11, 12, 13, 14, 15.",
         "CC-BY-4.0",
-        "32 training images",
+        "32 noisy training images",
+        "model.int8.onnx is smaller",
         "model.int8.onnx",
     ]
     assert [piece for piece in wanted if piece not in text] == []
@@ -363,6 +366,49 @@ def test_the_card_holds_what_was_measured_confirmed_and_allowed(
     assert value["measured"]["test"] == pytest.approx(whole, abs=1e-3)
     assert value["int8"]["measured"]["test"] == pytest.approx(int8)
     assert open_bundle(folder, get_space).facts == value
+
+
+GAIN = Gain(bytes=900, float_bytes=1000, milliseconds=2.0, float_milliseconds=1.0, size=(8, 16), threads=1)
+
+
+def test_an_int8_program_that_does_not_pay_is_left_out(
+    tmp_path: Path, network: nn.Module, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "convert", lambda *given: replace(GAIN, bytes=convert(*given).bytes, float_bytes=1))
+    folder = tmp_path / "bundle"
+    judged: list[Any] = []
+    write_bundle(folder, candidate(), network, calibration=noisy_digits(4), judge=lambda run: judged.append(run) or {})
+    assert len(judged) == 1  # the network alone
+    assert {path.name for path in folder.iterdir()} == FILES
+    text = (folder / CARD).read_text()
+    assert "model.int8.onnx is left out: it would be neither smaller nor faster: " in text
+    assert "`model.int8.onnx`" not in text
+    assert json.loads((folder / ARCHITECTURE).read_text())["facts"]["int8"]["pays"] is False
+
+
+@pytest.mark.parametrize(
+    ("changes", "pays", "words"),
+    [
+        ({}, True, "smaller but not faster"),
+        ({"bytes": 960}, False, "neither smaller nor faster"),
+        ({"bytes": 2000, "milliseconds": 0.95}, True, "faster but not smaller"),
+        ({"bytes": 2000, "milliseconds": 0.96}, False, "neither smaller nor faster"),
+        ({"milliseconds": 0.5}, True, "smaller and faster"),
+    ],
+)
+def test_a_conversion_pays_by_a_twentieth(changes: dict[str, Any], pays: bool, words: str) -> None:
+    gain = replace(GAIN, **changes)
+    assert gain.pays is pays
+    assert gain.text().startswith(f"{words}: {gain.bytes:,} bytes beside 1,000, ")
+    assert gain.text().endswith(" ms beside 1 for an image of 8x16 with 1 thread(s)")
+
+
+def test_programs_are_timed_in_turn(folder: Path) -> None:
+    ticks = iter(range(10_000))
+    gain = measure(folder / ONNX, folder / ONNX, torch.rand(1, 1, 8, 8), clock=lambda: float(next(ticks)))
+    assert (gain.milliseconds, gain.float_milliseconds, gain.size) == (1000.0, 1000.0, (8, 8))
+    assert gain.bytes == gain.float_bytes == (folder / ONNX).stat().st_size
+    assert next(ticks) < 20  # it does not go on for long where runs are slow
 
 
 def test_an_int8_program_takes_other_sizes_and_batches(tmp_path: Path, network: nn.Module, folder: Path) -> None:

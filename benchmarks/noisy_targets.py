@@ -19,10 +19,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.lib import records
-from benchmarks.lib.noisy import noisy_data
+from benchmarks.lib.noisy import noisy_data, trained
 from benchmarks.lib.records import Record
 from benchmarks.lib.runs import perform_all
 from benchmarks.lib.stats import mean_interval
@@ -30,11 +28,8 @@ from nas.bundles.assess import assess_photographs
 from nas.data.augmentation import TURNS
 from nas.data.noise import parse_noise
 from nas.data.splits import Dataset, load
-from nas.training.batches import DeviceData
-from nas.training.loop import Training
 from nas.training.version import TRAINING_VERSION
 from nas.types import Recipe
-from search_spaces import get_space
 from search_spaces.unet.spec import UNetSpec
 
 NOISE = "gaussian:25"
@@ -66,17 +61,12 @@ def measure(what: Record) -> Record:
     """Trains the network in one way under one seed and judges it on Set12."""
     alone, known = data_of(what["root"], WAYS[what["way"]])
     data = known if what["way"] == "clean targets" else alone
-    task, space = data.task("data"), get_space("unet")
     recipe = Recipe(
         epochs=what["epochs"], batch_size=16, learning_rate=0.003, weight_decay=0.0, classification_weight=0.0
     )
-    torch.manual_seed(what["seed"])
-    network = space.build(UNetSpec.from_dict(SPEC), task)
-    batches = DeviceData.of(data, task, torch.device("cpu"), TURNS)
-    training = Training(network, task, recipe, batches, seed=what["seed"], precision="bf16")
-    while training.epoch < recipe.epochs:
-        training.run_epoch()
-    network.eval()
+    network, _ = trained(
+        data, UNetSpec.from_dict(SPEC), recipe, seed=what["seed"], precision="bf16", augmentation=TURNS
+    )
     photographs = sorted(Path(what["root"], "set12").glob("*.png"))
     found = assess_photographs(network, 1, photographs, parse_noise(NOISE))
     return {"key": records.key_of(what), **what, "psnr": found.values["psnr"], "noisy": found.noisy["psnr"]}

@@ -1,4 +1,4 @@
-"""Does PSNR without clean images rank networks as the true one? ``python -m benchmarks.self_psnr [--candidates 64]``.
+"""Does PSNR without clean images rank networks as the true one? ``python -m benchmarks.self_psnr [--candidates 84]``.
 
 Random candidates of the space `unet` that denoise alone are trained for a few epochs on patches of the photographs that
 scikit-image installs. Gaussian noise, Poisson noise and that of a camera's file are added once. Candidates see noisy
@@ -14,23 +14,22 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from benchmarks.lib import records
 from benchmarks.lib.agreement import spearman
-from benchmarks.lib.noisy import noisy_data, true_psnr
+from benchmarks.lib.noisy import noisy_data, trained, true_psnr
 from benchmarks.lib.records import Record
 from benchmarks.lib.runs import perform_all
 from nas.data.splits import Dataset, load
-from nas.training.batches import DeviceData
-from nas.training.evaluation import Evaluation
+from nas.training.evaluation import judge
 from nas.training.loop import Diverged
 from nas.training.version import TRAINING_VERSION
 from nas.types import Constraint
@@ -45,7 +44,7 @@ NOISES = ("gaussian:25", "poisson:30", CAMERA)
 WAYS: Mapping[str, int] = {"two shots": 2, "hidden pixels": 1}
 """The ways of training and judging, with the number of shots of a patch."""
 
-LIMITS = (Constraint(name="params", upper=30_000), Constraint(name="macs", upper=1_000_000))
+LIMITS = (Constraint(name="params", upper=30_000), Constraint(name="macs", upper=500_000))
 RESAMPLINGS = 2000
 
 
@@ -60,21 +59,13 @@ def measure(what: Record) -> Record:
     alone, known = data_of(what["noise"], what["way"], what["subset"])
     task = alone.task("data")
     candidate = sampled(SPACE, task, LIMITS, what["number"] + 1, seed=0, epochs=what["epochs"])[what["number"]]
-    run = Evaluation(
-        lambda: SPACE.build(candidate.spec, task),
-        task,
-        candidate.recipe,
-        DeviceData.of(alone, task, torch.device("cpu")),
-        SPACE.cost(candidate.spec, task),
-        seed=what["number"],
-    )
     found = {"key": records.key_of(what), **what, "candidate": candidate.digest}
     try:
-        while not run.done:
-            row = run.advance()
+        network, data = trained(alone, candidate.spec, candidate.recipe, seed=what["number"])
     except Diverged as reason:
         return {**found, "diverged": str(reason)}
-    return {**found, "self_psnr": row.values["self_psnr"], "psnr": true_psnr(run.training.network, known)}
+    ours, true = judge(network, data.validation).values["self_psnr"], true_psnr(network, known)
+    return {**found, "self_psnr": ours, "psnr": true} if math.isfinite(ours) else {**found, "diverged": "not finite"}
 
 
 def resampled(ours: NDArray[np.float64], true: NDArray[np.float64]) -> tuple[float, float]:
@@ -109,9 +100,9 @@ def table(found: Sequence[Record]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains what is missing and prints the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.self_psnr", description=(__doc__ or "").split("?")[0])
-    parser.add_argument("--candidates", type=int, default=64, help="candidates for each noise and way")
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--subset", type=int, default=400, help="training patches")
+    parser.add_argument("--candidates", type=int, default=84, help="candidates for each noise and way")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--subset", type=int, default=300, help="training patches")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--to", type=Path, default=Path("runs/self-psnr.jsonl"), help="file of finished candidates")
     options = parser.parse_args(arguments)

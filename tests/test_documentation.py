@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shlex
 import sys
@@ -98,7 +99,7 @@ def test_the_cheap_command_lines_work(studied: Any, run: Callable[..., Any]) -> 
     done = set()
     for page, words in command_lines():
         said = " ".join(words)
-        if page == "commands.md" or said in done or not said.startswith(CHEAP):
+        if page in ("commands.md", "noisy.md") or said in done or not said.startswith(CHEAP):
             continue
         if any(word.startswith(("folder:", "images:")) for word in words):
             continue  # the tutorial's, which has a test with images
@@ -142,6 +143,39 @@ def test_the_tutorial_works_to_the_letter(tmp_path: Path, monkeypatch: pytest.Mo
         assert result.code == 0, f"{' '.join(words)}\n{result.err}"
     assert (tmp_path / "parts.html").stat().st_size > 1_000_000
     assert (tmp_path / "parts-bundle" / "model.onnx").exists()
+
+
+@pytest.mark.slow
+def test_the_page_on_noisy_images_works_to_the_letter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On 12 small images of each kind, with searches cut short."""
+    import numpy as np
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+    for number in range(12):
+        clean = draw.integers(40, 200, (6, 6)).repeat(16, 0).repeat(16, 1)
+        for path in (f"scans/{number:04}.png", f"bursts/scene {number}/0.png", f"bursts/scene {number}/1.png"):
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            noisy = clean + draw.normal(0, 20, clean.shape)
+            Image.fromarray(noisy.round().clip(0, 255).astype("uint8")).save(tmp_path / path)
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.INFO)
+    lines = [words for page, words in command_lines() if page == "noisy.md"]
+    expected = ["noise", "search", "search", "best", "report", "export", "evaluate", "denoise"]
+    assert [words[0] for words in lines] == expected
+    for words in lines:
+        cut = ["--trials", "2", "--epochs", "1", "--max-macs", "2000000"] if words[0] == "search" else []
+        result = run(*words, *cut)
+        assert result.code == 0, f"{' '.join(words)}\n{result.err}"
+        if words[0] == "search":
+            told = "(blind spot)" if "scans" in words else "(Noise2Noise)"
+            assert told in caplog.text
+            caplog.clear()
+    assert "removed by trial" in (tmp_path / "bursts.html").read_text()
+    assert "self-supervised" in (tmp_path / "bursts-bundle" / "README.md").read_text()
+    assert len(list((tmp_path / "restored").iterdir())) == 12
 
 
 if __name__ == "__main__":

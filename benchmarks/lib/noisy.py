@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from nas.data.augmentation import NONE, Augmentation
 from nas.data.noise import parse_noise
 from nas.data.raw import Shots
 from nas.data.splits import Dataset, Split, noise_seed, to_float
-from nas.training.batches import evaluation_batches
+from nas.training.batches import DeviceData, evaluation_batches
 from nas.training.evaluation import judge
+from nas.training.loop import Training
+from nas.types import Recipe
+from search_spaces import get_space
 
 
 def with_shots(clean: Split, noise: str, shots: int, seed: int) -> tuple[Split, Split]:
@@ -46,6 +51,33 @@ def noisy_data(data: Dataset, noise: str, shots: int) -> tuple[Dataset, Dataset]
         replace(data, classes=(), train=train[side], validation=validation[side], test=test[side]) for side in (0, 1)
     )
     return alone, known
+
+
+def trained(
+    data: Dataset,
+    spec: Any,
+    recipe: Recipe,
+    *,
+    seed: int,
+    precision: str = "fp32",
+    augmentation: Augmentation = NONE,
+) -> tuple[nn.Module, DeviceData]:
+    """Trains a network of the space `unet` under the noise of the data.
+
+    Returns:
+        The network, and its data with the validation batches.
+
+    Raises:
+        Diverged: the loss became NaN.
+    """
+    task, space = data.task("data"), get_space("unet")
+    torch.manual_seed(seed)
+    network = space.build(spec, task)
+    batches = DeviceData.of(data, task, torch.device("cpu"), augmentation)
+    training = Training(network, task, recipe, batches, seed=seed, precision=precision)
+    while training.epoch < recipe.epochs:
+        training.run_epoch()
+    return network.eval(), batches
 
 
 def true_psnr(network: nn.Module, known: Dataset) -> float:

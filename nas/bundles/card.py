@@ -9,7 +9,7 @@ from typing import Any
 from nas.bundles.files import ARCHITECTURE, PARITY, SUMS, WEIGHTS
 from nas.bundles.formats import INT8, ONNX, PARITY_LIMIT, Format
 from nas.data.noise import parse_noise
-from nas.search.objectives import METRICS, Metric, of_basis
+from nas.search.objectives import METRICS, Metric, cautions, of_basis
 
 SEARCHED_LIMIT = (
     "- The search picked this network by its values on validation, which are a little too good for that",
@@ -186,7 +186,9 @@ def _measured(facts: Mapping[str, Any]) -> list[str]:
             if any(name in measured[split] for split in splits):
                 cells = [metric.figure(measured[split][name]) if name in measured[split] else "-" for split in splits]
                 lines.append(f"| {_with_unit(words, metric)} | {' | '.join(cells)} |")
-    return [*lines, ""]
+    figures = dict.fromkeys(name for split in splits for name in measured[split])
+    told = [f"{line[:1].upper()}{line[1:]}." for line in cautions(figures)]
+    return [*lines, "", *(line for each in told for line in (each, ""))]
 
 
 def _confirmed(confirmed: Mapping[str, Any] | None) -> list[str]:

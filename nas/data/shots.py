@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from nas.data.folders import ImagePage, image_files
 from nas.data.images import image_sizes
 from nas.data.listing import counted
+from nas.data.pairing import CLEAN, NOISY, SIDES
 from nas.data.pairs import gray_values
 from nas.data.raw import TRAIN, evenly
 from nas.errors import DataError
@@ -193,3 +194,9 @@ def _check_classes(scenes: Sequence[NoisyScene], classified: bool, source: str) 
     trained = {scene.label for scene in scenes if scene.shots[0].part == TRAIN}
     if classified and (strangers := sorted(labels - trained)):
         raise DataError(f"{source}: class {strangers[0]!r} of another split is not in train; add or remove it")
+    sides = {SIDES[label.lower()]: label for label in labels if len(label) > 1 and label.lower() in SIDES}
+    if classified and len(sides) > 1:
+        raise DataError(
+            f"{source}: the folders {sides[NOISY]} and {sides[CLEAN]} are the sides of pairs and no classes; give "
+            f"pairs:DIR, or {sides[NOISY]} alone"
+        )

@@ -105,6 +105,7 @@ class Metric:
         missing: the reason why a task cannot have it as an objective, or None when it can.
         classes: the number of classes of which validation must have images, because it is undefined with fewer.
         stands_for: the metric in whose place it is where a task cannot have that one; empty for none.
+        caution: what people have to know who choose by it, as a line without a full stop; empty for nothing.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Metric:
     missing: Callable[[Task], str | None] = lambda task: None
     classes: int = 0
     stands_for: str = ""
+    caution: str = ""
 
     @property
     def per_epoch(self) -> bool:
@@ -228,6 +230,9 @@ METRICS: Mapping[str, Metric] = {
             reference_title="the noisy input's self-supervised PSNR",
             missing=_needs_only_noisy,
             stands_for="psnr",
+            caution="the self-supervised PSNR is estimated from noisy images alone: from shots it is the true PSNR on "
+            "average, and from single images the noise's own variance is in it, so that it says which network is "
+            "better and is no PSNR to report",
         ),
         Metric(
             name="ssim",
@@ -369,6 +374,11 @@ def metric_of(name: str) -> Metric:
 def of_basis(*bases: Basis) -> list[Metric]:
     """Returns the metrics that are computed from one of `bases`, in the order of the table."""
     return [metric for metric in METRICS.values() if metric.basis in bases]
+
+
+def cautions(names: Iterable[str]) -> list[str]:
+    """Returns what people have to know who choose by these metrics."""
+    return [metric.caution for metric in map(metric_of, names) if metric.caution]
 
 
 def followed(objectives: Iterable[str] = ()) -> list[Metric]:

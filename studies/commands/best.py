@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from nas.search.objectives import cautions
 from studies.commands.terminal import describe, front_table, on_test, say, standing, stdout
 from studies.reading.best import choose
 from studies.reading.versions import training_versions, versions_line
@@ -40,6 +41,8 @@ def show_best(study: StudyReader, pick: str, prefer: Mapping[str, float] | None,
     say(standing(choice, study.config.study))
     if told := versions_line(training_versions(study)):
         say(told)
+    for caution in cautions(study.config.objective_names):
+        say(caution)
     say(choice.reason)
     if choice.chosen.number in choice.confirmed:
         say(f"on the test split: {on_test(choice.confirmed[choice.chosen.number], study.config.objective_names)}")

@@ -21,7 +21,7 @@ from nas.errors import ConfigError, SkipnasError
 from nas.files import write_whole
 from nas.outcome import Outcome
 from nas.search.confirmation import Confirmed, Interval, summarize
-from nas.search.objectives import DEFAULT, METRICS, Metric, followed, metric_of, of_basis
+from nas.search.objectives import DEFAULT, METRICS, Metric, cautions, followed, metric_of, of_basis
 from nas.settings import StudyConfig, kept_settings
 from nas.types import Objective
 from search_spaces import stored_space
@@ -188,14 +188,16 @@ def _answer(study: StudyReader, history: History, confirmed: Sequence[Confirmed]
             ]
         ),
     ]
-    missing = sorted(set(DEFAULT) - {o.name for o in config.objectives})
+    missing = sorted(
+        set(DEFAULT) - {each for o in config.objectives for each in (o.name, metric_of(o.name).stands_for)}
+    )
     if missing:
         reasons = dict.fromkeys(METRICS[name].missing(task) for name in missing)
         parts.append(
             _lacks("; ".join([f"Not among the objectives: {join_words(missing)}", *filter(None, reasons)]) + ".")
         )
-    if told := versions_line(training_versions(study)):
-        parts.append(_lacks(f"{told[:1].upper()}{told[1:]}."))
+    told_too = [*cautions(config.objective_names), *filter(None, [versions_line(training_versions(study))])]
+    parts += [_lacks(f"{line[:1].upper()}{line[1:]}.") for line in told_too]
     if history.choice is None:
         state = (
             "No trial has been made yet" if not history.trials else "No trial is complete, so there is no answer yet"
@@ -436,17 +438,17 @@ def _images(pictures: Samples) -> str:
                 f'height="{pictures.size[1]}" alt="{escape(name)}">{"<br>".join(filter(None, told))}</td>'
             )
         rows.append(f"<tr><th>{escape(name)}</th>{''.join(cells)}</tr>")
-    noted = any(picture.note for _, row in pictures.rows for picture in row)
-    removed = (
-        " No clean images are known, so what each network removed is shown instead, on gray, with the correlation of "
-        "its neighbouring pixels beside and below each other: about 0 where only noise without structure was removed, "
-        "and more where edges and textures went with it."
-        if noted
-        else ""
-    )
+    words = "Under a clean image is its class, under a denoised one the PSNR and the class that the network answers"
+    if any(picture.note for _, row in pictures.rows for picture in row):
+        words = (
+            "No clean images are known, so what each network removed is shown, on gray, with its standard deviation in "
+            "levels of 255. Below it is its autocorrelation: in the middle each pixel with itself, around it with "
+            "those up to 8 pixels away, and in figures with those beside and below it. It is gray, and the figures are "
+            "near 0, where noise without structure was removed. It is brighter where edges and textures went with it, "
+            "or where the noise itself is correlated. Under a denoised image is the class that the network answers"
+        )
     return (
-        "<p>Validation images through members of the front. Under a clean image is its class, under a denoised one the "
-        f"PSNR and the class that the network answers; ✗ marks a wrong one.{removed}</p>"
+        f"<p>Validation images through members of the front. {words}; ✗ marks a wrong one.</p>"
         f'<div class="scroll"><table class="images">{"".join(rows)}</table></div>{html}'
     )
 

@@ -1,6 +1,6 @@
 """Images through the networks of a study's front: noisy, denoised and clean, with PSNR and the predicted class.
 
-Where no clean images are known, what was removed is shown instead, with how alike its neighbouring pixels are.
+Where no clean images are known, what was removed is shown instead, with its autocorrelation.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ IMAGES = 6
 
 MEMBERS = 8
 """The number of front members shown: the knee, the best of each objective, then the others by number."""
+
+
+REACH = 8
+"""The largest shift in pixels of an autocorrelation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,25 +134,44 @@ def samples(
         )
         if held_out is not None:
             removed = noisy - denoised
-            pictures = tuple(
-                Picture(png=_inline(0.5 + each), note="neighbours {:+.2f}, {:+.2f}".format(*neighbours_alike(each)))
-                for each in removed
-            )
-            rows.append((f"removed by trial {trial.number}", pictures))
+            rows.append((f"removed by trial {trial.number}", tuple(map(_removed, removed))))
+            rows.append(("its autocorrelation", tuple(_alike(autocorrelation(each)) for each in removed)))
     lacks = f"Trials {', '.join(map(str, lost))}: the weights are not on this machine, or not of this version."
     size = (int(clean.shape[-1]), int(clean.shape[-2]))
     return Samples(rows=tuple(rows), size=size, lacks=lacks if lost else "")
 
 
-def neighbours_alike(removed: Tensor) -> tuple[float, float]:
-    """Returns the correlation of neighbours beside and below each other in what was removed from an image (C, H, W).
+def autocorrelation(image: Tensor) -> Tensor:
+    """Returns the correlation of an image (C, H, W) with itself, moved by up to `REACH` pixels down and to the right.
 
-    It is about 0 where white noise alone was removed, and larger where edges and textures went with it.
+    Its shape is (2 R + 1, 2 R + 1), where R is `REACH` or, if that is less, half of the shortest side. It is 1 in the
+    middle and near 0 elsewhere for white noise. An image without any variation has 0 everywhere.
     """
-    rest = removed - removed.mean((1, 2), keepdim=True)
-    power = float(rest.square().mean()) or 1.0
-    beside, below = rest[..., :-1] * rest[..., 1:], rest[:, :-1] * rest[:, 1:]
-    return float(beside.mean()) / power, float(below.mean()) / power
+    import torch
+
+    rest = image.double() - image.double().mean((1, 2), keepdim=True)
+    height, width = image.shape[1:]
+    reach = min(REACH, height // 2, width // 2)
+    # With as many zeros around it the image does not meet itself on the other side.
+    room = 2 * height, 2 * width
+    sums = torch.fft.irfft2(torch.fft.rfft2(rest, s=room).abs().square(), s=room).sum(0)
+    moved = torch.arange(-reach, reach + 1)
+    overlap = (height - moved.abs())[:, None] * (width - moved.abs())
+    means: Tensor = sums[moved][:, moved] / overlap
+    return means / means[reach, reach].clamp(min=1e-12)
+
+
+def _removed(image: Tensor) -> Picture:
+    """Shows what was removed on gray. Three standard deviations reach from gray to black and white."""
+    spread = float(image.std())
+    return Picture(png=_inline(0.5 + image / (6 * max(spread, 1e-6))), note=f"± {255 * spread:.1f}")
+
+
+def _alike(found: Tensor) -> Picture:
+    """Shows an `autocorrelation` on gray; 0.5 is white."""
+    middle = len(found) // 2
+    beside, below = float(found[middle, middle + 1]), float(found[middle + 1, middle])
+    return Picture(png=_inline(0.5 + found[None].float()), note=f"{beside:+.2f}, {below:+.2f}")
 
 
 def shown_members(history: History) -> list[Trial]:

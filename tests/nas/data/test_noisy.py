@@ -193,6 +193,16 @@ def test_a_single_shot_where_several_are_needed_is_one_line(tmp_path: Path) -> N
         load(f"noisy-shots:{tmp_path / 'all'}")
 
 
+@pytest.mark.parametrize("further", [(), ("masks",)])
+def test_sides_of_pairs_are_no_classes(tmp_path: Path, further: tuple[str, ...]) -> None:
+    for number, folder in enumerate(("noisy", "GT", *further)):
+        for scene in range(5):
+            save(tmp_path / folder / f"image{scene}x.png", shot(10 * number + scene))
+    with pytest.raises(DataError, match=r"folders noisy and GT are the sides of pairs and no classes; give pairs:DIR"):
+        load(f"noisy:{tmp_path}")
+    assert len(everything(load(f"noisy:{tmp_path / 'noisy'}")).images) == 5
+
+
 def test_shots_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
     scenes(tmp_path)
     save(in_folders(tmp_path, 3, 1), shot(3, 1)[:20])

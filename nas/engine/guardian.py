@@ -33,6 +33,7 @@ _PR_SET_PDEATHSIG = 1
 
 _connected: mmap.mmap | None = None  # of a guarded process: one byte, 1 while it is connected to Ray
 _signalled = -ECHO_SECONDS
+_before = 0.0  # seconds that the child before this one was at work
 
 
 @contextlib.contextmanager
@@ -49,6 +50,11 @@ def connected() -> Iterator[None]:
         yield
     finally:
         _connected[0] = 0
+
+
+def spent_before() -> float:
+    """Returns the seconds that the child before this one was at work, which a time limit includes; 0 in the first."""
+    return _before
 
 
 def is_echo() -> bool:
@@ -75,17 +81,17 @@ def guard(tell: Callable[[str], None]) -> None:
     Raises:
         ClusterError: in the parent, when Ray ended the second child too.
     """
-    global _connected
+    global _connected, _before
     if not hasattr(os, "fork"):
         return
-    shared = mmap.mmap(-1, 1)
+    shared, begun = mmap.mmap(-1, 1), time.monotonic()
     for again in (False, True):
         shared[0] = 0
         if again:
             tell("Ray was lost and ended the driver; the command begins once more, and what was under way goes on")
         child = _fork()
         if child == 0:
-            _connected = shared
+            _connected, _before = shared, time.monotonic() - begun if again else 0.0
             return
         ended, told = _wait(child)
         by_ray = shared[0] and ended in BY_RAY

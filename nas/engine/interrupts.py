@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 
-from nas.engine.guardian import is_echo
+from nas.engine.guardian import is_echo, spent_before
 
 
 class Stopping:
     """Answers True once `signalled` is set or `time_limit` seconds have passed since this object was made.
+
+    What the command spent before Ray ended its driver is a part of these seconds (see `nas.engine.guardian`).
 
     Attributes:
         deadline: `time.monotonic` at which the time limit is over; infinite without one.
@@ -21,7 +23,7 @@ class Stopping:
 
     def __init__(self, signalled: threading.Event, time_limit: float | None) -> None:
         self._signalled = signalled
-        self.deadline = time.monotonic() + (math.inf if time_limit is None else time_limit)
+        self.deadline = time.monotonic() - spent_before() + (math.inf if time_limit is None else time_limit)
 
     def __call__(self) -> bool:
         return self._signalled.is_set() or time.monotonic() > self.deadline

@@ -68,6 +68,24 @@ def test_the_parent_ends_as_the_child_and_begins_again_once_after_ray(
     assert len((tmp_path / "tries").read_text().split()) == tries
 
 
+LIMITED = """
+import threading
+from nas.engine.interrupts import Stopping
+left = Stopping(threading.Event(), 100.0).deadline - time.monotonic()
+print(99 < left <= 100 if first else 50 < left <= 98.5, flush=True)
+with guardian.connected():
+    if first:
+        time.sleep(1.5)
+        os._exit(1)
+"""
+
+
+def test_a_time_limit_goes_on_where_ray_ended_the_driver(tmp_path: Path) -> None:
+    with start(LIMITED, tmp_path / "tries") as process:
+        said, _ = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, f"True\n{AGAIN}True\n")
+
+
 def test_a_bug_shows_its_traceback_and_is_not_done_again(tmp_path: Path) -> None:
     with start("with guardian.connected(): 1 / 0", tmp_path / "tries") as process:
         _, err = process.communicate(timeout=60)

@@ -59,14 +59,15 @@ def _commit() -> str | None:
     here = Path(__file__).resolve().parent.parent
     if not (here / ".git").exists():
         return None
+    commit = _git(here, "describe", "--always", "--abbrev=12")
+    # `git describe --dirty` would write the checkout's index, which is nobody's but the user's.
+    changed = _git(here, "--no-optional-locks", "status", "--porcelain", "--untracked-files=no")
+    return f"{commit}-dirty" if commit and changed else commit or None
+
+
+def _git(folder: Path, *words: str) -> str:
+    """Returns what git says of a checkout; "" when it cannot say it."""
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=5,
-        )
+        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=5).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
+        return ""

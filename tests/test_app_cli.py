@@ -24,7 +24,7 @@ from command_samples import ROOT, SEARCH, SHARED, Said, Studied
 from PIL import Image
 from safetensors.torch import save_file
 
-from nas.errors import ConfigError
+from nas.errors import ClusterError, ConfigError
 from nas.training.checkpoint import weights_path
 from nas.training.version import TRAINING_VERSION
 from studies.commands import searched
@@ -273,6 +273,40 @@ def test_doctor_looks_and_changes_nothing(run: Run, tmp_path: Path, monkeypatch:
     assert not list(tmp_path.iterdir())
 
 
+def test_doctor_says_what_a_search_may_use(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr("nas.machine.quota", lambda: 2.5)
+    assert "a search starts its own, with 2 trials at a time" in run("doctor").out
+
+    def useless() -> NoReturn:
+        raise ClusterError("/tmp cannot be used")
+
+    monkeypatch.setattr("studies.commands.doctor.temporary_folder", useless)
+    found = {finding["subject"]: finding for finding in json.loads(run("doctor", "--json").out)["findings"]}
+    assert (found["temporary"]["state"], found["temporary"]["text"]) == ("bad", "/tmp cannot be used")
+
+
+@pytest.mark.parametrize("command", [("studies", "to-csv", "small"), ("report", "small", "--to")], ids=lambda it: it[0])
+def test_results_are_written_through_what_is_there(studied: Studied, run: Run, command: tuple[str, ...]) -> None:
+    Path("file").write_text("old")
+    Path("file").chmod(0o640)
+    Path("link").symlink_to("file")
+    assert run(*command, "link").code == 0
+    assert Path("link").is_symlink()
+    assert Path("file").stat().st_mode & 0o777 == 0o640
+    written = Path("file").read_text()
+    assert ("<html" in written) == (command[0] == "report")
+    os.mkfifo("pipe")
+    for target, code in (("/dev/null", 0), ("/dev/full", 2), ("pipe", 2)):  # nobody reads the pipe
+        before = Path(target).stat()
+        said = run(*command, target)
+        assert (said.code, len(said.err.splitlines())) == (code, int(code == 2)), said
+        assert Path(target).stat().st_mode == before.st_mode
+    assert Path("file").read_text() == written
+
+
 @pytest.mark.parametrize("command", ["search", "best", "report", "export", "evaluate", "dashboard", "spaces", "doctor"])
 def test_every_help_holds_an_example(run: Run, command: str) -> None:
     said = run(command, "--help")
@@ -359,6 +393,39 @@ def test_ctrl_c_stops_a_search_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert "Traceback" not in rest
     study = optuna.load_study(study_name="cut", storage=url)
     assert {trial.state.name for trial in study.trials} == {"RUNNING"}
+
+
+LONG = ["--study", "cut", "--trials", "1", "--subset", "200", "--max-macs", "400000", "--no-baselines"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("before", "command", "under_way", "code", "told"),
+    [
+        ([], ["search", *LONG, "--epochs", "900"], "runs/cut/*.checkpoint", 0, "stopped by an interrupt"),
+        (["search", *LONG, "--epochs", "60"], ["confirm", "cut"], "runs/cut/confirm/*", 0, "stopped by an interrupt"),
+        ([], ["train", "unet", "--epochs", "5000", "--to", "out"], "out/checkpoint.pt", 130, "stopped"),
+    ],
+    ids=["search", "confirm", "train"],
+)
+def test_the_end_that_a_batch_system_asks_for_is_a_ctrl_c(
+    tmp_path: Path, before: list[str], command: list[str], under_way: str, code: int, told: str
+) -> None:
+    program = [sys.executable, str(ROOT / "app_cli.py")]
+    if before:
+        subprocess.run([*program, *before], cwd=tmp_path, capture_output=True, check=True, timeout=200)
+    run = subprocess.Popen(
+        [*program, *command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_until(lambda: any(tmp_path.glob(under_way)))
+        run.terminate()
+        _, said = run.communicate(timeout=120)
+    finally:
+        run.kill()
+    assert run.returncode == code, said
+    assert told in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.slow

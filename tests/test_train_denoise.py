@@ -17,7 +17,7 @@ import pytest
 import tifffile
 import torch
 from command_samples import ROOT, Said
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from nas.data.reader import read_file
 from nas.training.version import TRAINING_VERSION
@@ -40,11 +40,11 @@ SPEC = {
 OPTIONS = ["--noise", "gaussian:25", "--epochs", "2", "--patch", "16", "--threads", "1", "--precision", "fp32"]
 
 
-def photograph(height: int, width: int, channels: int = 1, seed: int = 0) -> np.ndarray:
+def photograph(height: int, width: int, channels: int = 1, seed: int = 0, noise: float = 20.0) -> np.ndarray:
     """Smooth shapes with noise, (H, W) or (H, W, C), uint8."""
     down, right = np.mgrid[0:height, 0:width]
     planes = [120 + 80 * np.sin(down / (5 + i) + seed) * np.cos(right / (7 + i)) for i in range(channels)]
-    noisy = np.stack(planes, 2) + np.random.default_rng(seed).normal(0, 20, (height, width, channels))
+    noisy = np.stack(planes, 2) + np.random.default_rng(seed).normal(0, noise, (height, width, channels))
     return noisy.clip(0, 255).astype(np.uint8).squeeze()
 
 
@@ -350,6 +350,12 @@ SAME: dict[str, tuple[Callable[[Path], object], float, list[str]]] = {
 """Files with the values of one noisy image, by the value of white in them and what the command is told."""
 
 
+def decibels(found: np.ndarray) -> float:
+    """PSNR of values on the 0..255 scale, (H, W, C), against the image before its noise."""
+    clean = photograph(40, 48, found.shape[2], noise=0)
+    return float(10 * np.log10(255**2 / np.mean((found - np.atleast_3d(clean).astype(float)) ** 2)))
+
+
 @pytest.mark.parametrize("options", [[], ["4095"], ["600"], ["25500"], ["65535"], ["255"]], ids=" ".join)
 def test_an_image_is_restored_as_its_eight_bits_are(here: Path, run: Run, options: list[str]) -> None:
     options = options and ["--white-level", *options]
@@ -369,11 +375,27 @@ def test_an_image_is_restored_as_its_eight_bits_are(here: Path, run: Run, option
         for page in file.pages:
             found = 255 * page.floats(level)
             assert found.mean() == pytest.approx(wanted[found.shape[2]].mean(), rel=0.01), name
+            assert decibels(found) == pytest.approx(decibels(wanted[found.shape[2]]), abs=0.5), name
             difference = np.abs(found - wanted[found.shape[2]])
             # Two roundings; and premultiplied colours of 8 bits know half as many levels.
             assert difference.max() <= (4 if name == "times.tif" else 2 if name in ("counts.tif", "half.tif") else 1), (
                 name
             )
+
+
+def test_what_a_restored_file_lacks_is_told(here: Path, run: Run) -> None:
+    with tifffile.TiffWriter("pyramid.tif") as writer:
+        writer.write(NOISY, photometric="minisblack", metadata=None)
+        writer.write(NOISY[::2, ::2], photometric="minisblack", subfiletype=1, metadata=None)
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[0x8769] = {0x829A: 0.004, 0x927C: b"at 512"}
+    Image.fromarray(NOISY).save("camera.tif", tiffinfo=tags)
+    for name, lacks in (
+        ("pyramid.tif", "the smaller copies of its images (pyramid or thumbnail)"),
+        ("camera.tif", "the maker's note of its EXIF"),
+    ):
+        said = run("denoise", "out/bundle", name, "--to", "restored")
+        assert (said.code, said.out) == (0, f"{name} -> restored/{name}, without {lacks}\n"), said.err
 
 
 NAN = np.where(np.arange(NOISY.size).reshape(NOISY.shape) == 99, np.nan, 0.5).astype("f4")

@@ -1,6 +1,7 @@
-"""Wrong values made by rule for every option and argument of every command.
+"""Wrong calls made by rule over every option and argument of every command.
 
-A new option is in this table by its placeholder in the help. Each call is answered by one line that names the value or
+A new option is in this table by its placeholder in the help, and a new command fails until its right call is here. Each
+call is answered by one line that names the value or
 the option, with exit code 2, and leaves everything as it was.
 """
 
@@ -115,8 +116,69 @@ def folder(_searched: Studied, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
+def other_shapes() -> Iterator[tuple[str, str, list[str]]]:
+    """Command, what is wrong, and the words of a call that has another shape than the command."""
+    for path, found in commands():
+        name = " ".join(path)
+        arguments = [each for each in found.params if each.param_type_name == "argument"]
+        options = [each for each in found.params if each.param_type_name == "option" and each.name != "help"]
+        right = CALLS[name]
+        yield name, "unknown option", [*right, "--nothing"]
+        if any(each.required for each in arguments):
+            yield name, "no argument", right[len(arguments) :]
+        if all(each.nargs == 1 for each in arguments):
+            yield (
+                name,
+                "an argument too many",
+                [*right[: len(arguments)], "more", "still more", *right[len(arguments) :]],
+            )
+        for option in options:
+            for spelling in (*option.opts, *option.secondary_opts):
+                if option.is_flag:
+                    yield name, f"{spelling} with a value", [*right, f"{spelling}=x"]
+                else:
+                    yield name, f"{spelling} without a value", [*right, spelling]
+
+
 def test_there_are_many() -> None:
     assert sum(len(values) for _, _, values in wrong_values()) > 400
+    assert len(list(other_shapes())) > 150
+
+
+def test_every_command_has_its_right_call() -> None:
+    assert sorted(CALLS) == sorted(" ".join(path) for path, _ in commands())
+
+
+def test_every_option_is_called_wrongly() -> None:
+    """Flags take no value, so they are wrong with one."""
+    called = {(command, option) for command, option, values in wrong_values() if values}
+    called |= {(command, word.partition("=")[0]) for command, _, words in other_shapes() for word in words[-1:]}
+    for path, found in commands():
+        for parameter in found.params:
+            if parameter.param_type_name == "option" and parameter.name != "help":
+                assert (" ".join(path), parameter.opts[0]) in called
+
+
+def check(run: Run, folder: Path, before: set[tuple[str, int]], words: list[str], value: str) -> None:
+    """Runs a wrong call: one line on stderr, exit code 2, and nothing changed."""
+    said = run(*words)
+    told = (value[:40], said)
+    assert said.code == 2, told
+    assert said.err.startswith("error: "), told
+    assert len(said.err.splitlines()) == 1, told
+    assert said.out == "", told
+    assert tree(folder) == before, told
+
+
+@pytest.mark.parametrize("command", CALLS)
+def test_a_call_of_another_shape_is_one_line_and_exit_code_2(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(folder)
+    before = tree(folder)
+    for name, wrong, words in other_shapes():
+        if name == command:
+            check(run, folder, before, [*command.split(), *words], wrong)
 
 
 @pytest.mark.parametrize(("command", "option", "values"), CASES)
@@ -133,10 +195,4 @@ def test_a_wrong_value_is_one_line_and_exit_code_2(
             words[words.index(option) + 1] = value
         else:
             words += [option, value]
-        said = run(*command.split(), *words)
-        told = (value[:40], said)
-        assert said.code == 2, told
-        assert said.err.startswith("error: "), told
-        assert len(said.err.splitlines()) == 1, told
-        assert said.out == "", told
-        assert tree(folder) == before, told
+        check(run, folder, before, [*command.split(), *words], value)

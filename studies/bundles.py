@@ -87,6 +87,7 @@ def export_choice(
     from nas.data.noise import parse_noise
     from nas.training.batches import evaluation_batches, noisy_batches
     from nas.training.evaluation import noisy_psnr
+    from nas.training.recognition import best_threshold, recognition_of
 
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         # Refused before anything is loaded; export_bundle holds the same rule.
@@ -101,6 +102,7 @@ def export_choice(
     data = study_data(study, data_root)
     noise, cpu = parse_noise(config.task.noise), torch.device("cpu")
     batches = list(evaluation_batches(data, "validation", noise, cpu))
+    threshold = best_threshold(recognition_of(network.eval(), batches))
     calibration = None
     if quantize:
         shown = data.train.chosen(calibration_rows(len(data.train.images)))
@@ -136,11 +138,12 @@ def export_choice(
         network=network,
         images=batches[0][0][:PARITY_IMAGES],
         facts=facts,
-        judge=_measuring(data, config.task),
+        judge=_measuring(data, config.task, threshold),
         calibration=calibration,
         white_level=data.white_level,
         sizes=sizes,
         integer_io=integer_io,
+        threshold=threshold,
     )
     written = json.loads((target / ARCHITECTURE).read_text("utf-8"))["facts"]
     largest = {program: max(outputs.values()) for program, outputs in parity["differences"].items()}
@@ -183,7 +186,7 @@ def _confirmed_facts(study: StudyReader, confirmed: Confirmed) -> dict[str, Any]
     }
 
 
-def _measuring(data: Dataset, task: Task) -> Judge:
+def _measuring(data: Dataset, task: Task, threshold: float | None) -> Judge:
     """What finds what ``evaluate`` does on validation and test by its defaults, for the card."""
     from nas.bundles.assess import assess_data, assess_photographs
     from nas.data.noise import parse_noise
@@ -204,7 +207,7 @@ def _measuring(data: Dataset, task: Task) -> Judge:
             if whole[part]:
                 found = assess_photographs(predict, task.channels, whole[part], noise, white=white)
             else:
-                found = assess_data(predict, data, noise, part=part)
+                found = assess_data(predict, data, noise, part=part, threshold=threshold)
             measured[part] = found.figures() | {"images": found.images, "draws": found.draws}
         return measured
 
@@ -285,6 +288,7 @@ def evaluate_bundle(
         "images": found[0].images,
         "reference": reference,
         "classes": list(bundle.classes),
+        "threshold": bundle.threshold,
         "levels": [{"noise": level.name, **one.to_dict()} for level, one in zip(noises, found, strict=True)],
     }
 

@@ -24,7 +24,8 @@ from nas.data.white import White
 from nas.errors import DataError
 from nas.search.objectives import METRICS, of_basis
 from nas.training.batches import NoisyBatch, noisy_batches
-from nas.training.metrics import Answers, Tally, psnr, self_psnr
+from nas.training.metrics import Answers, Tally, answered, psnr, self_psnr
+from nas.training.recognition import class_figures
 
 SSIM_WINDOW = 7
 """The side in pixels of the window of scikit-image's SSIM."""
@@ -42,7 +43,8 @@ class Assessment:
         reference: PSNR and SSIM of the images that a reference denoiser restored; empty without one, and where no clean
             images are known.
         confusion: how many images of each class (row) were answered with each class (column), as the mean over noise
-            draws; None without labels or without classes.
+            draws; None without labels or without classes. `to_dict` also has what it says of each class, under
+            ``per_class``.
         images: number of images judged.
         draws: number of noise draws for each image.
     """
@@ -63,6 +65,7 @@ class Assessment:
         return {
             **{metric.name: self.values.get(metric.name) for metric in of_basis("images", "evaluation")},
             "confusion": self.confusion,
+            "per_class": None if self.confusion is None else [one.to_dict() for one in class_figures(self.confusion)],
             **{f"noisy_{name}": value for name, value in self.noisy.items()},
             **{f"reference_{name}": self.reference.get(name) for name in self.noisy},
             "images": self.images,
@@ -71,7 +74,14 @@ class Assessment:
 
 
 def assess(
-    predict: Predict, split: Split, noise: Noise, *, seed: int, draws: int = 1, denoiser: Denoiser | None = None
+    predict: Predict,
+    split: Split,
+    noise: Noise,
+    *,
+    seed: int,
+    draws: int = 1,
+    denoiser: Denoiser | None = None,
+    threshold: float | None = None,
 ) -> Assessment:
     """Judges any function from noisy images to restored ones and logits, on the CPU.
 
@@ -83,13 +93,14 @@ def assess(
         noise: noise that is added to clean ones.
         seed: seed of the noise; the same seed gives the same noisy images.
         draws: noise draws for each image.
-        reference: denoiser judged on the same noisy images (see `nas.bundles.reference_denoisers`).
+        denoiser: reference judged on the same noisy images (see `nas.bundles.reference_denoisers`).
+        threshold: see `nas.training.metrics.answered`.
 
     Raises:
         DataError: images have a side under 3 pixels, for which SSIM is not defined.
     """
     batches = noisy_batches(split, noise, torch.device("cpu"), seed=seed, draws=draws)
-    return _assess(predict, batches, draws, denoiser)
+    return _assess(predict, batches, draws, denoiser, threshold)
 
 
 def assess_bundle(
@@ -105,7 +116,7 @@ def assess_bundle(
         data: its channels must be the network's, and its classes too, if both have any.
         noise: noise of any kind and strength.
         part: ``train``, ``validation``, ``test``, or ``all`` three. On ``validation``, seed and draws are the search's.
-        reference: see `assess`.
+        denoiser: see `assess`.
 
     Raises:
         DataError: the data does not fit the network.
@@ -122,15 +133,29 @@ def assess_bundle(
             f"{len(bundle.classes)} of {bundle.path} ({_some(bundle.classes)}); evaluate it on data with the same "
             "class names"
         )
-    return assess_data(bundle.network, data, noise, part=part, denoiser=denoiser)
+    return assess_data(bundle.network, data, noise, part=part, denoiser=denoiser, threshold=bundle.threshold)
 
 
 def assess_data(
-    predict: Predict, data: Dataset, noise: Noise, *, part: str, denoiser: Denoiser | None = None
+    predict: Predict,
+    data: Dataset,
+    noise: Noise,
+    *,
+    part: str,
+    denoiser: Denoiser | None = None,
+    threshold: float | None = None,
 ) -> Assessment:
-    """Judges on a split of a data set, under noise that depends on the data alone; see `assess_bundle`."""
+    """Judges on a split of a data set, under noise that depends on the data alone; see `assess_bundle` and `assess`."""
     split = _part(data, part)
-    return assess(predict, split, noise, seed=noise_seed(data.fingerprint), draws=split.draws, denoiser=denoiser)
+    return assess(
+        predict,
+        split,
+        noise,
+        seed=noise_seed(data.fingerprint),
+        draws=split.draws,
+        denoiser=denoiser,
+        threshold=threshold,
+    )
 
 
 def assess_photographs(
@@ -180,7 +205,13 @@ def _photograph_batches(channels: int, paths: Sequence[Path], noise: Noise, whit
             yield NoisyBatch(noise.add(clean, torch.Generator().manual_seed(seed)), clean)
 
 
-def _assess(predict: Predict, batches: Iterable[NoisyBatch], draws: int, denoiser: Denoiser | None) -> Assessment:
+def _assess(
+    predict: Predict,
+    batches: Iterable[NoisyBatch],
+    draws: int,
+    denoiser: Denoiser | None,
+    threshold: float | None = None,
+) -> Assessment:
     tally, similarity, untouched, images = Tally(), list[float](), list[Tensor](), 0
     noisy_figures, reference_figures = _Comparison(), _Comparison()
     confusion: Tensor | None = None
@@ -191,7 +222,15 @@ def _assess(predict: Predict, batches: Iterable[NoisyBatch], draws: int, denoise
             # Networks are trained and judged in this layout; in another one they round differently.
             denoised, logits = predict(noisy.contiguous(memory_format=torch.channels_last))
             tally.add(
-                Answers(noisy=noisy, clean=clean, denoised=denoised, labels=labels, logits=logits, held_out=held_out)
+                Answers(
+                    noisy=noisy,
+                    clean=clean,
+                    denoised=denoised,
+                    labels=labels,
+                    logits=logits,
+                    held_out=held_out,
+                    threshold=threshold,
+                )
             )
             if held_out is None:
                 similarity += ssim(denoised, clean)
@@ -201,7 +240,7 @@ def _assess(predict: Predict, batches: Iterable[NoisyBatch], draws: int, denoise
             else:
                 untouched.append(batch.error(noisy))
             if labels is not None and (classes := logits.shape[1]) > 0:
-                pairs = torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2)
+                pairs = torch.bincount(labels * classes + answered(logits, threshold), minlength=classes**2)
                 confusion = pairs if confusion is None else confusion + pairs
     table: tuple[tuple[float, ...], ...] | None = None
     if confusion is not None:

@@ -59,6 +59,8 @@ class Bundle:
             (N, K).
         facts: origin and measurements of the network, as given to `nas.bundles.export.export_bundle`.
         white_level: value of white in the training data; None where each type's own largest value is white.
+        threshold: the probability of the second of two classes from which on it is answered, chosen on validation; None
+            where the largest logit is answered.
         versions: version of each package that wrote the bundle.
         format: version of the layout.
     """
@@ -71,6 +73,7 @@ class Bundle:
     network: nn.Module
     facts: Mapping[str, Any]
     white_level: float | None = None
+    threshold: float | None = None
     versions: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
@@ -87,6 +90,7 @@ class Bundle:
             versions=self.versions,
             white_level=self.white_level,
             preparation=self.preparation,
+            threshold=self.threshold,
         )
 
     @property
@@ -144,6 +148,7 @@ def read_bundle(path: Path, get_space: Callable[[str], SearchSpace]) -> Bundle:
         classes = _classes(_field(value, "classes", list), task)
         facts = _field(value, "facts", dict)
         white_level = _white_level(value.get("white_level"))
+        threshold = _threshold(value.get("threshold"), task)
         if (digest := _field(value, "digest", str)) != candidate.digest:
             raise BundleError(f"digest is {digest!r}, that of the spec and recipe is {candidate.digest!r}")
         if (params := space.cost(spec, task).params) > MAX_PARAMS:
@@ -164,6 +169,7 @@ def read_bundle(path: Path, get_space: Callable[[str], SearchSpace]) -> Bundle:
             white_level=white_level,
             versions=_field(value, "versions", dict) if "versions" in value else {},
             format=version,
+            threshold=threshold,
         )
         _check_preparation(value, bundle.preparation)
     except SkipnasError as error:
@@ -242,6 +248,16 @@ def _white_level(value: Any) -> float | None:
         return None
     if type(value) not in (int, float) or not 0 < value < 2**32:
         raise BundleError(f"white_level is {value!r}, must be a number above 0 and at most {2**32 - 1}")
+    return float(value)
+
+
+def _threshold(value: Any, task: Task) -> float | None:
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not 0 < value < 1:
+        raise BundleError(f"threshold is {value!r}, must be a probability above 0 and below 1")
+    if task.classes != 2:
+        raise BundleError(f"threshold is {value!r} for {task.classes} classes, must be for 2")
     return float(value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -34,6 +35,10 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any], formats: Ma
     difference = max(value for name in exact for value in parity["differences"][name].values())
     kind = {1: "gray", 3: "colour"}.get(task["channels"], f"{task['channels']}-channel")
     shape = f"1, {task['channels']}, {task['height']}, {task['width']}"
+    threshold = architecture.get("threshold")
+    answer = ", logits.argmax(1)" if classes else ""
+    if threshold is not None:  # the difference of the logits is the logarithm of the odds
+        answer = f", (logits[:, 1] - logits[:, 0] >= {math.log(threshold / (1 - threshold)):.6g}) * 1"
     size = f"{task['height']}x{task['width']}"
     return "\n".join(
         (
@@ -55,6 +60,10 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any], formats: Ma
                     else None,
                     "noise": _noise(task),
                     "classes": ", ".join(classes) or "none",
+                    "threshold": None
+                    if threshold is None
+                    else f"{classes[1]} is answered from a probability of {threshold:.4g} on, which has the largest "
+                    "balanced accuracy on validation",
                 }
             ),
             "",
@@ -100,7 +109,7 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any], formats: Ma
             "",
             "and the ONNX programs have it as their metadata.",
             "",
-            *_usage(formats, shape, bool(classes)),
+            *_usage(formats, shape, answer),
             "## Licence",
             str(facts.get("licence") or "Not stated. Ask who made this network before you use it in earnest."),
             "",
@@ -145,9 +154,10 @@ def _files(formats: Mapping[str, Format]) -> dict[str, str]:
     }
 
 
-def _usage(formats: Mapping[str, Format], shape: str, classifies: bool) -> Iterable[str]:
-    """Returns a program for each format that uses it without skipnas; one for all programs for a size."""
-    outputs = ("denoised", "logits") if classifies else ("denoised",)
+def _usage(formats: Mapping[str, Format], shape: str, answer: str) -> Iterable[str]:
+    """Returns a program for each format that uses it without skipnas and prints `answer`; one for all programs for a
+    size."""
+    outputs = ("denoised", "logits") if answer else ("denoised",)
     sized = [each for each in formats.values() if each.size is not None]
     for each in formats.values():
         if each in sized[1:]:
@@ -155,9 +165,9 @@ def _usage(formats: Mapping[str, Format], shape: str, classifies: bool) -> Itera
         usage = each.usage.format(
             shape=shape,
             channels=shape.split(", ")[1],
-            outputs=", ".join(outputs) if classifies else f"{outputs[0]},",
+            outputs=", ".join(outputs) if answer else f"{outputs[0]},",
             names=json.dumps(outputs),
-            answer=", logits.argmax(1)" if classifies else "",
+            answer=answer,
         )
         yield from (each.heading, "", f"```python\n{usage}```", "")
 

@@ -38,17 +38,19 @@ def description(
     versions: Mapping[str, Any],
     white_level: float | None,
     preparation: Preparation | None,
+    threshold: float | None = None,
 ) -> dict[str, Any]:
     """Describes a network as JSON values by name. `facts` may be a stranger's: what is no figure there is left out.
 
     Args:
-        space, candidate, task, classes, network, facts, white_level, preparation: see `nas.bundles.bundle.Bundle`.
+        space, candidate, task, classes, network, facts, white_level, preparation, threshold: see
+            `nas.bundles.bundle.Bundle`.
         versions: version of each package that wrote the bundle.
 
     Returns:
         Among others ``noisy``, ``denoised`` and ``logits``, a sentence about each input and output of the programs;
         ``measured`` (split -> figure -> value), ``confirmed`` (figure -> mean, low, high, n; 95 % intervals over
-        seeds), and ``white_level``, only where the training images had one.
+        seeds), and ``white_level`` and ``threshold``, only where there is one.
     """
     kind, cost, abilities = colours(task.channels), space.cost(candidate.spec, task), Abilities.of(network)
     white = f"{white_level:.10g}" if white_level is not None else "the largest value of their type, such as 255"
@@ -70,6 +72,8 @@ def description(
         "padded_to": abilities.reduction,
         "reach": "the whole image" if abilities.reach is None else abilities.reach,
         "classes": list(classes),
+        "threshold": threshold,
+        "answer": None if threshold is None else f"{classes[1]} where its probability is at least `threshold`",
         "class_of": "an image turned as it is to be seen, cut at the centre and averaged to the trained size"
         if preparation is not None
         else None,

@@ -63,6 +63,7 @@ def export_bundle(
     white_level: float | None = None,
     sizes: Sequence[tuple[int, int]] = (),
     integer_io: bool = False,
+    threshold: float | None = None,
 ) -> dict[str, Any]:
     """Writes a bundle and proves that its programs compute the same as the network.
 
@@ -87,6 +88,8 @@ def export_bundle(
             largest. It is written into the ONNX programs too.
         sizes: heights and widths for which an ONNX program of one image is written too.
         integer_io: whether an ONNX program with whole numbers in and out is written too.
+        threshold: the probability of the second of two classes from which on it is answered; see
+            `nas.training.recognition.best_threshold`.
 
     Returns:
         The content of parity.json: ``limit``, ``holds``, ``sizes`` (N, C, H, W) and ``differences``, the largest
@@ -122,6 +125,7 @@ def export_bundle(
         "cost": asdict(cost),
         "facts": _without_folders(facts),
         "white_level": white_level,
+        "threshold": threshold,
     }
     try:
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):

@@ -56,9 +56,10 @@ def self_psnr(errors: Tensor) -> float:
     return -10 * math.log10(max(mean(errors), doubt, least))
 
 
-def correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """Tells whether the largest logit is the label's, shape (N,), boolean. `logits` (N, K), `labels` (N,)."""
-    return logits.argmax(1) == labels
+def answered(logits: Tensor, threshold: float | None = None) -> Tensor:
+    """Returns the class (N,) that is answered for logits (N, K): that of the largest one; with a `threshold` the second
+    of two classes where its probability is at least that."""
+    return logits.argmax(1) if threshold is None else (logits.double().softmax(1)[:, 1] >= threshold).long()
 
 
 def latency(network: nn.Module, task: Task, repeats: int = 15) -> float:
@@ -100,6 +101,7 @@ class Answers:
         labels: classes (N,); None where the data has none.
         logits: (N, K); K is 0 for a network without classes.
         held_out: how `clean` stands in the place of clean images; None where it holds clean images.
+        threshold: see `answered`.
     """
 
     noisy: Tensor
@@ -108,6 +110,7 @@ class Answers:
     labels: Tensor | None
     logits: Tensor
     held_out: HeldOut | None = None
+    threshold: float | None = None
 
 
 def mean(rows: Tensor) -> float:
@@ -132,7 +135,7 @@ def right_answers(answers: Answers) -> Tensor | None:
     """Tells whether each image was classified correctly (N,), boolean; None without labels or without classes."""
     if answers.labels is None or not answers.logits.shape[1]:
         return None
-    return correct(answers.logits, answers.labels)
+    return answered(answers.logits, answers.threshold) == answers.labels
 
 
 def _clean_psnr(answers: Answers) -> Tensor | None:
@@ -172,18 +175,22 @@ class Recognition:
         return np.unique(self.labels)
 
 
-def recognised(answers: Answers) -> Tensor | None:
-    """Returns rows of label, answer and the probability of each class (N, 2 + K), double; None without labels or
+def recognised(logits: Tensor, labels: Tensor | None, threshold: float | None = None) -> Tensor | None:
+    """Returns rows of label, answer and the probability of each class (N, 2 + K), double; None without labels (N,) or
     classes."""
-    if answers.labels is None or not answers.logits.shape[1]:
+    if labels is None or not logits.shape[1]:
         return None
-    logits = answers.logits.double()
-    return torch.cat([answers.labels[:, None].double(), logits.argmax(1, keepdim=True).double(), logits.softmax(1)], 1)
+    named = torch.stack([labels, answered(logits, threshold)], 1).double()
+    return torch.cat([named, logits.double().softmax(1)], 1)
 
 
-def of_classes(compute: Callable[[Recognition], float | None]) -> OnImages:
-    """Returns a metric of the answers. It is NaN when a probability is, and None where `compute` returns None."""
-    return OnImages(recognised, lambda rows: compute(Recognition.of(rows)) if rows.isfinite().all() else math.nan)
+def _recognised(answers: Answers) -> Tensor | None:
+    return recognised(answers.logits, answers.labels, answers.threshold)
+
+
+def _of_classes(compute: Callable[[Recognition], float | None]) -> OnImages:
+    """Returns a metric of the answers, which is NaN when a probability is."""
+    return OnImages(_recognised, lambda rows: compute(Recognition.of(rows)) if rows.isfinite().all() else math.nan)
 
 
 def balanced_accuracy(found: Recognition) -> float:
@@ -250,15 +257,20 @@ def calibration_error(found: Recognition) -> float:
     return 100.0 * float(np.average(np.abs(confidence - accuracy), weights=count))
 
 
+OF_CLASSES: Mapping[str, Callable[[Recognition], float | None]] = {
+    "balanced_accuracy": balanced_accuracy,
+    "macro_f1": macro_f1,
+    "auc": auc,
+    "accuracy_at_sensitivity": accuracy_at_sensitivity,
+    "calibration_error": calibration_error,
+}
+"""The metrics of the source ``images`` that the answers for a whole split give; None where one is undefined."""
+
 ON_IMAGES: Mapping[str, OnImages] = {
     "psnr": OnImages(_clean_psnr),
     "self_psnr": OnImages(held_out_errors, self_psnr),
     "accuracy": OnImages(right_answers, lambda rows: 100.0 * mean(rows)),
-    "balanced_accuracy": of_classes(balanced_accuracy),
-    "macro_f1": of_classes(macro_f1),
-    "auc": of_classes(auc),
-    "accuracy_at_sensitivity": of_classes(accuracy_at_sensitivity),
-    "calibration_error": of_classes(calibration_error),
+    **{name: _of_classes(compute) for name, compute in OF_CLASSES.items()},
 }
 """The metrics of the source ``images``."""
 

@@ -10,7 +10,7 @@ from nas.bundles.formats import FORMATS
 from nas.bundles.sums import card_is_edited
 from nas.search.objectives import METRICS, of_basis, titled, unequal
 from nas.types import labelled
-from studies.commands.terminal import confusion_table, say, stdout
+from studies.commands.terminal import class_table, confusion_table, say, stdout
 from studies.commands.text import columns
 
 if TYPE_CHECKING:
@@ -115,5 +115,13 @@ def show_evaluation(result: Mapping[str, Any]) -> None:
             say(told)
     for level in levels:
         if level["confusion"] is not None:
-            say(f"confusion at {level['noise']}: true class down, answer across")
+            say(f"confusion at {level['noise']}: true class down, answer across{_answered(result)}")
             stdout().print(confusion_table(result["classes"], level["confusion"]))
+            stdout().print(class_table(result["classes"], level["per_class"]))
+
+
+def _answered(result: Mapping[str, Any]) -> str:
+    """Tells by which threshold a bundle answers; nothing where it answers the most probable class."""
+    if (threshold := result["threshold"]) is None:
+        return ""
+    return f"; {result['classes'][1]} is answered from a probability of {threshold:.4g} on, as chosen on validation"

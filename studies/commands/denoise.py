@@ -40,8 +40,8 @@ class Denoised:
         pages: number of images in the file.
         tiles: number of tiles that a page was cut into; 1 for none.
         seam: largest difference of two tiles where they meet, in units of the white level.
-        label: class that the network sees, in the pages prepared as the images of its training; None when it knows
-            none.
+        label: class that the network sees, in the pages prepared as the images of its training, by the bundle's
+            threshold if it has one; None when it knows none.
         probability: probability of this class, by the network's softmax.
         lost: what the noisy file has that the restored one does not, in words.
     """
@@ -193,8 +193,11 @@ def _denoise(
     if bundle.classes:
         if bundle.preparation is not None:
             logits = list(_logits(predict, _prepared(file, level, bundle.preparation)))
-        shares = sum(logits[1:], logits[0]).div(len(logits)).softmax(0)
-        label, probability = bundle.classes[int(shares.argmax())], float(shares.max())
+        from nas.training.metrics import answered
+
+        mean = sum(logits[1:], logits[0]).div(len(logits))
+        answer = int(answered(mean[None], bundle.threshold))
+        label, probability = bundle.classes[answer], float(mean.softmax(0)[answer])
     return Denoised(
         image=str(source),
         output=str(target),

@@ -294,6 +294,29 @@ def confusion_table(classes: Sequence[str], confusion: Sequence[Sequence[float]]
     return table
 
 
+def class_table(classes: Sequence[str], figures: Sequence[Mapping[str, Any]]) -> Table:
+    """Returns recall and precision of each class with their 95 % intervals (Wilson); of many classes only those with
+    the lowest recall."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for head in ("class", "images", "recall (%)", "precision (%)"):
+        table.add_column(head, justify="left" if head == "class" else "right")
+    rows = list(zip(classes, figures, strict=True))
+    if len(rows) > MOST_CONFUSED:
+        rows = sorted(rows, key=lambda row: row[1]["recall"]["value"] if row[1]["recall"] else 1)[:MOST_CONFUSED]
+    for name, each in rows:
+        shares = (share_text(each["recall"]), share_text(each["precision"]))
+        table.add_row(escape(visible(name)), _number(each["images"]), *shares)
+    return table
+
+
+def share_text(share: Mapping[str, float] | None) -> str:
+    """Returns a share in percent with its interval: ``93.8 (71.7 to 98.9)``; a dash where there is none."""
+    if share is None:
+        return "-"
+    value, low, high = (f"{100 * share[name]:.1f}" for name in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
 def _number(images: float) -> str:
     """Returns a mean number of images: ``12``, or ``11.7`` of several noise draws."""
     return f"{images:.0f}" if images == round(images) else f"{images:.1f}"

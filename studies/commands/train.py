@@ -105,6 +105,7 @@ def train(
     from nas.training.fit import Fit, fit
     from nas.training.loop import Diverged
     from nas.training.precision import faster_precision
+    from nas.training.recognition import best_threshold, recognition_of
     from nas.training.run_folder import claimed, write_run
 
     torch.set_num_threads(request.threads or processors())
@@ -177,12 +178,13 @@ def train(
                 f"the training diverged: {error}; give a smaller `learning_rate` than "
                 f"{candidate.recipe.learning_rate:g} and another `to`"
             ) from None
-        values, images = data.test(best.cpu(), noise)
+        threshold = best_threshold(recognition_of(best.eval(), data.training.validation))
+        values, images = data.test(best.cpu(), noise, threshold)
         result = _result(run, values, images, data)
         write_run(request.to, {**run_file, "result": result})
         for cut_off in (bundle, *request.to.glob(f".{BUNDLE}.*.partial")):  # of a process that was killed
             shutil.rmtree(cut_off, ignore_errors=True)
-        _write_bundle(bundle, source, candidate, data, best, request, result, configuration, start)
+        _write_bundle(bundle, source, candidate, data, best, request, result, configuration, start, threshold)
     return {**result, "bundle": str(bundle), "int8": _int8_of(bundle)}
 
 
@@ -363,7 +365,8 @@ class _Data:
 
     Attributes:
         training: for `nas.training.fit`.
-        test: a network and the noise to the test figures, and how many images they are from.
+        test: a network, the noise and the threshold of two classes to the test figures, and how many images they are
+            from.
         images: images of each split; unit: what an epoch counts.
         group_by, pair_by: see `nas.data.splits.load`.
         unequal: a line where one class has most of the training images.
@@ -380,7 +383,7 @@ class _Data:
     images: Mapping[str, int]
     group_by: str | None
     white_level: float | None
-    test: Callable[[Any, Noise], tuple[dict[str, float | None], int]]
+    test: Callable[[Any, Noise, float | None], tuple[dict[str, float | None], int]]
     pair_by: str | None = None
     unequal: str | None = None
 
@@ -432,7 +435,7 @@ def _read_by(request: TrainRequest, source: _Source, noise: Noise, device: torch
         images={part: len(getattr(loaded, part).images) for part in ("train", "validation", "test")},
         group_by=group_by,
         white_level=loaded.white_level,
-        test=lambda network, noise: _test_split(network, loaded, noise),
+        test=lambda network, noise, threshold: _test_split(network, loaded, noise, threshold),
         pair_by=pair_by,
         unequal=unequal(loaded.classes, class_counts(loaded.train.labels, len(loaded.classes))),
     )
@@ -474,14 +477,16 @@ def _read_photographs(
         images={**counts, "train": len(patches.chosen)},
         group_by=group_by,
         white_level=photographs.white_level,
-        test=lambda network, noise: _test_photographs(network, photographs, noise, white),
+        test=lambda network, noise, threshold: _test_photographs(network, photographs, noise, white),
     )
 
 
-def _test_split(network: Any, data: Dataset, noise: Noise) -> tuple[dict[str, float | None], int]:
+def _test_split(
+    network: Any, data: Dataset, noise: Noise, threshold: float | None
+) -> tuple[dict[str, float | None], int]:
     from nas.bundles.assess import assess_data
 
-    return _figures(assess_data(network, data, noise, part="test"))
+    return _figures(assess_data(network, data, noise, part="test", threshold=threshold))
 
 
 def _test_photographs(
@@ -542,6 +547,7 @@ def _write_bundle(
     result: Mapping[str, Any],
     configuration: Mapping[str, Any],
     start: Mapping[str, Any] | None,
+    threshold: float | None,
 ) -> None:
     import torch
 
@@ -549,7 +555,7 @@ def _write_bundle(
     from studies.provenance import describe, hardware
 
     def judge(predict: Predict) -> dict[str, Any]:
-        values, _ = data.test(predict, parse_noise(data.task.noise))
+        values, _ = data.test(predict, parse_noise(data.task.noise), threshold)
         return {"test": {name: value for name, value in values.items() if value is not None}}
 
     calibration = None
@@ -565,6 +571,7 @@ def _write_bundle(
         task=data.task,
         classes=data.classes,
         white_level=data.white_level,
+        threshold=threshold,
         network=network,
         images=data.training.validation[0][0][:PARITY_IMAGES].cpu(),
         facts={

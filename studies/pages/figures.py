@@ -27,6 +27,7 @@ from studies.pages.curves import (
 )
 from studies.pages.fronts import by_size, front_3d, front_pair, sizes
 from studies.pages.hyperparameters import TOP, importance, parallel, slice_of
+from studies.pages.recognition import Answered, reliability, roc_curves
 from studies.reading.history import History, hypervolume_steps
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ class Plot:
     wide: bool = False
 
 
-def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plot]:
-    """Returns every figure of a study and of its confirmation, in the order of the report."""
+def all_plots(history: History, confirmed: Sequence[Confirmed] = (), answered: Answered | None = None) -> list[Plot]:
+    """Returns every figure of a study, of its confirmation and of the knee's answers, in the order of the report."""
     none = "No trial is complete yet."
     objectives = history.config.objectives
     metrics = followed(history.config.objective_names)
@@ -107,6 +108,7 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
                     figure=figure,
                 )
             )
+    plots += _recognition_plots(history, answered)
     steps = hypervolume_steps(history)
     growth = Growth(times=[step["epochs"] for step in steps], volumes=[step["hypervolume"] for step in steps])
     promise = growth.promise()
@@ -233,3 +235,28 @@ def all_plots(history: History, confirmed: Sequence[Confirmed] = ()) -> list[Plo
         )
     )
     return plots
+
+
+def _recognition_plots(history: History, answered: Answered | None) -> list[Plot]:
+    if not history.config.task.classifies:
+        return []
+    lacks = "They need the weights of the knee and the validation images, which are not here."
+    return [
+        Plot(
+            name="roc",
+            section="recognition",
+            title="One class against the rest",
+            text="ROC curves with the area under each; chance is dotted.",
+            figure=roc_curves(answered),
+            lacks=lacks if answered is None else "All validation images are of one class.",
+        ),
+        Plot(
+            name="reliability",
+            section="recognition",
+            title="Confidence and accuracy",
+            text="Where answers are as often right as they are confident, the points lie on the dotted line. A larger "
+            "point is of more images. Bars are 95 % intervals.",
+            figure=reliability(answered),
+            lacks=lacks,
+        ),
+    ]

@@ -29,6 +29,7 @@ from search_spaces.unet.spec import UNetSpec
 from studies.pages.diagram import network_svg
 from studies.pages.drawing import draw
 from studies.pages.figures import Plot, all_plots
+from studies.pages.recognition import Answered
 from studies.pages.samples import Samples, samples
 from studies.provenance import describe
 from studies.reading.best import Choice, join_words
@@ -38,6 +39,7 @@ from studies.reading.versions import training_versions, versions_line
 from studies.settings import FIGURE_FORMATS
 
 if TYPE_CHECKING:
+    from nas.training.recognition import Share
     from studies.reading.study import StudyReader
 
 PAGE = Path(__file__).parent / "assets"
@@ -99,11 +101,15 @@ def write_figures(study: StudyReader, folder: Path, suffix: str = "svg") -> list
 
 def render(study: StudyReader, history: History, pictures: Samples, confirmed: Sequence[Confirmed] = ()) -> str:
     """The page as text."""
-    plots = all_plots(history, confirmed)
+    plots = all_plots(history, confirmed, pictures.answered)
+    recognition = []
+    if history.config.task.classifies:
+        recognition.append(("recognition", "Recognition", _recognition(pictures.answered, plots)))
     sections = [
         ("answer", "Answer", _answer(study, history, confirmed)),
         ("front-section", "Front", _front(history, plots)),
         ("by-size", "By size", _by_size(history, plots)),
+        *recognition,
         ("progress", "Progress", _progress(plots)),
         ("importance", "What matters", _importance(history, plots)),
         ("parallel-section", "All at once", _grid(plots, "parallel")),
@@ -392,6 +398,39 @@ def _at_size(metric: Metric, trial: Sized) -> str:
     link = f'<a href="#trial-{trial.number}">trial {trial.number}</a>'
     name = f" ({escape(trial.reference)})" if trial.reference else ""
     return f"{metric.figure(trial.values[metric.name])} {link}{name}"
+
+
+def _recognition(answered: Answered | None, plots: Sequence[Plot]) -> str:
+    grid = _grid(plots, "recognition")
+    if answered is None:
+        return grid
+    told = ""
+    if (threshold := answered.threshold) is not None:
+        told = (
+            f" A bundle answers {escape(answered.classes[1])} from a probability of {threshold:.3g} on, which has the "
+            "largest balanced accuracy on these images."
+        )
+    rows = []
+    for name, each in sorted(
+        zip(answered.classes, answered.by_class, strict=True),
+        key=lambda row: row[1].recall.value if row[1].recall else 1.0,
+    ):
+        cells = "".join(f'<td class="n">{_share(share)}</td>' for share in (each.recall, each.precision))
+        rows.append(f'<tr><td>{escape(name)}</td><td class="n">{each.images:.0f}</td>{cells}</tr>')
+    return (
+        f'<p>The answers of <a href="#trial-{answered.trial}">trial {answered.trial}</a> for the validation images, by '
+        f"the largest probability.{told}</p>"
+        + _cards((metric.text(value), metric.title) for metric, value in answered.figures)
+        + f'<div class="scroll"><table><thead><tr><th>class</th><th class="n">images</th><th class="n">recall (%)</th>'
+        f'<th class="n">precision (%)</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        f'<p class="dim">With 95 % intervals (Wilson), those of the lowest recall first.</p>{grid}'
+    )
+
+
+def _share(share: Share | None) -> str:
+    if share is None:
+        return "-"
+    return f"{100 * share.value:.1f} ({100 * share.low:.1f} to {100 * share.high:.1f})"
 
 
 def _progress(plots: Sequence[Plot]) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas.errors import SkipnasError
+from studies.pages.recognition import Answered
 from studies.reading.data import study_data
 from studies.reading.history import History, Trial
 from studies.reading.space import study_space
@@ -55,11 +56,15 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """Rows of pictures, in which a column shows one image; `lacks` says why pictures are missing."""
+    """Rows of pictures, in which a column shows one image; `lacks` says why pictures are missing.
+
+    `answered` are the knee's answers for all validation images; None without labels or weights.
+    """
 
     rows: tuple[tuple[str, tuple[Picture, ...]], ...] = ()
     size: tuple[int, int] = (0, 0)
     lacks: str = ""
+    answered: Answered | None = None
 
 
 def samples(
@@ -78,8 +83,9 @@ def samples(
 
     from nas.data.noise import parse_noise
     from nas.data.splits import noise_seed
-    from nas.training.batches import noisy_batches
+    from nas.training.batches import evaluation_batches, noisy_batches
     from nas.training.metrics import psnr
+    from nas.training.recognition import recognition_of
     from studies.bundles import trained_network
 
     config = history.config
@@ -111,7 +117,7 @@ def samples(
             ),
         )
     )
-    lost = []
+    lost, answered = [], None
     for trial in members:
         try:
             network = trained_network(study, space, space.spec(trial.spec), trial.number, trial.digest or "")
@@ -119,6 +125,12 @@ def samples(
             lost.append(trial.number)
             continue
         network.eval()
+        if trial.number == history.knee:
+            noise, cpu = parse_noise(config.task.noise), torch.device("cpu")
+            found = recognition_of(network, evaluation_batches(data, "validation", noise, cpu))
+            if found is not None:
+                draws = data.validation.draws
+                answered = Answered(trial=trial.number, classes=data.classes, found=found, draws=draws)
         with torch.inference_mode():
             denoised, logits = network(noisy)
         values = figures(denoised)
@@ -138,7 +150,7 @@ def samples(
             rows.append(("its autocorrelation", tuple(_alike(autocorrelation(each)) for each in removed)))
     lacks = f"Trials {', '.join(map(str, lost))}: the weights are not on this machine, or not of this version."
     size = (int(clean.shape[-1]), int(clean.shape[-2]))
-    return Samples(rows=tuple(rows), size=size, lacks=lacks if lost else "")
+    return Samples(rows=tuple(rows), size=size, lacks=lacks if lost else "", answered=answered)
 
 
 def autocorrelation(image: Tensor) -> Tensor:

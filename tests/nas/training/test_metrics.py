@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
 from nas.search.objectives import of_basis
-from nas.training.metrics import OF_NETWORK, OF_RUN, ON_IMAGES, PSNR_CAP, Answers, Tally, correct, psnr
+from nas.training.metrics import OF_NETWORK, OF_RUN, ON_IMAGES, PSNR_CAP, Answers, Tally, answered, psnr
 
 
 def test_psnr_of_a_constant_error() -> None:
@@ -41,9 +41,11 @@ def test_unclipped_gaussian_noise_stands_where_the_literature_has_it() -> None:
     assert psnr(noisy, clean, clip=False).item() == pytest.approx(20 * math.log10(255 / 50), abs=0.05)
 
 
-def test_correct_takes_the_largest_logit() -> None:
-    logits = torch.tensor([[0.1, 0.9], [2.0, 1.0]])
-    assert correct(logits, torch.tensor([1, 1])).tolist() == [True, False]
+def test_the_largest_logit_is_answered_or_the_second_class_from_its_threshold_on() -> None:
+    assert answered(torch.tensor([[0.1, 0.9], [2.0, 1.0]])).tolist() == [1, 0]
+    chances = torch.tensor([[0.8, 0.2], [0.7, 0.3], [0.6, 0.4]], dtype=torch.float64)
+    assert answered(chances.log(), 0.299).tolist() == [0, 1, 1]
+    assert answered(chances.log(), 0.5).tolist() == [0, 0, 0]
 
 
 def test_every_metric_that_training_measures_has_its_function() -> None:

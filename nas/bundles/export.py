@@ -25,7 +25,7 @@ from nas.bundles.card import card
 from nas.bundles.description import metadata
 from nas.bundles.files import ARCHITECTURE, CARD, PARITY, WEIGHTS
 from nas.bundles.formats import FORMATS, INT8, ONNX, PARITY_LIMIT, WHOLE, Exportable, Format, fixed_size, whole_numbers
-from nas.bundles.int8 import convert
+from nas.bundles.int8 import convert, say
 from nas.bundles.onnx_model import OUTPUTS, open_onnx
 from nas.bundles.sums import write_sums
 from nas.data.sources import preparation_for
@@ -198,7 +198,9 @@ def _int8(folder: Path, calibration: Tensor, image: Tensor, judge: Judge | None)
     if not gain.pays:
         (folder / INT8).unlink()
         return found
-    return {**found, "measured": {} if judge is None else judge(open_onnx(folder / INT8, trusted=True))}
+    measured = {} if judge is None else judge(open_onnx(folder / INT8, trusted=True))
+    say(folder / INT8, measured)
+    return {**found, "measured": measured}
 
 
 def _timed(images: Tensor, task: Task) -> Tensor:

@@ -9,7 +9,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import onnx
 import torch
 from torch import Tensor
 
+from nas.bundles.description import metadata
 from nas.bundles.onnx_model import INPUT, open_onnx
 
 CALIBRATION_BATCH = 16
@@ -86,6 +87,16 @@ def convert(whole: Path, target: Path, images: Tensor, image: Tensor) -> Gain:
     """
     target.write_bytes(quantize(onnx.load(whole), images).SerializeToString())
     return measure(target, whole, image)
+
+
+def say(file: Path, measured: Mapping[str, Any]) -> None:
+    """Puts a converted program's own figures in its metadata, in the place of those of the whole network."""
+    model = onnx.load(file)
+    said = {each.key: each.value for each in model.metadata_props} | metadata(
+        {"precision": "int8", "measured": measured}
+    )
+    onnx.helper.set_model_props(model, said)
+    file.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def measure(int8: Path, whole: Path, image: Tensor, clock: Callable[[], float] = time.perf_counter) -> Gain:

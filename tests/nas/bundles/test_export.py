@@ -365,6 +365,10 @@ def test_the_card_holds_what_was_measured_confirmed_and_allowed(
     value = json.loads((folder / ARCHITECTURE).read_text())["facts"]
     assert value["measured"]["test"] == pytest.approx(whole, abs=1e-3)
     assert value["int8"]["measured"]["test"] == pytest.approx(int8)
+    said = {each.key: each.value for each in onnx.load(folder / INT8).metadata_props}
+    assert said["precision"] == "int8"
+    assert json.loads(said["measured"])["test"] == pytest.approx(int8)
+    assert said["digest"] == candidate().digest
     assert open_bundle(folder, get_space).facts == value
 
 

@@ -1,0 +1,150 @@
+"""Runtimes that run exported programs, each installed into a folder of its own and used in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+PROGRAM = Path(__file__).with_name("client_program.py")
+NODE_PROGRAM = Path(__file__).with_name("client_program.mjs")
+SECONDS = 900
+"""The longest time for an installation, and for all programs of one client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A runtime.
+
+    Attributes:
+        title: its name in the table.
+        packages: what is installed for it, by pip or, for `node`, by npm.
+        runtime: its name in `client_program.py`, or the package of node.
+        every_size: whether it takes the program for every size, or one for each size alone.
+        node: whether it runs in node.
+    """
+
+    title: str
+    packages: tuple[str, ...]
+    runtime: str
+    every_size: bool
+    node: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A program, its images (N, C, H, W), and what it should return."""
+
+    program: Path
+    images: NDArray[np.float32]
+    wanted: tuple[NDArray[np.float32], ...]
+
+
+CLIENTS: Mapping[str, Client] = {
+    "onnxruntime-1.17": Client("ONNX Runtime 1.17", ("onnxruntime==1.17.3", "numpy<2"), "onnxruntime", True),
+    "onnxruntime-1.32": Client("ONNX Runtime 1.32", ("onnxruntime==1.32.0",), "onnxruntime", True),
+    "openvino": Client("OpenVINO 2026.4", ("openvino==2026.4.1",), "openvino", True),
+    "node": Client("node 1.30", ("onnxruntime-node@1.30.0",), "onnxruntime-node", True, node=True),
+    "web": Client("web (wasm) 1.30", ("onnxruntime-web@1.30.0",), "onnxruntime-web", True, node=True),
+    "opencv-4": Client("OpenCV 4.10", ("opencv-python-headless==4.10.0.84",), "opencv", False),
+    "opencv-5": Client("OpenCV 5.0", ("opencv-python-headless==5.0.0.93",), "opencv", False),
+    "ncnn": Client("ncnn 20261020", ("ncnn==1.0.20261020", "pnnx==20261020"), "ncnn", False),
+}
+
+
+class NotInstalledError(Exception):
+    """A client cannot be installed here."""
+
+
+def installed(name: str, folder: Path) -> Path:
+    """Installs a client into a folder, unless it is there, and returns the program that runs it.
+
+    Raises:
+        NotInstalledError: it cannot be installed.
+    """
+    client, place = CLIENTS[name], folder / name
+    done = place / "installed"
+    python = place / "bin" / "python"
+    npm = shutil.which("npm")
+    if client.node and npm is None:
+        raise NotInstalledError("npm is not installed")
+    if not done.is_file():
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        if client.node:
+            # Their scripts would download libraries for GPUs.
+            steps = [[str(npm), "install", "--prefix", str(place), "--ignore-scripts", "--no-audit", *client.packages]]
+        else:
+            pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+            alone = [package for package in client.packages if package.startswith("pnnx")]  # without its PyTorch
+            steps = [[sys.executable, "-m", "venv", str(place)], [*pip, *(set(client.packages) - set(alone)), "numpy"]]
+            steps += [[*pip, "--no-deps", *alone]] if alone else []
+        for step in steps:
+            ended = subprocess.run(step, capture_output=True, text=True, timeout=SECONDS, check=False)
+            if ended.returncode != 0:
+                raise NotInstalledError(" ".join(ended.stderr.split())[-300:])
+        done.touch()
+    return Path(str(shutil.which("node"))) if client.node else python
+
+
+def differences(name: str, jobs: Sequence[Job], folder: Path, work: Path) -> list[float | str]:
+    """Returns the largest difference of each program's outputs to what is wanted, or its error in one line.
+
+    Args:
+        name: of the client.
+        folder: where clients are installed.
+        work: an empty folder for files.
+    """
+    client, program = CLIENTS[name], installed(name, folder)
+    asked = []
+    for place, job in enumerate(jobs):
+        images = work / f"{place}.npy"
+        if client.node:
+            images.write_bytes(job.images.tobytes())
+        else:
+            np.save(images, job.images)
+        asked.append(
+            {
+                "program": str(job.program.resolve()),
+                "images": str(images),
+                "shape": job.images.shape,
+                "outputs": len(job.wanted),
+                "to": str(work / f"{place}-"),
+            }
+        )
+    command = [str(program), str(NODE_PROGRAM if client.node else PROGRAM), client.runtime]
+    ended = subprocess.run(
+        [*command, str(folder / name)],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    try:
+        errors = json.loads(ended.stdout)
+    except ValueError:  # the process has crashed
+        return [f"exit code {ended.returncode}: {' '.join(ended.stderr.split())[-200:]}"] * len(jobs)
+    return [error or _difference(work, place, jobs[place], client.node) for place, error in enumerate(errors)]
+
+
+def _difference(work: Path, place: int, job: Job, node: bool) -> float | str:
+    largest = 0.0
+    for number, wanted in enumerate(job.wanted):
+        file = work / f"{place}-{number}.npy"
+        if node:
+            shape = json.loads(file.with_suffix(".json").read_text())
+            found = np.frombuffer(file.with_suffix(".bin").read_bytes(), np.float32).reshape(shape)
+        else:
+            found = np.load(file)
+        if found.shape != wanted.shape:
+            return f"shape {found.shape} instead of {wanted.shape}"
+        largest = max(largest, float(np.abs(found - wanted).max()))
+    return largest

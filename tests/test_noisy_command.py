@@ -75,6 +75,7 @@ def test_a_study_of_noisy_images_has_a_psnr_of_its_own(here: Path, run: Run, stu
     assert table.code == 0, table.err
     assert "self_psnr" in table.out
     assert " psnr" not in table.out
+    assert "it is no PSNR to report" in table.out
     said = run("search", "--data", f"noisy:{study}", "--objectives", "psnr", "--noise", "gaussian:25", "--study", "new")
     assert (said.code, len(said.err.splitlines())) == (2, 1)
     assert "has noisy images of its own; leave --noise out, or give data" in said.err

@@ -480,7 +480,7 @@ def _images(pictures: Samples) -> str:
     words = "Under a clean image is its class, under a denoised one the PSNR and the class that the network answers"
     if any(picture.note for _, row in pictures.rows for picture in row):
         words = (
-            "No clean images are known, so what each network removed is shown, on gray, with its standard deviation in "
+            "No clean images are known, so what each network removed is shown, on gray, with its root mean square in "
             "levels of 255. Below it is its autocorrelation: in the middle each pixel with itself, around it with "
             "those up to 8 pixels away, and in figures with those beside and below it. It is gray, and the figures are "
             "near 0, where noise without structure was removed. It is brighter where edges and textures went with it, "

@@ -174,9 +174,9 @@ def autocorrelation(image: Tensor) -> Tensor:
 
 
 def _removed(image: Tensor) -> Picture:
-    """Shows what was removed on gray. Three standard deviations reach from gray to black and white."""
-    spread = float(image.std())
-    return Picture(png=_inline(0.5 + image / (6 * max(spread, 1e-6))), note=f"± {255 * spread:.1f}")
+    """Shows what was removed on gray. Three times its root mean square reaches from gray to black and white."""
+    size = float(image.square().mean().sqrt())
+    return Picture(png=_inline(0.5 + image / (6 * max(size, 1e-6))), note=f"± {255 * size:.1f}")
 
 
 def _alike(found: Tensor) -> Picture:

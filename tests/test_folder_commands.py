@@ -18,6 +18,7 @@ from PIL import Image
 
 from nas.data.images import SMALLEST_SIDE
 from nas.data.preparation import Preparation
+from nas.training.metrics import answered
 from studies.bundles import calibration_rows, open_bundle
 
 Run = Callable[..., Said]
@@ -112,9 +113,10 @@ def test_denoise_names_a_class_as_training_and_evaluate_do(here: Path, run: Run)
             ready = torch.from_numpy(np.array(bundle.preparation.apply(image)))[None, None] / 255
             assert (found["height"], found["width"]) == (image.height, image.width)
         with torch.inference_mode():
-            shares = bundle.network(ready)[1].softmax(1)[0]
-        assert found["probability"] == pytest.approx(float(shares.max()), abs=1e-4)
-        assert found["label"] == bundle.classes[int(shares.argmax())]
+            logits = bundle.network(ready)[1]
+        answer = int(answered(logits, bundle.threshold))
+        assert found["probability"] == pytest.approx(float(logits.softmax(1)[0, answer]), abs=1e-4)
+        assert found["label"] == bundle.classes[answer]
     onnx = denoised(run, "new", "--to", "by_onnx", "--onnx")
     again = denoised(run, "new", "--to", "again")
     assert [one["label"] for one in onnx] == [one["label"] for one in again]
@@ -194,10 +196,8 @@ def test_an_expression_that_is_none_is_told_in_one_line(here: Path, run: Run) ->
         assert (said.code, len(said.err.splitlines())) == (2, 1), said.err
         assert said.err.startswith("error: --group-by is '('; it is no regular expression (")
     said = run("train", "unet", "--to", "there", "--data", "digits", "--group-by", "x")
-    assert (
-        said.err
-        == "error: --group-by 'x': digits has no files to group; it is for folder:DIR, images:DIR and pairs:DIR\n"
-    )
+    sources = "folder:DIR, images:DIR, pairs:DIR and noisy:DIR"
+    assert said.err == f"error: --group-by 'x': digits has no files to group; it is for {sources}\n"
     said = run("train", "unet", "--to", "there", "--data", "folder:set", "--group-by", "x")
     assert "--group-by 'x' finds nothing in lying/t0_0.png and 19 more" in said.err
     assert not Path("there").exists()

@@ -7,11 +7,13 @@ trained on.
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nas.data.raw import PARTS, TEST, TRAIN, VALIDATION
 from nas.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,7 +21,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+    from nas.data.raw import Images
+
     Groups = NDArray[np.int64]
+
+log = logging.getLogger(__name__)
 
 GRID = 16
 """The side of the small picture by which images of different sizes are compared first."""
@@ -185,3 +191,46 @@ def joined(groups: Groups, pairs: Sequence[tuple[int, int]]) -> Groups:
     _, first = np.unique(component, return_index=True)
     named: Groups = first[component].astype(np.int64)
     return named
+
+
+def together_in_training(
+    name: str, images: Images, part: Sequence[int], tracks: Sequence[str] = ()
+) -> tuple[Groups, bool]:
+    """Groups training images that may not be divided where a set lacks a split: equal ones, and those of one track.
+
+    The splits that a set has itself stay as they are published. A line tells how many images are equal.
+
+    Args:
+        name: name of the set, for the line.
+        images: images of one size (N, C, H, W).
+        part: the set's own split of each image.
+        tracks: what each image was taken from; "" for one that stands alone. By default all of them do.
+
+    Returns:
+        The groups, and whether any has more than one image.
+    """
+    import numpy as np
+
+    digests = [hashlib.sha256(image.tobytes()).digest() for image in images]
+    training = [index for index, code in enumerate(part) if code == TRAIN]
+    known = {digests[index] for index in training}
+    for code in sorted({*part} - {TRAIN}):
+        judged = [digest for digest, own in zip(digests, part, strict=True) if own == code]
+        if both := sum(digest in known for digest in judged):
+            told = "%s: %d of %d %s images are equal to a training image; published splits are kept"
+            log.info(told, name, both, len(judged), PARTS[code])
+    groups = np.arange(len(images))
+    if {VALIDATION, TEST} <= {*part}:
+        return groups, False
+    if copies := len(training) - len(known):
+        told = "%s: %d of %d training images are equal to another one; equal images stay in one split"
+        log.info(told, name, copies, len(training))
+    keys: list[list[tuple[object, int]]] = [
+        [(digests[index], index) for index in training],
+        [((tracks[index] if tracks else "") or index, index) for index in training],
+    ]
+    for key in keys:
+        first: dict[object, int] = {}
+        groups = joined(groups, [(index, first.setdefault(value, index)) for value, index in key])
+    names, compact = np.unique(groups, return_inverse=True)
+    return compact, len(names) < len(images)

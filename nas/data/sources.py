@@ -16,6 +16,7 @@ from nas.data.folders import read_folder, read_images
 from nas.data.installed import read_digits, read_photos
 from nas.data.noise import Noise, OfData, parse_noise
 from nas.data.noisy import NOISY_KINDS, read_noisy
+from nas.data.npz import read_npz
 from nas.data.pairs import read_pairs
 from nas.data.preparation import Preparation
 from nas.data.torchvision import TORCHVISION, plain, read_torchvision
@@ -79,6 +80,7 @@ SOURCES: Mapping[str, Source] = {
         for name, each in TORCHVISION.items()
     },
     "folder": Source(read=read_folder, argument="DIR", files=True),
+    "npz": Source(read=read_npz, argument="FILE"),
     "images": Source(read=read_images, argument="DIR", symmetries=TURNS, files=True, patches=True, photographs=True),
     "pairs": Source(read=read_pairs, argument="DIR", files=True, patches=True, paired=True),
     **{

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import re
 import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nas.data.alike import joined
+from nas.data.alike import together_in_training
 from nas.data.augmentation import MIRRORS, NONE, TURNS, Augmentation
 from nas.data.images import stacked
 from nas.data.preparation import one_size, shrunk
-from nas.data.raw import PARTS, TEST, TRAIN, VALIDATION, RawData, raw_data
+from nas.data.raw import TEST, TRAIN, VALIDATION, RawData, raw_data
 from nas.errors import DataError, in_short
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from nas.data.alike import Groups
-    from nas.data.raw import Images
 
 log = logging.getLogger(__name__)
 _BY_FLAG: dict[int, dict[str, Any]] = {TRAIN: {"train": True}, TEST: {"train": False}}
@@ -203,43 +200,8 @@ def _open_torchvision(name: str, root: Path, *, download: bool) -> RawData:
     numbers, compact = np.unique(labels, return_inverse=True)
     names = getattr(sets[TRAIN], "classes", None) or range(int(numbers.max()) + 1)
     classes = [names[n][0] if isinstance(names[n], tuple) else str(names[n]) for n in numbers]
-    groups, together = _together(name, stack, part, tracks)
+    groups, together = together_in_training(name, stack, part, tracks)
     return raw_data(stack, compact, classes, part=part, groups=groups, joined=together)
-
-
-def _together(name: str, images: Images, part: Sequence[int], tracks: Sequence[str]) -> tuple[Groups, bool]:
-    """Groups training images that may not be divided where a set lacks a split: equal ones, and those of one track.
-
-    The splits that a set has itself stay as they are published. A line tells how many images are equal.
-
-    Returns:
-        The groups, and whether any has more than one image.
-    """
-    import numpy as np
-
-    digests = [hashlib.sha256(image.tobytes()).digest() for image in images]
-    training = [index for index, code in enumerate(part) if code == TRAIN]
-    known = {digests[index] for index in training}
-    for code in sorted({*part} - {TRAIN}):
-        judged = [digest for digest, own in zip(digests, part, strict=True) if own == code]
-        if both := sum(digest in known for digest in judged):
-            told = "%s: %d of %d %s images are equal to a training image; published splits are kept"
-            log.info(told, name, both, len(judged), PARTS[code])
-    groups = np.arange(len(images))
-    if {VALIDATION, TEST} <= {*part}:
-        return groups, False
-    if copies := len(training) - len(known):
-        told = "%s: %d of %d training images are equal to another one; equal images stay in one split"
-        log.info(told, name, copies, len(training))
-    keys: list[list[tuple[object, int]]] = [
-        [(digests[index], index) for index in training],
-        [(tracks[index] or index, index) for index in training],
-    ]
-    for key in keys:
-        first: dict[object, int] = {}
-        groups = joined(groups, [(index, first.setdefault(value, index)) for value, index in key])
-    names, compact = np.unique(groups, return_inverse=True)
-    return compact, len(names) < len(images)
 
 
 @contextlib.contextmanager

@@ -167,6 +167,7 @@ class StudySearcher(JobSearcher):
     Attributes:
         left: number of trials that it may still hand out before it finishes; its owner may raise it again.
         patience: number of trials that may end one after the other for one reason before it gives up.
+        endurance: number of proposals in a row of which none can be trained before it gives up.
         had_enough: whether `enough` answered True; what ends later changes nothing.
         tried: digests of the candidates that it handed out, which it does not propose again even if they failed.
             Candidates that failed in an earlier search may be proposed again, because their cause may be mended.
@@ -194,6 +195,7 @@ class StudySearcher(JobSearcher):
         self.stopping, self.on_end, self.known = stopping, on_end, known or {}
         self.left: float = math.inf
         self.patience: float = FAILURES_IN_A_ROW
+        self.endurance: float = IN_VAIN
         self.tried: set[str] = set()
         self.exhausted = self.had_enough = False
         self._row: tuple[str, int] = ("", 0)  # the cause of the last failures, and their number
@@ -239,7 +241,7 @@ class StudySearcher(JobSearcher):
                 self.over = True
                 return None
             many = counts.proposals - self._failed_before >= PROPOSALS_PER_TRIAL * wanted
-            if many or self._in_vain >= IN_VAIN:
+            if many or self._in_vain >= self.endurance:
                 self.over = self.exhausted = True
                 return None
             if not self.ledger.reserved and not self.ledger.reserve(size, RESERVED_AHEAD):

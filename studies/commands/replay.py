@@ -110,7 +110,7 @@ def _searcher(again: SqlLedger, space: SearchSpace, trials: int, live: dict[str,
         stopping=lambda: False,
         on_end=lambda number, outcome: None,
     )
-    searcher.patience = math.inf  # a search that failures stopped went on
+    searcher.patience = searcher.endurance = math.inf  # a search that was given up went on
     searcher.live |= live or {}
     return searcher
 

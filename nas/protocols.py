@@ -77,6 +77,10 @@ class SearchSpace(Protocol):
         """
         return {}
 
+    def learns_classes(self, spec: Spec) -> bool:
+        """Tells whether a network learns classes where the data has some. In a space without this method all do."""
+        return True
+
 
 def sketched(space: SearchSpace, params: Mapping[str, Any], config: StudyConfig) -> Sketch | None:
     """Returns the candidate of hyperparameters as samplers see it; None when they are not valid for the study."""

@@ -101,6 +101,13 @@ class OwnSpace:
         self._check("baselines", found, right, f"reference networks by name, each {CANDIDATE}")
         return found
 
+    def learns_classes(self, spec: Spec) -> bool:
+        if not hasattr(self.space, "learns_classes"):
+            return SearchSpace.learns_classes(self, spec)
+        found: bool = self.space.learns_classes(spec)
+        self._check("learns_classes", found, isinstance(found, bool), "True or False")
+        return found
+
     def _check(self, method: str, found: object, right: bool, rule: str) -> None:
         if not right:
             shown = in_short(repr(found))

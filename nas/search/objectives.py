@@ -302,8 +302,8 @@ METRICS: Mapping[str, Metric] = {
         ),
         Metric(
             name="accuracy_at_sensitivity",
-            title=f"accuracy at {SENSITIVITY:.0%} sensitivity".replace("%", " %"),
-            described=f"accuracy where {SENSITIVITY:.0%} of the second class are found".replace("%", " %"),
+            title="accuracy at 95 % sensitivity (best threshold on these images)",
+            described="accuracy where 95 % of the second class are found (best threshold on these images)",
             basis="images",
             direction="maximize",
             unit="%",

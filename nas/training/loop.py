@@ -93,7 +93,7 @@ class Training:
     Where no clean images are known, both errors are those of `nas.training.held_out`. Recipes may balance the two
     losses otherwise, weigh classes and smooth labels, and networks may add a penalty. The learning rate has a linear
     warm-up and a cosine decay over the full budget. Losses stay on the device within an epoch. The probes are losses
-    without smoothing, in which classes count as in training.
+    without smoothing and class weights, so that the stability of candidates compares.
 
     Args:
         network: images -> (denoised, logits); it is moved to the data's device.
@@ -311,7 +311,7 @@ class Training:
             batch = self.data.probe
             denoise, logits = self._outputs(batch)
             classify = logits.new_zeros(())
-            if batch.labels is not None:  # classes count as in training
-                classify = F.cross_entropy(logits, batch.labels, weight=self.class_weights)
+            if batch.labels is not None:  # in the same way for every recipe, so that stability compares
+                classify = F.cross_entropy(logits, batch.labels)
             self._probes.append((self.step, denoise, classify))
         self.network.train()

@@ -269,6 +269,10 @@ class UNetSpace:
 
         return baselines(task, epochs, limits)
 
+    def learns_classes(self, spec: Spec) -> bool:
+        """Tells whether a network has a head: those that denoise alone have none."""
+        return _unet(spec).tasks != "denoise"
+
 
 def _fitting(levels: Sequence[int], deepest: int) -> range:
     """Returns the depths of a range that the image allows, or the deepest possible one when there are none."""

@@ -139,6 +139,7 @@ def test_what_a_space_leaves_out_has_a_default_and_what_it_has_is_taken(
 ) -> None:
     assert space.baselines(DIGITS, 3, ()) == {}
     candidate = space.decode({"depth": 3, "width": 8, "learning_rate": 0.01}, DIGITS, 3)
+    assert space.learns_classes(candidate.spec)
     monkeypatch.setattr(
         sys.modules["chains"].ChainSpace, "baselines", lambda self, *_: {"dncnn": candidate}, raising=False
     )
@@ -147,7 +148,7 @@ def test_what_a_space_leaves_out_has_a_default_and_what_it_has_is_taken(
 
 def test_every_part_of_the_protocol_is_required_or_has_a_default() -> None:
     parts = {name for name in vars(SearchSpace) if not name.startswith("_")}
-    assert parts == {*REQUIRED, "baselines", "prior"}
+    assert parts == {*REQUIRED, "baselines", "learns_classes", "prior"}
     assert parts <= set(dir(OwnSpace))
 
 

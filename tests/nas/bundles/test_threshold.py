@@ -14,6 +14,7 @@ from PIL import Image
 
 from nas.bundles.assess import assess_bundle
 from nas.bundles.files import ARCHITECTURE, CARD
+from nas.bundles.sums import write_sums
 from nas.data.noise import parse_noise
 from nas.data.splits import Dataset, Split
 from studies.bundles import open_bundle
@@ -34,6 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def with_threshold(folder: Path, threshold: float | None) -> None:
     file = folder / ARCHITECTURE
     file.write_text(json.dumps({**json.loads(file.read_text()), "threshold": threshold}))
+    write_sums(folder)
 
 
 def test_the_card_says_by_which_probability_the_second_class_is_answered(folder: Path) -> None:

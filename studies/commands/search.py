@@ -176,7 +176,7 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: Study
     trivial = trivial_quality(data, task)
     objectives, notes = resolve_objectives(wanted["objectives"], task, trivial, constraints)
     line = unequal(data.classes, class_counts(data.train.labels, len(data.classes)))
-    if line and "balanced_accuracy" not in wanted["objectives"]:
+    if line and "accuracy" in wanted["objectives"] and "balanced_accuracy" not in wanted["objectives"]:
         notes.append(f"{line} (--objectives psnr,balanced_accuracy,stability)")
     device, threads = "cuda" if options.gpus_per_trial > 0 else "cpu", max(1, int(options.cpus_per_trial))
     precision = wanted["precision"]

@@ -196,7 +196,7 @@ def test_an_expression_that_is_none_is_told_in_one_line(here: Path, run: Run) ->
         assert (said.code, len(said.err.splitlines())) == (2, 1), said.err
         assert said.err.startswith("error: --group-by is '('; it is no regular expression (")
     said = run("train", "unet", "--to", "there", "--data", "digits", "--group-by", "x")
-    sources = "folder:DIR, images:DIR, pairs:DIR and noisy:DIR"
+    sources = "folder:DIR, csv:FILE, images:DIR, pairs:DIR and noisy:DIR"
     assert said.err == f"error: --group-by 'x': digits has no files to group; it is for {sources}\n"
     said = run("train", "unet", "--to", "there", "--data", "folder:set", "--group-by", "x")
     assert "--group-by 'x' finds nothing in lying/t0_0.png and 19 more" in said.err

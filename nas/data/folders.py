@@ -91,21 +91,59 @@ def read_folder(
         raise _no_images(source)
     classless = [counted(len(listing.images), "image") + " beside the class folders"] if listing.images else []
     _tell_left_out(source, [*listing.left_out(), *classless], log.info)
+    return labelled(
+        source,
+        files,
+        [classes.index(file.name.partition("/")[0]) for file in files],
+        classes,
+        group_by=group_by,
+        wanted=wanted,
+        white=white,
+    )
+
+
+def labelled(
+    source: str,
+    files: Sequence[ImagePage],
+    labels: Sequence[int],
+    classes: Sequence[str],
+    *,
+    group_by: str | None,
+    column: Column | None = None,
+    wanted: Preparation | None,
+    white: White,
+) -> RawData:
+    """Reads image files with the class of each as `read_folder` does; each page of a stack is an image of its class.
+
+    Args:
+        source: the source, for messages.
+        files: the files.
+        labels: the class of each file.
+        classes: names of the classes.
+        group_by, wanted, white: see `nas.data.splits.load`.
+        column: what each file belongs to, instead of `group_by`.
+
+    Raises:
+        DataError: an image is damaged, or groups reach into two splits.
+    """
     appearances, levels = Appearances(), Levels(source, white)
     pages: list[ImagePage] = []
+    rows: list[int] = []
     small: list[Image] = []
     sizes: list[tuple[int, int]] = []
-    for file in files:
+    for row, file in enumerate(files):
         for page, image in enumerate(open_images(file.path, levels.of)):
             pages.append(replace(file, page=page))
+            rows.append(row)
             appearances.add(image)
             sizes.append(image.size)
             small.append(shrunk(image))
-    level, files = levels.common(), pages
-    names = [file.name for file in files]
-    labels = [classes.index(name.partition("/")[0]) for name in names]
+    level = levels.common()
+    names = [page.name for page in pages]
+    shown = [labels[row] for row in rows]
+    of_pages = None if column is None else replace(column, values=[column.values[row] for row in rows])
     usable = without_tiny(sizes, names, source, log.info)
-    bound = belonging(source, files, usable, appearances, levels, group_by, labels, tell=log.info)
+    bound = belonging(source, pages, usable, appearances, levels, of_pages or group_by, shown, tell=log.info)
     images = one_size(
         [small[i] for i in bound.kept],
         [sizes[i] for i in bound.kept],
@@ -115,9 +153,9 @@ def read_folder(
     )
     return raw_data(
         stacked(images, None if wanted is None else wanted.channels),
-        [labels[index] for index in bound.kept],
+        [shown[index] for index in bound.kept],
         classes,
-        part=[files[index].part for index in bound.kept],
+        part=[pages[index].part for index in bound.kept],
         groups=bound.groups,
         joined=bound.joined,
         white_level=level,
@@ -318,6 +356,17 @@ def _no_images(source: str) -> DataError:
 
 # --- what belongs together ---
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """What each file belongs to, by the name of a column in a list of files: the patient of each, for example."""
+
+    name: str
+    values: Sequence[str]
+
+    def __str__(self) -> str:
+        return f"column {self.name!r}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
     """The images that are used, by their places, the group of each, and whether any group was joined."""
 
@@ -332,7 +381,7 @@ def belonging(
     usable: Sequence[int],
     appearances: Appearances,
     levels: Levels,
-    group_by: str | None,
+    group_by: str | Column | None,
     labels: Sequence[int],
     *,
     tell: Callable[..., None],
@@ -366,28 +415,32 @@ def belonging(
         tell("%s: %s; equal images stay in one split", source, ", ".join(told))
     # Only images that are left belong together, so that no group reaches into two split folders.
     left = [files[usable[index]] for index in kept.tolist()]
-    keys = [equal[kept].tolist(), [file.path for file in left]]
+    keys: list[Sequence[object]] = [equal[kept].tolist(), [file.path for file in left]]
+    by = repr(group_by) if isinstance(group_by, str) else str(group_by)
     if group_by is not None:
-        names = by_name([files[index].name for index in usable], group_by, source)[kept].tolist()
-        _check_undivided(source, left, names, group_by)
+        if isinstance(group_by, Column):
+            names: list[object] = [group_by.values[usable[index]] for index in kept.tolist()]
+        else:
+            names = by_name([files[index].name for index in usable], group_by, source)[kept].tolist()
+        _check_undivided(source, left, names, f"`group_by` {by}" if isinstance(group_by, str) else by)
         keys.append(names)
     groups = np.arange(len(left))
     for key in keys:
         first: dict[object, int] = {}
         groups = joined(groups, [(index, first.setdefault(value, index)) for index, value in enumerate(key)])
     if group_by is not None:
-        tell("%s: %d images in %d groups by %r", source, len(kept), len(np.unique(groups)), group_by)
+        tell("%s: %d images in %d groups by %s", source, len(kept), len(np.unique(groups)), by)
     chosen, compact = np.unique(groups, return_inverse=True)
     together = len(chosen) < len(kept)
     return Bound(kept=places[kept].tolist(), groups=compact if together else np.arange(len(kept)), joined=together)
 
 
-def _check_undivided(source: str, files: Sequence[ImagePage], names: Sequence[int], group_by: str) -> None:
-    seen: dict[int, ImagePage] = {}
+def _check_undivided(source: str, files: Sequence[ImagePage], names: Sequence[object], by: str) -> None:
+    seen: dict[object, ImagePage] = {}
     for file, name in zip(files, names, strict=True):
         other = seen.setdefault(name, file)
         if other.part != file.part:
             raise DataError(
-                f"{source}: `group_by` {group_by!r} keeps {other.name} of {PARTS[other.part]} and {file.name} of "
+                f"{source}: {by} keeps {other.name} of {PARTS[other.part]} and {file.name} of "
                 f"{PARTS[file.part]} together; move them into one split folder"
             )

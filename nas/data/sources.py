@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from nas.data.augmentation import MIRRORS, NONE, TURNS, Augmentation
 from nas.data.folders import read_folder, read_images
+from nas.data.image_list import read_csv
 from nas.data.installed import read_digits, read_photos
 from nas.data.noise import Noise, OfData, parse_noise
 from nas.data.noisy import NOISY_KINDS, read_noisy
@@ -80,6 +81,7 @@ SOURCES: Mapping[str, Source] = {
         for name, each in TORCHVISION.items()
     },
     "folder": Source(read=read_folder, argument="DIR", files=True),
+    "csv": Source(read=read_csv, argument="FILE", files=True),
     "npz": Source(read=read_npz, argument="FILE"),
     "images": Source(read=read_images, argument="DIR", symmetries=TURNS, files=True, patches=True, photographs=True),
     "pairs": Source(read=read_pairs, argument="DIR", files=True, patches=True, paired=True),

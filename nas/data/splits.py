@@ -188,8 +188,8 @@ def _read(
         raise ConfigError(f"`white_level` {white.given:g}: {name} has a scale of its own; leave it out")
     if group_by is not None and not source.files:
         raise ConfigError(
-            f"`group_by` {group_by!r}: {name} has no files to group; it is for folder:DIR, images:DIR, pairs:DIR and "
-            "noisy:DIR"
+            f"`group_by` {group_by!r}: {name} has no files to group; it is for folder:DIR, csv:FILE, images:DIR, "
+            "pairs:DIR and noisy:DIR"
         )
     if pair_by is not None and not source.paired:
         raise ConfigError(f"`pair_by` {pair_by!r}: {name} has no pairs; it is for pairs:DIR")

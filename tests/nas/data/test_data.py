@@ -100,7 +100,9 @@ def test_a_relative_folder_becomes_absolute(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("text", ["", "digit", "digits:8", "imagenet22k", "folders:/x"])
 def test_an_unknown_name_lists_the_known(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"give one of digits, photos,.*folder:DIR, npz:FILE, images:DIR") as error:
+    with pytest.raises(
+        ConfigError, match=r"give one of digits, photos,.*folder:DIR, csv:FILE, npz:FILE, images:DIR"
+    ) as error:
         parse_source(text)
     assert repr(text) in str(error.value)
 
@@ -113,7 +115,7 @@ def test_a_folder_must_be_given(text: str) -> None:
 
 def test_sources_are_named_in_a_line_for_help() -> None:
     *most, last = sources_in_short().split(", ")
-    assert most == ["digits", "photos", "a torchvision set", "folder:DIR", "npz:FILE", "images:DIR"]
+    assert most == ["digits", "photos", "a torchvision set", "folder:DIR", "csv:FILE", "npz:FILE", "images:DIR"]
     assert last == "pairs:DIR or noisy:DIR"
 
 

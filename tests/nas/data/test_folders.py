@@ -410,7 +410,8 @@ def test_an_expression_must_find_something_in_every_path(tmp_path: Path) -> None
     with pytest.raises(DataError, match=r"`group_by` '\\\\d\+_' finds nothing in stop/extra.png; give an expression"):
         load(f"folder:{tmp_path}", group_by=r"\d+_")
     with pytest.raises(
-        ConfigError, match="digits has no files to group; it is for folder:DIR, images:DIR, pairs:DIR and noisy:DIR"
+        ConfigError,
+        match="digits has no files to group; it is for folder:DIR, csv:FILE, images:DIR, pairs:DIR and noisy:DIR",
     ):
         load("digits", group_by="x")
 

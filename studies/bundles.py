@@ -143,6 +143,7 @@ def export_choice(
         white_level=data.white_level,
         sizes=sizes,
         integer_io=integer_io,
+        deep=str(data.train.images.dtype) != "uint8",
         threshold=threshold,
     )
     written = json.loads((target / ARCHITECTURE).read_text("utf-8"))["facts"]

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from nas.bundles.description import colours
 from nas.bundles.files import ARCHITECTURE, PARITY, SUMS, WEIGHTS
 from nas.bundles.formats import INT8, ONNX, PARITY_LIMIT, Format
 from nas.data.noise import parse_noise
@@ -17,7 +18,7 @@ SEARCHED_LIMIT = (
     "  reason. The test split took no part in the search.",
 )
 
-TRAINED_LIMIT = ("- The test split was looked at once, after the training.",)
+TRAINED_LIMIT = ("- The test split was looked at after the training alone.",)
 
 STARTED_LIMIT = (
     "- The weights that the training began with were trained on other data. Images of the test split that were",
@@ -31,9 +32,9 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any], formats: Ma
     task, facts, cost = architecture["task"], architecture["facts"], architecture["cost"]
     classes, space, versions = architecture["classes"], architecture["space"], architecture["versions"]
     values, start = facts.get("values", {}), facts.get("start")
-    exact = {name: each for name, each in formats.items() if each.limit == PARITY_LIMIT}
+    exact = {name: each for name, each in formats.items() if each.pixel_limit == PARITY_LIMIT}
     difference = max(value for name in exact for value in parity["differences"][name].values())
-    kind = {1: "gray", 3: "colour"}.get(task["channels"], f"{task['channels']}-channel")
+    kind = colours(task["channels"])
     shape = f"1, {task['channels']}, {task['height']}, {task['width']}"
     threshold = architecture.get("threshold")
     answer = ", logits.argmax(1)" if classes else ""
@@ -122,7 +123,7 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any], formats: Ma
             "  Much smaller images may be refused.",
             *(
                 f"- {each.file} differs from PyTorch, with the same rounding, by at most "
-                f"{parity['differences'][name]['denoised']:.1e}, where one step of its pixels is {each.limit:.1e}."
+                f"{parity['differences'][name]['denoised']:.1e}, where a step of its pixels is {each.pixel_limit:.1e}."
                 for name, each in formats.items()
                 if name not in exact
             ),

@@ -24,7 +24,7 @@ INTERVAL = ("mean", "low", "high", "n")
 
 def colours(channels: int) -> str:
     """Returns what the channels of an image are."""
-    return {1: "gray", 3: "RGB"}.get(channels, f"{channels} channels")
+    return {1: "gray", 3: "RGB"}.get(channels, f"{channels}-channel")
 
 
 def description(

@@ -24,7 +24,19 @@ from nas.bundles.bundle import FORMAT, Bundle, read_bundle
 from nas.bundles.card import card
 from nas.bundles.description import metadata
 from nas.bundles.files import ARCHITECTURE, CARD, PARITY, WEIGHTS
-from nas.bundles.formats import FORMATS, INT8, ONNX, PARITY_LIMIT, WHOLE, Exportable, Format, fixed_size, whole_numbers
+from nas.bundles.formats import (
+    FORMATS,
+    INT8,
+    INTEGERS,
+    ONNX,
+    PARITY_LIMIT,
+    Exportable,
+    Format,
+    fixed_size,
+    integer_pixels,
+    integer_top,
+)
+from nas.bundles.inference import Tiling, tiled
 from nas.bundles.int8 import convert, say
 from nas.bundles.onnx_model import OUTPUTS, open_onnx
 from nas.bundles.sums import write_sums
@@ -40,6 +52,9 @@ PARITY_IMAGES = 16
 PARITY_SIZES = ((1, 17, 23), (3, 29, 35), (2, 32, 48))
 """(batch, height, width) beside the task's own size: every U-Net must pad the first two, and none of 5 levels the
 last."""
+
+PASSES = 8
+"""A program for one size may need so many times the memory of the largest image that skipnas does not cut."""
 
 PHOTOGRAPH = 256
 """The side in pixels of the image on which programs without classes are timed. They were trained on smaller patches."""
@@ -63,6 +78,7 @@ def export_bundle(
     white_level: float | None = None,
     sizes: Sequence[tuple[int, int]] = (),
     integer_io: bool = False,
+    deep: bool = False,
     threshold: float | None = None,
 ) -> dict[str, Any]:
     """Writes a bundle and proves that its programs compute the same as the network.
@@ -88,16 +104,17 @@ def export_bundle(
             largest. It is written into the ONNX programs too.
         sizes: heights and widths for which an ONNX program of one image is written too.
         integer_io: whether an ONNX program with whole numbers in and out is written too.
+        deep: whether the training images have more than 8 bits.
         threshold: the probability of the second of two classes from which on it is answered; see
             `nas.training.recognition.best_threshold`.
 
     Returns:
         The content of parity.json: ``limit``, ``holds``, ``sizes`` (N, C, H, W) and ``differences``, the largest
-        absolute one by program (`FORMATS`, such as ``64x48``, and `WHOLE`) and output (denoised, logits).
+        absolute one by program (`FORMATS`, such as ``64x48``, and `INTEGERS`) and output (denoised, logits).
 
     Raises:
-        BundleError: `target` is taken or cannot be written, or a program differs from the network by more than
-            `PARITY_LIMIT`. Nothing of the bundle is left behind then.
+        BundleError: `target` is taken or cannot be written, a program that is asked for cannot be made, or a program
+            differs from the network by more than its limit. Nothing of the bundle is left behind then.
     """
     target = target.resolve()
     partial = target.parent / f".{target.name}.{os.getpid()}.partial"
@@ -106,12 +123,7 @@ def export_bundle(
     formats = dict(FORMATS)
     formats |= {f"{height}x{width}": fixed_size(height, width) for height, width in sizes}
     if integer_io:
-        if white_level is not None and not (white_level.is_integer() and white_level < 2**16):
-            raise BundleError(
-                f"`integer_io`: the network is for images whose white is {white_level:.10g}, no whole number of 16 "
-                "bits; leave it out"
-            )
-        formats[WHOLE] = whole_numbers(white_level)
+        formats[INTEGERS] = integer_pixels(integer_top(white_level, deep=deep))
     architecture = {
         "format": FORMAT,
         "versions": _versions(),
@@ -160,6 +172,7 @@ def _write(
 
     # From here on, the written network is measured, described, exported and compared.
     bundle = read_bundle(folder, lambda name: space)
+    _check_sizes(bundle, formats)
     if judge is not None:
         architecture["facts"]["measured"] = judge(bundle.network)
     said = metadata(replace(bundle, facts=architecture["facts"]).description)
@@ -171,21 +184,23 @@ def _write(
             each.write(made, folder / each.file)
     programs = {name: each.open(made, folder / each.file) for name, each in formats.items()}
     parity = _parity(bundle.network, formats, programs, images)
-    if not parity["holds"]:
-        raise BundleError(
-            f"exported programs differ from PyTorch by {parity['differences']}, at most {PARITY_LIMIT:g} is allowed; "
-            "export another network"
-        )
+    for name, each in formats.items():
+        for output, found in parity["differences"][name].items():
+            if not found <= (limit := each.limit_of(output)):
+                raise BundleError(
+                    f"{each.file} differs from PyTorch by {found:.2g} in {output}, at most {limit:.2g} is allowed; "
+                    "export another network"
+                )
     _write_json(folder / PARITY, parity)
     if calibration is not None:
-        architecture["facts"]["int8"] = _int8(folder, calibration, _timed(images, bundle.task), judge)
+        architecture["facts"]["int8"] = _int8(folder, calibration, _timed(images, bundle.task), judge, bundle)
     _write_json(folder / ARCHITECTURE, architecture)
     (folder / CARD).write_text(card(architecture, parity, formats), "utf-8")
     write_sums(folder)
     return parity
 
 
-def _int8(folder: Path, calibration: Tensor, image: Tensor, judge: Judge | None) -> dict[str, Any]:
+def _int8(folder: Path, calibration: Tensor, image: Tensor, judge: Judge | None, bundle: Bundle) -> dict[str, Any]:
     """Writes the int8 program, unless it is neither smaller nor faster. Returns the fact ``int8``."""
     gain = convert(folder / ONNX, folder / INT8, calibration, image)
     found = {
@@ -198,9 +213,24 @@ def _int8(folder: Path, calibration: Tensor, image: Tensor, judge: Judge | None)
     if not gain.pays:
         (folder / INT8).unlink()
         return found
-    measured = {} if judge is None else judge(open_onnx(folder / INT8, trusted=True))
+    run = tiled(bundle.network, bundle.task.channels, open_onnx(folder / INT8, trusted=True))
+    measured = {} if judge is None else judge(run)
     say(folder / INT8, measured)
     return {**found, "measured": measured}
+
+
+def _check_sizes(bundle: Bundle, formats: Mapping[str, Format]) -> None:
+    """Raises BundleError for a size whose pass would need more memory than is sensible."""
+    sizes = [each.size for each in formats.values() if each.size is not None]
+    if not sizes:
+        return
+    largest = PASSES * Tiling.of(bundle.network, bundle.task.channels).whole
+    for height, width in sizes:
+        if height * width > largest:
+            raise BundleError(
+                f"`size` {height}x{width}: a pass over {height * width:,} pixels needs too much memory; give at most "
+                f"{largest:,} pixels for this network, and cut larger images into tiles"
+            )
 
 
 def _timed(images: Tensor, task: Task) -> Tensor:
@@ -232,7 +262,7 @@ def _parity(
     on an image of that size."""
     images = images.cpu().contiguous()
     batches = [images, *(_tiled(images, *size) for size in PARITY_SIZES)]
-    differences, holds = {}, True
+    differences = {}
     with torch.no_grad():
         for name, each in formats.items():
             given = batches if each.size is None else [_tiled(images, 1, *each.size)]
@@ -244,10 +274,13 @@ def _parity(
             differences[name] = {
                 output: _largest_difference(*pair) for output, pair in zip(OUTPUTS, pairs, strict=True)
             }
-            holds &= all(value <= each.limit for value in differences[name].values())
     return {
         "limit": PARITY_LIMIT,
-        "holds": holds,
+        "holds": all(
+            found <= formats[name].limit_of(output)
+            for name, outputs in differences.items()
+            for output, found in outputs.items()
+        ),
         "sizes": [list(batch.shape) for batch in batches],
         "differences": differences,
     }

@@ -2,7 +2,7 @@
 
 A new format is a file of its own, with a function that writes it and one that opens it, and an entry of `FORMATS`. The
 export then writes every format and compares it with the network, the card lists it and shows its use, and the command
-names it. Formats that are written on request are made by functions: `fixed_size` and `whole_numbers`. Libraries are
+names it. Formats that are written on request are made by functions: `fixed_size` and `integer_pixels`. Libraries are
 imported only when a format is written or opened.
 """
 
@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.errors import BundleError
 from nas.types import Task
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Format:
             these names, and ``{answer}`` for what is printed of the class.
         size: height and width of the one image that the program takes; None for every batch, height and width.
         expected: the function that the program should be, from the network.
-        limit: the largest absolute difference to it.
+        pixel_limit: the largest absolute difference of its pixels, which is `PARITY_LIMIT` for all other outputs.
     """
 
     file: str
@@ -75,7 +76,11 @@ class Format:
     usage: str
     size: tuple[int, int] | None = None
     expected: Callable[[Predict], Predict] = lambda network: network
-    limit: float = PARITY_LIMIT
+    pixel_limit: float = PARITY_LIMIT
+
+    def limit_of(self, output: str) -> float:
+        """Returns the largest absolute difference that an output may have."""
+        return self.pixel_limit if output == "denoised" else PARITY_LIMIT
 
 
 def _write_onnx(made: Exportable, file: Path) -> None:
@@ -155,7 +160,8 @@ print(restored.shape{answer})
 CALIBRATION_IMAGES = 128
 """The noisy training images that show an int8 program the ranges of its activations."""
 
-WHOLE = "whole_numbers"
+INTEGERS = "integers"
+"""The name in parity.json of the program with whole numbers in and out."""
 
 
 def fixed_size(height: int, width: int) -> Format:
@@ -187,13 +193,12 @@ print(denoised.clip(0, 1).shape{{answer}})
     )
 
 
-def whole_numbers(white_level: float | None) -> Format:
+def integer_pixels(top: int) -> Format:
     """Returns the format of an ONNX program that takes and gives pixels as files have them, and probabilities.
 
     Args:
-        white_level: value of white in the training images, a whole number; None for images of 8 bits.
+        top: the value of white, 255 to 65535.
     """
-    top = 255 if white_level is None else int(white_level)
     kind = "uint8" if top < 2**8 else "uint16"
 
     def write(made: Exportable, target: Path) -> None:
@@ -202,27 +207,27 @@ def whole_numbers(white_level: float | None) -> Format:
         write_integers(made, top, target)
 
     return Format(
-        file="model.whole.onnx",
+        file=f"model.{kind}.onnx",
         title=f"ONNX of {kind}",
         described=f"{ONNX} with {kind} from 0 to {top} in and out, and with probabilities in place of logits",
         write=write,
-        open=lambda made, file: _open_whole(file, top),
+        open=lambda made, file: _open_integers(file, top),
         heading=f"With ONNX Runtime alone, on the pixels of image files ({kind} from 0 to {top}):",
         usage=f"""\
 import numpy as np
 import onnxruntime
 
-session = onnxruntime.InferenceSession("model.whole.onnx", providers=["CPUExecutionProvider"])
+session = onnxruntime.InferenceSession("model.{kind}.onnx", providers=["CPUExecutionProvider"])
 noisy = (np.random.rand({{shape}}) * {top}).astype(np.{kind})  # your images: (N, C, H, W)
 denoised, *probabilities = session.run(None, {{{{"noisy": noisy}}}})
 print(denoised.dtype, denoised.shape, *(each.argmax(1) for each in probabilities))
 """,
-        expected=partial(_whole, top),
-        limit=1.001 / top,
+        expected=partial(_rounding, top),
+        pixel_limit=1.001 / top,
     )
 
 
-def _whole(top: int, network: Predict) -> Predict:
+def _rounding(top: int, network: Predict) -> Predict:
     """Returns a network that rounds pixels before and after, and gives probabilities."""
 
     def predict(noisy: Tensor) -> tuple[Tensor, Tensor]:
@@ -232,7 +237,7 @@ def _whole(top: int, network: Predict) -> Predict:
     return predict
 
 
-def _open_whole(file: Path, top: int) -> Predict:
+def _open_integers(file: Path, top: int) -> Predict:
     """Returns a program of whole numbers as a function of images from 0 to 1."""
     import numpy as np
     import torch
@@ -251,10 +256,29 @@ def _open_whole(file: Path, top: int) -> Predict:
     return predict
 
 
+def integer_top(white_level: float | None, *, deep: bool) -> int:
+    """Returns the value of white in whole numbers.
+
+    Args:
+        white_level: the one of the training images, None where each has its type's largest value.
+        deep: whether they have more than 8 bits.
+
+    Raises:
+        BundleError: no whole number of 8 to 16 bits stands for white.
+    """
+    level = white_level if white_level is not None else 65535.0 if deep else 255.0
+    if not (level.is_integer() and 255 <= level < 2**16):
+        raise BundleError(
+            f"`integer_io`: white is {level:.10g} in the training images, and whole numbers need 255 to 65535; "
+            "leave it out"
+        )
+    return int(level)
+
+
 def is_program(file: str) -> bool:
     """Whether a file of a bundle has the name of one that an export writes."""
-    always = {INT8, whole_numbers(None).file, *(each.file for each in FORMATS.values())}
-    return file in always or re.fullmatch(r"model\.[0-9]+x[0-9]+\.onnx", file) is not None
+    always = {INT8, *(each.file for each in FORMATS.values())}
+    return file in always or re.fullmatch(r"model\.(uint8|uint16|[0-9]+x[0-9]+)\.onnx", file) is not None
 
 
 def formats_in_short() -> str:

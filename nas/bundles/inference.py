@@ -120,12 +120,15 @@ def restore(predict: Predict, noisy: Tensor, tiling: Tiling) -> Restored:
     return Restored(restored, total, tiles=len(rows) * len(columns), seam=seam)
 
 
-def tiled(network: nn.Module, channels: int) -> Predict:
-    """Returns `network`, in evaluation mode, as a function for one image of any size at a time (see `restore`)."""
+def tiled(network: nn.Module, channels: int, run: Predict | None = None) -> Predict:
+    """Returns `network`, in evaluation mode, as a function for images of any one size (see `restore`).
+
+    With `run`, a program of that network, the function runs this in its place.
+    """
     tiling = Tiling.of(network, channels)
 
     def predict(noisy: Tensor) -> tuple[Tensor, Tensor]:
-        found = restore(network, noisy, tiling)
+        found = restore(run or network, noisy, tiling)
         return found.image, found.logits
 
     return predict

@@ -76,21 +76,21 @@ class Gain:
         )
 
 
-def convert(whole: Path, target: Path, images: Tensor, image: Tensor) -> Gain:
+def convert(original: Path, target: Path, images: Tensor, image: Tensor) -> Gain:
     """Writes the int8 form of a program, and measures both.
 
     Args:
-        whole: the program.
+        original: the program.
         target: the file for its int8 form.
         images: noisy training images (N, C, H, W), float32, that show the activations' ranges.
         image: the image (1, C, H, W) on which both are timed.
     """
-    target.write_bytes(quantize(onnx.load(whole), images).SerializeToString())
-    return measure(target, whole, image)
+    target.write_bytes(quantize(onnx.load(original), images).SerializeToString())
+    return measure(target, original, image)
 
 
 def say(file: Path, measured: Mapping[str, Any]) -> None:
-    """Puts a converted program's own figures in its metadata, in the place of those of the whole network."""
+    """Puts a converted program's own figures in its metadata, in the place of the network's."""
     model = onnx.load(file)
     said = {each.key: each.value for each in model.metadata_props} | metadata(
         {"precision": "int8", "measured": measured}
@@ -99,9 +99,9 @@ def say(file: Path, measured: Mapping[str, Any]) -> None:
     file.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def measure(int8: Path, whole: Path, image: Tensor, clock: Callable[[], float] = time.perf_counter) -> Gain:
+def measure(int8: Path, original: Path, image: Tensor, clock: Callable[[], float] = time.perf_counter) -> Gain:
     """Compares a converted program with the one that it was made of, on one image (1, C, H, W)."""
-    times: dict[Path, list[float]] = {int8: [], whole: []}
+    times: dict[Path, list[float]] = {int8: [], original: []}
     runs = {file: open_onnx(file, trusted=True) for file in times}
     for run in runs.values():
         run(image)
@@ -115,9 +115,9 @@ def measure(int8: Path, whole: Path, image: Tensor, clock: Callable[[], float] =
             break
     return Gain(
         bytes=int8.stat().st_size,
-        float_bytes=whole.stat().st_size,
+        float_bytes=original.stat().st_size,
         milliseconds=statistics.median(times[int8]),
-        float_milliseconds=statistics.median(times[whole]),
+        float_milliseconds=statistics.median(times[original]),
         size=(image.shape[2], image.shape[3]),
         threads=torch.get_num_threads(),
     )

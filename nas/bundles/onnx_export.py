@@ -55,23 +55,23 @@ def write_integers(made: Exportable, top: int, file: Path) -> None:
     model = _model(made.program, made)
     graph = model.graph
     kind = onnx.TensorProto.UINT8 if top < 2**8 else onnx.TensorProto.UINT16
-    inner = {name: f"float_{name}" for name in (INPUT, *OUTPUTS)}
+    inner = {name: f"skipnas_{name}" for name in (INPUT, *OUTPUTS)}
     for node in graph.node:
         node.input[:] = [inner.get(name, name) for name in node.input]
         node.output[:] = [inner.get(name, name) for name in node.output]
     before = [
-        helper.make_node("Cast", [INPUT], ["pixels"], to=onnx.TensorProto.FLOAT),
-        helper.make_node("Div", ["pixels", "white"], [inner[INPUT]]),
+        helper.make_node("Cast", [INPUT], ["skipnas_pixels"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Div", ["skipnas_pixels", "skipnas_white"], [inner[INPUT]]),
     ]
     after = [
-        helper.make_node("Clip", [inner[OUTPUTS[0]], "zero", "one"], ["clipped"]),
-        helper.make_node("Mul", ["clipped", "white"], ["scaled"]),
-        helper.make_node("Round", ["scaled"], ["rounded"]),
-        helper.make_node("Cast", ["rounded"], [OUTPUTS[0]], to=kind),
+        helper.make_node("Clip", [inner[OUTPUTS[0]], "skipnas_zero", "skipnas_one"], ["skipnas_clipped"]),
+        helper.make_node("Mul", ["skipnas_clipped", "skipnas_white"], ["skipnas_scaled"]),
+        helper.make_node("Round", ["skipnas_scaled"], ["skipnas_rounded"]),
+        helper.make_node("Cast", ["skipnas_rounded"], [OUTPUTS[0]], to=kind),
     ]
     graph.initializer.extend(
         numpy_helper.from_array(np.array(value, np.float32), name)
-        for name, value in (("white", top), ("zero", 0), ("one", 1))
+        for name, value in (("skipnas_white", top), ("skipnas_zero", 0), ("skipnas_one", 1))
     )
     shape: list[str | int | None] = ["batch", made.task.channels, "height", "width"]
     outputs = [helper.make_tensor_value_info(OUTPUTS[0], kind, shape)]

@@ -62,7 +62,7 @@ class _Known:
     def constant(self, *values: int) -> str:
         """Returns the name of a constant of whole numbers, which is made where the graph has none yet."""
         if values not in self._made:
-            self._made[values] = f"whole_{'_'.join(map(str, values))}"
+            self._made[values] = f"skipnas_{'_'.join(map(str, values))}"
             self._graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), self._made[values]))
         return self._made[values]
 
@@ -84,7 +84,7 @@ def _pad(known: _Known, node: NodeProto) -> Iterator[NodeProto]:
     for axis, (before, after) in enumerate(zip(sizes[:rank], sizes[rank:], strict=True)):
         if not (before or after):
             continue
-        result = f"{target}_axis_{axis}"
+        result = f"skipnas_{target}_axis_{axis}"
         if max(before, after) <= 0:
             yield known.piece(source, result, axis, -before, shape[axis] + after)
         else:
@@ -129,7 +129,7 @@ def _widen(known: _Known, node: NodeProto) -> Iterator[NodeProto]:
                 *wanted[2:],
             ]
         ):
-            wide = f"{node.output[0]}_wide_{place}"
+            wide = f"skipnas_{node.output[0]}_wide_{place}"
             yield helper.make_node("Expand", [name, known.constant(*wanted)], [wide])
             node.input[place] = wide
     yield node

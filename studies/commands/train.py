@@ -143,7 +143,7 @@ def train(
         claimed(request.to, configuration) as run_file,
         _enough_memory(candidate.recipe, device),
     ):
-        # A bundle's card is its last file.
+        # A bundle is moved to its place when it is whole.
         if "result" in run_file and (bundle / CARD).is_file():
             by = run_file.get("training_version", FIRST_VERSION)
             other = f" by version {by} of the training code, and this is version {TRAINING_VERSION}"
@@ -560,7 +560,7 @@ def _write_bundle(
 
     calibration = None
     if request.quantize:  # patches of photographs, and pairs, have their own way to noisy images
-        generator = torch.Generator().manual_seed(request.seed)
+        generator = torch.Generator(data.training.device).manual_seed(request.seed)
         rows = data.training.order(generator)[:CALIBRATION_IMAGES]
         calibration = data.training.batch(rows, generator)[0].cpu()
     told = ("subset", "warm_up", "ema", "accumulate", "augmentation", "images_per_epoch", "precision")
@@ -601,8 +601,13 @@ def _write_bundle(
 
 def _int8_of(bundle: Path) -> dict[str, Any] | None:
     """Returns what the bundle of a training says of its int8 program; None without one."""
-    facts = json.loads((bundle / ARCHITECTURE).read_text("utf-8"))["facts"]
-    found: dict[str, Any] | None = facts.get("int8")
+    file = bundle / ARCHITECTURE
+    try:
+        found: dict[str, Any] | None = json.loads(read_small(file))["facts"].get("int8")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise BundleError(
+            f"{file}: cannot be read ({in_short(error)}); remove {bundle}, and the same command writes it again"
+        ) from None
     return found
 
 

@@ -21,13 +21,14 @@ from bundle_samples import CLASSES, FACTS, SPACE, TASK, candidate, digits, netwo
 from safetensors import safe_open
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
 from torch import Tensor, nn
+from torch.export import Dim
 
 from nas.bundles import export, onnx_export, onnx_model
 from nas.bundles.assess import assess
 from nas.bundles.bundle import open_bundle
 from nas.bundles.card import card
 from nas.bundles.files import ARCHITECTURE, CARD, PARITY, SUMS, WEIGHTS
-from nas.bundles.formats import FORMATS, INT8, ONNX
+from nas.bundles.formats import FORMATS, INT8, ONNX, Exportable, integer_pixels, integer_top
 from nas.bundles.int8 import Gain, convert, measure, quantize
 from nas.bundles.onnx_model import open_onnx
 from nas.data.noise import parse_noise
@@ -284,7 +285,7 @@ def test_nothing_is_left_when_the_network_has_no_finite_outputs(
     network = network_of(one)
     with torch.no_grad():
         network.get_parameter("output.weight").fill_(3e38)
-    with pytest.raises(BundleError, match="differ from PyTorch by"):
+    with pytest.raises(BundleError, match=r"^model.onnx differs from PyTorch by .* in denoised"):
         write_bundle(tmp_path / "bundle", one, network)
     assert list(tmp_path.iterdir()) == []
 
@@ -500,13 +501,15 @@ def test_a_program_for_one_size_has_none_of_what_small_runtimes_lack(tmp_path: P
     assert text.count("readNetFromONNX") == 1
 
 
-@pytest.mark.parametrize(("white_level", "kind", "top"), [(None, "uint8", 255), (4095.0, "uint16", 4095)])
+@pytest.mark.parametrize(
+    ("white_level", "kind", "top"), [(None, "uint8", 255), (255.0, "uint8", 255), (4095.0, "uint16", 4095)]
+)
 def test_a_program_takes_and_gives_pixels_as_files_have_them(
     tmp_path: Path, network: nn.Module, white_level: float | None, kind: str, top: int
 ) -> None:
     folder = tmp_path / "bundle"
     parity = write_bundle(folder, candidate(), network, white_level=white_level, integer_io=True)
-    session = onnxruntime.InferenceSession(folder / "model.whole.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(folder / f"model.{kind}.onnx", providers=["CPUExecutionProvider"])
     pixels = (np.random.default_rng(0).random((3, 1, 11, 18)) * top).astype(kind)
     denoised, probabilities = session.run(["denoised", "probabilities"], {"noisy": pixels})
     with torch.no_grad():
@@ -515,14 +518,54 @@ def test_a_program_takes_and_gives_pixels_as_files_have_them(
     assert np.abs(denoised.astype(int) - (wanted.clamp(0, 1) * top).round().numpy()).max() <= 1
     assert (denoised == (wanted.clamp(0, 1) * top).round().numpy()).mean() > 0.99
     np.testing.assert_allclose(probabilities, logits.softmax(1).numpy(), atol=1e-5)
-    assert parity["differences"]["whole_numbers"]["denoised"] <= 1.001 / top
+    assert parity["differences"]["integers"]["denoised"] <= 1.001 / top
+    assert parity["differences"]["integers"]["logits"] <= 1e-5
     assert f"{kind} from 0 to {top}" in session.get_modelmeta().custom_metadata_map["denoised"]
 
 
 def test_pixels_of_no_whole_white_level_are_refused(tmp_path: Path, network: nn.Module, quick: None) -> None:
-    for white_level in (0.75, 70000.0):
-        with pytest.raises(BundleError, match="no whole number of 16 bits; leave it out"):
+    for white_level in (0.75, 1.0, 200.0, 4095.5, 70000.0):
+        with pytest.raises(BundleError, match=r"whole numbers need 255 to 65535; leave it out"):
             write_bundle(tmp_path / "bundle", candidate(), network, white_level=white_level, integer_io=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_white_is_the_largest_value_of_16_bits_where_images_are_deep_and_nobody_says() -> None:
+    assert [integer_top(None, deep=deep) for deep in (False, True)] == [255, 65535]
+    assert integer_top(4095.0, deep=True) == 4095
+    assert integer_pixels(65535).file == "model.uint16.onnx"
+    limits = [integer_pixels(65535).limit_of(output) for output in ("denoised", "logits")]
+    assert limits == [pytest.approx(1 / 65535, rel=0.01), 1e-4]
+
+
+class Named(nn.Module):
+    """A network of an own space, with names that a graph of whole numbers might use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.white, self.zero, self.one = (nn.Parameter(torch.tensor(value)) for value in (2.0, 0.0, 0.25))
+        self.skips = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, noisy: Tensor) -> tuple[Tensor, Tensor]:
+        return self.skips(noisy) * self.white + self.one + self.zero, noisy.new_zeros((noisy.shape[0], 0))
+
+
+def test_names_of_an_own_network_are_no_names_of_the_graph_around_it(tmp_path: Path) -> None:
+    network, task = Named().eval(), replace(TASK, classes=0)
+    dynamic = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    program = torch.export.export(network, (torch.zeros(2, 1, 8, 8),), dynamic_shapes=(dynamic,))
+    said = dict.fromkeys(("skipnas", "title", "colours", "noisy", "denoised"), "text")
+    format_, made = integer_pixels(255), Exportable(network, program, task, said)
+    format_.write(made, tmp_path / format_.file)
+    noisy = torch.rand(2, 1, 9, 11)
+    with torch.no_grad():
+        found, wanted = format_.open(made, tmp_path / format_.file)(noisy), format_.expected(network)(noisy)
+    torch.testing.assert_close(found[0], wanted[0], rtol=0, atol=1.001 / 255)
+
+
+def test_a_size_beyond_all_memory_is_one_line(tmp_path: Path, network: nn.Module, quick: None) -> None:
+    with pytest.raises(BundleError, match=r"^`size` 20000x20000: a pass over 400,000,000 pixels needs too much memory"):
+        write_bundle(tmp_path / "bundle", candidate(), network, sizes=[(20000, 20000)])
     assert list(tmp_path.iterdir()) == []
 
 

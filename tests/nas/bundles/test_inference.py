@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.bundles.inference import Tiling, restore
+from nas.bundles.inference import Tiling, restore, tiled
 from nas.types import Task
 from search_spaces.unet.blocks import BLOCKS, NORMS
 from search_spaces.unet.fusion import FUSIONS, GATES
@@ -152,3 +152,29 @@ def test_an_image_that_fits_is_not_cut() -> None:
     tiled = restore(made, image(100, 90), tiling)
     assert (tiled.tiles, tiled.seam) == (1, 0.0)
     assert Tiling.of(made, 1, images=3).whole <= tiling.whole // 2
+
+
+def test_a_program_is_cut_as_the_network_that_it_was_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.bundles.inference.WORKING_MEMORY", 64 * 64 * 8 * 4 * 4)
+    network = nn.Conv2d(1, 4, 3, padding=1)
+    shapes = []
+
+    def run(noisy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        shapes.append(tuple(noisy.shape))
+        return noisy * 2, torch.zeros(len(noisy), 0)
+
+    class Network(nn.Module):
+        reach = 1
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network
+
+        def forward(self, noisy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.inner(noisy)[:, :1], torch.zeros(len(noisy), 0)
+
+    noisy = torch.rand(1, 1, 200, 90)
+    restored, _ = tiled(Network().eval(), 1, run)(noisy)
+    torch.testing.assert_close(restored, noisy * 2)
+    assert len(shapes) > 1
+    assert max(height * width for _, _, height, width in shapes) < 200 * 90

@@ -20,6 +20,9 @@ ClassWeights = Literal["none", "balanced", "sampled"]
 MAX_PARAMS = 200_000_000
 """The largest number of parameters of a bundle. A larger network is refused from its spec, before it takes memory."""
 
+MAX_CHANNELS = 16
+"""The largest number of channels of an image."""
+
 MAX_SIDE = 2**16
 """The limit of a task's classes and of its image sides in pixels."""
 
@@ -52,7 +55,7 @@ class Task:
     """The task that a network is built for.
 
     Attributes:
-        channels: image channels, 1 (gray) or 3 (colour).
+        channels: image channels, 1 to `MAX_CHANNELS`; 1 is gray and 3 colour.
         classes: number of classes; 0 when the data has no labels (denoising only).
         height: image height in pixels during the search.
         width: image width in pixels during the search.

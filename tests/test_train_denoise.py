@@ -404,7 +404,15 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "long.tif": (tiff(deep(NOISY, "u4", 65535)), "far below the 4,294,967,295 of their type, .*; give --white-level"),
     "bright.tif": (tiff(deep(NOISY, "f4", 2)), "and black is 0 and white 1; give --white-level"),
     "nan.tif": (tiff(NAN), "no finite numbers"),
-    "near.tif": (tiff(np.dstack([NOISY_COLOUR, NOISY]), extrasamples=["unspecified"]), "1 more sample"),
+    "near.tif": (
+        tiff(
+            np.dstack([NOISY_COLOUR] * 2),
+            photometric="rgb",
+            planarconfig="contig",
+            extrasamples=["unspecified", "unassalpha", "unspecified"],
+        ),
+        "has alpha among 6 samples a pixel",
+    ),
     "print.jpg": (lambda file: Image.fromarray(NOISY_COLOUR).convert("CMYK").save(file), "has the mode CMYK"),
     "cut.png": (lambda file: file.write_bytes(Path("images/0.png").read_bytes()[:300]), "cannot be read"),
 }

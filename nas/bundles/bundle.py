@@ -26,7 +26,7 @@ from nas.data.sources import preparation_for
 from nas.errors import BundleError, SkipnasError
 from nas.files import read_small
 from nas.protocols import SearchSpace
-from nas.types import MAX_PARAMS, MAX_SIDE, Candidate, Recipe, Task, from_fields
+from nas.types import MAX_CHANNELS, MAX_PARAMS, MAX_SIDE, Candidate, Recipe, Task, from_fields
 from nas.words import visible
 
 FORMAT = 2
@@ -220,9 +220,9 @@ def _space(value: Mapping[str, Any], get_space: Callable[[str], SearchSpace]) ->
 
 def _task(value: Mapping[str, Any]) -> Task:
     for name in ("channels", "classes", "height", "width"):
-        low = 0 if name == "classes" else 1
-        if not low <= (number := _field(value, name, int)) <= MAX_SIDE:
-            raise BundleError(f"task: {name} is {number}, must be {low} to {MAX_SIDE}")
+        low, most = 0 if name == "classes" else 1, MAX_CHANNELS if name == "channels" else MAX_SIDE
+        if not low <= (number := _field(value, name, int)) <= most:
+            raise BundleError(f"task: {name} is {number}, must be {low} to {most}")
     parse_noise(_field(value, "noise", str))
     return from_fields(Task, value, "task")
 

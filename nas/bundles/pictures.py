@@ -121,12 +121,14 @@ def _tiff(file: ImageFile) -> bytes:
     ) as writer:
         for page in file.pages:
             values = _values(page)
+            several = values.shape[2] > 1
             gray = "miniswhite" if page.inverted else "minisblack"
+            alpha = [] if page.alpha is None else ["assocalpha" if page.premultiplied else "unassalpha"]
             writer.write(
-                values[..., 0] if values.shape[2] == 1 else values,
-                photometric="rgb" if page.pixels.shape[2] == 3 else gray,
-                planarconfig="contig" if values.shape[2] > 1 else None,
-                extrasamples=None if page.alpha is None else ["assocalpha" if page.premultiplied else "unassalpha"],
+                values.transpose(2, 0, 1) if several and page.planar else values if several else values[..., 0],
+                photometric="rgb" if page.pixels.shape[2] - page.bands == 3 else gray,
+                planarconfig=("separate" if page.planar else "contig") if several else None,
+                extrasamples=["unspecified"] * page.bands + alpha or None,
                 compression="zlib",
                 subfiletype=page.kind or None,
                 resolution=(resolution["x"], resolution["y"]) if resolution else None,
@@ -137,6 +139,17 @@ def _tiff(file: ImageFile) -> bytes:
             )
         form = Form(writer.tiff.byteorder, writer.tiff.is_bigtiff)
     return with_directories(buffer.getvalue(), file.kept.get("directories", ()), form)
+
+
+def _npy(file: ImageFile) -> bytes:
+    """Writes an array with the axes, the type and the order of elements that it had."""
+    values = file.pages[0].pixels
+    axes = file.kept["axes"]
+    values = values[..., 0] if axes == "HW" else values.transpose(2, 0, 1) if axes == "CHW" else values
+    buffer = io.BytesIO()
+    fortran = file.kept["fortran"]
+    np.lib.format.write_array(buffer, np.asarray(values, order="F" if fortran else "C"), allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _png(file: ImageFile) -> bytes:
@@ -169,5 +182,5 @@ def _png(file: ImageFile) -> bytes:
     return b"".join(parts)
 
 
-WRITERS = {"PNG": _png, "JPEG": _jpeg, "TIFF": _tiff, "BMP": _bmp, "WEBP": _webp, "PPM": _netpbm}
+WRITERS = {"PNG": _png, "JPEG": _jpeg, "TIFF": _tiff, "BMP": _bmp, "WEBP": _webp, "PPM": _netpbm, "NPY": _npy}
 """The formats that are restored, by Pillow's names."""

@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nas.data.images import may_become
+from nas.data.listing import counted
 from nas.data.raw import PARTS, TEST, TRAIN, VALIDATION
 from nas.errors import DataError
 
@@ -52,6 +55,7 @@ class _Seen:
     digest: bytes
     size: tuple[int, int]
     small: NDArray[np.float32]
+    channels: int
 
 
 class Appearances:
@@ -72,7 +76,31 @@ class Appearances:
         digest.update(np.ascontiguousarray(values).data)
         gray = image if image.getbands() == ("F",) else image.convert("L")
         small = np.asarray(gray.resize((GRID, GRID), PIL.Image.Resampling.BOX), np.float32)
-        self._seen.append(_Seen(digest.digest(), image.size, small * (255 if image.mode == "F" else 1)))
+        scale = 255 if image.mode == "F" else 1
+        self._seen.append(_Seen(digest.digest(), image.size, small * scale, len(image.getbands())))
+
+    def channels(self, chosen: Sequence[int], names: Sequence[str], source: str) -> int:
+        """Returns the number of channels of the chosen images, which is 3 for gray ones among those in colour.
+
+        Args:
+            chosen: the images, by their places in the order of `add`.
+            names: the name of every image by its place, for a message.
+            source: the source, for a message.
+
+        Raises:
+            DataError: they have several numbers of channels.
+        """
+        counts = [self._seen[place].channels for place in chosen]
+        wanted = max(counts)
+        if not all(may_become(count, wanted) for count in counts):
+            wanted = Counter(counts).most_common(1)[0][0]
+        for place, count in zip(chosen, counts, strict=True):
+            if not may_become(count, wanted):
+                raise DataError(
+                    f"{source}: {names[place]} has {counted(count, 'channel')}, and others have {wanted}; keep images "
+                    "of one number of channels (gray ones may stand among those in colour)"
+                )
+        return wanted
 
     def equal(self, chosen: Sequence[int], opened: Callable[[int], Image]) -> tuple[Groups, int]:
         """Finds images that are equal, or equal but for their size.
@@ -130,6 +158,8 @@ def _same_picture(one: Image, other: Image) -> bool:
     import PIL.Image
 
     small, large = sorted((one, other), key=lambda image: image.size)
+    if len(one.getbands()) != len(other.getbands()) and {len(one.getbands()), len(other.getbands())} != {1, 3}:
+        return False
     wanted = _levels(small)
     ways = PIL.Image.Resampling
     for way in (ways.BOX, ways.BILINEAR, ways.BICUBIC, ways.LANCZOS, ways.NEAREST):
@@ -141,7 +171,7 @@ def _same_picture(one: Image, other: Image) -> bool:
 
 
 def _levels(image: Image) -> NDArray[np.float32]:
-    """Returns the values (H, W, 3) on the scale of 0 to 255."""
+    """Returns the values (H, W, C) on the scale of 0 to 255, with 3 channels of a gray image."""
     import numpy as np
 
     values = np.asarray(image, np.float32) * (255 if image.mode == "F" else 1)

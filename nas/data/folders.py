@@ -394,10 +394,13 @@ def belonging(
     both to those in test, so that nothing that is judged is trained on.
 
     Raises:
-        DataError: folders divide what `group_by` keeps together.
+        DataError: folders divide what `group_by` keeps together, or images have other numbers of channels.
     """
     import numpy as np
 
+    channels = appearances.channels(usable, [file.name for file in files], source)
+    if channels not in (1, 3):
+        tell("%s: images of %d channels", source, channels)
     equal, resized = appearances.equal(
         usable, lambda index: open_images(files[index].path, levels.of_noisy)[files[index].page]
     )

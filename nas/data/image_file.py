@@ -24,18 +24,23 @@ ORIENTATION = 0x0112
 
 SHALLOW_WHITE = 255.0
 
+SMALLEST_SIDE = 8
+"""The smallest side in pixels of an image that is trained on."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """One image of a file.
 
     Attributes:
-        pixels: (H, W, C) as they are stored, of the file's type; C is 1 for gray and 3 for colour.
+        pixels: (H, W, C) as they are stored, of the file's type; C is 1 for gray, 3 for colour, and at most 16.
         alpha: (H, W) of the same type; None when the image is opaque.
         inverted: whether 0 is white.
         premultiplied: whether the colours are multiplied by alpha.
         tags: what a page of a TIFF says beside its pixels: code, type, count and content of each tag.
         kind: the kind of page in a TIFF (its NewSubfileType).
+        bands: how many of the channels a TIFF has beside gray or RGB.
+        planar: whether a TIFF stores one channel after the other.
     """
 
     pixels: Pixels
@@ -44,6 +49,8 @@ class Page:
     premultiplied: bool = False
     tags: tuple[tuple[int, int, int, bytes], ...] = field(default=(), repr=False)
     kind: int = 0
+    bands: int = 0
+    planar: bool = False
 
     def opacity(self, level: float) -> NDArray[np.float32] | None:
         """Returns alpha from 0 to 1, (H, W, 1); None for an opaque image."""

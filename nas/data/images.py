@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from nas.data.image_file import ImageFile, turned
+from nas.data.image_file import SMALLEST_SIDE, ImageFile, turned
 from nas.data.reader import read_file, shapes_of
 from nas.errors import DataError
 
@@ -18,52 +18,58 @@ if TYPE_CHECKING:
     from nas.data.image_file import Shown
     from nas.data.raw import Images
 
-SMALLEST_SIDE = 8
+SHOWN = 3
+"""The number of channels of a picture that people see: red, green and blue."""
 
 
-class DeepColour:
-    """A colour image of more than 8 bits, float32 in [0, 1], which Pillow has no mode for.
+class Planes:
+    """An image that Pillow has no mode for: of 2 or more than 3 channels, or in colour with more than 8 bits.
 
-    It has the methods of Pillow's images that are used here, each of which works on its three planes of mode F.
+    It has the methods of Pillow's images that are used here, each of which works on its planes. These have the mode L
+    (8 bits) or F ([0, 1]).
     """
-
-    mode = "F"
 
     def __init__(self, planes: Sequence[Image]) -> None:
         self.planes = planes
+        self.mode = planes[0].mode
         self.size = planes[0].size
         self.width, self.height = self.size
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.float32]:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         import numpy as np
 
         return np.stack([np.asarray(plane, dtype) for plane in self.planes], axis=2)
 
     def getbands(self) -> tuple[str, ...]:
-        return ("R", "G", "B")
+        return tuple(map(str, range(len(self.planes))))
 
     def convert(self, mode: str) -> Image:
-        """Returns the gray image (ITU-R 601, as Pillow weighs colours) in mode F; there is no other conversion."""
+        """Returns the gray image in the mode of the planes; there is no other conversion.
+
+        Colours are weighed as Pillow does it (ITU-R 601), and other channels all alike.
+        """
         import numpy as np
         import PIL.Image
 
         assert mode == "L", mode
-        weights = np.array((0.299, 0.587, 0.114), np.float32)
-        return PIL.Image.fromarray(np.asarray(self) @ weights)
+        count = len(self.planes)
+        weights = np.array((0.299, 0.587, 0.114) if count == SHOWN else (1 / count,) * count, np.float32)
+        gray = np.asarray(self, np.float32) @ weights
+        return PIL.Image.fromarray(gray if self.mode == "F" else np.rint(gray).astype(np.uint8))
 
     def resize(
         self, size: tuple[int, int], resample: Resampling, box: tuple[float, float, float, float] | None = None
-    ) -> DeepColour:
-        return DeepColour([plane.resize(size, resample, box) for plane in self.planes])
+    ) -> Planes:
+        return Planes([plane.resize(size, resample, box) for plane in self.planes])
 
-    def crop(self, box: tuple[int, int, int, int]) -> DeepColour:
-        return DeepColour([plane.crop(box) for plane in self.planes])
+    def crop(self, box: tuple[int, int, int, int]) -> Planes:
+        return Planes([plane.crop(box) for plane in self.planes])
 
 
 def shown_images(file: ImageFile, level: float) -> list[Image]:
     """Returns the pages of a file as they are to be seen: turned by EXIF, and on black where they are transparent.
 
-    They have mode L or RGB (8 bits) or F (gray, [0, 1], from more bits), or are a `DeepColour`.
+    They have mode L or RGB (8 bits) or F (gray, [0, 1], from more bits), or are `Planes`.
 
     Args:
         file: the file.
@@ -79,7 +85,12 @@ def _image(values: Shown) -> Image:
     if values.shape[2] == 3 and values.dtype == np.uint8:
         return PIL.Image.fromarray(np.ascontiguousarray(values))
     planes = [PIL.Image.fromarray(np.ascontiguousarray(values[..., channel])) for channel in range(values.shape[2])]
-    return planes[0] if len(planes) == 1 else cast("Image", DeepColour(planes))
+    return planes[0] if len(planes) == 1 else cast("Image", Planes(planes))
+
+
+def may_become(channels: int, wanted: int) -> bool:
+    """Tells whether an image is taken where others are wanted: gray ones are colour ones too, and no others are."""
+    return channels == wanted or (channels, wanted) == (1, SHOWN)
 
 
 def open_images(path: Path, level: Callable[[ImageFile], float]) -> list[Image]:
@@ -119,11 +130,22 @@ def _check_sides(path: Path, size: tuple[int, int]) -> None:
 def stacked(images: Sequence[Image], channels: int | None = None) -> Images:
     """Stacks images to (N, C, H, W): gray when all of them are gray, float32 when one has more than 8 bits.
 
-    `channels` is 3 for colour even where all of them are gray.
+    Args:
+        images: of one size and one number of channels; gray ones may stand among colour ones.
+        channels: the number of channels, such as 3 for colour even where all of them are gray; the images' by default.
+
+    Raises:
+        DataError: an image has another number of channels.
     """
     import numpy as np
 
-    channels = channels or max(len(image.getbands()) for image in images)
+    found = {len(image.getbands()) for image in images}
+    channels = channels or max(found)
+    if foreign := sorted(count for count in found if not may_become(count, channels)):
+        raise DataError(
+            f"images of {foreign[0]} channel(s) among those of {channels}, or for a network of {channels}; give images "
+            "of one kind"
+        )
     dtype: type[np.generic] = np.float32 if any(image.mode == "F" for image in images) else np.uint8
     stack = np.empty((len(images), channels, images[0].height, images[0].width), dtype)
     for row, image in zip(stack, images, strict=True):

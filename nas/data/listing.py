@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SUFFIXES = frozenset(
-    {".bmp", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+    {".bmp", ".jfif", ".jpeg", ".jpg", ".npy", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 """The endings of image files, in small letters."""
 

@@ -212,7 +212,9 @@ class Problems:
         if other.size != one.size:
             self.add(name, f"{other.width}x{other.height} beside {one.width}x{one.height} pixels")
         elif len(other.getbands()) != len(one.getbands()):
-            self.add(name, "gray beside colour")
+            counts = len(other.getbands()), len(one.getbands())
+            told = "gray beside colour" if {*counts} == {1, 3} else "{} beside {} channels".format(*counts)
+            self.add(name, told)
         elif (other.mode == "F") != (one.mode == "F"):
             self.add(name, "8 bits beside more")
         else:

@@ -35,7 +35,7 @@ class Preparation:
     """The form in which a network was shown the images of its training.
 
     Images are turned as they are to be seen, cut at the centre to the shape of `width` by `height`, averaged by area to
-    this size, and brought to `channels` (1 for gray, 3 for colour).
+    this size, and brought to `channels`: to gray from any other number, to colour from gray.
     """
 
     height: int
@@ -49,7 +49,7 @@ class Preparation:
 
     def apply(self, image: Image) -> Image:
         """Brings an image of `nas.data.images` to this form."""
-        if self.channels == 1 and len(image.getbands()) == 3:
+        if self.channels == 1 and len(image.getbands()) > 1:
             image = image.convert("L")
         return fitted(image, (self.width, self.height))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nas.data.image_file import ImageFile, decoding, refuse
+from nas.data.npy import NPY_BEGINS, npy_shapes, read_npy
 from nas.data.plain import frames_in, read_netpbm, read_plain
 from nas.data.tiff import read_tiff, tiff_shapes
 from nas.files import open_regular
@@ -23,9 +24,11 @@ def read_file(path: Path) -> ImageFile:
     """
     try:
         with decoding(path):
-            tiff = _is_tiff(path)
-        if tiff:
+            begin = _begin(path)
+        if begin.startswith(TIFF_BEGINS):
             return read_tiff(path)
+        if begin == NPY_BEGINS:
+            return read_npy(path)
         return read_netpbm(path) or read_plain(path)
     except MemoryError:
         refuse(path, "does not fit into memory; cut it")
@@ -36,12 +39,15 @@ def shapes_of(path: Path) -> list[tuple[int, int]]:
     import PIL.Image
 
     with decoding(path):
-        if _is_tiff(path):
+        begin = _begin(path)
+        if begin.startswith(TIFF_BEGINS):
             return tiff_shapes(path)
+        if begin == NPY_BEGINS:
+            return npy_shapes(path)
         with PIL.Image.open(path) as image:
             return [(image.height, image.width)] * frames_in(image)
 
 
-def _is_tiff(path: Path) -> bool:
+def _begin(path: Path) -> bytes:
     with open_regular(path) as file:
-        return file.read(4) in TIFF_BEGINS
+        return file.read(len(NPY_BEGINS))

@@ -23,7 +23,7 @@ from nas.data.raw import PARTS, TEST, TRAIN, VALIDATION, RawData, Shots
 from nas.data.sources import parse_source, source_of
 from nas.data.white import White
 from nas.errors import ConfigError, DataError
-from nas.types import MAX_SIDE, Task
+from nas.types import MAX_CHANNELS, MAX_SIDE, Task
 from nas.words import visible
 
 if TYPE_CHECKING:
@@ -150,6 +150,10 @@ def load(
     name = parse_source(source)
     raw = _read(name, (root or DEFAULT_ROOT).expanduser(), group_by, pair_by, wanted, white)
     _check_classes(raw.classes, name)
+    if raw.images.shape[1] > MAX_CHANNELS:
+        raise DataError(
+            f"{name}: images of {raw.images.shape[1]} channels, at most {MAX_CHANNELS} are taken; split them"
+        )
     fingerprint = _fingerprint(raw)
     part = assign(raw, name, fingerprint)
     rows = {code: np.flatnonzero(part == code) for code in (TRAIN, VALIDATION, TEST)}

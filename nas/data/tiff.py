@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.data.image_file import ORIENTATION, ImageFile, Page, check_size, decoding, finite, full_of, refuse
 from nas.data.tiff_directories import DIRECTORIES, EXIF, Budget, Form, read_directory
+from nas.types import MAX_CHANNELS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,6 +107,7 @@ class _Samples:
         planar: whether the samples of all pixels come one after the other.
         photometric: one of `COLOURS`.
         alpha: `PREMULTIPLIED`, `STRAIGHT`, or None.
+        bands: samples that are neither gray nor colours nor alpha, but channels of their own.
         bits: bits of a sample.
         nodata: value of pixels without data; None without one.
         palette: (colours, 3), uint16; None without one.
@@ -118,6 +120,7 @@ class _Samples:
     planar: bool
     photometric: int
     alpha: int | None
+    bands: int
     bits: int
     nodata: float | None
     palette: NDArray[np.uint16] | None
@@ -244,7 +247,7 @@ def _page(path: Path, told: _Samples, values: NDArray[Any]) -> Page:
     values = finite(path, values)
     if told.nodata is not None and (values == told.nodata).any():
         refuse(path, f"marks pixels without data by {told.nodata:g} (GDAL_NODATA); fill them")
-    colours = COLOURS[told.photometric]
+    colours = COLOURS[told.photometric] + told.bands
     pixels = values[..., :colours]
     if told.palette is not None:
         pixels = _coloured(path, pixels[..., 0], told.palette)
@@ -257,6 +260,8 @@ def _page(path: Path, told: _Samples, values: NDArray[Any]) -> Page:
         premultiplied=told.alpha == PREMULTIPLIED,
         tags=told.tags,
         kind=told.kind,
+        bands=told.bands,
+        planar=told.planar,
     )
 
 
@@ -264,12 +269,14 @@ def _samples(path: Path, page: TiffPage, contents: _Contents) -> _Samples:
     """Returns what a page says of its samples, and refuses everything that would be misread."""
     _check_samples(path, page)
     more = page.samplesperpixel - COLOURS[page.photometric]
+    alpha = int(page.extrasamples[0]) if more == 1 and page.extrasamples[0] != UNSPECIFIED else None
     return _Samples(
         height=int(page.imagelength),
         width=int(page.imagewidth),
         planar=page.axes == "SYX",
         photometric=int(page.photometric),
-        alpha=int(page.extrasamples[0]) if more else None,
+        alpha=alpha,
+        bands=more if alpha is None else 0,
         bits=int(page.bitspersample),
         nodata=float(page.nodata) if NODATA in page.tags and page.nodata != 0 else None,
         palette=_palette(path, page) if page.photometric == PALETTE else None,
@@ -302,12 +309,17 @@ def _check_samples(path: Path, page: TiffPage) -> None:
     more = page.samplesperpixel - COLOURS[page.photometric]
     if more < 0:
         refuse(path, f"has {page.samplesperpixel} samples a pixel, too few for its colours; save it again")
-    if more and (more > 1 or page.extrasamples[:1] not in ((PREMULTIPLIED,), (STRAIGHT,))):
+    said = page.extrasamples[:more]
+    if more == 1 and not said:
         refuse(
-            path, f"has {more} more sample(s) a pixel than colours, which are no alpha; save them as files of their own"
+            path, "does not say whether its last sample is alpha or a channel (ExtraSamples is missing); save it again"
         )
+    if more > 1 and any(each != UNSPECIFIED for each in said):
+        refuse(path, f"has alpha among {page.samplesperpixel} samples a pixel; save it without")
     if more and page.photometric not in (MIN_IS_BLACK, RGB):
-        refuse(path, "has alpha beside a palette or inverted or printing colours; convert it to RGB")
+        refuse(path, "has more samples beside a palette or inverted or printing colours; convert it to gray or RGB")
+    if page.samplesperpixel > MAX_CHANNELS:
+        refuse(path, f"has {page.samplesperpixel} samples a pixel; at most {MAX_CHANNELS} channels are read, split it")
     needed = math.prod(page.chunked)
     if len(page.dataoffsets) < needed or not all(page.dataoffsets[:needed]):
         refuse(path, "cannot be read, it is damaged (parts of its pixels are missing); repair or remove it")
@@ -408,7 +420,7 @@ def _tags(page: TiffPage, contents: _Contents) -> tuple[tuple[int, int, int, byt
             continue
         content = contents.read(tag.valueoffset, size)
         if len(content) == size:
-            content = _description(content, page) if tag.code == DESCRIPTION else content
+            content = _description(content) if tag.code == DESCRIPTION else content
             kept.append(
                 (int(tag.code), int(tag.dtype), len(content) if tag.code == DESCRIPTION else int(tag.count), content)
             )
@@ -434,9 +446,8 @@ def _directories(file: TiffFile, page: TiffPage, budget: Budget) -> tuple[dict[i
     return kept, lost
 
 
-def _description(content: bytes, page: TiffPage) -> bytes:
-    """Returns a description that stays true when a stack in one directory is written as pages of their own, and planes
-    of colours as pixels."""
+def _description(content: bytes) -> bytes:
+    """Returns a description that stays true when a stack in one directory is written as pages of their own."""
     if not content.startswith(b'{"shape": '):
         return content
     try:
@@ -444,6 +455,4 @@ def _description(content: bytes, page: TiffPage) -> bytes:
     except ValueError:
         return content
     told.pop("truncated", None)
-    if page.axes == "SYX" and told["shape"] == list(page.shape):
-        told["shape"] = [page.shape[1], page.shape[2], page.shape[0]]
     return json.dumps(told).encode() + b"\0"

@@ -31,14 +31,27 @@ def strip(network: nn.Module, data: DeviceData) -> bytes:
 
 
 def png(image: Tensor) -> bytes:
-    """Returns a (C, H, W) image in 0..1, gray or colour, as a PNG. Values outside are clipped."""
+    """Returns a (C, H, W) image in 0..1 as a PNG: gray or in colour. Values outside are clipped.
+
+    Of other numbers of channels those are seen that `seen_channels` tells.
+    """
     from PIL import Image
 
+    image = image[:3] if len(image) >= 3 else image[:1]
     values = (image.detach().float().clamp(0, 1) * 255).round().byte().cpu().numpy()
     picture = Image.fromarray(values[0] if len(values) == 1 else values.transpose(1, 2, 0))
     file = io.BytesIO()
     picture.save(file, "PNG")
     return file.getvalue()
+
+
+def seen_channels(channels: int) -> str:
+    """Returns a sentence that says which channels of an image are seen in a `png`; empty where all of them are."""
+    if channels in (1, 3):
+        return ""
+    if channels == 2:
+        return "Of 2 channels the first one is shown."
+    return f"The first three of {channels} channels are shown, as red, green and blue."
 
 
 def _table(rows: Sequence[Tensor]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas.bundles.pictures import read_picture, write_picture
-from nas.data.listing import SUFFIXES, Listing, list_folder
+from nas.data.listing import SUFFIXES, Listing, counted, list_folder
 from nas.data.white import White
-from nas.errors import BundleError, ConfigError, DataError, is_out_of_memory
+from nas.errors import ConfigError, DataError, is_out_of_memory
 from studies.bundles import open_bundle
 
 if TYPE_CHECKING:
@@ -115,15 +116,17 @@ def denoise(
     pairs = list(_targets(images, to, tell))
     bundle = open_bundle(path)
     channels = bundle.task.channels
-    if channels not in (1, 3):
-        raise BundleError(f"{path}: its network takes {channels} channels; images have 1 or 3")
     from nas.bundles.formats import ONNX
     from nas.bundles.inference import Tiling
     from nas.bundles.onnx_model import open_onnx
 
     predict: Predict = open_onnx(bundle.path / ONNX, classes=len(bundle.classes)) if onnx else bundle.network
-    # A gray network restores the three channels of a colour image in one pass.
-    tilings = {n: Tiling.of(bundle.network, channels, images=n, side=tile) for n in (1, 3)}
+
+    # A gray network restores all channels of an image in one pass.
+    @functools.cache
+    def tilings(images: int) -> Tiling:
+        return Tiling.of(bundle.network, channels, images=images, side=tile)
+
     white = White(given=white_level, trained=bundle.white_level)
     finished, refused = [], []
     for source, target in pairs:
@@ -168,7 +171,7 @@ def _files(folder: Path, to: Path) -> Listing:
 def _denoise(
     bundle: Bundle,
     predict: Predict,
-    tilings: dict[int, Tiling],
+    tilings: Callable[[int], Tiling],
     source: Path,
     target: Path,
     to: Path,
@@ -181,7 +184,7 @@ def _denoise(
     file, level = read_picture(source, white)
     pages, logits, tiles, seam = [], [], 1, 0.0
     for page in file.pages:
-        restored = _restored(predict, tilings, source, _as_trained(page.floats(level), bundle.task.channels))
+        restored = _restored(predict, tilings, source, _as_trained(source, page.floats(level), bundle.task.channels))
         values = restored.image.flatten(0, 1).numpy().transpose(1, 2, 0)
         if page.pixels.shape[2] == 1:
             values = values.mean(2, keepdims=True)
@@ -230,25 +233,34 @@ def _logits(predict: Predict, images: Tensor) -> Tensor:
         return predict(images.contiguous(memory_format=torch.channels_last))[1]
 
 
-def _restored(predict: Predict, tilings: dict[int, Tiling], source: Path, noisy: Tensor) -> Restored:
+def _restored(predict: Predict, tilings: Callable[[int], Tiling], source: Path, noisy: Tensor) -> Restored:
     from nas.bundles.inference import restore
 
     try:
-        return restore(predict, noisy, tilings[len(noisy)])
+        return restore(predict, noisy, tilings(len(noisy)))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise DataError(f"image {source}: not enough memory; give a smaller `tile`") from None
 
 
-def _as_trained(floats: np.ndarray[Any, np.dtype[np.float32]], channels: int) -> Tensor:
+def _as_trained(source: Path, floats: np.ndarray[Any, np.dtype[np.float32]], channels: int) -> Tensor:
     """Returns (N, C, H, W) of an image (H, W, C) for a network of C channels.
 
-    A gray network takes a colour image as three gray ones, and a network for colour a gray image as a colour one.
+    A gray network takes each channel as a gray image, and a network for colour a gray image as a colour one.
+
+    Raises:
+        DataError: the image has another number of channels than the network.
     """
     import torch
+
+    from nas.data.images import may_become
 
     planes = np.ascontiguousarray(floats.transpose(2, 0, 1))
     if channels == 1:
         return torch.from_numpy(planes[:, None])
-    return torch.from_numpy(planes[None] if len(planes) == 3 else np.repeat(planes[None], 3, axis=1))
+    if not may_become(len(planes), channels):
+        raise DataError(
+            f"image {source}: has {counted(len(planes), 'channel')}, and the network takes {channels}; give such images"
+        )
+    return torch.from_numpy(planes[None] if len(planes) == channels else np.repeat(planes[None], channels, axis=1))

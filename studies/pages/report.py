@@ -487,7 +487,7 @@ def _images(pictures: Samples) -> str:
             "or where the noise itself is correlated. Under a denoised image is the class that the network answers"
         )
     return (
-        f"<p>Validation images through members of the front. {words}; ✗ marks a wrong one.</p>"
+        f"<p>Validation images through members of the front. {words}; ✗ marks a wrong one. {pictures.seen}</p>"
         f'<div class="scroll"><table class="images">{"".join(rows)}</table></div>{html}'
     )
 

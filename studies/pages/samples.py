@@ -58,13 +58,15 @@ class Picture:
 class Samples:
     """Rows of pictures, in which a column shows one image; `lacks` says why pictures are missing.
 
-    `answered` are the knee's answers for all validation images; None without labels or weights.
+    `answered` are the knee's answers for all validation images; None without labels or weights. `seen` says which
+    channels of the images the pictures show, where these are not all.
     """
 
     rows: tuple[tuple[str, tuple[Picture, ...]], ...] = ()
     size: tuple[int, int] = (0, 0)
     lacks: str = ""
     answered: Answered | None = None
+    seen: str = ""
 
 
 def samples(
@@ -86,6 +88,7 @@ def samples(
     from nas.training.batches import evaluation_batches, noisy_batches
     from nas.training.metrics import psnr
     from nas.training.recognition import recognition_of
+    from nas.training.strips import seen_channels
     from studies.bundles import trained_network
 
     config = history.config
@@ -150,7 +153,8 @@ def samples(
             rows.append(("its autocorrelation", tuple(_alike(autocorrelation(each)) for each in removed)))
     lacks = f"Trials {', '.join(map(str, lost))}: the weights are not on this machine, or not of this version."
     size = (int(clean.shape[-1]), int(clean.shape[-2]))
-    return Samples(rows=tuple(rows), size=size, lacks=lacks if lost else "", answered=answered)
+    seen = seen_channels(config.task.channels)
+    return Samples(rows=tuple(rows), size=size, lacks=lacks if lost else "", answered=answered, seen=seen)
 
 
 def autocorrelation(image: Tensor) -> Tensor:

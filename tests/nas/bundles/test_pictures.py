@@ -298,13 +298,45 @@ def test_the_pages_of_a_tiff_share_one_budget_for_directories() -> None:
         read_directory(file, 0, Form("<", False), Budget(tags=0), inner=True)
 
 
-def test_planes_of_colours_become_pixels_and_say_so(tmp_path: Path) -> None:
-    values = pixels(3).transpose(2, 0, 1)
-    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", planarconfig="separate")
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize(
+    ("channels", "photometric", "extra"),
+    [(3, "rgb", []), (4, "rgb", ["unassalpha"]), (2, "minisblack", None), (3, "minisblack", None), (7, "rgb", None)],
+)
+def test_channels_of_a_tiff_keep_their_meaning_and_place(
+    tmp_path: Path, planar: bool, channels: int, photometric: str, extra: list[str] | None
+) -> None:
+    values = pixels(channels, SIXTEEN)
+    if extra:
+        values[..., 3] = 65535
+    bands = ["unspecified"] * (channels - (3 if photometric == "rgb" else 1))
+    layout = {"planarconfig": "separate" if planar else "contig", "extrasamples": bands if extra is None else extra}
+    stored = values.transpose(2, 0, 1) if planar else values
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric=photometric, **layout)
     negative(tmp_path / "a.tif", tmp_path / "b.tif")
-    with tifffile.TiffFile(tmp_path / "b.tif") as file:
-        assert file.shaped_metadata == ({"shape": [19, 23, 3]},)
-        np.testing.assert_array_equal(file.asarray(), 255 - values.transpose(1, 2, 0))
+    with tifffile.TiffFile(tmp_path / "a.tif") as before, tifffile.TiffFile(tmp_path / "b.tif") as after:
+        wanted = 65535 - values
+        if extra:
+            wanted[..., 3] = 65535
+        np.testing.assert_array_equal(after.asarray(), wanted.transpose(2, 0, 1) if planar else wanted)
+        assert after.shaped_metadata == before.shaped_metadata
+        for name in ("photometric", "planarconfig", "extrasamples", "shape", "dtype"):
+            assert getattr(after.pages[0], name) == getattr(before.pages[0], name), name
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<u2", ">u2", "<f4", ">f8"])
+@pytest.mark.parametrize("shape", [(9, 11), (9, 11, 5), (5, 9, 11), (1, 9, 11)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_array_keeps_its_axes_type_and_order(tmp_path: Path, dtype: str, shape: tuple[int, ...], order: Any) -> None:
+    kind = np.dtype(dtype)
+    full = 1 if kind.kind == "f" else np.iinfo(kind).max
+    values = np.asarray(RANDOM.integers(0, 256, shape) / 255 * full, dtype, order=order)
+    np.save(tmp_path / "a.npy", values)
+    negative(tmp_path / "a.npy", tmp_path / "b.npy")
+    found = np.load(tmp_path / "b.npy", allow_pickle=False)
+    np.testing.assert_allclose(found, full - values, atol=1e-6)
+    assert (found.dtype.str, found.shape) == (values.dtype.str, shape)
+    assert found.flags.f_contiguous == values.flags.f_contiguous
 
 
 def test_exif_that_another_program_wrote_is_kept(tmp_path: Path) -> None:

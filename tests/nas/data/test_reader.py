@@ -154,17 +154,114 @@ def test_packed_bits_state_their_white(tmp_path: Path, bits: int) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"extrasamples": ["unspecified"], "photometric": "rgb"}, "has 1 more sample"),
+        (
+            {"extrasamples": ["unspecified", "unassalpha", "unspecified"], "photometric": "minisblack"},
+            "has alpha among 4 samples",
+        ),
         ({"photometric": "cielab"}, "has the photometric interpretation CIELAB"),
-        ({"photometric": "minisblack", "planarconfig": "contig"}, "has 3 more sample"),
+        ({"photometric": "miniswhite"}, "has more samples beside a palette or inverted"),
         ({"photometric": "separated"}, "has CMYK colours of more than 8 bits"),
     ],
 )
 def test_channels_that_could_be_misread_are_refused(tmp_path: Path, options: dict[str, Any], told: str) -> None:
+    options = {"planarconfig": "contig"} | options
     values = drawn(0, (9, 9, 3 if options["photometric"] == "cielab" else 4), "u2")
     tifffile.imwrite(tmp_path / "a.tif", values, metadata=None, **options)
     with pytest.raises(DataError, match=told):
         read_file(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize(("channels", "photometric"), [(2, "minisblack"), (3, "minisblack"), (4, "rgb"), (16, "rgb")])
+def test_every_channel_of_a_tiff_comes_back(tmp_path: Path, channels: int, photometric: str, planar: bool) -> None:
+    values, file = drawn(0, (2, 19, 23, channels), "u2"), tmp_path / "a.tif"
+    bands = channels - (3 if photometric == "rgb" else 1)
+    layout = {"planarconfig": "separate" if planar else "contig", "extrasamples": ["unspecified"] * bands}
+    tifffile.imwrite(file, np.moveaxis(values, 3, 1) if planar else values, photometric=photometric, **layout)
+    found = read_file(file)
+    np.testing.assert_array_equal(stored(found), values)
+    assert [(page.bands, page.planar, page.alpha) for page in found.pages] == [(bands, planar, None)] * 2
+    assert shapes_of(file) == [(19, 23)] * 2
+
+
+def test_more_than_16_channels_and_samples_of_unknown_meaning_are_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", drawn(0, (9, 9, 17), "u1"), photometric="minisblack", planarconfig="contig")
+    with pytest.raises(DataError, match=r"a.tif: has 17 samples a pixel; at most 16 channels are read, split it$"):
+        read_file(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "b.tif", drawn(0, (9, 9, 4), "u1"), photometric="rgb", extrasamples=["unspecified"])
+    content = (tmp_path / "b.tif").read_bytes()
+    (tmp_path / "b.tif").write_bytes(content.replace(struct.pack("<H", 338), struct.pack("<H", 65000), 1))
+    with pytest.raises(DataError, match=r"does not say whether its last sample is alpha or a channel"):
+        read_file(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<u2", ">u2", "<f2", ">f4", "<f8"])
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        ((9, 7), "HW"),
+        ((9, 11, 1), "HWC"),
+        ((1, 9, 11), "CHW"),
+        ((8, 8, 3), "HWC"),
+        ((3, 8, 8), "CHW"),
+        ((40, 30, 16), "HWC"),
+        ((16, 40, 30), "CHW"),
+    ],
+)
+def test_every_value_of_an_array_comes_back(tmp_path: Path, shape: tuple[int, ...], axes: str, dtype: str) -> None:
+    values = drawn(0, shape, dtype.lstrip("<>")).astype(dtype)
+    np.save(tmp_path / "a.npy", values if dtype != "<u2" else np.asfortranarray(values))
+    file = read_file(tmp_path / "a.npy")
+    (page,) = file.pages
+    assert file.kept == {"axes": axes, "fortran": dtype == "<u2"}
+    wanted = values[..., None] if axes == "HW" else np.moveaxis(values, 0, 2) if axes == "CHW" else values
+    np.testing.assert_array_equal(page.pixels, wanted)
+    assert page.pixels.dtype == np.dtype(dtype)
+    assert shapes_of(tmp_path / "a.npy") == [wanted.shape[:2]]
+    assert file.full == {"u1": 255, "u2": 65535}.get(dtype[-2:], 1)
+
+
+class Trap:
+    """Leaves a file where it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("unpickled"),)
+
+
+NO_IMAGES: dict[str, tuple[Any, str]] = {
+    "both ways": (np.zeros((16, 64, 16)), "is an array of 16x64x16, which may be HxWxC or CxHxW; save it as a TIFF"),
+    "no channels": (np.zeros((64, 64, 17)), "is an array of 64x64x17; HxW, HxWxC and CxHxW are read, with 1 to 16"),
+    "small": (np.zeros((7, 9, 3)), "is an array of 7x9x3; HxW"),
+    "stack": (np.zeros((2, 9, 9, 3)), "is an array of 2x9x9x3; HxW"),
+    "empty": (np.zeros((0, 9)), "is an array of 0x9; HxW"),
+    "number": (np.float64(1), "is an array of one number; HxW"),
+    "type": (np.zeros((9, 9), "i4"), "holds values of type int32; uint8, uint16 and floats are read, convert it"),
+    "truth": (np.zeros((9, 9), bool), "holds values of type bool; uint8"),
+    "complex": (np.zeros((9, 9), "c8"), "holds values of type complex64; uint8"),
+    "objects": (np.array([[Trap()] * 9] * 9), "holds values of type object; uint8"),
+    "nan": (np.full((9, 9), np.nan), "has values that are no finite numbers"),
+}
+
+
+@pytest.mark.parametrize("case", NO_IMAGES)
+def test_an_array_that_is_no_image_is_refused_and_never_unpickled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    values, told = NO_IMAGES[case]
+    np.save("a.npy", values, allow_pickle=True)
+    with pytest.raises(DataError) as error:
+        read_file(Path("a.npy"))
+    assert str(error.value).startswith(f"image a.npy: {told}")
+    assert not Path("unpickled").exists()
+
+
+@pytest.mark.parametrize("kept", [5, 40, 130, 500])
+def test_an_array_that_is_cut_off_is_refused(tmp_path: Path, kept: int) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((40, 40)))
+    (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:kept])
+    with pytest.raises(DataError, match="cannot be read"):
+        read_file(tmp_path / "a.npy")
 
 
 def test_colours_of_a_palette(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,10 @@ SUFFIXES = frozenset(
     {".bmp", ".jfif", ".jpeg", ".jpg", ".npy", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 """The endings of image files, in small letters."""
+
+ARRAY = ".npy"
+"""The ending of arrays, which are images only where no other image files are: beside these they are labels, masks or
+features."""
 
 SYSTEM_FOLDERS = frozenset(
     {
@@ -107,7 +111,9 @@ def list_folder(folder: Path, *, without: Path | None = None) -> Listing:
                 images.append(path)
             else:
                 others.append(path)
-    return Listing(images=tuple(sorted(images)), hidden=tuple(sorted(hidden)), others=tuple(sorted(others)))
+    shown = images_among(images)
+    others += set(images).difference(shown)
+    return Listing(images=tuple(sorted(shown)), hidden=tuple(sorted(hidden)), others=tuple(sorted(others)))
 
 
 def list_top(folder: Path) -> tuple[tuple[Path, ...], Listing]:
@@ -115,13 +121,19 @@ def list_top(folder: Path) -> tuple[tuple[Path, ...], Listing]:
     paths = sorted(folder.iterdir())
     shown = [path for path in paths if not is_hidden(path.name)]
     files = [path for path in shown if _kind(path) != "folder"]
-    images = tuple(path for path in files if _kind(path) == "file" and path.suffix.lower() in SUFFIXES)
+    images = images_among([path for path in files if _kind(path) == "file" and path.suffix.lower() in SUFFIXES])
     listing = Listing(
         images=images,
         hidden=tuple(path for path in paths if is_hidden(path.name)),
         others=tuple(path for path in files if path not in images),
     )
     return tuple(path for path in shown if _kind(path) == "folder"), listing
+
+
+def images_among(files: Sequence[Path]) -> tuple[Path, ...]:
+    """Returns the images among files with their endings: without arrays where there are others."""
+    others = tuple(path for path in files if path.suffix.lower() != ARRAY)
+    return others or tuple(files)
 
 
 def counted(number: int, noun: str) -> str:

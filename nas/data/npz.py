@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from nas.data.alike import together_in_training
-from nas.data.images import SMALLEST_SIDE
+from nas.data.image_file import SMALLEST_SIDE
 from nas.data.preparation import KEPT_SIDE, SIDE, Preparation
 from nas.data.raw import PART_NAMES, PARTS, TRAIN, RawData, raw_data
 from nas.data.white import is_far_below

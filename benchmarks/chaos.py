@@ -1,10 +1,11 @@
-"""Searches that are killed again and again: ``python -m benchmarks.chaos --kills 200 [--seed 0]``.
+"""Commands that are killed again and again: ``python -m benchmarks.chaos --kills 200 [--seed 0]``.
 
-Searches of real small networks on the digits run in processes of their own. One in three has a Ray of its own, and the
-others run on a cluster of two nodes. At random moments a process is killed with signal 9: the driver with its whole
-Ray, a worker, or a node's raylet. A search that ended by it is started again with the same command, until its study is
-complete. Then the study must be as if nothing had happened (`violations`). The program prints one line for each search
-and exits with 1 when a rule is broken.
+A search of real small networks on the digits is followed by the confirmation of its front, a training of its choice and
+an export, each a command in a process of its own. One search in three has a Ray of its own, and so have all
+confirmations; the other searches run on a cluster of two nodes. At random moments a process is killed with signal 9:
+the command with its whole Ray, a worker, a node's raylet, or the control store (GCS) of a Ray of its own. A command
+that ended by it is started again, the same each time, until it has done its work. Then everything must be as if nothing
+had happened (`Work.violations`). The program prints one line for each command and exits with 1 when a rule is broken.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import json
 import os
 import random
 import signal
@@ -20,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,37 +33,49 @@ from typing import Any
 import torch
 
 from benchmarks.lib import ROOT
+from nas.bundles.files import SUMS
+from nas.errors import SkipnasError
 from nas.outcome import Outcome
+from nas.training.checkpoint import confirm_dir
 from nas.types import EpochRow, from_flat
+from studies.bundles import open_bundle
 from studies.reading.study import StudyReader
 from studies.store.files import files_dir
 
 LOSSES = 2
 """Workers and nodes that are killed in one driver's life at most; more may exhaust `nas.engine.searcher.RETRIES`."""
 STARTUP = 240.0
-"""Seconds within which a search must have begun to train."""
+"""Seconds within which a command must have begun its work."""
 PATIENCE = 300.0
-"""Seconds within which a search that is left alone must end."""
+"""Seconds within which a command that is left alone must end."""
 EPOCHS = 27
+LONG = 60
+"""Epochs of a training."""
+SEEDS = 3
+"""Seeds of the confirmation of the knee."""
 MEMORY = 100 * 2**20
 """The size in bytes of the object store of each node of a cluster."""
+PROCESSES = {"node": "raylet/raylet", "store": "gcs_server"}
+"""The processes whose loss is the loss of a command's own Ray."""
 
 
 @dataclass
-class Search:
-    """One study in a folder of its own, and everything that was seen of it while it was being killed.
+class Work(ABC):
+    """One command in a folder, and everything that was seen of it while it was being killed.
 
     Attributes:
-        checkpoints: trial number -> rows of the longest checkpoint that was there at a kill.
+        folder: the folder of the study, in which the command runs.
+        seed: seed of the study.
+        address: a cluster; None for a Ray of its own.
+        victims: the kinds of process that may be killed, a kind as often as it is to be chosen.
         kills: number of kills by kind of process.
         faults: sentences about anything that went wrong on the way.
     """
 
     folder: Path
-    trials: int
     seed: int
     address: str | None = None
-    checkpoints: dict[int, list[EpochRow]] = field(default_factory=dict)
+    victims: tuple[str, ...] = ("driver",)
     kills: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
     process: subprocess.Popen[bytes] | None = None
@@ -69,17 +84,45 @@ class Search:
     def url(self) -> str:
         return f"sqlite:///{self.folder / 'chaos.db'}"
 
+    @property
+    def files(self) -> Path:
+        """The folder of the study's files."""
+        return files_dir(self.url, "chaos")
+
+    @abstractmethod
+    def words(self) -> list[str]:
+        """Returns the command without its storage, which is the same each time."""
+
+    @abstractmethod
+    def done(self) -> object:
+        """Returns what is on the disk of the work, which is another value when more of it is done."""
+
+    def note(self) -> None:  # noqa: B027 (nothing of an export is safe before its end)
+        """Remembers what is safe at this moment, and must not be done again."""
+
+    def whole(self) -> bool:
+        """Tells whether the work is done, so that the command has nothing to do but to end."""
+        return False
+
+    @abstractmethod
+    def violations(self) -> Iterator[str]:
+        """Yields every rule that is broken when the command has ended."""
+
     def start(self) -> None:
-        """Starts the search's command, which is the same each time."""
-        command = [sys.executable, str(ROOT / "app_cli.py"), "search", "--study", "chaos", "--storage", self.url]
-        command += ["--trials", str(self.trials), "--epochs", str(EPOCHS), "--subset", "400", "--seed", str(self.seed)]
-        command += ["--max-params", "12000", "--early-stopping", "--concurrency", "2", "--cpus-per-trial", "1"]
-        command += ["--quiet"]
+        """Starts the command."""
+        command = [sys.executable, str(ROOT / "app_cli.py"), *self.words(), "--storage", self.url]
         if self.address is not None:
             command += ["--address", self.address]
+        environment = os.environ | {"RAY_gcs_rpc_server_reconnect_timeout_s": "20"}  # a minute by default
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=self.folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                command,
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env=environment,
             )
 
     def ended(self) -> int | None:
@@ -96,9 +139,49 @@ class Search:
             kill(pid)
         self.process.wait()
 
-    def note_checkpoints(self) -> None:
+    def has_more(self, before: object) -> bool:
+        """Tells whether more is done than `before`, or the command has ended."""
+        return self.done() != before or self.ended() is not None
+
+    def has_workers(self, top: int) -> bool:
+        """Tells whether a worker descends from the process `top`, or the command has ended."""
+        return bool(workers_below(top)) or self.ended() is not None
+
+    def count(self, table: str) -> int:
+        """Counts the rows of a table; 0 while there is no table."""
+        path = self.folder / "chaos.db"
+        if not path.exists():
+            return 0
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as connection:
+            try:
+                return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+            except sqlite3.OperationalError:
+                return 0
+
+
+@dataclass
+class Search(Work):
+    """A search.
+
+    Attributes:
+        trials: size of the study.
+        checkpoints: trial number -> rows of the longest checkpoint that was there at a kill.
+    """
+
+    trials: int = 8
+    checkpoints: dict[int, list[EpochRow]] = field(default_factory=dict)
+
+    def words(self) -> list[str]:
+        words = ["search", "--study", "chaos", "--trials", str(self.trials), "--epochs", str(EPOCHS)]
+        words += ["--subset", "400", "--seed", str(self.seed), "--max-params", "12000", "--early-stopping"]
+        return [*words, "--concurrency", "2", "--cpus-per-trial", "1", "--precision", "fp32", "--quiet"]
+
+    def done(self) -> object:
+        return self.count("skipnas_epochs")
+
+    def note(self) -> None:
         """Remembers which epochs are safe in a checkpoint."""
-        for path in files_dir(self.url, "chaos").glob("trial-*.checkpoint"):
+        for path in self.files.glob("trial-*.checkpoint"):
             number = int(path.name.split(".")[0].removeprefix("trial-"))
             try:
                 rows = [from_flat(EpochRow, row) for row in torch.load(path, weights_only=True)["state"]["rows"]]
@@ -107,24 +190,135 @@ class Search:
             if len(rows) > len(self.checkpoints.get(number, [])):
                 self.checkpoints[number] = rows
 
-    def rows_written(self) -> int:
-        """Counts the rows of the epochs table; 0 while there is no table."""
-        path = self.folder / "chaos.db"
-        if not path.exists():
-            return 0
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as connection:
-            try:
-                return int(connection.execute("SELECT count(*) FROM skipnas_epochs").fetchone()[0])
-            except sqlite3.OperationalError:
-                return 0
+    def violations(self) -> Iterator[str]:
+        """Yields every rule that the study of an ended search breaks.
 
-    def has_more_rows(self, before: int) -> bool:
-        """Tells whether more than `before` rows are written, or the search has ended."""
-        return self.rows_written() > before or self.ended() is not None
+        Exactly N trials are trained, and none is running, failed or lost. Each was asked for and told once. No
+        candidate was trained twice, and no epoch that a checkpoint held was trained again. The front is the one that
+        the epochs table gives. The folder holds the front's weights, a picture of every complete trial, and nothing
+        else.
+        """
+        with contextlib.closing(sqlite3.connect(self.folder / "chaos.db")) as connection:
+            (answer,) = connection.execute("PRAGMA integrity_check").fetchone()
+            if answer != "ok":
+                yield f"the database is damaged: {answer}"
+        with StudyReader.open("chaos", self.url) as study:
+            counts = study.progress.counts()
+            if (counts.trained, counts.running, counts.failed, counts.waiting) != (self.trials, 0, 0, 0):
+                yield f"{self.trials} trials were to be trained, and the study has {counts}"
+            numbers = [trial.number for trial in study.optuna_study.get_trials(deepcopy=False)]
+            events = [(kind, number) for number in numbers for kind in ("ask", "tell")]
+            if sorted(study.events()) != sorted(events):
+                yield f"of {len(numbers)} trials not each was asked for and told once: {sorted(study.events())}"
+            if len(study.trained_digests()) != counts.trained:
+                yield f"{counts.trained} trials trained {len(study.trained_digests())} candidates"
+            for number, rows in self.checkpoints.items():
+                # The wall time of an epoch is never the same twice.
+                if study.progress.epochs_table(number)[: len(rows)] != rows:
+                    yield f"trial {number} was trained again up to epoch {len(rows)}, though a checkpoint held it"
+            yield from _wrong_front(study)
+            yield from _wrong_files(study, self.files)
 
-    def has_workers(self, top: int) -> bool:
-        """Tells whether a worker descends from the process `top`, or the search has ended."""
-        return bool(workers_below(top)) or self.ended() is not None
+
+@dataclass
+class Confirmation(Work):
+    """The confirmation of the knee of the search's front."""
+
+    def words(self) -> list[str]:
+        return ["confirm", "chaos", "--top", "0", "--seeds", str(SEEDS), "--concurrency", "2", "--quiet"]
+
+    def done(self) -> object:
+        return self.count("skipnas_confirmations"), _newest(confirm_dir(self.files))
+
+    def violations(self) -> Iterator[str]:
+        """Yields every rule that a confirmation breaks: one run a seed, the search as it was, nothing left behind."""
+        with StudyReader.open("chaos", self.url) as study:
+            runs = study.progress.confirmations()
+            found = sorted((run.repeat, run.outcome) for run in runs)
+            if found != [(repeat, Outcome.COMPLETE) for repeat in range(SEEDS)]:
+                yield f"{SEEDS} seeds were to be trained once each, and there are {found}"
+            if len({run.digest for run in runs}) != 1:
+                yield f"one candidate was to be confirmed, and {len({run.digest for run in runs})} were"
+            yield from _wrong_front(study)
+            yield from _wrong_files(study, self.files)
+
+
+@dataclass
+class TrainingOfChoice(Work):
+    """A training of the search's choice.
+
+    Attributes:
+        steps: the steps of the longest checkpoint that was there at a kill, and the losses of its probes.
+    """
+
+    steps: tuple[int, list[Any]] = (0, [])
+
+    @property
+    def target(self) -> Path:
+        return self.folder / "trained"
+
+    def words(self) -> list[str]:
+        words = ["train", "chaos", "--epochs", str(LONG), "--subset", "400", "--precision", "fp32", "--quiet"]
+        return [*words, "--to", str(self.target)]
+
+    def done(self) -> object:
+        return _newest(self.target)
+
+    def note(self) -> None:
+        state = self._state()
+        if state["step"] > self.steps[0]:
+            self.steps = (state["step"], list(state["probes"]))
+
+    def _state(self) -> dict[str, Any]:
+        path = self.target / "checkpoint.pt"
+        found: dict[str, Any] = (
+            torch.load(path, weights_only=True)["state"] if path.exists() else {"step": 0, "probes": []}
+        )
+        return found
+
+    def violations(self) -> Iterator[str]:
+        """Yields every rule that a training breaks.
+
+        It has its epochs, went on from its checkpoints, ended with a bundle that opens, and left nothing else.
+        """
+        state, (step, probes) = self._state(), self.steps
+        if state["step"] < step or list(state["probes"])[: len(probes)] != probes:
+            yield f"the training did not go on from the checkpoint of step {step}"
+        result = json.loads((self.target / "run.json").read_text()).get("result") or {}
+        if result.get("epochs") != LONG:
+            yield f"{LONG} epochs were to be trained, and its result is of {result.get('epochs')}"
+        left = sorted(path.name for path in self.target.iterdir())
+        if left != ["best.pt", "bundle", "checkpoint.pt", "lock", "logs", "run.json"]:
+            yield f"the folder of the training holds {', '.join(left)}"
+        yield from _wrong_bundle(self.target / "bundle")
+
+
+@dataclass
+class Export(Work):
+    """An export of the search's choice."""
+
+    @property
+    def target(self) -> Path:
+        return self.folder / "exported" / "bundle"
+
+    def words(self) -> list[str]:
+        return ["export", "chaos", "--to", str(self.target)]
+
+    def done(self) -> object:
+        return sorted(path.name for path in self.target.parent.glob("*/*"))
+
+    def whole(self) -> bool:
+        return self.target.exists()
+
+    def violations(self) -> Iterator[str]:
+        """Yields every rule that an export breaks: the bundle opens, and nothing else is beside it.
+
+        The hidden folder of a killed export stays for an hour, because it may be another machine's.
+        """
+        beside = sorted(path.name for path in self.target.parent.glob("[!.]*"))
+        if beside != ["bundle"]:
+            yield f"the folder of the export holds {', '.join(beside)}"
+        yield from _wrong_bundle(self.target)
 
 
 class Cluster:
@@ -201,94 +395,86 @@ def workers_below(process: int) -> list[int]:
     return named("ray::Cand", below) + named("ray::Resource", below)
 
 
-def torment(search: Search, kills: int, chance: random.Random, cluster: Cluster | None) -> None:
-    """Kills a process `kills` times, or until the study is complete; then lets the search end."""
-    search.start()
+def _newest(folder: Path) -> int:
+    """Returns the time of the newest file below a folder, in ns; 0 where there is none."""
+    newest = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            newest = max(newest, path.stat().st_mtime_ns)
+    return newest
+
+
+def torment(work: Work, kills: int, chance: random.Random, cluster: Cluster | None) -> None:
+    """Kills a process `kills` times, or until the work is done; then lets the command end."""
+    work.start()
     spared = 0  # workers and nodes that were killed since the driver was started
     rays = 0  # those of them that were its whole Ray
-    while sum(search.kills.values()) < kills and search.ended() is None:
-        before = search.rows_written()
-        if chance.random() < 0.8 and not wait(partial(search.has_more_rows, before), STARTUP):
-            search.faults.append(f"nothing was trained for {STARTUP:g} s")
+    while sum(work.kills.values()) < kills and work.ended() is None:
+        before = work.done()
+        if chance.random() < 0.8 and not wait(partial(work.has_more, before), STARTUP):
+            work.faults.append(f"nothing was done for {STARTUP:g} s")
             break
         time.sleep(chance.uniform(0.0, 1.5))
-        if search.ended() is not None:
+        if work.ended() is not None:
             break
-        victim = chance.choice(["driver", "worker", "worker", "node" if cluster is not None else "worker"])
-        if cluster is None and chance.random() < 0.15:
-            victim = "node"
-        if spared == LOSSES:
-            victim = "driver"
-        search.note_checkpoints()
-        assert search.process is not None
-        top = os.getpid() if cluster is not None else search.process.pid
-        below = descendants(top)
+        victim = "driver" if spared == LOSSES else chance.choice(work.victims)
+        work.note()
+        assert work.process is not None
+        top = os.getpid() if cluster is not None else work.process.pid
         if victim == "worker":
             # A fresh cluster may have no worker for a moment between two trials.
-            wait(partial(search.has_workers, top), STARTUP)
+            wait(partial(work.has_workers, top), STARTUP)
             workers = workers_below(top)
             if not workers:
                 continue
             kill(chance.choice(workers))
             spared += 1
-        elif victim == "node" and cluster is not None:
+        elif victim in PROCESSES and cluster is not None:
             cluster.kill_node(chance)
             spared += 1
-        elif victim == "node":
-            raylets = named("raylet/raylet", below)
-            if not raylets:
+        elif victim in PROCESSES:
+            found = named(PROCESSES[victim], descendants(top))
+            if not found:
                 continue
-            kill(raylets[0])
-            # It was the only node. The driver starts its Ray again once, and ends at the second loss.
+            before = work.done()
+            kill(found[0])
+            # It was the only node. The command starts its Ray again once, and may end at the second loss.
             rays += 1
             if rays == 2:
-                if not wait(lambda: search.ended() is not None, STARTUP):
-                    search.faults.append(f"the driver hangs {STARTUP:g} s after its Ray was lost twice")
-                search.kill_driver()
+                if not wait(partial(work.has_more, before), STARTUP):
+                    work.faults.append(f"the command hangs {STARTUP:g} s after its Ray was lost twice")
+                work.kill_driver()
         else:
-            search.kill_driver()
-        search.kills[victim] += 1
-        if search.ended() is not None:
-            search.start()
+            work.kill_driver()
+        work.kills[victim] += 1
+        if work.ended() is not None:
+            if work.whole():
+                return
+            work.start()
             spared = rays = 0
-    if not wait(lambda: search.ended() is not None, PATIENCE):
-        search.faults.append(f"it did not end within {PATIENCE:g} s")
-        search.kill_driver()
-    elif search.ended() != 0:
-        search.faults.append(f"it ended with exit code {search.ended()}")
+    if not wait(lambda: work.ended() is not None, PATIENCE):
+        work.faults.append(f"it did not end within {PATIENCE:g} s")
+        work.kill_driver()
+    elif work.ended() != 0:
+        work.faults.append(f"it ended with exit code {work.ended()}")
 
 
-def violations(search: Search) -> Iterator[str]:
-    """Yields every rule that the study of an ended search breaks.
+def _wrong_files(study: StudyReader, files: Path) -> Iterator[str]:
+    kept = sorted(path.name for path in files.glob("[!.]*"))
+    weights = [f"trial-{number}.safetensors" for number in study.progress.kept()]
+    if kept != sorted([*weights, *(f"trial-{result.number}.png" for result in study.results())]):
+        yield f"weights are kept of {study.progress.kept()}, and on disk are {', '.join(kept)}"
 
-    Exactly N trials are trained, and none is running, failed or lost. Each was asked for and told once. No candidate
-    was trained twice, and no epoch that a checkpoint held was trained again. The front is the one that the epochs table
-    gives. The folder holds the front's weights, a picture of every complete trial, and nothing else.
-    """
-    yield from search.faults
-    with contextlib.closing(sqlite3.connect(search.folder / "chaos.db")) as connection:
-        (answer,) = connection.execute("PRAGMA integrity_check").fetchone()
-        if answer != "ok":
-            yield f"the database is damaged: {answer}"
-    with StudyReader.open("chaos", search.url) as study:
-        counts = study.progress.counts()
-        if (counts.trained, counts.running, counts.failed, counts.waiting) != (search.trials, 0, 0, 0):
-            yield f"{search.trials} trials were to be trained, and the study has {counts}"
-        numbers = [trial.number for trial in study.optuna_study.get_trials(deepcopy=False)]
-        events = [(kind, number) for number in numbers for kind in ("ask", "tell")]
-        if sorted(study.events()) != sorted(events):
-            yield f"of {len(numbers)} trials not each was asked for and told once: {sorted(study.events())}"
-        if len(study.trained_digests()) != counts.trained:
-            yield f"{counts.trained} trials trained {len(study.trained_digests())} candidates"
-        for number, rows in search.checkpoints.items():
-            # The wall time of an epoch is never the same twice.
-            if study.progress.epochs_table(number)[: len(rows)] != rows:
-                yield f"trial {number} was trained again up to epoch {len(rows)}, though a checkpoint held it"
-        yield from _wrong_front(study)
-        kept = sorted(path.name for path in files_dir(search.url, "chaos").glob("[!.]*"))
-        weights = [f"trial-{number}.safetensors" for number in study.progress.kept()]
-        if kept != sorted([*weights, *(f"trial-{result.number}.png" for result in study.results())]):
-            yield f"weights are kept of {study.progress.kept()}, and on disk are {', '.join(kept)}"
+
+def _wrong_bundle(folder: Path) -> Iterator[str]:
+    names = {path.name for path in folder.iterdir()} - {SUMS}
+    summed = {line.partition("  ")[2] for line in (folder / SUMS).read_text().splitlines()}
+    if names != summed:
+        yield f"the bundle holds {', '.join(sorted(names))}, and sums of {', '.join(sorted(summed))}"
+    try:
+        open_bundle(folder)
+    except SkipnasError as error:
+        yield f"the bundle cannot be opened: {error}"
 
 
 def _wrong_front(study: StudyReader) -> Iterator[str]:
@@ -315,55 +501,72 @@ def _wrong_front(study: StudyReader) -> Iterator[str]:
         yield f"Optuna was told {told}, and the epochs table has {values}"
 
 
-def run(kills: int, seed: int, folder: Path, *, trials: int = 8, each: int = 7) -> tuple[Counter[str], list[str]]:
-    """Runs searches until `kills` kills were made, about `each` in a search.
+def works(place: Path, seed: int, trials: int, cluster: Cluster | None) -> Iterator[tuple[Work, int]]:
+    """Yields the commands of one round, in their order, each with the number of kills that it is meant to have."""
+    on_cluster = ("driver", "worker", "worker", "node")
+    alone = (*3 * ("driver",), *5 * ("worker",), "node", "store")
+    address = None if cluster is None else cluster.address
+    yield Search(place, seed, address, alone if cluster is None else on_cluster, trials=trials), 6
+    yield Confirmation(place, seed, None, ("driver", "worker", "node", "store")), 4
+    yield TrainingOfChoice(place, seed), 3
+    yield Export(place, seed), 1
+
+
+def run(kills: int, seed: int, folder: Path, trials: int) -> tuple[Counter[str], list[str]]:
+    """Runs rounds of the four commands until `kills` kills were made.
 
     Returns:
-        the number of kills by kind of process, and the rules that were broken.
+        the number of kills by command and kind of process, and the rules that were broken.
     """
     killed: Counter[str] = Counter()
     broken: list[str] = []
     for index in itertools.count():
-        left = kills - sum(killed.values())
-        if left <= 0:
+        if sum(killed.values()) >= kills:
             break
-        began = time.monotonic()
         chance = random.Random(1000 * seed + index)
         cluster = None if index % 3 == 0 else Cluster()
+        place = folder / f"round-{index}"
+        place.mkdir(parents=True)
         try:
-            place = folder / f"search-{index}"
-            place.mkdir(parents=True)
-            address = None if cluster is None else cluster.address
-            search = Search(place, trials, 1000 * seed + index, address)
-            try:
-                torment(search, min(each, left), chance, cluster)
-            finally:
-                if search.process is not None and search.ended() is None:
-                    search.kill_driver()
+            for work, most in works(place, 1000 * seed + index, trials, cluster):
+                command = work.words()[0]
+                if isinstance(work, Confirmation) and cluster is not None:
+                    cluster.close()  # what follows has the cores to itself
+                    cluster = None
+                began = time.monotonic()
+                try:
+                    torment(work, min(most, kills - sum(killed.values())), chance, cluster)
+                finally:
+                    if work.process is not None and work.ended() is None:
+                        work.kill_driver()
+                wrong = work.faults or list(work.violations())
+                broken += [f"round {index}, {command}: {line}" for line in wrong]
+                killed += Counter({f"{command}: {kind}": count for kind, count in work.kills.items()})
+                kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(work.kills.items()))
+                where = "" if work.address is None else " on a cluster"
+                took = time.monotonic() - began
+                print(f"round {index}, {command}{where}: killed {kinds or 'nothing'}; {took:.0f} s", flush=True)
+                for line in wrong:
+                    print(f"  broken: {line}", flush=True)
+                if work.faults:
+                    break  # what follows needs its end
         finally:
             if cluster is not None:
                 cluster.close()
-        wrong = list(violations(search))
-        broken += [f"search {index}: {line}" for line in wrong]
-        killed += search.kills
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(search.kills.items()))
-        where = "own Ray" if cluster is None else "cluster"
-        print(f"search {index} ({where}): killed {kinds or 'nothing'}; {time.monotonic() - began:.0f} s", flush=True)
-        for line in wrong:
-            print(f"  broken: {line}", flush=True)
     return killed, broken
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trials", type=int, default=8, help="the size of each study")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="a new folder that studies and logs stay in")
     given = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the searches that run are ended first
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the commands that run are ended first
     began = time.monotonic()
     with contextlib.nullcontext(given.keep) if given.keep else tempfile.TemporaryDirectory() as folder:
-        killed, broken = run(given.kills, given.seed, Path(folder).resolve())
+        killed, broken = run(given.kills, given.seed, Path(folder).resolve(), given.trials)
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(killed.items()))
     print(f"{sum(killed.values())} kills ({kinds}) in {time.monotonic() - began:.0f} s; {len(broken)} rules broken")
     sys.exit(bool(broken))

@@ -60,7 +60,9 @@ class Place:
             folder.mkdir()
         values = np.random.default_rng(0).integers(0, 255, (24, 24)).astype(np.uint8)
         Image.fromarray(values).save(self.work / "scan.png")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "SKIPNAS_", "RAY_"))}
+        # What this process or the project's modules have set in it would hide what a command forgets.
+        set_here = ("XDG_", "SKIPNAS_", "RAY_", "TUNE_", "ORT_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(set_here)}
         self.env = kept | {"HOME": str(self.home), "TMPDIR": str(self.temporary), "PYTHONDONTWRITEBYTECODE": "1"}
 
     def run(self, command: str, before: Sequence[str] = (), seconds: float = 300) -> None:

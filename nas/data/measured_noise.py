@@ -6,13 +6,14 @@ Everything is on the 0..255 scale of `nas.data.noise`. The images must come from
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas.data.jpeg_traces import jpeg_quality
+from nas.data.made_noise import sigma_before_jpeg, strength_made, strength_of
 from nas.data.noise import parse_noise, through_jpeg
 from nas.data.sensor import WHITE, Array, Sensor, fit_sensor
 from nas.data.spectrum import (
@@ -93,6 +94,9 @@ UNLIKE = 1.5
 FEWEST_AREAS = 4
 """The fewest blocks that do not overlap in which the noise of one image is measured."""
 
+WELL_MADE = 1.12
+"""The ratio of two strengths of noise, 1 dB, within which words are said to make the noise that pairs have."""
+
 BAD_FIT = 0.15
 """The relative error of the fit, weighted by areas, from which on it is told."""
 
@@ -130,6 +134,7 @@ class MeasuredNoise:
         jpeg: lowest and highest quality of JPEG whose traces the pixels have; None without.
         bits: depth of the files; None for floats.
         clipped: share of pixels that are black or white.
+        strength: root mean square of noisy minus clean pixels; None without clean images.
         remarks: sentences about what the figures do not tell.
     """
 
@@ -145,6 +150,7 @@ class MeasuredNoise:
     jpeg: tuple[int, int] | None = None
     bits: int | None = None
     clipped: float = 0.0
+    strength: float | None = None
     remarks: tuple[str, ...] = field(default=())
 
     def sigma(self, brightness: float) -> float:
@@ -166,8 +172,7 @@ class MeasuredNoise:
         parts += [f"columns:{_short(self.columns)}"] * (self.columns > 0)
         parts += [f"saltpepper:{_short(self.saltpepper)}"] * (self.saltpepper > 0)
         if self.jpeg is not None:
-            low, high = self.jpeg
-            parts.append(f"jpeg:{low}" if low == high else f"jpeg:{low}-{high}")
+            parts.append(_jpeg_words(self.jpeg))
         elif parts and self.bits is not None:
             parts.append(f"depth:{self.bits}")
         return parse_noise("+".join(parts) or "none").name
@@ -188,6 +193,7 @@ class MeasuredNoise:
             "jpeg": None if self.jpeg is None else list(self.jpeg),
             "bits": self.bits,
             "clipped": self.clipped,
+            "strength": self.strength,
             "levels": [
                 {"brightness": each.brightness, "sigma": each.sigma, "fit": self.sigma(each.brightness)}
                 for each in self.levels
@@ -210,6 +216,7 @@ def measure_noise(pictures: Sequence[Picture], bits: int | None) -> MeasuredNois
     pairs = all(picture.clean is not None for picture in pictures)
     qualities = [quality for each in pictures if (quality := jpeg_quality(_gray(each.noisy))) is not None]
     jpeg = (min(qualities), max(qualities)) if 2 * len(qualities) > len(pictures) else None
+    both = [(each.noisy, each.clean) for each in pictures if each.clean is not None] if pairs else []
     if jpeg is not None and pairs:
         pictures = [_through_jpeg(each) for each in pictures]
     lost, planes, clipped = _without_impulses(pictures)
@@ -221,12 +228,9 @@ def measure_noise(pictures: Sequence[Picture], bits: int | None) -> MeasuredNois
     if jpeg is None:
         likeness = _likeness(pictures, planes, pairs)
     else:
-        likeness = _Likeness(
-            remarks=(
-                "JPEG has changed the noise: there was more of it before, and correlation, rows and columns cannot be "
-                "told.",
-            )
-        )
+        told = "the level is that which leaves as much as the pairs have" if pairs else "there was more of it before"
+        remark = f"JPEG has changed the noise: {told}, and correlation, rows and columns cannot be told."
+        likeness = _Likeness(remarks=(remark,))
     colour, remarks = likeness.colour, list(likeness.remarks)
     if not (pairs or (colour.correlated and likeness.agreed)) and _unevenness(flats, colour) > UNEVEN:
         remarks.append("There are hardly any flat areas, so the noise may be less than this.")
@@ -247,6 +251,8 @@ def measure_noise(pictures: Sequence[Picture], bits: int | None) -> MeasuredNois
                 f"The correlated noise grows with brightness, from {low:.3g} to {high:.3g}, which no name of noise "
                 "says; the words have its mean."
             )
+    if jpeg is not None and pairs:
+        sensor = Sensor(0.0, sigma_before_jpeg(_jpeg_words(jpeg), both))
     if float(np.max(sensor.sigma(white[0]))) < NO_NOISE:
         sensor = Sensor(0.0, 0.0)
     if jpeg is None:
@@ -256,7 +262,7 @@ def measure_noise(pictures: Sequence[Picture], bits: int | None) -> MeasuredNois
             "the images are mostly black and white pixels, in which noise cannot be told from what they show; "
             "give images with shades of gray"
         )
-    return MeasuredNoise(
+    found = MeasuredNoise(
         images=len(pictures),
         pairs=pairs,
         levels=tuple(
@@ -271,8 +277,27 @@ def measure_noise(pictures: Sequence[Picture], bits: int | None) -> MeasuredNois
         jpeg=jpeg,
         bits=bits,
         clipped=clipped,
+        strength=strength_of(both) if pairs else None,
         remarks=tuple(remarks),
     )
+    return replace(found, remarks=(*found.remarks, *_other_strength(found.words, both)))
+
+
+def _jpeg_words(jpeg: tuple[int, int]) -> str:
+    low, high = jpeg
+    return f"jpeg:{low}" if low == high else f"jpeg:{low}-{high}"
+
+
+def _other_strength(words: str, both: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Iterator[str]:
+    """Yields a remark where words make more or less noise than pairs have."""
+    if not both:
+        return
+    made, there = strength_made(words, both), strength_of(both)
+    if max(made, there) > WELL_MADE * max(min(made, there), NO_NOISE):
+        yield (
+            f"The words make noise of {made:.3g} levels, and the pairs differ by {there:.3g}: it is of another kind. "
+            "Train on the pairs themselves, as pairs:DIR."
+        )
 
 
 # --- what is measured ---

@@ -102,6 +102,9 @@ def noise_lines(found: MeasuredNoise) -> Iterator[str]:
     if found.jpeg is not None:
         low, high = found.jpeg
         figures.append(("JPEG", f"quality {low}" if low == high else f"qualities {low} to {high}"))
+    if found.strength is not None:
+        away = f", {20 * math.log10(255 / found.strength):.2f} dB" if found.strength else ""
+        figures.append(("noisy beside clean", f"{found.strength:.3g} levels apart{away}"))
     figures.append(("black or white", f"{100 * found.clipped:.2g} % of the pixels"))
     yield from columns(("found", ""), figures)
     yield ""

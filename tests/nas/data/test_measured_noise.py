@@ -105,6 +105,27 @@ def test_the_quality_of_jpeg_is_found() -> None:
     assert both.remarks[0].startswith("JPEG has changed the noise")
 
 
+@pytest.mark.parametrize(("sigma", "quality"), [(8, 60), (12, 85), (25, 75)])
+def test_the_noise_before_jpeg_is_found_from_pairs(sigma: float, quality: int) -> None:
+    """JPEG takes the high frequencies, by which the noise of flat areas would be a fraction of what was there."""
+    measured = found(f"gaussian:{sigma}+jpeg:{quality}", pairs=True)
+    assert measured.sensor.read == pytest.approx(sigma, rel=0.06)
+    assert measured.words == f"gaussian:{measured.sensor.read:.3g}+jpeg:{quality}"
+    assert len(measured.remarks) == 1
+
+
+def test_what_pairs_differ_by_is_told_where_the_words_do_not_make_it() -> None:
+    """No name of noise says a shading over the images. A cosine of 20 levels has 14.1 in the root mean square."""
+    shade = 20 * np.cos(np.linspace(0, 2 * np.pi, 192, dtype=np.float32))
+    noisy = [image + shade for image in added("gaussian:3", scenes())]
+    pictures = [Picture(one, clean[None]) for one, clean in zip(noisy, scenes(), strict=True)]
+    measured = measure_noise(pictures, None)
+    assert measured.strength == pytest.approx(np.hypot(14.1, 3), rel=0.02)
+    assert [line for line in measured.remarks if "Train on the pairs themselves" in line]
+    for noise in ("gaussian:10", "poisson-gaussian:1,4", "saltpepper:0.05", "correlated:12,1.5"):
+        assert not [line for line in found(noise, pairs=True).remarks if "Train on the pairs" in line]
+
+
 @pytest.mark.parametrize("quality", [5, 50, 95])
 def test_traces_of_jpeg_are_those_of_its_table(quality: int) -> None:
     image = added("gaussian:6", scenes(1))

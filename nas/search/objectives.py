@@ -302,8 +302,9 @@ METRICS: Mapping[str, Metric] = {
         ),
         Metric(
             name="accuracy_at_sensitivity",
-            title="accuracy at 95 % sensitivity (best threshold on these images)",
-            described="accuracy where 95 % of the second class are found (best threshold on these images)",
+            title=f"accuracy at {100 * SENSITIVITY:.0f} % sensitivity (best threshold on these images)",
+            described=f"accuracy where {100 * SENSITIVITY:.0f} % of the second class are found (best threshold on "
+            "these images)",
             basis="images",
             direction="maximize",
             unit="%",

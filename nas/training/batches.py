@@ -76,6 +76,12 @@ class TrainingData(Protocol):
         """Returns images (N, C, H, W), float32, the clean ones in [0, 1]; and labels (N,) or None."""
 
 
+def calibration(data: TrainingData, count: int, seed: int) -> Tensor:
+    """Draws noisy training images (count, C, H, W) as a training sees them, and returns them on the CPU."""
+    generator = torch.Generator(data.device).manual_seed(seed)
+    return data.batch(data.order(generator)[:count], generator).noisy.cpu()
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceData:
     """A data set on the device of a trial, with the noise that is drawn once (see `TrainingData`).

@@ -549,20 +549,14 @@ def _write_bundle(
     start: Mapping[str, Any] | None,
     threshold: float | None,
 ) -> None:
-    import torch
-
     from nas.bundles.export import PARITY_IMAGES, export_bundle
+    from nas.training.batches import calibration
     from studies.provenance import describe, hardware
 
     def judge(predict: Predict) -> dict[str, Any]:
         values, _ = data.test(predict, parse_noise(data.task.noise), threshold)
         return {"test": {name: value for name, value in values.items() if value is not None}}
 
-    calibration = None
-    if request.quantize:  # patches of photographs, and pairs, have their own way to noisy images
-        generator = torch.Generator(data.training.device).manual_seed(request.seed)
-        rows = data.training.order(generator)[:CALIBRATION_IMAGES]
-        calibration = data.training.batch(rows, generator)[0].cpu()
     told = ("subset", "warm_up", "ema", "accumulate", "augmentation", "images_per_epoch", "precision")
     export_bundle(
         target,
@@ -595,7 +589,7 @@ def _write_bundle(
             },
         },
         judge=judge if request.quantize else None,
-        calibration=calibration,
+        calibration=calibration(data.training, CALIBRATION_IMAGES, request.seed) if request.quantize else None,
     )
 
 

@@ -20,7 +20,7 @@ import app_cli
 from nas.data.reader import read_file
 from nas.data.splits import load
 from nas.errors import DataError
-from studies.commands.terminal import confusion_table
+from studies.commands.terminal import class_table, confusion_table
 
 Run = Callable[..., Said]
 EVIL = "a\x1b[31m\u202eb"
@@ -96,3 +96,16 @@ def test_json_has_null_for_what_is_no_number(capfd: pytest.CaptureFixture[str]) 
     app_cli._print_json({"psnr": math.nan, "seen": [math.inf, (-math.inf, 1.5)], "of": {"all": True, "name": "x"}})
     found = {"psnr": None, "seen": [None, [None, 1.5]], "of": {"all": True, "name": "x"}}
     assert json.loads(capfd.readouterr().out) == found
+
+
+def test_numbers_of_images_have_one_form_in_a_table() -> None:
+    third = 1 / 3
+    share = {"value": 0.5, "low": 0.25, "high": 0.75}
+    figures = [{"images": count, "recall": share, "precision": None} for count in (27, 81 * third - 1e-14)]
+    for table, columns in (
+        (confusion_table(["a", "b"], [[27.0, third], [2 * third, 81 * third]]), ([], ["27.0", "0.7"], ["0.3", "27.0"])),
+        (confusion_table(["a", "b"], [[27.0, 0], [1, 81 * third - 1e-14]]), ([], ["27", "1"], [".", "27"])),
+        (class_table(["a", "b"], figures), ([], ["27", "27"], ["50.0 (25.0 to 75.0)"] * 2, ["-", "-"])),
+    ):
+        found = [list(column.cells) for column in table.columns]
+        assert found[1:] == list(columns)[1:]

@@ -279,18 +279,19 @@ def confusion_table(classes: Sequence[str], confusion: Sequence[Sequence[float]]
     mistakes."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     classes = [escape(visible(name)) for name in classes]  # brackets in them are no markup
+    form = _count_form(count for row in confusion for count in row)
     if len(classes) <= MOST_CONFUSED:
         table.add_column("")
         for name in classes:
             table.add_column(name, justify="right")
         for name, row in zip(classes, confusion, strict=True):
-            table.add_row(name, *(_number(count) if count else "." for count in row))
+            table.add_row(name, *(format(count, form) if count else "." for count in row))
         return table
     for name in ("true class", "answer", "images"):
         table.add_column(name, justify="right" if name == "images" else "left")
     mistakes = [(n, i, j) for i, row in enumerate(confusion) for j, n in enumerate(row) if n and i != j]
     for count, i, j in sorted(mistakes, key=lambda mistake: -mistake[0])[:MOST_CONFUSED]:
-        table.add_row(classes[i], classes[j], _number(count))
+        table.add_row(classes[i], classes[j], format(count, form))
     return table
 
 
@@ -305,7 +306,7 @@ def class_table(classes: Sequence[str], figures: Sequence[Mapping[str, Any]]) ->
         rows = sorted(rows, key=lambda row: row[1]["recall"]["value"] if row[1]["recall"] else 1)[:MOST_CONFUSED]
     for name, each in rows:
         shares = (share_text(each["recall"]), share_text(each["precision"]))
-        table.add_row(escape(visible(name)), _number(each["images"]), *shares)
+        table.add_row(escape(visible(name)), f"{each['images']:.0f}", *shares)
     return table
 
 
@@ -317,9 +318,9 @@ def share_text(share: Mapping[str, float] | None) -> str:
     return f"{value} ({low} to {high})"
 
 
-def _number(images: float) -> str:
-    """Returns a mean number of images: ``12``, or ``11.7`` of several noise draws."""
-    return f"{images:.0f}" if images == round(images) else f"{images:.1f}"
+def _count_form(counts: Iterable[float]) -> str:
+    """Returns the one format of mean numbers of images: whole ones, or with a decimal where noise draws differ."""
+    return ".0f" if all(abs(count - round(count)) < 1e-6 for count in counts) else ".1f"
 
 
 class ConfirmDisplay(_Display[ConfirmProgress]):

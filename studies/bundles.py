@@ -262,7 +262,7 @@ def evaluate_bundle(
             f"`reference` {reference}: {name} has no clean images, beside which it would be judged; leave it out"
         )
     kind, _, own = name.partition(":")
-    seen = _seen(bundle, kind)
+    seen = seen_by(bundle, kind)
     white = White(given=white_level, trained=bundle.white_level)
     if source_of(name).photographs:
         paths, part = read_for_bundle(
@@ -307,15 +307,20 @@ def data_of(bundle: Bundle) -> str:
 def read_for_bundle(bundle: Bundle, names: Sequence[str], read: Callable[..., T]) -> T:
     """Reads data with the expressions by which a bundle's own data was grouped and paired; without them where the names
     of the files do not fit them."""
-    told = {name: bundle.facts.get(name) for name in names}
-    kept = {name: found for name, found in told.items() if isinstance(found, str) and not regular_expression(found)}
-    if kept:
+    if kept := expressions(bundle, names):
         with suppress(ConfigError, DataError):
             return read(**kept)
     return read()
 
 
-def _seen(bundle: Bundle, kind: str) -> Collection[str] | None:
+def expressions(bundle: Bundle, names: Sequence[str]) -> dict[str, str]:
+    """Returns those of the bundle's settings of these names that are regular expressions, as theirs may be anything."""
+    told = {name: bundle.facts.get(name) for name in names}
+    return {name: found for name, found in told.items() if isinstance(found, str) and not regular_expression(found)}
+
+
+def seen_by(bundle: Bundle, kind: str) -> Collection[str] | None:
     """Fingerprints of the data that a bundle comes from; None when it may be any data of `kind`."""
-    known = str(bundle.facts.get("data")).partition(":")[0] != kind or "" not in bundle.seen
-    return bundle.seen if known else None
+    # What a start was trained on may be of any kind.
+    may_be = "start" in bundle.facts or str(bundle.facts.get("data")).partition(":")[0] == kind
+    return None if may_be and "" in bundle.seen else bundle.seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,9 @@ from sklearn.datasets import load_digits
 from nas.bundles.bundle import Bundle
 from nas.bundles.start import carry_over
 from nas.data.splits import load
-from nas.errors import BundleError
+from nas.errors import BundleError, DataError
 from nas.training.fit import FitProgress
-from studies.bundles import evaluate_bundle, open_bundle
+from studies.bundles import evaluate_bundle, open_bundle, seen_by
 from studies.commands.train import train
 from studies.settings import TrainRequest
 
@@ -163,6 +164,18 @@ def test_a_bundle_says_which_one_it_came_from_and_what_that_had_seen(folder: Pat
     assert "trained on other data" in (tmp_path / "c/bundle/README.md").read_text(), "of the first of the three"
 
 
+def test_data_counts_as_new_only_where_all_that_the_weights_have_seen_is_known(first: Bundle) -> None:
+    known = {"data": "images:new", "fingerprint": "0" * 16}
+    for facts, kind, seen in (
+        (known, "images", ("0" * 16,)),
+        ({**known, "fingerprint": None}, "images", None),
+        ({**known, "fingerprint": None}, "folder", ("",)),
+        ({**known, "start": {"data": "folder:old", "seen": ["1" * 16]}}, "folder", ("0" * 16, "1" * 16)),
+        ({**known, "start": {"data": "folder:old", "seen": [None]}}, "folder", None),
+    ):
+        assert seen_by(replace(first, facts=facts), kind) == seen
+
+
 def test_a_training_from_a_bundle_goes_on_bit_for_bit(folder: Path, tmp_path: Path) -> None:
     """After the start was judged, in the first epoch, and in the second."""
     asked = {"start": folder / "first/bundle", "noise": "poisson:20"}
@@ -271,6 +284,18 @@ def test_groups_and_white_of_a_bundle_hold_for_its_data(tmp_path: Path) -> None:
     assert second.facts["group_by"] == "t\\d"
     assert first.white_level == second.white_level == 1023
     assert "trained on other data" not in (tmp_path / "b/bundle/README.md").read_text()
+    (frames / "extra.png").write_bytes((frames / "t0_0.png").read_bytes())
+    with pytest.raises(DataError, match=r"finds nothing in extra.png; give an expression that matches the path"):
+        train(request(tmp_path / "d", start=tmp_path / "a/bundle", **asked))
+    (frames / "extra.png").unlink()
+    other = tmp_path / "other"
+    shutil.copytree(frames, other)
+    for file in list(other.iterdir()):
+        file.rename(other / f"scan{file.stem[1:]}.png")
+    told: list[str] = []
+    train(request(tmp_path / "e", start=tmp_path / "a/bundle", **{**asked, "data": f"images:{other}"}), say=told.append)
+    assert "its data was grouped by 't\\\\d', which finds nothing in these files: nothing is grouped" in told
+    assert open_bundle(tmp_path / "e/bundle").facts["group_by"] is None
     (frames / "t5_2.png").unlink()
     train(request(tmp_path / "c", start=tmp_path / "a/bundle", **asked), say=lines.append)
     assert "its images are others than then, and some of today's test split may have been trained on" in lines

@@ -178,6 +178,10 @@ def _levels(image: Image) -> NDArray[np.float32]:
     return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
 
 
+class NothingToGroupError(DataError):
+    """An expression for groups finds nothing in any path: it was made for files of other names."""
+
+
 def by_name(paths: Sequence[str], expression: str, source: str) -> Groups:
     """Groups files by what a regular expression finds in their paths.
 
@@ -190,7 +194,8 @@ def by_name(paths: Sequence[str], expression: str, source: str) -> Groups:
         For each file the place of the first one with the same key.
 
     Raises:
-        DataError: the expression does not match a path.
+        NothingToGroupError: the expression matches no path.
+        DataError: it matches some and not all.
     """
     import numpy as np
 
@@ -198,7 +203,7 @@ def by_name(paths: Sequence[str], expression: str, source: str) -> Groups:
     matches = [pattern.search(path) for path in paths]
     if missed := [path for path, match in zip(paths, matches, strict=True) if match is None]:
         more = f" and {len(missed) - 1:,} more" if len(missed) > 1 else ""
-        raise DataError(
+        raise (NothingToGroupError if len(missed) == len(paths) else DataError)(
             f"{source}: `group_by` {expression!r} finds nothing in {missed[0]}{more}; give an expression that matches "
             "the path of every image"
         )

@@ -389,15 +389,25 @@ class _Data:
 
 
 def _read(request: TrainRequest, source: _Source, noise: Noise, device: torch.device) -> _Data:
+    """Reads the data, with the expressions of the bundle whose weights are the start where it has any.
+
+    An expression that matches some of the files and not all is refused, because images that belong together might lie
+    in two splits. One that matches none was made for other files.
+    """
     if source.start is None:
         return _read_by(request, source, noise, device)
-    from studies.bundles import read_for_bundle
+    from nas.data.alike import NothingToGroupError
+    from studies.bundles import expressions
 
-    return read_for_bundle(
-        source.start,
-        ("group_by", "pair_by") if source_of(source.data).paired else ("group_by",),
-        lambda **kept: _read_by(request, replace(source, **kept), noise, device),
-    )
+    named = source_of(source.data)
+    kept: dict[str, Any] = expressions(source.start, [*(["group_by"] * named.files), *(["pair_by"] * named.paired)])
+    try:
+        return _read_by(request, replace(source, **kept), noise, device)
+    except NothingToGroupError:
+        if request.group_by is not None:
+            raise
+    del kept["group_by"]
+    return _read_by(request, replace(source, **kept), noise, device)
 
 
 def _read_by(request: TrainRequest, source: _Source, noise: Noise, device: torch.device) -> _Data:
@@ -516,6 +526,9 @@ def _start_lines(start: Bundle, data: _Data, anew: Sequence[str]) -> Iterator[st
         )
     elif start.classes and not data.classes and "classify" in Abilities.of(start.network).tasks:
         yield f"{data.name} has no classes: the head that tells {len(start.classes)} apart is left out"
+    by = start.facts.get("group_by")
+    if isinstance(by, str) and data.group_by is None and source_of(data.name).files:
+        yield f"its data was grouped by {visible(by)!r}, which finds nothing in these files: nothing is grouped"
     kind, colon, folder = data.name.partition(":")
     if data.fingerprint not in start.seen and f"{kind}{colon}{Path(folder).name}" == start.facts.get("data"):
         yield "its images are others than then, and some of today's test split may have been trained on"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +24,19 @@ if TYPE_CHECKING:
 
     Gray = NDArray[np.float32]
 
-ALIKE = 0.9
-"""Images look like shots of one scene when they correlate by more than this once they are smoothed."""
+FAR, LITTLE = 0.5, 0.1
+"""By how much shots of one scene correlate above images of different scenes, in Fisher's z; by less than `LITTLE`
+they do not, and between the two it is open."""
+
+ALIKE, UNLIKE = 0.6, 0.2
+"""The same where there are no other scenes: the correlation without coarse structure above which images are shots, and
+below which they are not. No images that correlate by less than `ALIKE` are shots beyond doubt."""
 
 LOOKED_AT, COMPARED = 8, 4
 """The number of supposed scenes that are looked at, spread evenly, and of the shots of each."""
+
+MIDDLE = 512
+"""The largest side of the middle of an image that is looked at."""
 
 NAMED = 3
 
@@ -65,7 +74,7 @@ def find_noisy(
 
     Images may be shots of one scene because they lie in one folder, because their names differ in the number at the
     end, or because they are the pages of one file. None of this says that they are, so it is looked whether they are
-    alike.
+    more alike than those of different scenes.
 
     Args:
         folder: may have split folders on top, and class folders below them.
@@ -79,14 +88,16 @@ def find_noisy(
         The scenes, and whether they have classes. Either each has two shots or more, or each has one.
 
     Raises:
-        DataError: there are no images, a scene has one shot where it must have two, or the classes do not fit.
+        DataError: there are no images, a scene has one shot where it must have two, it is open whether images are
+            shots, or the classes do not fit.
     """
     pages = [
         ImagePage(path=file.path, part=file.part, name=file.name, page=page)
         for file in image_files(folder, source, tell)
         for page in range(len(image_sizes(file.path)))
     ]
-    way = None if together is False else _way(pages, opened, together=bool(together))
+    looked = {} if together is False else _looked(pages, opened)
+    way = _way(pages, looked, source, together=bool(together))
     if together and way is None:
         raise DataError(
             f"{source}: {pages[0].name} is a single shot, and Noise2Noise needs two or more of each scene; put them "
@@ -104,11 +115,11 @@ def find_noisy(
         if single:
             tell("%s: left out: %s with one shot", source, counted(len(single), "scene"))
         found = [shots for shots in found if len(shots) > 1]
-        why = "" if together else ", as they look alike; if they are scenes of their own, give noisy-single:DIR"
+        why = "" if together else f", as {looked[way]}; if they are scenes of their own, give noisy-single:DIR"
         tell("%s: %s are taken for shots of one scene%s", source, WAYS[way], why)
-    elif together is None and (supposed := [WAYS[each] for each in WAYS if _several(_grouped(pages, each))]):
+    for each, likeness in looked.items() if way is None else ():
         asked = "if they are shots of one scene, give noisy-shots:DIR"
-        tell("%s: %s look different and are taken for scenes of their own; %s", source, " and ".join(supposed), asked)
+        tell("%s: %s are taken for scenes of their own, as %s; %s", source, WAYS[each], likeness, asked)
     scenes, classified = _with_labels(found, way)
     _check_classes(scenes, classified, source)
     return scenes, classified
@@ -138,44 +149,115 @@ def _several(groups: Sequence[list[ImagePage]]) -> list[list[ImagePage]]:
     return [shots for shots in groups if len(shots) > 1]
 
 
-def _way(pages: Sequence[ImagePage], opened: Callable[[ImagePage], Image], *, together: bool) -> str | None:
-    """Returns the first way in which shots look alike and of which most scenes have several.
-
-    Where there must be one, the first of which all scenes have several is taken unseen, if none looks alike.
-    """
-    usual = []
+def _looked(pages: Sequence[ImagePage], opened: Callable[[ImagePage], Image]) -> dict[str, Likeness]:
+    """Returns how alike shots are in each way by which most scenes have several."""
+    looked = {}
     for way in WAYS:
         groups = _grouped(pages, way)
         several = _several(groups)
-        if 2 * len(several) <= len(groups):
-            continue
-        usual.append(way)
-        looked = evenly(several, LOOKED_AT)
-        if 2 * sum(_look_alike(shots, opened) for shots in looked) > len(looked):
-            return way
-    if not together:
-        return None
-    whole = [way for way in usual if len(_several(_grouped(pages, way))) == len(_grouped(pages, way))]
-    return next(iter([*whole, *usual]), None)
+        if 2 * len(several) > len(groups):
+            seen = [[_middle(opened(page)) for page in evenly(shots, COMPARED)] for shots in evenly(several, LOOKED_AT)]
+            looked[way] = likeness_of(seen)
+    return looked
 
 
-def _look_alike(shots: Sequence[ImagePage], opened: Callable[[ImagePage], Image]) -> bool:
-    first, *others = (gray_values(opened(page)) for page in evenly(shots, COMPARED))
-    return all(alike(first, other) for other in others)
+def _way(pages: Sequence[ImagePage], looked: Mapping[str, Likeness], source: str, *, together: bool) -> str | None:
+    """Returns the first way in which images look like shots; None where there is none.
+
+    Where there must be one and none looks so, the first by which all scenes have several is taken, or else most.
+
+    Raises:
+        DataError: it is open whether there is one.
+    """
+    found = [way for way in looked if looked[way].shots]
+    if together:
+        whole = [way for way in looked if len(_several(groups := _grouped(pages, way))) == len(groups)]
+        found = [*found, *whole, *looked]
+    elif not found and (unclear := [way for way in looked if looked[way].shots is None]):
+        raise DataError(
+            f"{source}: it is not clear whether {WAYS[unclear[0]]} are shots of one scene, as {looked[unclear[0]]}; "
+            "give noisy-shots:DIR or noisy-single:DIR, which say it"
+        )
+    return next(iter(found), None)
 
 
-def alike(one: Gray, other: Gray) -> bool:
-    """Tells whether two noisy images (H, W) look like shots of one scene, so that they differ by fine noise alone."""
+def _middle(image: Image) -> Gray:
+    """Returns the brightness (H, W) of the middle of an image."""
+    left, top = (max(side - MIDDLE, 0) // 2 for side in image.size)
+    return gray_values(image.crop((left, top, left + min(image.size[0], MIDDLE), top + min(image.size[1], MIDDLE))))
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """How alike the images of supposed scenes are.
+
+    Attributes:
+        within: the median correlation of two images of one scene.
+        between: the correlation that one in ten pairs of different scenes exceeds; None where there is no such pair.
+    """
+
+    within: float
+    between: float | None
+
+    @property
+    def shots(self) -> bool | None:
+        """Whether they are shots; None where that is open."""
+        import numpy as np
+
+        if self.between is None:
+            return True if self.within > ALIKE else None if self.within > UNLIKE else False
+        above = np.arctanh(self.within) - np.arctanh(self.between)
+        return True if above > FAR and self.within > ALIKE else None if above > LITTLE else False
+
+    def __str__(self) -> str:
+        if self.between is None:
+            return f"they correlate by {self.within:.2f} in fine structure (there is no other scene to compare with)"
+        return f"they correlate by {self.within:.2f}, and images of different scenes by up to {self.between:.2f}"
+
+
+def likeness_of(scenes: Sequence[Sequence[Gray]]) -> Likeness:
+    """Compares noisy images (H, W) within supposed scenes, and between them.
+
+    Images are smoothed, since noise hides what shots have in common. What all images have in common, such as
+    vignetting, makes them correlate within and between scenes alike. With one scene alone nothing tells it, and so all
+    coarse structure is left out there.
+    """
+    import numpy as np
+
+    def compared(*, fine: bool) -> tuple[list[float], list[float]]:
+        seen = [(number, _structure(image, fine=fine)) for number, shots in enumerate(scenes) for image in shots]
+        within: list[float] = []
+        between: list[float] = []
+        for (scene, one), (other_scene, other) in combinations(seen, 2):
+            if one.shape == other.shape:
+                (within if scene == other_scene else between).append(float((one * other).sum()))
+            elif scene == other_scene:
+                within.append(0.0)
+        return within, between
+
+    within, between = compared(fine=False)
+    if not between:
+        return Likeness(_below_1(np.median(compared(fine=True)[0])), None)
+    return Likeness(_below_1(np.median(within)), _below_1(np.quantile(between, 0.9)))
+
+
+def _structure(image: Gray, *, fine: bool) -> Gray:
+    """Returns a smoothed image, or its finer structure, with a mean of 0 and a norm of 1; zeros where it is flat."""
     import numpy as np
     from scipy.ndimage import gaussian_filter
 
-    if one.shape != other.shape:
-        return False
-    radius = 2.0 if min(one.shape) >= 32 else 1.0
-    smooth = [gaussian_filter(image, radius).ravel() for image in (one, other)]
-    if not all(values.std() for values in smooth):
-        return False
-    return bool(np.corrcoef(*smooth)[0, 1] > ALIKE)
+    radius = 2.0 if min(image.shape) >= 32 else 1.0
+    smooth = gaussian_filter(image, radius)
+    if fine:
+        smooth = smooth - gaussian_filter(image, 4 * radius)
+    smooth = smooth - smooth.mean()
+    norm = np.linalg.norm(smooth)
+    return smooth / norm if norm > 1e-6 * smooth.size**0.5 else np.zeros_like(smooth)
+
+
+def _below_1(correlation: float) -> float:
+    """Returns a correlation whose z is finite."""
+    return min(float(correlation), 1 - 1e-6)
 
 
 # --- classes ---

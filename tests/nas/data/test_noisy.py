@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from nas.data.augmentation import MIRRORS, NONE, TURNS
 from nas.data.noise import OfData
-from nas.data.shots import alike
+from nas.data.shots import likeness_of
 from nas.data.sources import augmentation_for, list_sources, noise_for, parse_source, sources_in_short
 from nas.data.splits import Dataset, Split, joined_splits, load
 from nas.errors import ConfigError, DataError
@@ -91,11 +92,11 @@ def test_pages_are_shots_when_they_look_alike(
     assert (split.shots is None) is independent
     (line,) = [message for message in caplog.messages if "pages of one file" in message]
     if independent:
-        assert "look different and are taken for scenes of their own; if they are shots" in line
+        assert "are taken for scenes of their own, as they correlate by" in line
         assert "noisy-shots:DIR" in line
         assert split.images.dtype == np.uint8
     else:
-        assert "pages of one file are taken for shots of one scene, as they look alike; if they are" in line
+        assert "pages of one file are taken for shots of one scene, as they correlate by 0.9" in line
         assert "noisy-single:DIR" in line
     assert caplog.messages[-1].endswith("(blind spot)" if independent else "(Noise2Noise)")
 
@@ -129,12 +130,92 @@ def test_a_scene_with_one_shot_among_others_is_left_out(tmp_path: Path, caplog: 
     assert any(message.endswith("left out: 1 scene with one shot") for message in caplog.messages)
 
 
-def test_images_are_alike_but_for_noise() -> None:
-    one, other, different = (shot(*key).astype(np.float32) for key in ((0, 0), (0, 1), (1, 0)))
-    assert alike(one, other)
-    assert not alike(one, different)
-    assert not alike(one, other[:16])
-    assert not alike(one, np.zeros_like(one))
+def fields(seed: int, count: int, contrast: float, side: int = 96) -> list[np.ndarray]:
+    """Scenes around 0.5 with a texture of the given standard deviation."""
+    random = np.random.default_rng(seed)
+    found = [gaussian_filter(random.standard_normal((side, side)), 3) for _ in range(count)]
+    return [0.5 + contrast * field / field.std() for field in found]
+
+
+def shots_of(scenes: list[np.ndarray], count: int, noise: float) -> list[list[np.ndarray]]:
+    random = np.random.default_rng(99)
+    return [[scene + random.normal(0, noise, scene.shape) for _ in range(count)] for scene in scenes]
+
+
+def vignetting(amplitude: float = 0.4, side: int = 96) -> np.ndarray:
+    place = np.linspace(-1, 1, side) ** 2
+    darker: np.ndarray = -amplitude * (place + place[:, None]) / 2
+    return darker
+
+
+def in_sixes(images: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
+    """The images as if each six were of one scene."""
+    return [[image for (image,) in images[start : start + 6]] for start in range(0, len(images), 6)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("contrast", "noise", "shared"), [(0.04, 0.1, 0), (0.15, 0.4, 0), (0.12, 0.03, 0), (0.2, 0.05, 0), (0.12, 0.03, 1)]
+)
+def test_shots_correlate_within_scenes_only(seed: int, contrast: float, noise: float, shared: float) -> None:
+    """Whatever is hidden by noise, and whatever all images have in common, which is vignetting here."""
+    for amplitude in (0.4, 1.2):
+        common = shared * vignetting(amplitude)
+        true = [common + scene for scene in fields(seed, 36, contrast)]
+        for count in (2, 4):
+            assert likeness_of(shots_of(true[:6], count, noise)).shots is True
+            assert likeness_of(shots_of(true[:1], count, noise)).shots is True
+        unrelated = in_sixes(shots_of(true, 1, noise))
+        assert likeness_of(unrelated).shots is False
+        if amplitude < 1:  # one scene alone leaves strong vignetting open
+            assert likeness_of(unrelated[:1]).shots is False
+
+
+def test_nothing_tells_noise_from_shots_of_nothing() -> None:
+    flat = [np.full((32, 32), 0.5)] * 6
+    assert likeness_of(shots_of(flat, 2, 0.1)).shots is False
+    assert likeness_of([[flat[0], flat[0]]]).shots is False, "without noise too"
+    odd = shots_of(fields(0, 4, 0.2), 3, 0.1)
+    odd[0][0] = odd[0][0][:50]
+    assert likeness_of(odd).shots is True, "one shot that does not fit is told where it is read"
+
+
+def test_vignetting_makes_no_shots(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for number, ((image,)) in enumerate(shots_of([vignetting(1.2) + each for each in fields(1, 36, 0.12)], 1, 0.03)):
+        pixels = (255 * image + 60).clip(0, 255).astype(np.uint8)
+        save(tmp_path / f"slide{'abcdef'[number // 6]}_{number % 6:03}.png", pixels)
+    split = everything(load(f"noisy:{tmp_path}"))
+    assert (split.shots, len(split.images)) == (None, 36)
+    assert any("and images of different scenes by up to 0." in message for message in caplog.messages)
+
+
+def test_a_class_is_no_scene(tmp_path: Path) -> None:
+    """Images of a class have much in common, which they share with those of other classes here."""
+    random = np.random.default_rng(5)
+    body, marks = fields(6, 1, 0.1)[0], fields(7, 5, 0.03)
+    for label, mark in enumerate(marks):
+        for number, own in enumerate(fields(10 + label, 6, 0.1)):
+            image = body + mark + own - 1 + random.normal(0, 0.05, own.shape)
+            save(tmp_path / f"class{label}" / f"{number}.tif", image.astype(np.float32))
+    split = everything(load(f"noisy:{tmp_path}"))
+    assert (split.shots, len(split.images)) == (None, 30)
+
+
+@pytest.mark.parametrize(
+    ("count", "told"), [(6, "and images of different scenes by up to 0."), (1, "there is no other scene to compare")]
+)
+def test_what_is_open_is_asked(tmp_path: Path, count: int, told: str) -> None:
+    """The noise hides most of what shots have in common."""
+    for scene, shots in enumerate(shots_of(fields(2, count, 0.04), 4, 0.2)):
+        for number, image in enumerate(shots):
+            save(tmp_path / f"scene {scene}" / f"{number}.tif", image.astype(np.float32))
+    with pytest.raises(
+        DataError, match=r"not clear whether images of one folder .* by 0\.\d\d.*; give noisy-shots:DIR or"
+    ):
+        load(f"noisy:{tmp_path}")
+    with pytest.raises(DataError, match=told):
+        load(f"noisy:{tmp_path}")
 
 
 # --- classes, splits and patches ---

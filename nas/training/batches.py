@@ -15,7 +15,7 @@ from torch import Tensor
 from nas.data.augmentation import NONE, Augmentation
 from nas.data.noise import Noise, parse_noise
 from nas.data.splits import Dataset, Split, noise_seed, to_float
-from nas.training.held_out import HeldOut, hidden_pixels, noise_of, others_than
+from nas.training.held_out import HeldOut, hidden_pixels, noise_shares, others_than
 from nas.types import Task
 
 PROBE_IMAGES = 64
@@ -133,7 +133,7 @@ class DeviceData:
             None if shots is None else torch.tensor(shots.images, device=device),
             None if shots is None else torch.tensor(shots.starts, device=device),
             data.train.clean,
-            None if data.train.clean or shots is None else noise_of(shots).to(device),
+            None if data.train.clean or shots is None else noise_shares(shots).to(device),
         )
 
     @property
@@ -225,7 +225,7 @@ def _fixed(
     shots = split.shots
     if shots is not None:
         counts = torch.tensor(shots.starts[1:] - shots.starts[:-1])
-        share = None if split.clean else noise_of(shots)
+        share = None if split.clean else noise_shares(shots)
     for draw in range(draws):
         drawn = None if shots is None else torch.tensor(shots.images[shots.fixed(draw, draws)])
         for rows in torch.arange(len(images)).split(size):

@@ -40,23 +40,23 @@ class HeldOut:
     """What is known of noisy targets that stand in the place of clean images.
 
     Attributes:
-        noise: the targets' own share of the mean squared error (N,).
+        share: the noise's own share of the mean squared error of the targets (N,).
         pixels: (N, 1, H, W), True where images are compared; None for everywhere.
     """
 
-    noise: Tensor
+    share: Tensor
     pixels: Tensor | None = None
 
     def error(self, images: Tensor, target: Tensor) -> Tensor:
         """Returns the mean squared error of each image (N, C, H, W) where it is compared, less the share (N,)."""
         squared = (images.float() - target).square().mean(1, keepdim=True)
         if self.pixels is None:
-            return squared.flatten(1).mean(1) - self.noise
+            return squared.flatten(1).mean(1) - self.share
         seen = self.pixels.flatten(1)
-        return (squared.flatten(1) * seen).sum(1) / seen.sum(1) - self.noise
+        return (squared.flatten(1) * seen).sum(1) / seen.sum(1) - self.share
 
     def to(self, device: torch.device) -> HeldOut:
-        return HeldOut(self.noise.to(device), None if self.pixels is None else self.pixels.to(device))
+        return HeldOut(self.share.to(device), None if self.pixels is None else self.pixels.to(device))
 
 
 def hidden_pixels(images: Tensor, generator: torch.Generator) -> tuple[Tensor, HeldOut]:
@@ -99,7 +99,7 @@ def hidden_pixels(images: Tensor, generator: torch.Generator) -> tuple[Tensor, H
     return hidden, HeldOut(images.new_zeros(count), pixels)
 
 
-def noise_of(shots: Shots) -> Tensor:
+def noise_shares(shots: Shots) -> Tensor:
     """Returns the share of noise in the mean of all shots of a scene but one, for each scene (N,)."""
     shares = []
     for first, behind in zip(shots.starts[:-1].tolist(), shots.starts[1:].tolist(), strict=True):

@@ -15,7 +15,7 @@ from nas.data.raw import Shots
 from nas.data.splits import Dataset, Split
 from nas.training.batches import DeviceData, NoisyBatch, evaluation_batches
 from nas.training.evaluation import judge, noisy_psnr
-from nas.training.held_out import CELL, HeldOut, hidden_pixels, noise_of, others_than
+from nas.training.held_out import CELL, HeldOut, hidden_pixels, noise_shares, others_than
 from nas.training.loop import Training
 from nas.training.metrics import PSNR_CAP, Answers, Tally, self_psnr
 from nas.types import Recipe
@@ -90,7 +90,7 @@ def test_the_target_is_the_mean_of_all_other_shots() -> None:
 def test_the_share_of_noise_is_that_of_the_other_shots() -> None:
     split = split_of(shots_of(clean_images(2, side=200), 5))
     assert split.shots is not None
-    assert noise_of(split.shots).tolist() == pytest.approx([SIGMA**2 / 4] * 2, rel=0.03)
+    assert noise_shares(split.shots).tolist() == pytest.approx([SIGMA**2 / 4] * 2, rel=0.03)
 
 
 def test_training_sees_one_shot_and_learns_the_others() -> None:

@@ -239,7 +239,8 @@ def evaluate_bundle(
         data_root: see `nas.data.splits.load`.
 
     Returns:
-        What was judged, the class names, and under ``levels`` an `nas.bundles.assess.Assessment` for each noise.
+        What was judged, what was drawn for each image, the class names, and under ``levels`` an
+        `nas.bundles.assess.Assessment` for each noise.
 
     Raises:
         BundleError, DataError, ConfigError: the bundle, the data or a name is not as it must be.
@@ -264,6 +265,7 @@ def evaluate_bundle(
     kind, _, own = name.partition(":")
     seen = seen_by(bundle, kind)
     white = White(given=white_level, trained=bundle.white_level)
+    drawn = "noise"
     if source_of(name).photographs:
         paths, part = read_for_bundle(
             bundle, ("group_by",), lambda **kept: photographs(name, split, seen=seen, white=white, **kept)
@@ -281,12 +283,14 @@ def evaluate_bundle(
         )
         foreign = own and seen is not None and loaded.fingerprint not in seen
         part = split or ("all" if foreign and not loaded.has_own_splits else "test")
+        drawn = loaded.test.drawn
         found = [assess_bundle(bundle, loaded, level, part=part, denoiser=denoiser) for level in noises]
     return {
         "bundle": str(path),
         "data": name,
         "split": part,
         "images": found[0].images,
+        "drawn": drawn,
         "reference": reference,
         "classes": list(bundle.classes),
         "threshold": bundle.threshold,

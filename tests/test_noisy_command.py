@@ -100,7 +100,10 @@ def test_a_bundle_of_noisy_images_says_what_its_psnr_is(here: Path, run: Run, st
     assert level["self_psnr"] == pytest.approx(facts["measured"]["test"]["self_psnr"], abs=1e-4)
     assert (level["psnr"], level["ssim"], level["images"]) == (None, None, 6)
     assert level["noisy_self_psnr"] is not None
-    assert "self-supervised PSNR" in run("evaluate", "bundle", "--data", source).out
+    told = run("evaluate", "bundle", "--data", source).out
+    assert "self-supervised PSNR" in told
+    drawn = {"shots": "in 2 of its shots", "single": "under 8 draws of hidden pixels"}[study]
+    assert f"test split, 6 images, each {drawn}\n" in told
     said = run("evaluate", "bundle", "--data", source, "--reference", "nlm")
     assert (said.code, len(said.err.splitlines())) == (2, 1)
     assert "has no clean images, beside which it would be judged" in said.err

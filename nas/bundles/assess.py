@@ -33,7 +33,7 @@ SSIM_WINDOW = 7
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """Means over all images and noise draws.
+    """Means over all images and draws of noise, shots or hidden pixels.
 
     Attributes:
         values: the metrics on images of the network that apply, as in `nas.training.evaluation.judge`, and its SSIM
@@ -42,11 +42,11 @@ class Assessment:
             self-supervised PSNR.
         reference: PSNR and SSIM of the images that a reference denoiser restored; empty without one, and where no clean
             images are known.
-        confusion: how many images of each class (row) were answered with each class (column), as the mean over noise
+        confusion: how many images of each class (row) were answered with each class (column), as the mean over the
             draws; None without labels or without classes. `to_dict` also has what it says of each class, under
             ``per_class``.
         images: number of images judged.
-        draws: number of noise draws for each image.
+        draws: number of draws for each image.
     """
 
     values: Mapping[str, float]
@@ -92,7 +92,7 @@ def assess(
         split: images, with labels or without.
         noise: noise that is added to clean ones.
         seed: seed of the noise; the same seed gives the same noisy images.
-        draws: noise draws for each image.
+        draws: draws of noise, shots or hidden pixels for each image.
         denoiser: reference judged on the same noisy images (see `nas.bundles.reference_denoisers`).
         threshold: see `nas.training.metrics.answered`.
 

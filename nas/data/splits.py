@@ -71,9 +71,16 @@ class Split:
 
     @property
     def draws(self) -> int:
-        """The number of fixed draws of the noise under which the split is judged (see `validation_draws`)."""
+        """The number of fixed draws under which the split is judged (see `validation_draws`)."""
         wanted = validation_draws(len(self.images))
         return wanted if self.shots is None else min(wanted, self.shots.most)
+
+    @property
+    def drawn(self) -> str:
+        """What is drawn there: ``noise``, ``shots`` or ``hidden pixels``."""
+        if self.shots is not None:
+            return "shots"
+        return "noise" if self.clean else "hidden pixels"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,13 @@ from studies.commands.text import columns
 if TYPE_CHECKING:
     from nas.bundles.bundle import Bundle
 
+DRAWN = {
+    "noise": "under {} draws of the noise",
+    "shots": "in {} of its shots",
+    "hidden pixels": "under {} draws of hidden pixels",
+}
+"""How images are judged several times, by `nas.data.splits.Split.drawn`."""
+
 
 def export_lines(facts: Mapping[str, Any]) -> list[str]:
     """Returns the result of `studies.bundles.export_choice` for people."""
@@ -91,7 +98,7 @@ def show_evaluation(result: Mapping[str, Any]) -> None:
     """Prints the results of `studies.bundles.evaluate_bundle`: a table of all noise levels, and their mistakes."""
     which = "all images" if result["split"] == "all" else f"{result['split']} split"
     draws = max(level["draws"] for level in result["levels"])
-    each = f", each under {draws} draws of the noise" if draws > 1 else ""
+    each = f", each {DRAWN[result['drawn']].format(draws)}" if draws > 1 else ""
     say(f"{result['data']}, {which}, {result['images']} images{each}")
     levels = result["levels"]
     metrics = [m for m in of_basis("images", "evaluation") if any(level[m.name] is not None for level in levels)]

@@ -31,7 +31,8 @@ def test_the_source_decides(source: str, wanted: bool | None, found: Augmentatio
 
 
 def test_nothing_is_assumed_of_a_folder_of_classes_alone() -> None:
-    assert [name for name, source in SOURCES.items() if source.symmetries is None] == ["folder", "pairs"]
+    unknown = [name for name, source in SOURCES.items() if source.symmetries is None]
+    assert unknown == ["folder", "csv", "npz", "pairs", "noisy", "noisy-shots", "noisy-single"]
     assert augmentation_for("pairs:/scans", labelled=False) == TURNS
 
 

@@ -43,8 +43,9 @@ def test_a_confirmation_trains_each_member_under_each_seed_once(make: Any) -> No
     seeds = {run.repeat: run.seed for run in runs if run.number == 0}
     assert seeds == {repeat: confirmation_seed(0, repeat) for repeat in range(3)}
     for run in runs:
-        names = {"psnr", "accuracy", "stability", "params", "macs", "latency", "test_psnr", "test_accuracy"}
-        assert set(run.values) == names
+        on_images = {"psnr", "accuracy", "balanced_accuracy", "macro_f1", "auc", "calibration_error"}
+        others = {"stability", "params", "macs", "latency"}
+        assert set(run.values) == on_images | others | {f"test_{name}" for name in on_images}
         assert run.values["test_psnr"] != run.values["psnr"]
         assert run.gates == ({"mean": run.gates[0]["mean"], "min": run.gates[0]["min"], "max": run.gates[0]["max"]},)
     for member in summarize(runs):

@@ -446,7 +446,7 @@ def evaluate(
     data: Annotated[
         str | None,
         Setting(
-            help="As for search; images:DIR at full size. Default: what the bundle was searched on.",
+            help="As for search; images:DIR at full size. Default: the named set that the bundle was searched on.",
             rule=parsed_by(parse_source),
         ),
     ] = None,

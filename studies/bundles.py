@@ -304,7 +304,7 @@ def data_of(bundle: Bundle) -> str:
     if not isinstance(source, str):
         raise ConfigError("the bundle does not say what data it was made on; give `data`")
     if ":" in source:
-        raise ConfigError(f"the bundle was made on {source}, a folder that it does not know the place of; give `data`")
+        raise ConfigError(f"the bundle was made on {source}, whose place it does not know; give `data`")
     return source
 
 

@@ -418,12 +418,17 @@ def test_the_end_that_a_batch_system_asks_for_is_a_ctrl_c(
     if before:
         subprocess.run([*program, *before], cwd=tmp_path, capture_output=True, check=True, timeout=200)
     run = subprocess.Popen(
-        [*program, *command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*program, *command],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         wait_until(lambda: any(tmp_path.glob(under_way)))
-        run.terminate()
-        _, said = run.communicate(timeout=120)
+        os.killpg(run.pid, signal.SIGTERM)  # as `timeout` does, whose signal is for the whole group
+        _, said = run.communicate(timeout=50)  # Ray waits for a control store that has ended for 60 s
     finally:
         run.kill()
     assert run.returncode == code, said

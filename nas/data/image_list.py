@@ -63,7 +63,7 @@ def read_csv(
     files: list[ImagePage] = []
     names: list[str] = []
     groups: list[str] = []
-    labels_of: dict[Path, tuple[int, str]] = {}
+    known: dict[Path, tuple[int, dict[str, str]]] = {}
     for line, row in rows:
         where = f"{source}: line {line}"
         if len(row) != len(header):
@@ -75,13 +75,13 @@ def read_csv(
         if "|" in label:
             raise DataError(f"{where}: {visible(label)!r} names several classes, and a network names one; keep one")
         file = _file(cell["path"], path.parent, where)
-        before = labels_of.setdefault(file, (line, label))
-        if before[0] != line:
-            if before[1] != label:
-                raise DataError(
-                    f"{where}: {visible(cell['path'])} is {visible(label)!r} here and {visible(before[1])!r} in line "
-                    f"{before[0]}; keep one of them"
-                )
+        first, before = known.setdefault(file, (line, cell))
+        if other := [name for name in ("label", "split", "group") if cell.get(name) != before.get(name)]:
+            here, there = (visible(each[other[0]]) for each in (cell, before))
+            raise DataError(
+                f"{where}: {visible(cell['path'])} is {here!r} here and {there!r} in line {first}; keep one of them"
+            )
+        if first != line:
             continue
         files.append(ImagePage(path=file, part=_part(cell.get("split"), where), name=cell["path"]))
         names.append(label)

@@ -419,6 +419,8 @@ def _going_on(searcher: JobSearcher, pool: Pool, run: Callable[[int], None]) -> 
             if isinstance(lost, (BrokenPipeError, RayTaskError)):  # of our own output, or of our own code
                 raise
             searcher.take_back()
+            if pool.stopping():  # whoever stops a whole job stops Ray's processes too
+                return
             if isinstance(lost, (ObjectStoreFullError, OutOfDiskError)):
                 raise ClusterError(
                     f"the data does not fit into Ray's memory and files ({in_short(lost)}); free some room, and give "

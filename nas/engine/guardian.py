@@ -108,13 +108,19 @@ def guard(tell: Callable[[str], None]) -> None:
 
 
 def _fork() -> int:
-    """Forks a child that ends when its parent is killed. Signals wait until both know what to do with them."""
+    """Forks a child that ends when its parent is killed. Signals wait until both know what to do with them.
+
+    The child has a process group of its own, with Ray's processes in it. A signal to the group of the command, as
+    `timeout` and terminals send it, then reaches the driver alone and by the parent. Ray's control store would end at
+    once by such a signal, and the driver a minute later, while it waited for it.
+    """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     parent = os.getpid()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     child = os.fork()
     if child == 0:
+        os.setpgid(0, 0)
         with contextlib.suppress(OSError, AttributeError):  # where the system is not Linux
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:

@@ -129,6 +129,17 @@ def with_line(text: str, at: int = 3) -> list[str]:
         (with_line("list.csv,cat"), "line 4: list.csv is no image"),
         (with_line("images/0/2.png,cat|dog"), "names several classes"),
         (with_line("images/0/0.png,dog"), "images/0/0.png is 'dog' here and 'cat' in line 2"),
+        (
+            [
+                *(f"{row},{each}" for row, each in zip(rows(), ["split", *["train"] * 30], strict=True)),
+                f"{name_of(0)},cat,test",
+            ],
+            "line 32: images/0/0.png is 'test' here and 'train' in line 2; keep one",
+        ),
+        (
+            [*(f"{row},{each}" for row, each in zip(rows(), ["case", *range(30)], strict=True)), f"{name_of(0)},cat,9"],
+            "line 32: images/0/0.png is '9' here and '0' in line 2; keep one",
+        ),
         ([*rows()[:16]], r"1 class\(es\), classification needs at least 2"),
         (rows("middle", header="path,label,split"), "line 2: split 'middle'; give train, validation, test"),
         (

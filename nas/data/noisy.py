@@ -57,7 +57,7 @@ def read_noisy(
     import numpy as np
 
     source = f"{kind}:{argument}"
-    levels, appearances, problems = Levels(source, white), Appearances(), Problems(source, "scene")
+    levels, appearances, problems = Levels(source, white), Appearances(), Problems(source, "shot")
     scenes, classified = find_noisy(
         Path(argument), source, NOISY_KINDS[kind], _Files(Levels(source, white)).opened, log.info
     )
@@ -70,12 +70,14 @@ def read_noisy(
     files = _Files(levels)
     patches: list[list[list[Image]]] = []
     for scene in scenes:
-        shots = [files.opened(page) for page in evenly(scene.shots, MOST_SHOTS)]
+        pages = evenly(scene.shots, MOST_SHOTS)
+        shots = [files.opened(page) for page in pages]
         appearances.add(shots[0])
         for number, shot in enumerate(shots[1:], start=1):
-            problems.fits(scene.name, shots[0], shot)
-            if any(_equal(shot, earlier) for earlier in shots[:number]):
-                problems.add(scene.name, "two shots that are equal, and so not independent")
+            name = _shown(pages[number])
+            problems.fits(f"{name} beside {_shown(pages[0])}", shots[0], shot)
+            if equal := [page for page, earlier in zip(pages, shots[:number], strict=False) if _equal(shot, earlier)]:
+                problems.add(name, f"equal to {_shown(equal[0])}, and so not independent")
         corners = evenly(corners_of(shots[0].size, patch), PATCHES_PER_IMAGE)
         boxes = [(left, top, left + patch[0], top + patch[1]) for left, top in corners]
         patches.append([[shot.crop(box) for shot in shots] for box in boxes])
@@ -111,6 +113,11 @@ def read_noisy(
         shots=found,
         clean=False,
     )
+
+
+def _shown(page: ImagePage) -> str:
+    """Returns the name of a shot: its file, and its page from the second one on."""
+    return page.name if page.page == 0 else f"{page.name} page {page.page + 1}"
 
 
 class _Files:

@@ -315,7 +315,7 @@ TABLE: dict[str, list[Row]] = {
                 "a_confirmation_whose_ray_is_killed_before_its_first_run_goes_on a_process_that_ended_is_seen "
                 "a_search_whose_ray_is_killed_before_its_first_trial_goes_on",
                 "nas/engine/test_guardian.py": "the_parent_ends_as_the_child_and_begins_again_once_after_ray",
-                "benchmarks/test_chaos.py": "forty_kills_leave_no_trace",
+                "benchmarks/test_chaos.py": "a_round_of_kills_leaves_no_trace",
             },
         ),
         (

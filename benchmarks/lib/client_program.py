@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,10 @@ def ncnn(program: str, images: Images, outputs: int) -> Any:
         copy = Path(folder, "model.onnx")  # pnnx writes its files beside the program
         copy.write_bytes(Path(program).read_bytes())
         shape = ",".join(map(str, images.shape))
-        command = [str(Path(sys.executable).with_name("pnnx")), str(copy), f"inputshape=[{shape}]f32", "fp16=0"]
+        found = find_spec("pnnx")  # the package around its program needs PyTorch
+        assert found is not None
+        assert found.origin is not None
+        command = [str(Path(found.origin).with_name("pnnx")), str(copy), f"inputshape=[{shape}]f32", "fp16=0"]
         said = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         network = ncnn.Net()
         for name in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):

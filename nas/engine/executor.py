@@ -419,13 +419,13 @@ def _going_on(searcher: JobSearcher, pool: Pool, run: Callable[[int], None]) -> 
             if isinstance(lost, (BrokenPipeError, RayTaskError)):  # of our own output, or of our own code
                 raise
             searcher.take_back()
-            if pool.stopping():  # whoever stops a whole job stops Ray's processes too
-                return
             if isinstance(lost, (ObjectStoreFullError, OutOfDiskError)):
                 raise ClusterError(
                     f"the data does not fit into Ray's memory and files ({in_short(lost)}); free some room, and give "
                     "the same command again"
                 ) from None
+            if pool.stopping():  # whoever stops a whole job stops Ray's processes too
+                return
             if again or not pool.session.start_again():
                 raise ClusterError(
                     f"Ray was lost ({in_short(lost)}); give the same command again: what was under way goes on"

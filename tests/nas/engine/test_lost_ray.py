@@ -68,7 +68,10 @@ class Ray:
 
 
 def going_on(run: Callable[[int], None], ray: Ray | None = None) -> tuple[Jobs, Any]:
-    """Runs `run` with 5 trials at a time and no time to wait; returns the searcher and the lines that were told."""
+    """Runs `run` with 5 trials at a time; returns the searcher and the lines that were told.
+
+    There is no time to wait for memory, and any time for a Ray that was lost.
+    """
     told: list[str] = []
     jobs = Jobs()
     pool = Pool(
@@ -78,7 +81,7 @@ def going_on(run: Callable[[int], None], ray: Ray | None = None) -> tuple[Jobs, 
         cpus=1,
         gpus=0,
         size=5,
-        stopping=Stopping(threading.Event(), 0.0),
+        stopping=Stopping(threading.Event(), 0.0 if ray is None else None),
         session=cast(Any, ray or Ray()),
         tell=told.append,
     )
@@ -134,6 +137,8 @@ def test_a_lost_ray_is_started_again_once(kind: type[BaseException]) -> None:
     assert ray.starts == 2
     with pytest.raises(ClusterError, match="give the same command again"):
         going_on(always, Ray(again=False))
+    _, told = going_on(always)
+    assert told == [], "who was told to stop starts no Ray"
 
 
 def test_a_bug_is_no_lost_ray() -> None:

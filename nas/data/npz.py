@@ -68,8 +68,13 @@ def read_npz(argument: str, _root: Path) -> RawData:
     if not labels:
         return raw_data(stack, None, (), part=part, groups=groups, joined=joined)
     classes, compact = np.unique(np.concatenate(labels), return_inverse=True)
-    if strangers := sorted({*compact.tolist()} - {*compact[np.asarray(part) == TRAIN].tolist()}):
-        raise DataError(f"{source}: label {classes[strangers[0]]} is not in train; add images of it, or remove it")
+    strange = ~np.isin(compact, compact[np.asarray(part) == TRAIN])
+    if strange.any():
+        first = int(strange.argmax())
+        raise DataError(
+            f"{source}: label {classes[compact[first]]} of {PARTS[part[first]]} is not in train; add images of it, or "
+            "remove it"
+        )
     if len(classes) < 2:
         raise DataError(f"{source}: 1 class, classification needs at least 2; remove the labels to denoise alone")
     return raw_data(stack, compact, [str(each) for each in classes], part=part, groups=groups, joined=joined)
@@ -84,16 +89,23 @@ def _read(path: Path, source: str) -> dict[str, NDArray[Any]]:
         raise DataError(f"{source}: there is no such file; give a .npz file")
     try:
         with path.open("rb") as opened:
-            file = np.load(opened, allow_pickle=False)
-            if isinstance(file, np.ndarray):
-                raise DataError(f"{source}: holds a single array; give a .npz with train_images and train_labels")
-            return {name: file[name] for name in file.files if name in wanted}
+            if not zipfile.is_zipfile(opened):
+                raise DataError(
+                    f"{source}: is no .npz file, or a part of one; give a whole one with train_images and train_labels"
+                )
+            opened.seek(0)
+            with np.load(opened, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files if name in wanted}
+    except DataError:
+        raise
     except OSError as error:
-        raise DataError(f"{source}: cannot be read ({error.strerror or in_short(error)}); give a .npz file") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, MemoryError) as error:
+        raise DataError(f"{source}: cannot be read ({error.strerror or in_short(error)}); give a .npz file") from error
+    except MemoryError as error:
+        raise DataError(f"{source}: its arrays need more memory than there is; give a smaller file") from error
+    except Exception as error:  # NumPy passes on what zipfile, zlib and its parser of headers raise
         raise DataError(
             f"{source}: cannot be read ({in_short(error)}); give a .npz file of plain arrays, none of Python objects"
-        ) from None
+        ) from error
 
 
 def _parts(stored: dict[str, NDArray[Any]], source: str) -> dict[int, tuple[str, str | None]]:

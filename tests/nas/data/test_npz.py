@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nas.data.npz import read_npz
 from nas.data.raw import TEST, TRAIN, VALIDATION
 from nas.data.splits import load
 from nas.errors import DataError, SkipnasError
@@ -143,7 +144,7 @@ def with_nan() -> Any:
         (changed(train_labels=np.zeros(39, int)), r"is \(39,\), and there are 40 images"),
         (changed(train_labels=np.full(40, np.nan)), "has values that are no whole numbers"),
         (changed(train_labels=np.array([None] * 40)), "none of Python objects"),
-        (changed(test_labels=np.full((12, 1), 5)), "label 5 is not in train"),
+        (changed(test_labels=np.full((12, 1), 5)), "label 5 of test is not in train"),
         ({"train_images": images(9), "train_labels": np.ones(9, int)}, "1 class, classification needs at least 2"),
         (changed(test_images=images(12, 32, 32)), "give all images one size"),
         (changed(train_images=images(40, 28, 28, 28)), r"train_images is \(40, 28, 28, 28\); give"),
@@ -167,14 +168,36 @@ def test_what_cannot_be_meant_is_one_line(tmp_path: Path, arrays: dict[str, Any]
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 broken", b"\x93NUMPY\x01\x00", b"no arrays", b"\x80\x04N."])
 def test_a_file_that_is_none_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "set.npz").write_bytes(content)
-    with pytest.raises(DataError, match=r"cannot be read") as caught:
+    with pytest.raises(DataError, match=r"set.npz: is no .npz file, or a part of one; give a whole one") as caught:
         load(f"npz:{tmp_path / 'set.npz'}")
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_damaged_file_is_read_or_one_line(tmp_path: Path, save: Any) -> None:
+    """Damaged archives raise errors of zlib, and of zipfile where a changed bit says that they are encrypted."""
+    shown = RNG.integers(0, 256, (12, 8, 8), dtype=np.uint8)
+    shown[:1] = 255
+    save(tmp_path / "whole.npz", train_images=shown, train_labels=np.arange(12) % 2)
+    whole = (tmp_path / "whole.npz").read_bytes()
+    target, refused = tmp_path / "set.npz", list[str]()
+    for place in range(len(whole)):
+        target.write_bytes(whole[:place] + bytes([whole[place] ^ 0x81]) + whole[place + 1 :])
+        try:
+            read_npz(str(target), tmp_path)
+        except DataError as error:
+            refused.append(str(error))
+    assert len(refused) > len(whole) / 2
+    assert not [told for told in refused if "\n" in told]
+    for length in (0, 100, len(whole) - 1):
+        target.write_bytes(whole[:length])
+        with pytest.raises(DataError, match=r"is no \.npz file, or a part of one"):
+            read_npz(str(target), tmp_path)
+
+
 def test_a_single_array_a_folder_and_a_missing_file_are_one_line(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", images(3))
-    with pytest.raises(DataError, match="holds a single array"):
+    with pytest.raises(DataError, match=r"is no \.npz file"):
         load(f"npz:{tmp_path / 'one.npy'}")
     for path in (tmp_path, tmp_path / "none.npz"):
         with pytest.raises(DataError, match="there is no such file"):

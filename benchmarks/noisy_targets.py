@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks.lib import records
 from benchmarks.lib.noisy import noisy_data, trained
 from benchmarks.lib.records import Record
-from benchmarks.lib.runs import perform_all
+from benchmarks.lib.runs import records_of
 from benchmarks.lib.stats import mean_interval
 from nas.bundles.assess import assess_photographs
 from nas.data.augmentation import TURNS
@@ -102,12 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     common = {"root": str(options.data_root), "epochs": options.epochs, "version": TRAINING_VERSION}
     asked = [{"way": way, "seed": seed, **common} for seed in range(options.seeds) for way in WAYS]
-    done = records.read(options.to)
-    finished = perform_all(
-        [what for what in asked if records.key_of(what) not in done], options.to, measure, options.workers
-    )
-    done = records.read(options.to)
-    print("\n".join(table([done[key] for what in asked if (key := records.key_of(what)) in done])))
+    found, finished = records_of(asked, options.to, measure, options.workers)
+    print("\n".join(table(found)))
     return 0 if finished else 1
 
 

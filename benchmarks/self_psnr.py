@@ -27,7 +27,7 @@ from benchmarks.lib import records
 from benchmarks.lib.agreement import spearman
 from benchmarks.lib.noisy import noisy_data, trained, true_psnr
 from benchmarks.lib.records import Record
-from benchmarks.lib.runs import perform_all
+from benchmarks.lib.runs import records_of
 from nas.data.splits import Dataset, load
 from nas.training.evaluation import judge
 from nas.training.loop import Diverged
@@ -114,12 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for noise in NOISES
         for way in WAYS
     ]
-    done = records.read(options.to)
-    finished = perform_all(
-        [what for what in asked if records.key_of(what) not in done], options.to, measure, options.workers
-    )
-    done = records.read(options.to)
-    print("\n".join(table([done[key] for what in asked if (key := records.key_of(what)) in done])))
+    found, finished = records_of(asked, options.to, measure, options.workers)
+    print("\n".join(table(found)))
     return 0 if finished else 1
 
 

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from benchmarks.lib.records import Record, append, read
+from benchmarks.lib.records import Record, append, key_of, read
 from nas.data.splits import Dataset, Split, load
 from nas.types import Candidate, Task, canonical_json, digest_of
 from search_spaces import get_space
@@ -138,6 +138,20 @@ def perform_all(jobs: Sequence[T], path: Path, work: Callable[[T], Record], work
         signal.signal(signal.SIGINT, handler)
     pool.shutdown()
     return True
+
+
+def records_of(
+    asked: Sequence[Mapping[str, Any]], path: Path, work: Callable[[Mapping[str, Any]], Record], workers: int
+) -> tuple[list[Record], bool]:
+    """Does what the file lacks of an experiment whose records have the keys `benchmarks.lib.records.key_of`.
+
+    Returns:
+        the records that are there now, in the order of `asked`, and whether it was not stopped.
+    """
+    done = read(path)
+    finished = perform_all([what for what in asked if key_of(what) not in done], path, work, workers)
+    done = read(path)
+    return [done[key] for what in asked if (key := key_of(what)) in done], finished
 
 
 def _interrupt_once(number: int, frame: object) -> None:

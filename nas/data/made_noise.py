@@ -23,6 +23,11 @@ Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 """A noisy image and its clean one (C, H, W), on the 0..255 scale."""
 
 
+def middles_of(pairs: Sequence[Pair]) -> list[Pair]:
+    """Returns the middles of some pairs, on which noise is made and compared."""
+    return [(_middle(noisy), _middle(clean)) for noisy, clean in evenly(pairs, MOST_IMAGES)]
+
+
 def strength_of(pairs: Sequence[Pair]) -> float:
     """Returns the root mean square of noisy minus clean pixels over all pairs."""
     return float(np.sqrt(np.mean([np.mean((noisy - clean) ** 2) for noisy, clean in pairs])))
@@ -37,8 +42,8 @@ def strength_made(words: str, pairs: Sequence[Pair]) -> float:
 
     noise, generator = parse_noise(words), torch.Generator().manual_seed(0)
     made = []
-    for _, clean in evenly(pairs, MOST_IMAGES):
-        image = torch.from_numpy(_middle(clean))[None] / 255
+    for _, clean in pairs:
+        image = torch.from_numpy(clean)[None] / 255
         made.append(float(((noise.add(image, generator).clamp(0, 1) - image) ** 2).mean()))
     return 255 * float(np.sqrt(np.mean(made)))
 
@@ -52,7 +57,7 @@ def sigma_before_jpeg(jpeg: str, pairs: Sequence[Pair]) -> float:
         jpeg: words of the JPEG that the noisy images went through.
         pairs: noisy and clean images.
     """
-    wanted, low, high = strength_of(evenly(pairs, MOST_IMAGES)), 0.0, STRONGEST
+    wanted, low, high = strength_of(pairs), 0.0, STRONGEST
     if strength_made(jpeg, pairs) >= wanted:
         return 0.0
     for _ in range(HALVINGS):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.data.jpeg_traces import jpeg_quality
-from nas.data.made_noise import sigma_before_jpeg, strength_made, strength_of
+from nas.data.made_noise import Pair, middles_of, sigma_before_jpeg, strength_made, strength_of
 from nas.data.noise import parse_noise, through_jpeg
 from nas.data.sensor import WHITE, Array, Sensor, fit_sensor
 from nas.data.spectrum import (
@@ -252,7 +252,7 @@ def measure_noise(pictures: Sequence[Picture], bits: int | None) -> MeasuredNois
                 "says; the words have its mean."
             )
     if jpeg is not None and pairs:
-        sensor = Sensor(0.0, sigma_before_jpeg(_jpeg_words(jpeg), both))
+        sensor = Sensor(0.0, sigma_before_jpeg(_jpeg_words(jpeg), middles_of(both)))
     if float(np.max(sensor.sigma(white[0]))) < NO_NOISE:
         sensor = Sensor(0.0, 0.0)
     if jpeg is None:
@@ -280,7 +280,7 @@ def measure_noise(pictures: Sequence[Picture], bits: int | None) -> MeasuredNois
         strength=strength_of(both) if pairs else None,
         remarks=tuple(remarks),
     )
-    return replace(found, remarks=(*found.remarks, *_other_strength(found.words, both)))
+    return replace(found, remarks=(*found.remarks, *_other_strength(found.words, middles_of(both))))
 
 
 def _jpeg_words(jpeg: tuple[int, int]) -> str:
@@ -288,11 +288,11 @@ def _jpeg_words(jpeg: tuple[int, int]) -> str:
     return f"jpeg:{low}" if low == high else f"jpeg:{low}-{high}"
 
 
-def _other_strength(words: str, both: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Iterator[str]:
+def _other_strength(words: str, pairs: Sequence[Pair]) -> Iterator[str]:
     """Yields a remark where words make more or less noise than pairs have."""
-    if not both:
+    if not pairs:
         return
-    made, there = strength_made(words, both), strength_of(both)
+    made, there = strength_made(words, pairs), strength_of(pairs)
     if max(made, there) > WELL_MADE * max(min(made, there), NO_NOISE):
         yield (
             f"The words make noise of {made:.3g} levels, and the pairs differ by {there:.3g}: it is of another kind. "

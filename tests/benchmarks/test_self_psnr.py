@@ -26,7 +26,7 @@ def test_finished_candidates_are_not_trained_again(
             records.append(path, {"key": records.key_of(what), **what, **found})
         return True
 
-    monkeypatch.setattr(self_psnr, "perform_all", perform_all)
+    monkeypatch.setattr("benchmarks.lib.runs.perform_all", perform_all)
     words = ["--to", str(tmp_path / "runs.jsonl"), "--candidates"]
     assert self_psnr.main([*words, "3"]) == 0
     assert self_psnr.main([*words, "4"]) == 0

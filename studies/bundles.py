@@ -154,6 +154,7 @@ def export_choice(
         "to": str(target),
         "files": sorted(path.name for path in target.iterdir()),
         "measured": written["measured"],
+        "threshold": threshold,
         "int8": written.get("int8"),
         "differences": largest,
     }

@@ -151,6 +151,7 @@ def test_a_bundle_says_which_one_it_came_from_and_what_that_had_seen(folder: Pat
         "seen": [digits],
     }  # fmt: skip
     card = (tmp_path / "a/bundle/README.md").read_text()
+    assert "Trained by skipnas" in card, "no search found it"
     told = (
         f"the weights {origin['weights']} of the bundle {start.candidate.digest}, trained on digits under `gaussian:50`"
     )

@@ -47,7 +47,7 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any], formats: Ma
             "",
             f"A network that restores noisy {kind} images of any size"
             + (f" and tells which of {len(classes)} classes they show." if classes else "; it knows no classes."),
-            "Found by skipnas, a multi-objective architecture search.",
+            f"{'Found' if facts.get('study') else 'Trained'} by skipnas, a multi-objective architecture search.",
             "",
             "## Task",
             *_items(

@@ -35,8 +35,10 @@ def export_lines(facts: Mapping[str, Any]) -> list[str]:
         f"bundle written to {facts['to']}: {', '.join(facts['files'])}",
         f"largest difference to PyTorch: {differences}",
     ]
+    # A search answers with the likelier class, so its figures are others.
+    by = "" if (threshold := facts["threshold"]) is None else f", the second class answered from {threshold:.3g} on"
     for part, found in facts["measured"].items():
-        lines.append(f"{part} split: {titled(found)}")
+        lines.append(f"{part} split{by}: {titled(found)}")
     return [*lines, *int8_lines(facts["int8"])]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from nas.errors import ConfigError, StudyError
 from nas.parsing import read_whole
 from nas.search.confirmation import Confirmed, summarize
-from nas.search.objectives import metric_of, titled
+from nas.search.objectives import DEFAULT, metric_of, titled
 from nas.search.pareto import Array, hypervolume, knee, non_dominated
 from nas.types import Objective, TrialResult
 from studies.settings import NO_LIMITS, SizeLimits
@@ -238,9 +238,13 @@ def _best(front: Sequence[TrialResult], objective: Objective) -> TrialResult:
 
 
 def _has(result: TrialResult, objectives: Sequence[Objective]) -> str:
-    """Returns a trial's objectives in a sentence: ``20.84 dB, 97.45 %, training stability 0.800``."""
+    """Returns a trial's objectives in a sentence: ``20.84 dB, 97.45 %, training stability 0.800``.
+
+    Everybody takes dB for PSNR and percents for accuracy, so that other metrics on images need their names.
+    """
     metrics = [metric_of(o.name) for o in objectives]
-    return ", ".join((m.text if m.unit else m.titled)(result.values[m.name]) for m in metrics)
+    plain = {m.name for m in metrics if m.unit and (m.name in DEFAULT or m.basis != "images")}
+    return ", ".join((m.text if m.name in plain else m.titled)(result.values[m.name]) for m in metrics)
 
 
 def _trade(chosen: TrialResult, front: Sequence[TrialResult], objectives: Sequence[Objective]) -> str:

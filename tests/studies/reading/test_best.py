@@ -282,6 +282,13 @@ def test_differences_too_small_to_show_and_amounts_keep_their_words(new_study: N
     )
 
 
+def test_a_percentage_that_is_no_accuracy_has_its_name(new_study: New) -> None:
+    balanced = Objective(name="balanced_accuracy", direction="maximize", unit="%", reference=50.0)
+    assert reason_of(new_study(objectives=(THREE[0], balanced)), (20.84, 46.75)) == (
+        "trial 0 is the only member of the front: 20.84 dB, balanced accuracy 46.75 %"
+    )
+
+
 def test_equal_members_and_only_ones_give_up_nothing(new_study: New) -> None:
     ledger = new_study(objectives=THREE)
     only = "trial 0 is the only member of the front: 20.84 dB, 97.45 %, training stability 0.800"

@@ -38,8 +38,10 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any], formats: Ma
     shape = f"1, {task['channels']}, {task['height']}, {task['width']}"
     threshold = architecture.get("threshold")
     answer = ", logits.argmax(1)" if classes else ""
+    likely = ", probabilities[0].argmax(1)" if classes else ""
     if threshold is not None:  # the difference of the logits is the logarithm of the odds
         answer = f", (logits[:, 1] - logits[:, 0] >= {math.log(threshold / (1 - threshold)):.6g}) * 1"
+        likely = f", (probabilities[0][:, 1] >= {threshold:.6g}) * 1"
     size = f"{task['height']}x{task['width']}"
     return "\n".join(
         (
@@ -110,7 +112,7 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any], formats: Ma
             "",
             "and the ONNX programs have it as their metadata.",
             "",
-            *_usage(formats, shape, answer),
+            *_usage(formats, shape, answer, likely),
             "## Licence",
             str(facts.get("licence") or "Not stated. Ask who made this network before you use it in earnest."),
             "",
@@ -155,8 +157,8 @@ def _files(formats: Mapping[str, Format]) -> dict[str, str]:
     }
 
 
-def _usage(formats: Mapping[str, Format], shape: str, answer: str) -> Iterable[str]:
-    """Returns a program for each format that uses it without skipnas and prints `answer`; one for all programs for a
+def _usage(formats: Mapping[str, Format], shape: str, answer: str, likely: str) -> Iterable[str]:
+    """Returns a program for each format that uses it without skipnas and prints the class; one for all programs for a
     size."""
     outputs = ("denoised", "logits") if answer else ("denoised",)
     sized = [each for each in formats.values() if each.size is not None]
@@ -169,6 +171,7 @@ def _usage(formats: Mapping[str, Format], shape: str, answer: str) -> Iterable[s
             outputs=", ".join(outputs) if answer else f"{outputs[0]},",
             names=json.dumps(outputs),
             answer=answer,
+            likely=likely,
         )
         yield from (each.heading, "", f"```python\n{usage}```", "")
 

@@ -61,7 +61,7 @@ class Format:
         heading: heading above `usage` in the card.
         usage: a program in Python that uses the file without skipnas, in the bundle's folder. ``{shape}`` stands for an
             image's shape, ``{channels}`` for their number, ``{names}`` for the outputs, ``{outputs}`` for variables of
-            these names, and ``{answer}`` for what is printed of the class.
+            these names, and ``{answer}`` for what is printed of the class; ``{likely}`` is that from probabilities.
         size: height and width of the one image that the program takes; None for every batch, height and width.
         expected: the function that the program should be, from the network.
         pixel_limit: the largest absolute difference of its pixels, which is `PARITY_LIMIT` for all other outputs.
@@ -220,7 +220,7 @@ import onnxruntime
 session = onnxruntime.InferenceSession("model.{kind}.onnx", providers=["CPUExecutionProvider"])
 noisy = (np.random.rand({{shape}}) * {top}).astype(np.{kind})  # your images: (N, C, H, W)
 denoised, *probabilities = session.run(None, {{{{"noisy": noisy}}}})
-print(denoised.dtype, denoised.shape, *(each.argmax(1) for each in probabilities))
+print(denoised.dtype, denoised.shape{{likely}})
 """,
         expected=partial(_rounding, top),
         pixel_limit=1.001 / top,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +46,27 @@ def test_the_card_says_by_which_probability_the_second_class_is_answered(folder:
     card = (folder / CARD).read_text()
     assert "- threshold: odd is answered from a probability of 0.25 on" in card
     assert card.count(f"logits[:, 1] - logits[:, 0] >= {np.log(1 / 3):.6g}") == 2, "in the program of each format"
+
+
+def test_the_program_of_whole_numbers_answers_by_it_in_the_card(tmp_path: Path) -> None:
+    for threshold, odd in ((1e-9, 1), (1 - 1e-9, 0)):
+        target = tmp_path / str(odd)
+        write_bundle(
+            target,
+            candidate(),
+            network_of(candidate(), TWO),
+            TWO,
+            classes=CLASSES,
+            threshold=threshold,
+            integer_io=True,
+        )
+        examples = re.findall(r"```python\n(.*?)```", (target / CARD).read_text(), re.DOTALL)
+        (example,) = (each for each in examples if "uint8" in each)
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", example], cwd=target, capture_output=True, text=True, timeout=120, check=True
+        )
+        assert done.stdout.startswith("uint8 (1, 1, 8, 8)")
+        assert done.stdout.endswith(f"[{odd}]\n")
 
 
 def test_every_answer_keeps_to_it(folder: Path, tmp_path: Path) -> None:

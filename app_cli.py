@@ -62,7 +62,7 @@ from studies.settings import (
     Storage,
     Study,
     TrainRequest,
-    WhiteLevel,
+    WhiteLevelAsked,
 )
 
 app = typer.Typer(
@@ -460,7 +460,7 @@ def evaluate(
         str | None, Setting(help="test or validation. Default: test, and all of a folder without splits.")
     ] = None,
     reference: Annotated[str | None, Setting(help="Also judge a denoiser without training: nlm or bm3d.")] = None,
-    white_level: WhiteLevel = None,
+    white_level: WhiteLevelAsked = None,
     data_root: DataRoot = None,
     as_json: Json = False,
 ) -> None:
@@ -495,7 +495,7 @@ def denoise(
             rule=at_least(16, " pixels", most=2**16),
         ),
     ] = None,
-    white_level: WhiteLevel = None,
+    white_level: WhiteLevelAsked = None,
     quiet: Annotated[bool, Setting(help="Nothing but errors.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -532,7 +532,7 @@ def noise(
         Path | None,
         Setting(help="Draw noise against brightness: FILE.html, or .svg, .pdf, .png (need a browser).", metavar="FILE"),
     ] = None,
-    white_level: WhiteLevel = None,
+    white_level: WhiteLevelAsked = None,
     as_json: Json = False,
 ) -> None:
     """Measure the noise of images, and print the words for --noise.

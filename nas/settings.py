@@ -21,6 +21,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from nas.data.noise import noises_in_short
 from nas.data.sources import parse_source, sources_in_short
+from nas.data.white import DATA, MOST_LEVEL, WhiteLevel
 from nas.errors import ConfigError, in_short
 from nas.parsing import (
     LONGEST_TIME,
@@ -223,9 +224,25 @@ def regular_expression(value: str) -> str | None:
     return None
 
 
-def white_level(value: float) -> str | None:
-    """Allows a value that can be white in an image of at most 32 bits."""
-    return None if 0 < value < 2**32 else f"give a number above 0 and at most {2**32 - 1}"
+_WHITE_LEVELS = (
+    f"give a number above 0 and at most {MOST_LEVEL}, or {DATA} for the largest value of the training images"
+)
+
+
+def white_level(value: WhiteLevel) -> str | None:
+    """Allows a value that can be white in an image of at most 32 bits, and the word for that of the data."""
+    is_level = value == DATA or (not isinstance(value, str) and 0 < value <= MOST_LEVEL)
+    return None if is_level else _WHITE_LEVELS
+
+
+def read_white_level(text: str) -> WhiteLevel:
+    """Reads what `white_level` allows."""
+    if text == DATA:
+        return DATA
+    try:
+        return read_number(text)
+    except ValueError:
+        raise ValueError(_WHITE_LEVELS) from None
 
 
 PRIORS = ("space", "none")
@@ -461,13 +478,17 @@ class StudyRequest(Settings):
         ),
     ] = None
     white_level: Annotated[
-        float | None,
+        WhiteLevel | None,
         Setting(
-            help="Value of white in images of more than 8 bits. Default: what they say, or their type's largest.",
+            help="Value of white in images of more than 8 bits, or data for the largest value of the training images. "
+            "Default: what they say, or their type's largest.",
             rule=white_level,
+            read=read_white_level,
             kept=lambda config: config.white_level,
+            # What was found in the data when the study was made is its number since.
+            as_kept=lambda asked, config: (config.white_level or asked) if asked == DATA else asked,
             nothing="each type's largest",
-            metavar="N",
+            metavar="LEVEL",
         ),
     ] = None
     class_weights: Annotated[

@@ -13,7 +13,7 @@ from nas.bundles.bundle import Bundle
 from nas.bundles.bundle import open_bundle as _open_bundle
 from nas.bundles.files import ARCHITECTURE
 from nas.bundles.formats import CALIBRATION_IMAGES
-from nas.data.white import White
+from nas.data.white import DATA, White, WhiteLevel
 from nas.errors import BundleError, ConfigError, DataError
 from nas.search.confirmation import comparable
 from nas.settings import regular_expression
@@ -223,7 +223,7 @@ def evaluate_bundle(
     noise: str | None = None,
     split: str | None = None,
     reference: str | None = None,
-    white_level: float | None = None,
+    white_level: WhiteLevel | None = None,
     data_root: Path | None = None,
 ) -> dict[str, Any]:
     """PSNR, SSIM and accuracy of a bundle at each noise level, beside the noisy input's.
@@ -236,7 +236,8 @@ def evaluate_bundle(
         split: one of `SPLITS`; by default ``test``, and all of a folder that has no splits of its own and
             is not what the bundle was searched on.
         reference: name of a denoiser of `nas.bundles.reference_denoisers` to judge as well.
-        white_level: value of white in the images; by default what their files say, or that of the bundle's data.
+        white_level: value of white in the images, or the word for their largest; by default what their files say, or
+            that of the bundle's data.
         data_root: see `nas.data.splits.load`.
 
     Returns:
@@ -265,10 +266,10 @@ def evaluate_bundle(
         )
     kind, _, own = name.partition(":")
     seen = seen_by(bundle, kind)
-    white = White(given=white_level, trained=bundle.white_level)
+    white = white_asked(bundle, white_level)
     drawn = "noise"
     if source_of(name).photographs:
-        paths, part = read_for_bundle(
+        paths, part, white = read_for_bundle(
             bundle, ("group_by",), lambda **kept: photographs(name, split, seen=seen, white=white, **kept)
         )
         found = [
@@ -307,6 +308,20 @@ def data_of(bundle: Bundle) -> str:
     if ":" in source:
         raise ConfigError(f"the bundle was made on {source}, whose place it does not know; give `data`")
     return source
+
+
+def white_asked(bundle: Bundle, level: WhiteLevel | None) -> White:
+    """Returns what is known of white in other images that a bundle is to restore.
+
+    Raises:
+        ConfigError: these images are to decide it, and the network has learned on a scale of its own.
+    """
+    if level == DATA and bundle.white_level is not None:
+        raise ConfigError(
+            f"`white_level` {DATA}: the network was trained with {bundle.white_level:.10g} as white, and these images "
+            "would be on another scale; leave it out, or give the number of another camera"
+        )
+    return White.asked(level, bundle.white_level)
 
 
 def read_for_bundle(bundle: Bundle, names: Sequence[str], read: Callable[..., T]) -> T:

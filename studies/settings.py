@@ -8,6 +8,7 @@ from typing import Annotated, get_args
 
 from nas.data.noise import parse_noise
 from nas.data.sources import parse_source
+from nas.data.white import WhiteLevel
 from nas.parsing import read_weights
 from nas.settings import (
     MANY,
@@ -22,6 +23,7 @@ from nas.settings import (
     no_file,
     one_of,
     parsed_by,
+    read_white_level,
     regular_expression,
     share,
     white_level,
@@ -37,12 +39,14 @@ DataRoot = Annotated[
     Path | None,
     Setting(help="Where data sets lie or are downloaded to (~/.cache/skipnas/data).", metavar="DIR", rule=no_file),
 ]
-WhiteLevel = Annotated[
-    float | None,
+WhiteLevelAsked = Annotated[
+    WhiteLevel | None,
     Setting(
-        help="Value of white in the images. Default: what they or a bundle say, or their type's largest.",
+        help="Value of white in the images, or data for their largest value. Default: what they or a bundle say, or "
+        "their type's largest.",
         rule=white_level,
-        metavar="N",
+        read=read_white_level,
+        metavar="LEVEL",
     ),
 ]
 Pick = Annotated[str, Setting(help="knee, an objective (its best), or a trial's number.")]
@@ -178,7 +182,13 @@ class TrainRequest(FitSettings):
         Setting(help="As for search. Default: the study's or bundle's.", rule=regular_expression, metavar="REGEX"),
     ] = None
     white_level: Annotated[
-        float | None, Setting(help="As for search. Default: the study's or bundle's.", rule=white_level, metavar="N")
+        WhiteLevel | None,
+        Setting(
+            help="As for search. Default: the study's or bundle's.",
+            rule=white_level,
+            read=read_white_level,
+            metavar="LEVEL",
+        ),
     ] = None
     batch_size: Annotated[int | None, Setting(help="Default: the recipe's.", rule=at_least(1, most=MANY))] = None
     learning_rate: Annotated[float | None, Setting(help="Default: the recipe's.", rule=above(0, most=MANY))] = None

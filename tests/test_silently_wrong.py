@@ -79,6 +79,20 @@ TABLE: dict[str, list[Row]] = {
             },
         ),
         (
+            "counts to 600 in 16-bit files, and the answer that their largest value is white",
+            "search",
+            "the largest value of the training images, which is a number in the study, the bundle and every later "
+            "command; what lies above it in other splits is refused, not cut off",
+            {
+                DENOISE: "the_largest_value_of_the_data_is_a_white_level_in_every_command "
+                "a_search_keeps_the_white_level_that_it_found",
+                WHITE: "the_largest_value_of_the_training_images_can_be_white "
+                "images_for_training_alone_decide_which_value_is_white "
+                "data_without_a_largest_value_or_with_a_scale_of_its_own_has_no_level",
+                "nas/test_settings.py": "the_data_s_white_level_is_the_number_that_was_found_when_the_study_was_made",
+            },
+        ),
+        (
             "the same without a white level",
             "search",
             "one line that asks for it, before anything is made",

@@ -20,7 +20,11 @@ from command_samples import ROOT, Said
 from PIL import Image, TiffImagePlugin
 
 from nas.data.reader import read_file
+from nas.errors import StudyError
+from nas.settings import RunOptions, kept_settings
 from nas.training.version import TRAINING_VERSION
+from studies.commands.search import prepare
+from studies.settings import SearchRequest
 
 Run = Callable[..., Said]
 
@@ -454,7 +458,9 @@ def test_data_of_unknown_white_is_asked_for_before_anything_is_made(camera: Path
         said = run(*words)
         assert said.code == 2
         last = said.err.splitlines()[-1]
-        assert re.search(r"values of its images end at \d,\d+, far below the 65,535 .*; give --white-level", last)
+        assert re.search(
+            r"values of its images end at \d,\d+, far below the 65,535 .*; give --white-level .*data for", last
+        )
     assert not Path("new").exists()
     assert not Path("runs").exists()
     said = run("train", "spec.json", "--data", "digits", "--white-level", "4095", "--to", "new")
@@ -483,3 +489,51 @@ def test_a_white_level_is_kept_and_used_by_every_command(camera: Path, run: Run)
         assert run("denoise", "new/bundle", "noisy.tif", "noisy.png", "--to", to, *program).code == 0
         deep_values = tifffile.imread(f"{to}/noisy.tif") / 4095 * 255
         assert np.abs(deep_values - np.asarray(Image.open(f"{to}/noisy.png"))).max() <= 1
+
+
+def test_the_largest_value_of_the_data_is_a_white_level_in_every_command(camera: Path, run: Run) -> None:
+    """It is kept as a number, and what is done with it is what is done with the number."""
+    level = max(int(tifffile.imread(file).max()) for file in camera.iterdir())
+    assert 3900 < level <= 4095
+    train = ["train", "spec.json", "--data", f"images:{camera}", *OPTIONS, "--json"]
+    found = {}
+    for to, given in (("new", "data"), ("number", str(level))):
+        said = run(*train, "--to", to, "--white-level", given)
+        assert said.code == 0, said.err
+        found[to] = json.loads(said.out)
+    assert found["new"]["psnr"] == found["number"]["psnr"]
+    assert json.loads(Path("new/bundle/architecture.json").read_text())["white_level"] == level
+    # A bundle of 8 bits has no level, and what it restores or is judged on may decide.
+    noise, judged, names = {}, {}, [file.name for file in sorted(camera.iterdir())]
+    for to, given in (("a", "data"), ("b", str(level))):
+        said = run("denoise", "out/bundle", str(camera), "--to", to, "--white-level", given)
+        told = f"the images: white is {level:,}, the largest value of 8 files\n" if given == "data" else ""
+        assert (said.code, said.err) == (0, told)
+        said = run("evaluate", "out/bundle", "--data", f"images:{camera}", "--white-level", given, "--json")
+        assert said.code == 0, said.err
+        judged[given] = json.loads(said.out)
+        noise[given] = run("noise", str(camera), "--white-level", given, "--json").out
+    assert judged["data"] == judged[str(level)]
+    assert noise["data"] == noise[str(level)] != ""
+    assert all(Path("a", name).read_bytes() == Path("b", name).read_bytes() for name in names)
+    for words in (
+        ["denoise", "new/bundle", str(camera / "0.tif"), "--to", "c"],
+        ["evaluate", "new/bundle", "--data", f"images:{camera}"],
+    ):
+        said = run(*words, "--white-level", "data")
+        assert (said.code, len(said.err.splitlines())) == (2, 1)
+        assert f"--white-level data: the network was trained with {level} as white" in said.err
+    assert not Path("c").exists()
+
+
+def test_a_search_keeps_the_white_level_that_it_found(camera: Path) -> None:
+    request = SearchRequest(data=f"images:{camera}", study="camera", noise="gaussian:25", white_level="data")
+    found = prepare(request, RunOptions(trials=1)).study.config
+    level = max(int(tifffile.imread(file).max()) for file in camera.iterdir())
+    assert found.white_level == level
+    assert kept_settings(found)["white_level"] == str(level)
+    again = prepare(request, RunOptions(trials=1))
+    assert (again.created, again.data.fingerprint, again.data.white_level) == (False, found.fingerprint, level)
+    tifffile.imwrite(camera / "one-more.tif", np.full((64, 64), 900, np.uint16))
+    with pytest.raises(StudyError, match="has changed"):
+        prepare(request, RunOptions(trials=1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +14,7 @@ from nas.data.images import image_sizes, open_images, stacked
 from nas.data.listing import SUFFIXES, Listing, counted, list_folder, list_top
 from nas.data.preparation import SIDE, Preparation, one_size, shrunk, without_tiny
 from nas.data.raw import PART_NAMES, PARTS, TRAIN, RawData, evenly, raw_data
+from nas.data.reader import read_file
 from nas.data.white import Levels, White
 from nas.errors import DataError
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+    from nas.data.image_file import ImageFile
     from nas.data.raw import Images
 
 PATCHES_PER_IMAGE = 64
@@ -126,6 +128,7 @@ def labelled(
     Raises:
         DataError: an image is damaged, or groups reach into two splits.
     """
+    white = white.found(source, files_that_decide(files), log.info)
     appearances, levels = Appearances(), Levels(source, white)
     pages: list[ImagePage] = []
     rows: list[int] = []
@@ -230,6 +233,7 @@ def cut_photographs(
     files = [files[index] for index in usable]
     short = min(min(sizes[index]) for index in usable)
     side = min(SIDE, short - short % 2)
+    white = white.found(source, files_that_decide(files), tell)
     appearances, levels = Appearances(), Levels(source, white)
     cut: list[list[Image]] = []
     for path, pages in groupby(files, lambda file: file.path):
@@ -280,6 +284,15 @@ def read_photographs(path: Path, white: White) -> list[Images]:
 
 
 # --- what is in a folder ---
+def files_that_decide(files: Sequence[ImagePage]) -> Iterator[ImageFile]:
+    """Yields the files for training, each once and whole, by which `White.found` looks up the white level.
+
+    Where a source does not say which images are for training, all of its files are: splits are cut by what images show,
+    which is not known before their white level.
+    """
+    return map(read_file, dict.fromkeys(file.path for file in files if file.part == TRAIN))
+
+
 def image_files(folder: Path, source: str, tell: Callable[..., None]) -> list[ImagePage]:
     """Returns the image files below a folder, or below its split folders. Raises DataError where there are none."""
     parts, listing = _parts(folder, source, classes=False, tell=tell)

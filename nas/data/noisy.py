@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.data.alike import Appearances
-from nas.data.folders import PATCHES_PER_IMAGE, ImagePage, belonging
+from nas.data.folders import PATCHES_PER_IMAGE, ImagePage, belonging, files_that_decide, image_files
 from nas.data.images import image_sizes, open_images, stacked
 from nas.data.listing import counted
 from nas.data.pairing import MOST_SHOTS
@@ -57,6 +57,8 @@ def read_noisy(
     import numpy as np
 
     source = f"{kind}:{argument}"
+    if white.of_data:
+        white = white.found(source, files_that_decide(image_files(Path(argument), source, log.debug)), log.info)
     levels, appearances, problems = Levels(source, white), Appearances(), Problems(source, "shot")
     scenes, classified = find_noisy(
         Path(argument), source, NOISY_KINDS[kind], _Files(Levels(source, white)).opened, log.info

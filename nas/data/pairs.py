@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.data.alike import Appearances
-from nas.data.folders import PATCHES_PER_IMAGE, ImagePage, belonging
+from nas.data.folders import PATCHES_PER_IMAGE, ImagePage, belonging, files_that_decide
 from nas.data.images import image_sizes, open_images, stacked
 from nas.data.listing import counted
 from nas.data.pairing import MOST_SHOTS, NAMED, Scene, find_scenes
@@ -87,6 +87,7 @@ def read_pairs(
         for scene, page, _ in (found[index] for index in usable)
     ]
     patch = patch_size([sizes[index] for index in usable])
+    white = white.found(source, files_that_decide(pages), log.info)
     appearances, levels, problems = Appearances(), Levels(source, white), Problems(source)
     clean_patches: list[list[Image]] = []
     noisy_patches: list[list[list[Image]]] = []

@@ -21,7 +21,7 @@ from nas.data.folders import Cut, cut_photographs, has_splits
 from nas.data.preparation import Preparation
 from nas.data.raw import PARTS, TEST, TRAIN, VALIDATION, RawData, Shots
 from nas.data.sources import parse_source, source_of
-from nas.data.white import White
+from nas.data.white import DATA, White
 from nas.errors import ConfigError, DataError
 from nas.types import MAX_CHANNELS, MAX_SIDE, Task
 from nas.words import visible
@@ -195,8 +195,9 @@ def _read(
     name: str, root: Path, group_by: str | None, pair_by: str | None, wanted: Preparation | None, white: White
 ) -> RawData:
     source = source_of(name)
-    if white.given is not None and not source.files:
-        raise ConfigError(f"`white_level` {white.given:g}: {name} has a scale of its own; leave it out")
+    if (white.given is not None or white.of_data) and not source.files:
+        asked = DATA if white.given is None else f"{white.given:g}"
+        raise ConfigError(f"`white_level` {asked}: {name} has a scale of its own; leave it out")
     if group_by is not None and not source.files:
         raise ConfigError(
             f"`group_by` {group_by!r}: {name} has no files to group; it is for folder:DIR, csv:FILE, images:DIR, "
@@ -227,7 +228,7 @@ def photographs(
     seen: Collection[str] | None,
     group_by: str | None = None,
     white: White = White(),  # noqa: B008 (it is frozen)
-) -> tuple[list[Path], str]:
+) -> tuple[list[Path], str, White]:
     """Returns the photographs of ``images:DIR`` on which a network is judged, whole, and the name of their split.
 
     Args:
@@ -238,7 +239,8 @@ def photographs(
         group_by, white: see `load`.
 
     Returns:
-        Paths of the files, whose pages are photographs, and ``validation``, ``test`` or ``all``.
+        Paths of the files, whose pages are photographs; ``validation``, ``test`` or ``all``; and what is known of
+        their white level by now.
 
     Raises:
         DataError: the folder cannot be read, or has no such split.
@@ -247,11 +249,11 @@ def photographs(
     cut = cut_photographs(folder, group_by=group_by, white=white, tell=log.info)
     fingerprint = _fingerprint(cut.raw)
     if part is None and seen is not None and fingerprint not in seen and not has_splits(folder):
-        return list(dict.fromkeys(cut.paths)), "all"
+        return list(dict.fromkeys(cut.paths)), "all", white.fixed(cut.raw.white_level)
     wanted = {"validation": VALIDATION, "test": TEST}[part or "test"]
     split = _split_of_photographs(cut, source, fingerprint)
     found = dict.fromkeys(path for path, code in zip(cut.paths, split, strict=True) if code == wanted)
-    return list(found), part or "test"
+    return list(found), part or "test", white.fixed(cut.raw.white_level)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

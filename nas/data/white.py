@@ -2,18 +2,30 @@
 
 Counts of a camera with 12 bits, stored in 16, end at 4095. Read against 65535 they are nearly black, and a network that
 answers black scores well on them. The level comes from the person, the study or the bundle, or the file itself; where
-nobody states it, and the values end far below the largest that their type holds, the person is asked.
+nobody states it, and the values end far below the largest that their type holds, the person is asked. The person may
+answer with a number, or with `DATA`: the largest value of the training images, which then is that number.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, Literal
 
+from nas.data.listing import counted
 from nas.errors import DataError
 
 if TYPE_CHECKING:
     from nas.data.image_file import ImageFile
+
+DATA: Final = "data"
+"""The word for the largest value of the training images."""
+
+WhiteLevel = float | Literal["data"]
+"""A level as a person gives it: a number, or `DATA`."""
+
+MOST_LEVEL = 2**32 - 1
+"""The largest value of an integer that images have."""
 
 FAR_BELOW = 4
 """Values that reach less than this part of their type's largest value are not taken for its whole range."""
@@ -27,11 +39,51 @@ class White:
         given: level that the person states, or that a study has fixed. It holds for every file that can have it.
         trained: level of the data that a network was trained on. It holds for files that state none.
         ask: whether data of an unknown level is refused. It is read by its type's whole range otherwise.
+        of_data: whether `given` is yet to be found in the data (see `found`).
     """
 
     given: float | None = None
     trained: float | None = None
     ask: bool = True
+    of_data: bool = False
+
+    @classmethod
+    def asked(cls, level: WhiteLevel | None, trained: float | None = None) -> White:
+        """Returns what is known where a person asks for a level, or for none."""
+        return cls(given=None if level == DATA else level, trained=trained, of_data=level == DATA)
+
+    def fixed(self, level: float | None) -> White:
+        """Returns what is known once data was read whose level is `level`: it is given, if it was to be found there."""
+        return replace(self, given=level, of_data=False) if self.of_data else self
+
+    def found(self, source: str, files: Iterable[ImageFile], tell: Callable[..., None]) -> White:
+        """Returns what is known once the largest value was looked up, where it is asked for.
+
+        Images of 8 bits count only where there are no others, as values of several types do not compare.
+
+        Args:
+            source: name of the source, for messages.
+            files: the files that decide: those for training, where the source itself says which these are. They are
+                read one after the other, and only when they are needed.
+            tell: a logger's method, which is told the level.
+
+        Raises:
+            DataError: the largest value cannot be white.
+        """
+        if not self.of_data:
+            return self
+        values: dict[bool, list[float]] = {True: [], False: []}
+        for file in files:
+            values[file.full != 255].append(file.most)
+        most = values[True] or values[False]
+        level = max(most, default=0.0)
+        if not 0 < level <= MOST_LEVEL:
+            raise DataError(
+                f"{source}: the largest value of its images is {_figure(level)}, which cannot be white; give "
+                "`white_level` a number"
+            )
+        tell("%s: white is %s, the largest value of %s", source, _figure(level), counted(len(most), "file"))
+        return self.fixed(level)
 
     def of(self, file: ImageFile) -> tuple[float, bool]:
         """Returns the white level of a file, and whether anybody states it.
@@ -41,6 +93,7 @@ class White:
         Raises:
             DataError: the file and the network state different levels, or the level cannot be meant for this file.
         """
+        assert not self.of_data, "the level was not looked up"
         stated = file.stated
         wanted = self.given if self.given is not None and _can_have(file, self.given) else None
         if wanted is None and self.trained is not None and _can_have(file, self.trained):
@@ -159,7 +212,8 @@ def question(most: float, full: float) -> str:
     """Returns the end of the sentence that asks for a white level."""
     return (
         f"end at {_figure(most)}, far below the {_figure(full)} of their type, and no file says which value is white; "
-        f"give `white_level` (4095 for a camera of 12 bits, {full:.10g} if they are that dark)"
+        f"give `white_level` (4095 for a camera of 12 bits, {full:.10g} if they are that dark, {DATA} for their "
+        "largest value)"
     )
 
 

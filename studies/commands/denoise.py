@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,10 @@ import numpy as np
 
 from nas.bundles.pictures import read_picture, write_picture
 from nas.data.listing import SUFFIXES, Listing, counted, list_folder
-from nas.data.white import White
+from nas.data.reader import read_file
+from nas.data.white import White, WhiteLevel
 from nas.errors import ConfigError, DataError, is_out_of_memory
-from studies.bundles import open_bundle
+from studies.bundles import open_bundle, white_asked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,7 +88,7 @@ def denoise(
     *,
     onnx: bool = False,
     tile: int | None = None,
-    white_level: float | None = None,
+    white_level: WhiteLevel | None = None,
     tell: Callable[[str], None] = log.info,
     done: Callable[[Denoised], None] = lambda result: None,
     failed: Callable[[str], None] = lambda line: None,
@@ -101,7 +103,8 @@ def denoise(
         to: folder for the results, made if need be.
         onnx: run model.onnx with ONNX Runtime instead of the weights with PyTorch.
         tile: side of tiles in pixels; by default images are cut only where memory requires it.
-        white_level: value of white; by default the file's own, or the one of the network's training data.
+        white_level: value of white, or the word for the largest value of all these images; by default the file's own,
+            or the one of the network's training data.
         tell: called with a line about what is left out of a folder.
         done, failed: called with each image as it ends.
 
@@ -127,7 +130,9 @@ def denoise(
     def tilings(images: int) -> Tiling:
         return Tiling.of(bundle.network, channels, images=images, side=tile)
 
-    white = White(given=white_level, trained=bundle.white_level)
+    white = white_asked(bundle, white_level).found(
+        "the images", _readable(source for source, _ in pairs), lambda text, *values: tell(text % values)
+    )
     finished, refused = [], []
     for source, target in pairs:
         try:
@@ -159,6 +164,13 @@ def _targets(images: Sequence[Path], to: Path, tell: Callable[[str], None]) -> I
                 raise ConfigError(f"{taken[target]} and {source} would both become {target}; denoise them one by one")
             taken[target] = source
             yield source, target
+
+
+def _readable(paths: Iterable[Path]) -> Iterator[ImageFile]:
+    """Yields the files that can be read; the others are refused when their turn comes."""
+    for path in paths:
+        with suppress(DataError):
+            yield read_file(path)
 
 
 def _files(folder: Path, to: Path) -> Listing:

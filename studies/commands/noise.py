@@ -18,7 +18,7 @@ from nas.data.pairing import Scene, find_scenes, noisy_side
 from nas.data.pairs import Problems
 from nas.data.raw import PART_NAMES, TRAIN, evenly
 from nas.data.reader import read_file, shapes_of
-from nas.data.white import Levels, White
+from nas.data.white import Levels, White, WhiteLevel
 from nas.errors import DataError
 from studies.commands.text import columns
 
@@ -38,7 +38,7 @@ def measure(
     folder: Path,
     *,
     pairs: bool = False,
-    white_level: float | None = None,
+    white_level: WhiteLevel | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> MeasuredNoise:
     """Measures the noise of the images of a folder.
@@ -47,7 +47,8 @@ def measure(
         folder: noisy images at any depth, or with `pairs` a noisy and a clean side (see `nas.data.pairing`). Where it
             has split folders, the training images alone are measured.
         pairs: whether there are clean images.
-        white_level: value of white in images of more than 8 bits.
+        white_level: value of white in images of more than 8 bits, or the word for the largest value of all images for
+            training, with pairs of their clean ones.
         tell: called with a line about what is left out.
 
     Raises:
@@ -59,24 +60,32 @@ def measure(
         raise DataError(
             f"{folder}: has a noisy and a clean side; add --pairs to measure them together, or give {noisy} alone"
         )
-    levels = Levels(source, White(given=white_level))
+    white = White.asked(white_level)
     bits: list[int | None] = []
     pictures: list[Picture] = []
+
+    def told(text: str, *values: object) -> None:
+        tell(text % values)
+
     if pairs:
-        scenes, _ = find_scenes(folder, source, None, lambda text, *values: tell(text % values))
+        scenes, _ = find_scenes(folder, source, None, told)
         trained = [scene for scene in scenes if scene.part == TRAIN]
         if len(trained) < len(scenes):
             tell(f"{source}: {_training_alone(len(trained), len(scenes), 'scene')}")
         files = [
             (scene, shot, page) for scene in trained for shot in scene.shots for page in range(len(image_sizes(shot)))
         ]
+        white = white.found(source, map(read_file, [scene.clean for scene in trained]), told)
+        levels = Levels(source, white)
         pictures = _pairs(source, evenly(files, MOST_IMAGES), levels, bits)
         number = len(files)
     else:
-        pages = [(path, page) for path in _files(folder, tell) for page in range(len(shapes_of(path)))]
+        paths = _files(folder, tell)
+        levels = Levels(source, white.found(source, map(read_file, paths), told))
+        pages = [(path, page) for path in paths for page in range(len(shapes_of(path)))]
         for path, wanted in _by_file(evenly(pages, MOST_IMAGES)).items():
-            file, white = _read(path, levels.of_noisy, bits)
-            pictures += [Picture(_middle(file, page, white)) for page in wanted]
+            file, level = _read(path, levels.of_noisy, bits)
+            pictures += [Picture(_middle(file, page, level)) for page in wanted]
         number = len(pages)
     levels.common()
     if len(pictures) < number:

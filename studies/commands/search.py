@@ -168,7 +168,7 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: Study
         subset=wanted["subset"],
         group_by=wanted["group_by"],
         pair_by=wanted["pair_by"],
-        white=White(given=wanted["white_level"]),
+        white=White.asked(wanted["white_level"]),
     )
     task = data.task(noise.name)
     space = space_of_study(space, task, wanted["class_weights"], wanted["label_smoothing"])

@@ -415,8 +415,8 @@ def _read_by(request: TrainRequest, source: _Source, noise: Noise, device: torch
     # A study's expression is made for the names of its own files.
     group_by = request.group_by or (source.group_by if name == source.data else None)
     pair_by = request.pair_by or (source.pair_by if name == source.data else None)
-    white = White(
-        given=request.white_level or (source.white_level if name == source.data else None),
+    white = White.asked(
+        request.white_level or (source.white_level if name == source.data else None),
         trained=None if source.start is None else source.start.white_level,
     )
     augmentation = augmentation_for(name, request.augment)  # an impossible one is refused before anything is read
@@ -465,6 +465,7 @@ def _read_photographs(
     from nas.training.patches import Patches
 
     photographs = Photographs.read(name, _existing(request.to), group_by=group_by, white=white)
+    white = white.fixed(photographs.white_level)
     patches = Patches(
         photographs,
         noise,

@@ -96,6 +96,17 @@ def test_a_study_that_is_asked_to_be_otherwise_says_what_it_has(name: str) -> No
     assert differences(study(), StudyRequest(**{name: asked})) == [line]
 
 
+def test_the_data_s_white_level_is_the_number_that_was_found_when_the_study_was_made() -> None:
+    assert differences(study(white_level=610.0), StudyRequest(white_level="data")) == []
+    line = "white level: study has each type's largest, asked for data"
+    assert differences(study(), StudyRequest(white_level="data")) == [line]
+    declared = settings_of(StudyRequest)["white_level"]
+    assert (declared.read("data"), declared.read("4095"), declared.placeholder) == ("data", 4095.0, "LEVEL")
+    for wrong in ("Data", "nan", "many"):
+        with pytest.raises(ConfigError, match="give a number above 0 and at most 4294967295, or data for the largest"):
+            declared.read(wrong)
+
+
 def test_a_study_that_is_asked_for_as_it_is_has_no_differences() -> None:
     same = StudyRequest(
         space="addunet",

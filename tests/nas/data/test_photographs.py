@@ -57,7 +57,7 @@ def test_the_splits_are_those_of_a_search_on_the_folder(folder: Path, tmp_path: 
     found = Photographs.read(source, tmp_path)
     assert found.fingerprint == load(source).fingerprint
     for name, part in (("validation", VALIDATION), ("test", TEST)):
-        paths, _ = photographs(source, name, seen=None)
+        paths, _, _ = photographs(source, name, seen=None)
         assert [found.paths[index] for index in found.of(part)] == paths
 
 

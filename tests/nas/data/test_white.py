@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,12 +18,18 @@ WHITE_12 = [(281, "H", 1, 4095, False)]
 
 
 def frames(
-    folder: Path, *, white: float, dtype: str = "u2", pages: int = 1, tags: Sequence[tuple[object, ...]] = ()
+    folder: Path,
+    *,
+    white: float,
+    dtype: str = "u2",
+    pages: int = 1,
+    seed: int = 0,
+    tags: Sequence[tuple[object, ...]] = (),
 ) -> Path:
     """Six photographs, whose values reach `white`."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(6):
-        values = np.random.default_rng(number).random((pages, 20, 24))
+        values = np.random.default_rng(seed + number).random((pages, 20, 24))
         values = (values / values.max() * white).astype(dtype)
         tifffile.imwrite(
             folder / f"{dtype}-{number}.tif", values, photometric="minisblack", metadata=None, extratags=tags
@@ -67,6 +74,64 @@ def test_a_level_that_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(DataError, match=told):
         load(f"images:{frames(tmp_path / 'a', **made)}", white=White(**known))  # type: ignore[arg-type]
+
+
+def test_the_largest_value_of_the_training_images_can_be_white(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is a number from then on: with this number, the data is the same."""
+    caplog.set_level(logging.INFO)
+    counts = frames(tmp_path / "counts", white=600)
+    tifffile.imwrite(counts / "brightest.tif", np.full((20, 24), 610, np.uint16), photometric="minisblack")
+    frames(counts, white=250, dtype="u1")  # whose 250 are on another scale
+    data = load(f"images:{counts}", white=White.asked("data"))
+    assert data.white_level == 610
+    assert f"images:{counts}: white is 610, the largest value of 7 files" in caplog.messages
+    again = load(f"images:{counts}", white=White.asked(610))
+    assert (again.fingerprint, again.white_level) == (data.fingerprint, 610)
+    assert max(split.images.max() for split in (data.train, data.validation, data.test)) == 1
+    shallow = load(f"images:{frames(tmp_path / 'shallow', white=200, dtype='u1')}", white=White.asked("data"))
+    assert shallow.white_level == 200
+    assert max(split.images.max() for split in (shallow.train, shallow.validation, shallow.test)) == 1
+    fractions = load(f"images:{frames(tmp_path / 'fractions', white=12.5, dtype='f4')}", white=White.asked("data"))
+    assert fractions.white_level == 12.5
+
+
+@pytest.mark.parametrize("kind", ["images", "folder", "csv", "pairs", "noisy-single"])
+def test_images_for_training_alone_decide_which_value_is_white(tmp_path: Path, kind: str) -> None:
+    """Others may not decide, and what lies above is refused instead of being cut off."""
+    side = {"pairs": "clean/", "folder": "cats/", "csv": "cats/"}.get(kind, "")
+    for seed, (part, most) in enumerate((("train", 600.0), ("val", 400.0), ("test", 500.0))):
+        frames(tmp_path / part / side, white=most, seed=100 * seed)
+        if kind == "pairs":  # noise leads beyond white
+            frames(tmp_path / part / "noisy", white=700, seed=100 * seed)
+        if kind in ("folder", "csv"):
+            frames(tmp_path / part / "dogs", white=300, seed=100 * seed + 50)
+    source = f"{kind}:{tmp_path}"
+    if kind == "csv":
+        rows = [f"{file.relative_to(tmp_path)},{file.parent.name},{file.relative_to(tmp_path).parts[0]}\n"
+                for file in sorted(tmp_path.rglob("*.tif"))]  # fmt: skip
+        (tmp_path / "list.csv").write_text("path,label,split\n" + "".join(rows))
+        source = f"csv:{tmp_path / 'list.csv'}"
+    data = load(source, white=White.asked("data"))
+    assert data.white_level == 600
+    assert data.test.images.max() == pytest.approx(500 / 600)
+    tifffile.imwrite(
+        tmp_path / "test" / side / "u2-0.tif", np.full((20, 24), 1300, np.uint16), photometric="minisblack"
+    )
+    with pytest.raises(
+        DataError, match=r"u2-0.tif: has values from 1,300 to 1,300, and black is 0 and white 600; give"
+    ):
+        load(source, white=White.asked("data"))
+
+
+def test_data_without_a_largest_value_or_with_a_scale_of_its_own_has_no_level(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match="the largest value of its images is 0, which cannot be white; give `white_level`"
+    ):
+        load(f"images:{frames(tmp_path / 'black', white=0)}", white=White.asked("data"))
+    with pytest.raises(ConfigError, match="`white_level` data: digits has a scale of its own; leave it out"):
+        load("digits", white=White.asked("data"))
 
 
 def test_a_study_s_data_is_read_without_asking(tmp_path: Path) -> None:

@@ -460,6 +460,15 @@ def evaluate(
         str | None, Setting(help="test or validation. Default: test, and all of a folder without splits.")
     ] = None,
     reference: Annotated[str | None, Setting(help="Also judge a denoiser without training: nlm or bm3d.")] = None,
+    corruptions: Annotated[
+        bool, Setting(help="Also judge under nine kinds of corruption, each at five strengths.")
+    ] = False,
+    to: Annotated[
+        Path | None,
+        Setting(
+            help="Draw the curves of --corruptions: FILE.html, or .svg, .pdf, .png (need a browser).", metavar="FILE"
+        ),
+    ] = None,
     white_level: WhiteLevelAsked = None,
     data_root: DataRoot = None,
     as_json: Json = False,
@@ -471,9 +480,27 @@ def evaluate(
     from studies.bundles import evaluate_bundle
     from studies.commands.bundle_lines import show_evaluation
 
+    if to is not None:
+        from studies.pages.drawing import check_target
+
+        if not corruptions:
+            raise ConfigError("`to` draws the curves of `corruptions`; give `corruptions` too, or leave it out")
+        check_target(to)
     result = evaluate_bundle(
-        bundle, data=data, noise=noise, split=split, reference=reference, white_level=white_level, data_root=data_root
+        bundle,
+        data=data,
+        noise=noise,
+        split=split,
+        reference=reference,
+        corruptions=corruptions,
+        white_level=white_level,
+        data_root=data_root,
     )
+    if to is not None:
+        from studies.pages.corruptions import corruption_curves
+        from studies.pages.drawing import write_figure
+
+        write_figure(corruption_curves(result["corruptions"]), to)
     if as_json:
         _print_json(result)
     else:
@@ -540,13 +567,15 @@ def noise(
     Example: skipnas noise scans --to noise.html
     """
     from studies.commands.noise import measure, noise_lines
-    from studies.pages.noise_level import check_target, write_noise_level
+    from studies.pages.drawing import check_target, write_figure
 
     if to is not None:
         check_target(to)
     measured = measure(folder, pairs=pairs, white_level=white_level, tell=_say)
     if to is not None:
-        write_noise_level(measured, to)
+        from studies.pages.noise_level import noise_level
+
+        write_figure(noise_level(measured), to)
     _print(as_json, measured.to_dict(), noise_lines(measured))
 
 

@@ -223,6 +223,7 @@ def evaluate_bundle(
     noise: str | None = None,
     split: str | None = None,
     reference: str | None = None,
+    corruptions: bool = False,
     white_level: WhiteLevel | None = None,
     data_root: Path | None = None,
 ) -> dict[str, Any]:
@@ -236,20 +237,23 @@ def evaluate_bundle(
         split: one of `SPLITS`; by default ``test``, and all of a folder that has no splits of its own and
             is not what the bundle was searched on.
         reference: name of a denoiser of `nas.bundles.reference_denoisers` to judge as well.
+        corruptions: whether it is also judged under every corruption of `nas.data.corruptions`.
         white_level: value of white in the images, or the word for their largest; by default what their files say, or
             that of the bundle's data.
         data_root: see `nas.data.splits.load`.
 
     Returns:
         What was judged, what was drawn for each image, the class names, and under ``levels`` an
-        `nas.bundles.assess.Assessment` for each noise.
+        `nas.bundles.assess.Assessment` for each noise. Under ``corruptions`` are the figures under each corruption,
+        with its kind, noise and strength, from 0 for clean images to 5; None without them.
 
     Raises:
         BundleError, DataError, ConfigError: the bundle, the data or a name is not as it must be.
     """
-    from nas.bundles.assess import assess_bundle, assess_photographs
-    from nas.bundles.reference_denoisers import reference_denoiser
-    from nas.data.noise import parse_noises
+    from nas.bundles.assess import Assessment, assess_bundle, assess_photographs
+    from nas.bundles.reference_denoisers import Denoiser, reference_denoiser
+    from nas.data.corruptions import levels_of_corruption
+    from nas.data.noise import Noise, parse_noise, parse_noises
     from nas.data.sources import noise_for, parse_source, source_of
     from nas.data.splits import load, photographs
 
@@ -264,6 +268,11 @@ def evaluate_bundle(
         raise ConfigError(
             f"`reference` {reference}: {name} has no clean images, beside which it would be judged; leave it out"
         )
+    if corruptions and source_of(name).own_noise:
+        raise ConfigError(
+            f"`corruptions`: {name} has noise of its own, and clean images alone are corrupted; leave it out, or give "
+            "other `data`"
+        )
     kind, _, own = name.partition(":")
     seen = seen_by(bundle, kind)
     white = white_asked(bundle, white_level)
@@ -272,10 +281,17 @@ def evaluate_bundle(
         paths, part, white = read_for_bundle(
             bundle, ("group_by",), lambda **kept: photographs(name, split, seen=seen, white=white, **kept)
         )
-        found = [
-            assess_photographs(bundle.network, bundle.task.channels, paths, level, denoiser=denoiser, white=white)
-            for level in noises
-        ]
+
+        def judge(level: Noise, denoiser: Denoiser | None, structure: bool) -> Assessment:
+            return assess_photographs(
+                bundle.network,
+                bundle.task.channels,
+                paths,
+                level,
+                denoiser=denoiser,
+                structure=structure,
+                white=white,
+            )
     else:
         wanted = bundle.preparation
         loaded = read_for_bundle(
@@ -286,7 +302,17 @@ def evaluate_bundle(
         foreign = own and seen is not None and loaded.fingerprint not in seen
         part = split or ("all" if foreign and not loaded.has_own_splits else "test")
         drawn = loaded.test.drawn
-        found = [assess_bundle(bundle, loaded, level, part=part, denoiser=denoiser) for level in noises]
+
+        def judge(level: Noise, denoiser: Denoiser | None, structure: bool) -> Assessment:
+            return assess_bundle(bundle, loaded, level, part=part, denoiser=denoiser, structure=structure)
+
+    found = [judge(level, denoiser, True) for level in noises]
+    corrupted = None
+    if corruptions:
+        corrupted = [
+            {"kind": kind, "strength": strength, "noise": words, **judge(parse_noise(words), None, False).figures()}
+            for kind, strength, words in levels_of_corruption()
+        ]
     return {
         "bundle": str(path),
         "data": name,
@@ -297,6 +323,7 @@ def evaluate_bundle(
         "classes": list(bundle.classes),
         "threshold": bundle.threshold,
         "levels": [{"noise": level.name, **one.to_dict()} for level, one in zip(noises, found, strict=True)],
+        "corruptions": corrupted,
     }
 
 

@@ -188,6 +188,20 @@ def test_evaluate_on_photographs_and_folders(bundle: Path, run: Run) -> None:
     assert "true class down, answer across" in plain
 
 
+def test_a_bundle_is_judged_under_corruptions(bundle: Path, run: Run) -> None:
+    arguments = (bundle, "--corruptions", "--split", "validation")
+    found = evaluated(run, *arguments, "--to", "curves.html")
+    usual, levels = found["levels"][0], found["corruptions"]
+    assert (len(levels), levels[0]["noise"], levels[0]["noisy_psnr"]) == (46, "none", 60)
+    same = next(each for each in levels if each["noise"] == usual["noise"] == "gaussian:50")
+    assert (same["kind"], same["strength"]) == ("gaussian noise", 3)
+    names = ("psnr", "noisy_psnr", "accuracy", "auc")
+    assert [same[name] for name in names] == [usual[name] for name in names], "the noise depends on the data alone"
+    assert evaluated(run, *arguments)["corruptions"] == levels
+    assert "strength (0: clean images)" in Path("curves.html").read_text()
+    assert evaluated(run, bundle, "--split", "validation")["corruptions"] is None
+
+
 def test_what_cannot_be_evaluated_is_told_in_one_line(bundle: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     photographs(Path("colour"), [(20, 20)] * 3, mode="RGB")
     photographs(Path("tiny"), [(7, 9)] * 3)
@@ -197,6 +211,9 @@ def test_what_cannot_be_evaluated_is_told_in_one_line(bundle: Path, run: Run, mo
         (("--reference", "wavelets"), "reference 'wavelets' is not known; choose from nlm, bm3d"),
         (("--noise", "gaussian:25,rain"), "noise 'rain'"),
         (("--noise", "gaussian:25,"), "noise ''"),
+        (("--to", "curves.html"), "--to draws the curves of --corruptions; give --corruptions too"),
+        (("--corruptions", "--to", "curves.gif"), "its ending says no format"),
+        (("--corruptions", "--data", "pairs:colour"), "colour has noise of its own, and clean images alone are"),
     ):
         said = run("evaluate", bundle, *arguments)
         assert (said.code, len(said.err.strip().splitlines())) == (2, 1), said

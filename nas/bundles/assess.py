@@ -82,6 +82,7 @@ def assess(
     draws: int = 1,
     denoiser: Denoiser | None = None,
     threshold: float | None = None,
+    structure: bool = True,
 ) -> Assessment:
     """Judges any function from noisy images to restored ones and logits, on the CPU.
 
@@ -95,16 +96,23 @@ def assess(
         draws: draws of noise, shots or hidden pixels for each image.
         denoiser: reference judged on the same noisy images (see `nas.bundles.reference_denoisers`).
         threshold: see `nas.training.metrics.answered`.
+        structure: whether SSIM is computed, which takes most of the time for small images.
 
     Raises:
         DataError: images have a side under 3 pixels, for which SSIM is not defined.
     """
     batches = noisy_batches(split, noise, torch.device("cpu"), seed=seed, draws=draws)
-    return _assess(predict, batches, draws, denoiser, threshold)
+    return _assess(predict, batches, draws, denoiser, threshold, structure)
 
 
 def assess_bundle(
-    bundle: Bundle, data: Dataset, noise: Noise, *, part: str = "test", denoiser: Denoiser | None = None
+    bundle: Bundle,
+    data: Dataset,
+    noise: Noise,
+    *,
+    part: str = "test",
+    denoiser: Denoiser | None = None,
+    structure: bool = True,
 ) -> Assessment:
     """Judges a bundle on a split of a data set, under noise that depends on the data alone.
 
@@ -116,7 +124,7 @@ def assess_bundle(
         data: its channels must be the network's, and its classes too, if both have any.
         noise: noise of any kind and strength.
         part: ``train``, ``validation``, ``test``, or ``all`` three. On ``validation``, seed and draws are the search's.
-        denoiser: see `assess`.
+        denoiser, structure: see `assess`.
 
     Raises:
         DataError: the data does not fit the network.
@@ -133,7 +141,15 @@ def assess_bundle(
             f"{len(bundle.classes)} of {bundle.path} ({_some(bundle.classes)}); evaluate it on data with the same "
             "class names"
         )
-    return assess_data(bundle.network, data, noise, part=part, denoiser=denoiser, threshold=bundle.threshold)
+    return assess_data(
+        bundle.network,
+        data,
+        noise,
+        part=part,
+        denoiser=denoiser,
+        threshold=bundle.threshold,
+        structure=structure,
+    )
 
 
 def assess_data(
@@ -144,6 +160,7 @@ def assess_data(
     part: str,
     denoiser: Denoiser | None = None,
     threshold: float | None = None,
+    structure: bool = True,
 ) -> Assessment:
     """Judges on a split of a data set, under noise that depends on the data alone; see `assess_bundle` and `assess`."""
     split = _part(data, part)
@@ -155,6 +172,7 @@ def assess_data(
         draws=split.draws,
         denoiser=denoiser,
         threshold=threshold,
+        structure=structure,
     )
 
 
@@ -165,6 +183,7 @@ def assess_photographs(
     noise: Noise,
     *,
     denoiser: Denoiser | None = None,
+    structure: bool = True,
     white: White = White(),  # noqa: B008 (it is frozen)
 ) -> Assessment:
     """Judges on photographs of any sizes, each at its full size, under noise of its own.
@@ -179,7 +198,7 @@ def assess_photographs(
         channels: channels of its images.
         paths: the files.
         noise: noise that is added.
-        denoiser: see `assess`.
+        denoiser, structure: see `assess`.
         white: what is known of the value that is white in images of more than 8 bits.
 
     Raises:
@@ -187,7 +206,7 @@ def assess_photographs(
     """
     if isinstance(predict, nn.Module):
         predict = tiled(predict, channels)
-    return _assess(predict, _photograph_batches(channels, paths, noise, white), 1, denoiser)
+    return _assess(predict, _photograph_batches(channels, paths, noise, white), 1, denoiser, structure=structure)
 
 
 def _photograph_batches(channels: int, paths: Sequence[Path], noise: Noise, white: White) -> Iterator[NoisyBatch]:
@@ -211,9 +230,10 @@ def _assess(
     draws: int,
     denoiser: Denoiser | None,
     threshold: float | None = None,
+    structure: bool = True,
 ) -> Assessment:
     tally, similarity, untouched, images = Tally(), list[float](), list[Tensor](), 0
-    noisy_figures, reference_figures = _Comparison(), _Comparison()
+    noisy_figures, reference_figures = _Comparison(structure), _Comparison(structure)
     confusion: Tensor | None = None
     with torch.inference_mode():
         for batch in batches:
@@ -233,7 +253,8 @@ def _assess(
                 )
             )
             if held_out is None:
-                similarity += ssim(denoised, clean)
+                if structure:
+                    similarity += ssim(denoised, clean)
                 noisy_figures.add(noisy, clean, clip=False)
                 if denoiser is not None:
                     reference_figures.add(restore_batch(denoiser, noisy, clean), clean)
@@ -259,18 +280,20 @@ def _assess(
 
 
 class _Comparison:
-    """Gathers PSNR and SSIM of images, compared with the clean ones."""
+    """Gathers PSNR, and SSIM where it is wanted, of images compared with the clean ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, structure: bool) -> None:
+        self._structure = structure
         self._psnr: list[float] = []
         self._ssim: list[float] = []
 
     def add(self, images: Tensor, clean: Tensor, *, clip: bool = True) -> None:
         self._psnr += psnr(images, clean, clip=clip).tolist()
-        self._ssim += ssim(images, clean)
+        if self._structure:
+            self._ssim += ssim(images, clean)
 
     def means(self) -> dict[str, float]:
-        return {"psnr": fmean(self._psnr), "ssim": fmean(self._ssim)} if self._psnr else {}
+        return {name: fmean(found) for name, found in (("psnr", self._psnr), ("ssim", self._ssim)) if found}
 
 
 def ssim(output: Tensor, clean: Tensor) -> list[float]:

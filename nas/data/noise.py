@@ -176,25 +176,31 @@ class Correlated(Noise):
         reach = math.ceil(REACH * self.radius.high)
         n, channels, height, width = images.shape
         noise = images.new_empty(n, channels, height + 2 * reach, width + 2 * reach).normal_(generator=generator)
-        noise = _blurred(_blurred(noise, radius, reach, dim=2), radius, reach, dim=3)
-        return images + noise * (sigma / 255)
+        weights = _gaussian(radius, reach)
+        weights = weights / weights.square().sum(1, keepdim=True).sqrt()  # these keep the variance of white noise
+        return images + _weighed(noise, weights) * (sigma / 255)
 
 
-def _blurred(noise: Tensor, radius: Tensor, reach: int, dim: int) -> Tensor:
-    """Blurs along a dimension by a Gaussian that keeps the variance of white noise, and cuts `reach` at both ends.
+def _gaussian(radius: Tensor, reach: int) -> Tensor:
+    """Returns a Gaussian of each radius (N, 1, 1, 1) at the distances from -reach to reach, (N, 2 reach + 1)."""
+    import torch
+
+    offsets = torch.arange(-reach, reach + 1, device=radius.device, dtype=radius.dtype)
+    return torch.exp(-offsets.square() / (2 * radius.flatten(1).square()))
+
+
+def _weighed(images: Tensor, weights: Tensor) -> Tensor:
+    """Filters images (N, C, H, W) along both sides by weights of each (N, 2 R + 1), and cuts R at every border.
 
     Shifted copies are added up, because a convolution on a GPU may round to TF32.
     """
-    import torch
-
-    offsets = torch.arange(-reach, reach + 1, device=noise.device, dtype=noise.dtype)
-    weights = torch.exp(-offsets.square() / (2 * radius.flatten(1).square()))
-    weights = weights / weights.square().sum(1, keepdim=True).sqrt()
-    length = noise.shape[dim] - 2 * reach
-    result = weights[:, :1, None, None] * noise.narrow(dim, 0, length)
-    for place in range(1, 2 * reach + 1):
-        result.addcmul_(weights[:, place : place + 1, None, None], noise.narrow(dim, place, length))
-    return result
+    for dim in (2, 3):
+        length = images.shape[dim] - weights.shape[1] + 1
+        result = weights[:, :1, None, None] * images.narrow(dim, 0, length)
+        for place in range(1, weights.shape[1]):
+            result.addcmul_(weights[:, place : place + 1, None, None], images.narrow(dim, place, length))
+        images = result
+    return images
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +298,60 @@ def through_jpeg(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     if len(pixels) == 3:
         return written(np.ascontiguousarray(pixels.transpose(1, 2, 0))).transpose(2, 0, 1)
     return np.stack([written(channel) for channel in pixels])
+
+
+@dataclass(frozen=True, slots=True)
+class Blur(Noise):
+    """Blurs each image by a Gaussian of standard deviation `radius` pixels, as a lens out of focus nearly does.
+
+    Beyond its border an image goes on with the values at the border.
+    """
+
+    radius: Strength
+
+    @property
+    def name(self) -> str:
+        return f"blur:{self.radius}"
+
+    def add(self, images: Tensor, generator: Generator) -> Tensor:
+        import torch.nn.functional as F
+
+        reach = math.ceil(REACH * self.radius.high)
+        weights = _gaussian(self.radius.drawn(images, generator), reach)
+        return _weighed(F.pad(images, (reach,) * 4, mode="replicate"), weights / weights.sum(1, keepdim=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast(Noise):
+    """Brings each value nearer to the mean of its channel: `share` of the difference is left."""
+
+    share: Strength
+
+    @property
+    def name(self) -> str:
+        return f"contrast:{self.share}"
+
+    def add(self, images: Tensor, generator: Generator) -> Tensor:
+        mean = images.mean((2, 3), keepdim=True)
+        return mean + (images - mean) * self.share.drawn(images, generator)
+
+
+@dataclass(frozen=True, slots=True)
+class Brightness(Noise):
+    """Multiplies each image by `factor` and clips it, as a shorter or longer exposure does."""
+
+    factor: Strength
+
+    @property
+    def name(self) -> str:
+        return f"brightness:{self.factor}"
+
+    @property
+    def clips(self) -> bool:
+        return True
+
+    def add(self, images: Tensor, generator: Generator) -> Tensor:
+        return (images * self.factor.drawn(images, generator)).clamp(0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -503,6 +563,27 @@ _KINDS = {
         text="the quality must be a whole number from 1 to 100, a range A-B must have A < B",
         form="jpeg:Q",
         example="jpeg:40",
+    ),
+    "blur": _Kind(
+        allows=_within(lambda radius: 0.3 <= radius <= 16),
+        build=lambda v: Blur(v[0]),
+        text="the radius must be from 0.3 to 16 pixels, a range A-B must have A < B",
+        form="blur:RADIUS",
+        example="blur:1.5",
+    ),
+    "contrast": _Kind(
+        allows=_within(lambda share: 0 < share < 1),
+        build=lambda v: Contrast(v[0]),
+        text="the share of contrast that is left must be above 0 and below 1, a range A-B must have A < B",
+        form="contrast:P",
+        example="contrast:0.5",
+    ),
+    "brightness": _Kind(
+        allows=_within(lambda factor: 0 < factor <= 16),
+        build=lambda v: Brightness(v[0]),
+        text="the factor must be above 0 and at most 16, a range A-B must have A < B",
+        form="brightness:F",
+        example="brightness:0.5",
     ),
     "clip": _Kind(
         allows=lambda v: not v,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nas.bundles.files import CARD
 from nas.bundles.formats import FORMATS
 from nas.bundles.sums import card_is_edited
+from nas.data.corruptions import SHOWN
 from nas.search.objectives import METRICS, of_basis, titled, unequal
 from nas.types import labelled
 from studies.commands.terminal import class_table, confusion_table, say, stdout
@@ -127,6 +128,23 @@ def show_evaluation(result: Mapping[str, Any]) -> None:
             say(f"confusion at {level['noise']}: true class down, answer across{_answered(result)}")
             stdout().print(confusion_table(result["classes"], level["confusion"]))
             stdout().print(class_table(result["classes"], level["per_class"]))
+    if result["corruptions"] is not None:
+        say("corruptions of the clean images, alone; PSNR is against the clean image, before and after the network")
+        for line in corruption_lines(result["corruptions"]):
+            say(line)
+
+
+def corruption_lines(corruptions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the table of all corruptions, a line for each level."""
+    metrics = [METRICS[name] for name in SHOWN if name in corruptions[0]]
+    before = METRICS["psnr"]
+    rows, last = [], ""
+    for each in corruptions:
+        kind, last = "" if each["kind"] == last else each["kind"], each["kind"]
+        figures = (metric.figure(each[metric.name]) for metric in metrics)
+        rows.append((kind, each["noise"], before.figure(each["noisy_psnr"]), *figures))
+    head = ("corruption", "noise", "PSNR before (dB)", *(labelled(m.title, m.unit) for m in metrics))
+    return columns(head, rows)
 
 
 def _answered(result: Mapping[str, Any]) -> str:

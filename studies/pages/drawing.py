@@ -9,6 +9,12 @@ from typing import Any
 import plotly.graph_objects as go
 
 from nas.errors import ConfigError
+from nas.files import write_whole
+from studies.settings import FIGURE_FORMATS
+
+PAGE = "html"
+WIDTH = 640
+"""The width in pixels of a figure that is written alone."""
 
 
 def draw(figures: Sequence[tuple[go.Figure, Path, int]], suffix: str, option: str) -> None:
@@ -39,3 +45,30 @@ def draw(figures: Sequence[tuple[go.Figure, Path, int]], suffix: str, option: st
             f"`{option}` needs Chrome or Chromium, which did not start ({type(error).__name__}); install one, such "
             "as apt-get install chromium"
         ) from None
+
+
+def check_target(target: Path) -> None:
+    """Checks the name of the file of one figure before anything is measured. Raises ConfigError."""
+    kind = target.suffix.lower().removeprefix(".")
+    if kind not in (PAGE, *FIGURE_FORMATS):
+        endings = ", ".join(f".{each}" for each in (PAGE, *FIGURE_FORMATS))
+        raise ConfigError(f"`to` {target}: its ending says no format; give one of {endings}")
+    if target.is_dir() or not target.parent.is_dir():
+        what = f"{target} is a folder" if target.is_dir() else f"folder {target.parent} does not exist; create it first"
+        raise ConfigError(f"`to` {target}: {what}; give the name of a file")
+
+
+def write_figure(figure: go.Figure, target: Path) -> None:
+    """Writes one figure, as a page that needs no network, or as svg, pdf or png, which a browser draws.
+
+    Raises:
+        ConfigError: the file cannot be written, or there is no browser.
+    """
+    kind = target.suffix.lower().removeprefix(".")
+    try:
+        if kind == PAGE:
+            write_whole(target, lambda file: file.write_text(figure.to_html(include_plotlyjs=True), "utf-8"))
+        else:
+            write_whole(target, lambda file: draw([(figure, file, WIDTH)], kind, "to"))
+    except OSError as error:
+        raise ConfigError(f"cannot write {target} ({error.strerror}); name a file in a folder that exists") from None

@@ -48,7 +48,9 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def line_style(index: int) -> dict[str, Any]:
-    return {"color": LINES[index % len(LINES)], "dash": DASHES[index % len(DASHES)], "width": 2}
+    """Returns colour and dash of a line; the first 32 lines all differ."""
+    dash = DASHES[(index + index // len(LINES)) % len(DASHES)]
+    return {"color": LINES[index % len(LINES)], "dash": dash, "width": 2}
 
 
 def shortened(text: str, most: int = 12) -> str:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.filters import gaussian
 
 from nas.data.noise import (
     Clean,
@@ -113,6 +114,9 @@ def noisy(name: str, images: torch.Tensor, seed: int = 0) -> torch.Tensor:
         ("saltpepper:0.1-0.2", "saltpepper:0.1-0.2"),
         ("jpeg:40.0", "jpeg:40"),
         ("jpeg:10-90", "jpeg:10-90"),
+        ("Blur:1.50", "blur:1.5"),
+        ("contrast:.5-.80", "contrast:0.5-0.8"),
+        ("brightness:2.0", "brightness:2"),
         (" Gaussian:25.0 + clip ", "gaussian:25+clip"),
         ("poisson-gaussian:2,5+rows:3+depth:08", "poisson-gaussian:2,5+rows:3+depth:8"),
     ],
@@ -126,7 +130,7 @@ def test_a_name_reads_back_as_its_noise(noise: Noise) -> None:
     assert parse_noise(noise.name) == noise
 
 
-@pytest.mark.parametrize("text", ["", "blur:3", "gauss:50", "gaussian50", ":50"])
+@pytest.mark.parametrize("text", ["", "bloom:3", "gauss:50", "gaussian50", ":50"])
 def test_an_unknown_kind_lists_the_kinds(text: str) -> None:
     with pytest.raises(ConfigError, match=r"unknown kind; give one of gaussian:50 .*saltpepper") as error:
         parse_noise(text)
@@ -171,6 +175,9 @@ def test_an_unknown_kind_lists_the_kinds(text: str) -> None:
         ("jpeg:0", "quality must be a whole number from 1 to 100.*for example jpeg:40"),
         ("jpeg:40.5", "whole number"),
         ("jpeg:101", "whole number"),
+        ("blur:0.2", "radius must be from 0.3 to 16 pixels.*for example blur:1.5"),
+        ("contrast:1", "above 0 and below 1.*for example contrast:0.5"),
+        ("brightness:0", "above 0 and at most 16.*for example brightness:0.5"),
         ("gaussian:25+clip:1", "in 'clip:1': takes no strength"),
         ("gaussian:25+depth:8-10", "in 'depth:8-10': the depth must be a whole number of bits from 1 to 16"),
         ("gaussian:25+depth:17", "number of bits"),
@@ -219,8 +226,8 @@ def test_names_joined_by_commas_are_read_one_by_one() -> None:
 def test_the_line_of_help_names_every_noise() -> None:
     assert noises_in_short() == (
         "gaussian:S, poisson:PEAK, poisson-gaussian:GAIN,READ, speckle:S, correlated:S,RADIUS, rows:S, columns:S, "
-        "saltpepper:P, jpeg:Q, clip, depth:BITS, none, data; A-B for a number draws one for each image, and + joins "
-        "several"
+        "saltpepper:P, jpeg:Q, blur:RADIUS, contrast:P, brightness:F, clip, depth:BITS, none, data; A-B for a number "
+        "draws one for each image, and + joins several"
     )
 
 
@@ -381,6 +388,31 @@ def test_jpeg_draws_whole_qualities() -> None:
         next(i for i, each in enumerate(wanted) if torch.equal(each, made)) for made in noisy("jpeg:20-22", images)
     }
     assert found == {0, 1, 2}
+
+
+@pytest.mark.parametrize("radius", [0.5, 1.0, 2.5])
+def test_blur_is_that_of_scikit_image(radius: float) -> None:
+    images = torch.rand(2, 3, 9, 13, generator=generator())
+    wanted = [gaussian(each.numpy(), radius, mode="nearest", channel_axis=0, truncate=4) for each in images]
+    assert noisy(f"blur:{radius}", images).numpy() == pytest.approx(np.stack(wanted), abs=2e-4)
+    flat = torch.full((1, 1, 5, 5), 0.3)
+    assert torch.allclose(noisy(f"blur:{radius}", flat), flat), "what is even stays as it is, also at the border"
+
+
+def test_contrast_keeps_the_mean_and_a_share_of_the_difference_to_it() -> None:
+    images = torch.rand(3, 2, 16, 16, generator=generator())
+    result = noisy("contrast:0.25", images)
+    assert torch.allclose(result.mean((2, 3)), images.mean((2, 3)))
+    assert torch.allclose(result.std((2, 3)), 0.25 * images.std((2, 3)))
+
+
+def test_brightness_multiplies_and_clips() -> None:
+    images = torch.tensor([0.0, 0.2, 0.6]).view(1, 1, 1, 3)
+    assert noisy("brightness:2", images).flatten().tolist() == pytest.approx([0, 0.4, 1])
+    assert noisy("brightness:0.5", images).flatten().tolist() == pytest.approx([0, 0.1, 0.3])
+    factors = noisy("brightness:0.5-1.5", torch.full((50, 1, 1, 1), 0.5)).flatten() / 0.5
+    assert 0.5 <= factors.min() < 0.7
+    assert 1.3 < factors.max() <= 1.5
 
 
 def test_clip_and_depth_do_what_a_camera_does() -> None:

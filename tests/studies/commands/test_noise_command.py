@@ -20,7 +20,8 @@ from nas.data.noise import parse_noise
 from nas.data.sensor import Sensor
 from nas.errors import ConfigError, DataError
 from studies.commands.noise import MOST_IMAGES, measure, noise_lines
-from studies.pages.noise_level import check_target, noise_level, write_noise_level
+from studies.pages.drawing import check_target, write_figure
+from studies.pages.noise_level import noise_level
 
 ROOT = Path(__file__).parents[3]
 SIGMA = 10.0
@@ -173,7 +174,7 @@ def test_the_figure_has_what_was_measured_and_the_fit(tmp_path: Path) -> None:
     assert list(measured.y) == [6, 11]
     assert fit.name == FOUND.words
     assert fit.y[100] == pytest.approx(np.sqrt(0.5 * 100 + 16 + 4))
-    write_noise_level(FOUND, tmp_path / "noise.html")
+    write_figure(noise_level(FOUND), tmp_path / "noise.html")
     assert "standard deviation of the noise" in (tmp_path / "noise.html").read_text()
 
 

@@ -1,0 +1,47 @@
+"""The figure of ``evaluate --corruptions``: what a network is worth the more its images are corrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from nas.data.corruptions import CLEAN, CORRUPTIONS, SHOWN
+from nas.search.objectives import METRICS
+from nas.types import labelled
+from studies.pages.style import laid_out, line_style
+
+HEIGHT = 300
+"""The height in pixels of a metric's panel."""
+
+
+def corruption_curves(corruptions: Sequence[Mapping[str, Any]]) -> go.Figure:
+    """Draws each metric over the strength, from clean images on, with a line for each kind.
+
+    Args:
+        corruptions: as `studies.bundles.evaluate_bundle` returns them.
+    """
+    metrics = [METRICS[name] for name in SHOWN if name in corruptions[0]]
+    figure = make_subplots(rows=len(metrics), cols=1, shared_xaxes=True, vertical_spacing=0.05)
+    for index, kind in enumerate(CORRUPTIONS):
+        levels = [each for each in corruptions if each["kind"] in (CLEAN, kind)]
+        for row, metric in enumerate(metrics, start=1):
+            figure.add_scatter(
+                x=[each["strength"] for each in levels],
+                y=[each[metric.name] for each in levels],
+                mode="lines+markers",
+                line=line_style(index),
+                name=kind,
+                legendgroup=kind,
+                showlegend=row == 1,
+                customdata=[each["noise"] for each in levels],
+                hovertemplate=f"%{{customdata}}<br>{metric.title} %{{y:{metric.form}}}<extra>{kind}</extra>",
+                row=row,
+                col=1,
+            )
+    for row, metric in enumerate(metrics, start=1):
+        figure.update_yaxes(title=labelled(metric.title, metric.unit), row=row, col=1)
+    figure.update_xaxes(title="strength (0: clean images)", row=len(metrics), col=1)
+    return laid_out(figure, HEIGHT * len(metrics) + 100)

@@ -59,10 +59,11 @@ def trained(
     recipe: Recipe,
     *,
     seed: int,
+    noise: str = "data",
     precision: str = "fp32",
     augmentation: Augmentation = NONE,
 ) -> tuple[nn.Module, DeviceData]:
-    """Trains a network of the space `unet` under the noise of the data.
+    """Trains a network of the space `unet` under a noise, by default that of the data itself.
 
     Returns:
         The network, and its data with the validation batches.
@@ -70,7 +71,7 @@ def trained(
     Raises:
         Diverged: the loss became NaN.
     """
-    task, space = data.task("data"), get_space("unet")
+    task, space = data.task(noise), get_space("unet")
     torch.manual_seed(seed)
     network = space.build(spec, task)
     batches = DeviceData.of(data, task, torch.device("cpu"), augmentation)

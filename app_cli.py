@@ -522,6 +522,9 @@ def denoise(
             rule=at_least(16, " pixels", most=2**16),
         ),
     ] = None,
+    explain: Annotated[
+        bool, Setting(help="Also draw where the evidence for the class lies, as NAME.evidence.png.")
+    ] = False,
     white_level: WhiteLevelAsked = None,
     quiet: Annotated[bool, Setting(help="Nothing but errors.")] = False,
     as_json: Json = False,
@@ -538,6 +541,7 @@ def denoise(
         to,
         onnx=onnx,
         tile=tile,
+        explain=explain,
         tell=lambda line: None if quiet else _say(line),
         white_level=white_level,
         done=lambda result: None if quiet or as_json else _tell(result.line()),
@@ -610,7 +614,8 @@ def report(
         raise ConfigError("`file_format` is a format of `figures`; give `figures` too, or leave it out")
     with StudyReader.open(name, storage) as stored:
         if figures is not None:
-            written = write_figures(stored, figures, file_format or FIGURE_FORMATS[0])
+            suffix = file_format or FIGURE_FORMATS[0]
+            written = write_figures(stored, figures, suffix, data_root=data_root, own_space=own_space)
             _tell(f"{len(written)} figures written to {figures}")
             return
         target = to or Path(f"{name}.html")

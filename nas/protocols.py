@@ -148,6 +148,9 @@ class Abilities:
         penalty: () -> a term () that is added to the loss, such as a penalty of the weights, or None. None by default.
         parameter_groups: () -> all parameters by group, each in one group. The group ``sharing`` is trained at
             `nas.types.Recipe.sharing_rate` times the learning rate. By default all are in one group.
+        evidence_head: the module that is given a list of feature maps (N, C_i, H_i, W_i) and returns the logits, from
+            which it is found where the evidence for a class lies (see `nas.training.evidence`); None, the default, for
+            a network without one.
     """
 
     tasks: Sequence[str] = TASKS
@@ -156,6 +159,7 @@ class Abilities:
     gates: Callable[[], Sequence[Tensor]] = tuple
     penalty: Callable[[], Tensor | None] = lambda: None
     parameter_groups: Callable[[], Mapping[str, Sequence[nn.Parameter]]]
+    evidence_head: nn.Module | None = None
 
     @classmethod
     def of(cls, network: nn.Module) -> Abilities:
@@ -172,7 +176,7 @@ class Abilities:
         return found
 
     def _breaches(self, network: nn.Module) -> Iterator[tuple[str, Any, str]]:
-        from torch import Tensor
+        from torch import Tensor, nn
 
         tasks = self.tasks if isinstance(self.tasks, Sequence) else ()
         if not tasks or len(set(tasks)) < len(tasks) or not set(tasks) <= set(TASKS):
@@ -196,6 +200,8 @@ class Abilities:
         listed = [id(parameter) for group in groups.values() for parameter in group]
         if len(set(listed)) < len(listed) or set(listed) != {id(parameter) for parameter in network.parameters()}:
             yield "parameter_groups()", list(groups), "groups that hold every parameter once"
+        if self.evidence_head is not None and not isinstance(self.evidence_head, nn.Module):
+            yield "evidence_head", self.evidence_head, "a module, or None"
 
 
 class Ledger(Protocol):

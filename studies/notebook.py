@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+    from studies.pages.recognition import Answered
+
 
 class Study:
     """One stored study as it was when it was opened; `refresh` reads it again.
@@ -23,16 +26,27 @@ class Study:
     Attributes:
         reader: the study itself.
         history: everything that was read.
+        data_root: where its data lies, if not where it lay when the study was made.
+        own_space: its own search space as ``module:object``, whose code is imported.
     """
 
-    def __init__(self, reader: StudyReader) -> None:
+    def __init__(self, reader: StudyReader, data_root: Path | None = None, own_space: str | None = None) -> None:
         self.reader = reader
         self.history: History = read_history(reader)
+        self.data_root, self.own_space = data_root, own_space
 
     def refresh(self) -> Study:
         """Reads the study again."""
         self.history = read_history(self.reader)
+        self.__dict__.pop("_answered", None)
         return self
+
+    @cached_property
+    def _answered(self) -> Answered | None:
+        """The knee's answers for the validation images, which ask for a pass over all of them."""
+        from studies.pages.samples import knee_answers
+
+        return knee_answers(self.reader, self.history, self.data_root, self.own_space)
 
     def trials(self) -> pd.DataFrame:
         """Returns one row for each trial, by number: outcome, values, cost, times, hyperparameters, spec and recipe."""
@@ -63,11 +77,14 @@ class Study:
         return choose(self.reader, pick=pick, prefer=prefer, limits=limits)
 
     def figures(self) -> dict[str, go.Figure]:
-        """Returns every figure of the report for which the study has enough trials, by name."""
+        """Returns every figure of the report for which the study has enough trials, by name.
+
+        Those of the knee's answers (``roc``, ``reliability``) need its weights and the study's data too.
+        """
         from studies.pages.figures import all_plots
 
         figures = {}
-        for plot in all_plots(self.history, summarize(self.reader.progress.confirmations())):
+        for plot in all_plots(self.history, summarize(self.reader.progress.confirmations()), self._answered):
             if plot.figure is not None:
                 figures[plot.name] = plot.figure.update_layout(template="plotly", title=plot.title)
         return figures
@@ -83,7 +100,7 @@ class Study:
         """Writes the offline page and returns its path."""
         from studies.pages.report import write_report
 
-        write_report(self.reader, Path(to))
+        write_report(self.reader, Path(to), data_root=self.data_root, own_space=self.own_space)
         return Path(to)
 
     def close(self) -> None:
@@ -97,14 +114,17 @@ class Study:
         self.close()
 
 
-def open_study(name: str, storage: str | None = None) -> Study:
+def open_study(
+    name: str, storage: str | None = None, *, data_root: Path | None = None, own_space: str | None = None
+) -> Study:
     """Opens a stored study.
 
     Args:
         name: name of the study.
         storage: SQLAlchemy URL or SQLite file; ``runs/studies.db`` by default.
+        data_root, own_space: see `Study`.
 
     Raises:
         StorageError, StudyError: there is no such database or study.
     """
-    return Study(StudyReader.open(name, storage))
+    return Study(StudyReader.open(name, storage), data_root, own_space)

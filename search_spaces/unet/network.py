@@ -142,6 +142,11 @@ class UNet(nn.Module):
         """The number of pixels to a multiple of which images are padded inside."""
         return self.spec.reduction
 
+    @property
+    def evidence_head(self) -> Head | None:
+        """The head, from which it is found where the evidence for a class lies; None where no classes are learned."""
+        return self.head if isinstance(self.head, Head) else None
+
     def gates(self) -> list[Tensor]:
         """Returns the learned skip gates, shallow first, each () or (C,); empty when gates are absent or depend on
         content."""
@@ -227,6 +232,11 @@ class Columns(nn.Module):
     def reduction(self) -> int:
         """As in `UNet`."""
         return self.denoising.reduction
+
+    @property
+    def evidence_head(self) -> Head | None:
+        """As in `UNet`, of the classifying column."""
+        return self.classifying.evidence_head
 
     def gates(self) -> list[Tensor]:
         """Returns the learned skip gates of the denoising column, then of the classifying one, each shallow first."""

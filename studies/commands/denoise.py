@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from nas.data.preparation import Preparation
 
 log = logging.getLogger(__name__)
+EXPLAINED = 8
+"""The number of pages of a file whose evidence is drawn."""
+
 TOLD_SEAM = 1e-3
 """The smallest difference between tiles that is reported, in units of the white level."""
 
@@ -46,6 +49,7 @@ class Denoised:
         label: class that the network sees, in the pages prepared as the images of its training, by the bundle's
             threshold if it has one; None when it knows none.
         probability: probability of this class, by the network's softmax.
+        evidence: path of the picture of the evidence for the class; None where it was not asked for.
         lost: what the noisy file has that the restored one does not, in words.
     """
 
@@ -58,6 +62,7 @@ class Denoised:
     seam: float
     label: str | None
     probability: float | None
+    evidence: str | None = None
     lost: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,6 +72,8 @@ class Denoised:
         parts = [f"{self.image} -> {self.output}"]
         if self.label is not None:
             parts.append(f"{self.label} ({100 * (self.probability or 0):.0f} %)")
+        if self.evidence is not None:
+            parts.append(f"evidence in {self.evidence}")
         if self.pages > 1:
             parts.append(f"{self.pages} pages")
         if self.tiles > 1:
@@ -88,6 +95,7 @@ def denoise(
     *,
     onnx: bool = False,
     tile: int | None = None,
+    explain: bool = False,
     white_level: WhiteLevel | None = None,
     tell: Callable[[str], None] = log.info,
     done: Callable[[Denoised], None] = lambda result: None,
@@ -103,6 +111,7 @@ def denoise(
         to: folder for the results, made if need be.
         onnx: run model.onnx with ONNX Runtime instead of the weights with PyTorch.
         tile: side of tiles in pixels; by default images are cut only where memory requires it.
+        explain: write a picture of the evidence for each image's class beside it (see `evidence_file`).
         white_level: value of white, or the word for the largest value of all these images; by default the file's own,
             or the one of the network's training data.
         tell: called with a line about what is left out of a folder.
@@ -118,6 +127,8 @@ def denoise(
         raise ConfigError(f"`to` {to} is a file; give a folder")
     pairs = list(_targets(images, to, tell))
     bundle = open_bundle(path)
+    if explain:
+        _check_explained(bundle, onnx)
     channels = bundle.task.channels
     from nas.bundles.formats import ONNX
     from nas.bundles.inference import Tiling
@@ -136,7 +147,7 @@ def denoise(
     finished, refused = [], []
     for source, target in pairs:
         try:
-            result = _denoise(bundle, predict, tilings, source, target, to, white)
+            result = _denoise(bundle, predict, tilings, source, target, to, white, explain)
         except DataError as error:
             refused.append(str(error))
             failed(str(error))
@@ -188,31 +199,44 @@ def _denoise(
     target: Path,
     to: Path,
     white: White,
+    explain: bool,
 ) -> Denoised:
-    if target.exists() or target.is_symlink():
-        raise DataError(f"image {source}: {target} exists; remove it, or choose another `to`")
+    evidence = evidence_file(target) if explain else None
+    for place in filter(None, (target, evidence)):
+        if place.exists() or place.is_symlink():
+            raise DataError(f"image {source}: {place} exists; remove it, or choose another `to`")
     if not target.parent.resolve().is_relative_to(to.resolve()):
         raise DataError(f"image {source}: {target.parent} is a link that leads out of {to}; choose another `to`")
     file, level = read_picture(source, white)
+    shown: list[Tensor] = []  # the images that the class is answered for, by page
     pages, logits, tiles, seam = [], [], 1, 0.0
     for page in file.pages:
-        restored = _restored(predict, tilings, source, _as_trained(source, page.floats(level), bundle.task.channels))
+        noisy = _as_trained(source, page.floats(level), bundle.task.channels)
+        restored = _restored(predict, tilings, source, noisy)
+        shown.append(noisy)
         values = restored.image.flatten(0, 1).numpy().transpose(1, 2, 0)
         if page.pixels.shape[2] == 1:
             values = values.mean(2, keepdims=True)
         pages.append(page.with_floats(values, level))
         logits.append(restored.logits.mean(0))
         tiles, seam = max(tiles, restored.tiles), max(seam, restored.seam)
+    if evidence is not None and bundle.preparation is None and tiles > 1:
+        raise DataError(
+            f"image {source}: its class comes from {tiles} tiles, so where it lies is unknown; leave `explain` out"
+        )
     write_picture(target, file, pages)
     label, probability = None, None
     if bundle.classes:
         if bundle.preparation is not None:
-            logits = list(_logits(predict, _prepared(file, level, bundle.preparation)))
+            prepared = _prepared(file, level, bundle.preparation)
+            logits, shown = list(_logits(predict, prepared)), list(prepared.split(1))
         from nas.training.metrics import answered
 
         mean = sum(logits[1:], logits[0]).div(len(logits))
         answer = int(answered(mean[None], bundle.threshold))
         label, probability = bundle.classes[answer], float(mean.softmax(0)[answer])
+        if evidence is not None:
+            _write_evidence(evidence, bundle, shown, answer)
     return Denoised(
         image=str(source),
         output=str(target),
@@ -223,8 +247,47 @@ def _denoise(
         seam=seam,
         label=label,
         probability=probability,
+        evidence=None if evidence is None else str(evidence),
         lost=file.lost,
     )
+
+
+def evidence_file(target: Path) -> Path:
+    """Returns the place of the picture of evidence beside a restored image: ``scan.tif.evidence.png``."""
+    return target.with_name(f"{target.name}.evidence.png")
+
+
+def _check_explained(bundle: Bundle, onnx: bool) -> None:
+    """Checks that a bundle can say where it looks. Raises ConfigError."""
+    from nas.training.evidence import has_evidence
+
+    if onnx:
+        raise ConfigError("`explain` needs the weights; leave `onnx` out")
+    if not bundle.classes:
+        raise ConfigError(f"`explain`: {bundle.path} knows no classes; leave it out")
+    if not has_evidence(bundle.network):
+        raise ConfigError(f"`explain`: the network of {bundle.path} does not learn classes; leave it out")
+
+
+def _write_evidence(file: Path, bundle: Bundle, shown: Sequence[Tensor], answer: int) -> None:
+    """Writes the restored images of the first pages, with the evidence for a class below each.
+
+    The images (n, C, H, W) of a page are those that the network saw: the page in the size of training, or as it is,
+    then each channel as an image of its own for a gray network.
+    """
+    import torch
+
+    from nas.files import write_whole
+    from nas.training.evidence import coloured, enlarged, evidence_for
+    from nas.training.strips import png
+
+    columns = []
+    for images in shown[:EXPLAINED]:
+        found = evidence_for(bundle.network, images, torch.full((len(images),), answer))
+        seen = found.denoised.mean(0)
+        columns.append(torch.cat([enlarged(seen), coloured(seen, found.maps.mean(0))], dim=1))
+    picture = png(torch.cat(columns, dim=2))
+    write_whole(file, lambda place: place.write_bytes(picture))
 
 
 def _prepared(file: ImageFile, level: float, preparation: Preparation) -> Tensor:

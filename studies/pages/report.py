@@ -30,7 +30,7 @@ from studies.pages.diagram import network_svg
 from studies.pages.drawing import draw
 from studies.pages.figures import Plot, all_plots
 from studies.pages.recognition import Answered
-from studies.pages.samples import Samples, samples
+from studies.pages.samples import EVIDENCE, Samples, knee_answers, samples
 from studies.provenance import describe
 from studies.reading.best import Choice, join_words
 from studies.reading.history import FRONT, History, Trial, read_history
@@ -73,8 +73,21 @@ def write_report(
     return len(page.encode())
 
 
-def write_figures(study: StudyReader, folder: Path, suffix: str = "svg") -> list[Path]:
+def write_figures(
+    study: StudyReader,
+    folder: Path,
+    suffix: str = "svg",
+    *,
+    data_root: Path | None = None,
+    own_space: str | None = None,
+) -> list[Path]:
     """Writes each figure of a study into a folder, for papers; kaleido draws them in a browser.
+
+    Args:
+        study: the study.
+        folder: it is made if need be.
+        suffix: the format.
+        data_root, own_space: as for `write_report`.
 
     Raises:
         ConfigError: an unknown format, no kaleido or browser, or a folder that cannot be written.
@@ -84,7 +97,9 @@ def write_figures(study: StudyReader, folder: Path, suffix: str = "svg") -> list
     if not folder.parent.is_dir() or (folder.exists() and not folder.is_dir()):
         raise ConfigError(f"`figures` {folder}: give a folder to make, in a folder that exists")
     confirmed = summarize(study.progress.confirmations())
-    plots = [plot for plot in all_plots(read_history(study), confirmed) if plot.figure is not None]
+    history = read_history(study)
+    answered = knee_answers(study, history, data_root, own_space)
+    plots = [plot for plot in all_plots(history, confirmed, answered) if plot.figure is not None]
     try:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
             figures = []
@@ -486,8 +501,16 @@ def _images(pictures: Samples) -> str:
             "near 0, where noise without structure was removed. It is brighter where edges and textures went with it, "
             "or where the noise itself is correlated. Under a denoised image is the class that the network answers"
         )
+    evidence = ""
+    if any(name.startswith(EVIDENCE) for name, _ in pictures.rows):
+        evidence = (
+            "The rows of evidence show where it lies: orange pixels speak for the class that the network answers, blue "
+            "ones against it, by their share in its logit, the strongest of an image in the fullest colour. By "
+            "gradient, which is where the head has hidden layers, they show how small changes would move the logit."
+        )
     return (
-        f"<p>Validation images through members of the front. {words}; ✗ marks a wrong one. {pictures.seen}</p>"
+        f"<p>Validation images through members of the front. {words}; ✗ marks a wrong one. {evidence} "
+        f"{pictures.seen}</p>"
         f'<div class="scroll"><table class="images">{"".join(rows)}</table></div>{html}'
     )
 

@@ -19,9 +19,10 @@ from studies.reading.history import History, Trial
 from studies.reading.space import study_space
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from nas.data.raw import Labels
+    from nas.data.splits import Dataset
     from studies.reading.study import StudyReader
 
 IMAGES = 6
@@ -30,6 +31,9 @@ IMAGES = 6
 MEMBERS = 8
 """The number of front members shown: the knee, the best of each objective, then the others by number."""
 
+
+EVIDENCE = "evidence"
+"""The first word of the rows that show where the evidence for a class lies."""
 
 REACH = 8
 """The largest shift in pixels of an autocorrelation."""
@@ -85,9 +89,9 @@ def samples(
 
     from nas.data.noise import parse_noise
     from nas.data.splits import noise_seed
-    from nas.training.batches import evaluation_batches, noisy_batches
+    from nas.training.batches import noisy_batches
+    from nas.training.evidence import coloured, evidence_for, has_evidence
     from nas.training.metrics import psnr
-    from nas.training.recognition import recognition_of
     from nas.training.strips import seen_channels
     from studies.bundles import trained_network
 
@@ -129,11 +133,7 @@ def samples(
             continue
         network.eval()
         if trial.number == history.knee:
-            noise, cpu = parse_noise(config.task.noise), torch.device("cpu")
-            found = recognition_of(network, evaluation_batches(data, "validation", noise, cpu))
-            if found is not None:
-                draws = data.validation.draws
-                answered = Answered(trial=trial.number, classes=data.classes, found=found, draws=draws)
+            answered = _answered(network, data, config.task.noise, trial.number)
         with torch.inference_mode():
             denoised, logits = network(noisy)
         values = figures(denoised)
@@ -147,6 +147,12 @@ def samples(
                 ),
             )
         )
+        if labels is not None and has_evidence(network):
+            evidence = evidence_for(network, noisy, logits.argmax(1))
+            way = "" if evidence.exact else " by gradient"
+            shown = zip(denoised, evidence.maps, strict=True)
+            pictures = tuple(Picture(png=_inline(coloured(image, found, side=1))) for image, found in shown)
+            rows.append((f"{EVIDENCE} in trial {trial.number}{way}", pictures))
         if held_out is not None:
             removed = noisy - denoised
             rows.append((f"removed by trial {trial.number}", tuple(map(_removed, removed))))
@@ -155,6 +161,39 @@ def samples(
     size = (int(clean.shape[-1]), int(clean.shape[-2]))
     seen = seen_channels(config.task.channels)
     return Samples(rows=tuple(rows), size=size, lacks=lacks if lost else "", answered=answered, seen=seen)
+
+
+def knee_answers(
+    study: StudyReader, history: History, data_root: Path | None = None, own_space: str | None = None
+) -> Answered | None:
+    """Returns the knee's answers for all validation images; None without a knee, its weights, the images or labels."""
+    knee = next((trial for trial in history.front if trial.number == history.knee), None)
+    if knee is None or not history.config.task.classifies:
+        return None
+    from studies.bundles import trained_network
+
+    try:
+        data = study_data(study, data_root)
+        space = study_space(study, own_space)
+        network = trained_network(study, space, space.spec(knee.spec), knee.number, knee.digest or "")
+    except SkipnasError:
+        return None
+    return _answered(network.eval(), data, history.config.task.noise, knee.number)
+
+
+def _answered(network: nn.Module, data: Dataset, noise: str, number: int) -> Answered | None:
+    """Returns the answers of a trial's network, in evaluation mode, for all validation images; None without labels."""
+    import torch
+
+    from nas.data.noise import parse_noise
+    from nas.training.batches import evaluation_batches
+    from nas.training.recognition import recognition_of
+
+    batches = evaluation_batches(data, "validation", parse_noise(noise), torch.device("cpu"))
+    found = recognition_of(network, batches)
+    if found is None:
+        return None
+    return Answered(trial=number, classes=data.classes, found=found, draws=data.validation.draws)
 
 
 def autocorrelation(image: Tensor) -> Tensor:

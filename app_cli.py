@@ -116,6 +116,8 @@ def command(group: typer.Typer, name: str | None = None, text: str | None = None
                 values = {each.name: _value(each, given[each.name]) for each in found}
                 made = hints[parameter](**values) if _is_group(hints[parameter]) else values[parameter]
                 arguments[parameter] = made
+            # Libraries log what they do; a warning is told whoever asked for nothing but the result.
+            logging.root.setLevel(logging.WARNING if arguments.get("quiet") else logging.INFO)
             function(**arguments)
 
         options = [_option(each) for found in wanted.values() for each in found]
@@ -534,6 +536,7 @@ def denoise(
     Example: skipnas denoise bundle scans/ portrait.jpg --to restored
     """
     from studies.commands.denoise import denoise as restore_images
+    from studies.commands.denoise import refused_lines
 
     finished, refused = restore_images(
         bundle,
@@ -545,10 +548,12 @@ def denoise(
         tell=lambda line: None if quiet else _say(line),
         white_level=white_level,
         done=lambda result: None if quiet or as_json else _tell(result.line()),
-        failed=lambda line: _say(f"error: {_one_line(line)}"),
     )
+    for line in refused_lines(refused):
+        _say(f"error: {_one_line(line)}")
     if as_json:
-        _print_json({"images": [result.to_dict() for result in finished], "refused": refused})
+        lines = [each.line() for each in refused]
+        _print_json({"images": [result.to_dict() for result in finished], "refused": lines})
     if refused:
         raise typer.Exit(2)
 

@@ -35,7 +35,7 @@ from nas.parsing import (
     read_whole,
 )
 from nas.search.growth import LEAST_TRIALS
-from nas.search.objectives import DEFAULT, OBJECTIVES, TrivialQuality, resolve_objectives
+from nas.search.objectives import DEFAULT, OBJECTIVES, TrivialQuality, check_objectives, resolve_objectives
 from nas.types import MAX_PARAMS, PRECISIONS, ClassWeights, Constraint, Objective, Task, check_types
 
 Rule = Callable[[Any], str | None]
@@ -525,6 +525,7 @@ class StudyRequest(Settings):
             help=f"Of {', '.join(OBJECTIVES)}.",
             default=DEFAULT,
             read=read_names,
+            rule=parsed_by(check_objectives),
             kept=lambda config: config.objective_names,
             as_kept=_objectives_for,
         ),

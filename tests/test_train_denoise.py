@@ -239,6 +239,44 @@ def test_a_gray_network_restores_each_channel_and_tiles_and_onnx_agree(here: Pat
     assert abs(whole.astype(int) - np.asarray(Image.open("c/colour.png"))).max() <= 1
 
 
+def test_quiet_holds_for_what_libraries_log_too(here: Path, run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    (here / "images" / ".hidden.png").write_bytes((here / "images" / "0.png").read_bytes())
+    train = ["train", "spec.json", "--data", "images:images", *OPTIONS[:-1], "auto", "--epochs", "1"]
+    assert run(*train, "--to", "loud").code == 0
+    assert "a step takes" in caplog.text
+    assert "left out: 1 hidden" in caplog.text
+    caplog.clear()
+    said = run(*train, "--to", "silent", "--quiet", "--json")
+    ours = [record for record in caplog.records if record.name.partition(".")[0] in ("nas", "studies")]
+    assert (said.code, said.err, ours) == (0, "", [])
+
+
+def test_many_images_that_are_refused_for_one_reason_are_one_line(here: Path, run: Run) -> None:
+    (here / "counts").mkdir()
+    for number in range(5):
+        tiff(deep(photograph(40, 48, seed=number), white=4000 + number))(here / "counts" / f"{number}.tif")
+    said = run("denoise", "out/bundle", "counts", "images/0.png", "missing.png", "--to", "restored", "--json")
+    lines = said.err.splitlines()
+    assert (said.code, len(lines)) == (2, 2)
+    assert re.match(
+        r"error: image counts/0.tif \(and counts/1.tif, counts/2.tif, \S+ and 1 more\): its values end at \d,\d+, ",
+        lines[0],
+    )
+    assert lines[1].startswith("error: image missing.png: ")
+    refused = json.loads(said.out)["refused"]
+    assert [line.partition(":")[0] for line in refused] == [
+        *(f"image counts/{n}.tif" for n in range(5)),
+        "image missing.png",
+    ]
+    again = run("denoise", "out/bundle", "images", "--to", "restored")
+    assert again.err == ("error: image images/0.png: restored/0.png exists; remove it, or choose another --to\n")
+    again = run("denoise", "out/bundle", "images", "--to", "restored")
+    assert again.err == (
+        "error: image images/0.png (and images/1.png, images/2.png, images/3.png and 4 more): restored/0.png exists; "
+        "remove it, or choose another --to\n"
+    )
+
+
 def test_broken_images_are_refused_and_the_rest_goes_on(here: Path, run: Run) -> None:
     (here / "broken.png").write_bytes((here / "images/0.png").read_bytes()[:200])
     said = run("denoise", "out/bundle", "broken.png", "missing.png", "images/1.png", "--to", "restored")

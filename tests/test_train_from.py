@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -152,10 +153,17 @@ def test_a_bundle_says_which_one_it_came_from_and_what_that_had_seen(folder: Pat
     }  # fmt: skip
     card = (tmp_path / "a/bundle/README.md").read_text()
     assert "Trained by skipnas" in card, "no search found it"
-    told = (
-        f"the weights {origin['weights']} of the bundle {start.candidate.digest}, trained on digits under `gaussian:50`"
-    )
+    told = f"the weights {origin['weights']} of a bundle {start.candidate.digest}, trained on digits under gaussian:50"
     assert f"- start: {told}\n" in card
+    assert f"- digest: {second.candidate.digest}, of architecture and recipe alone, so that other weights may" in card
+    shown = run("show", second.path)
+    assert re.search(rf"^start +{told}$", shown.out, re.MULTILINE)
+    assert re.search(rf"^digest +{second.candidate.digest}, of architecture and recipe alone$", shown.out, re.MULTILINE)
+    assert re.search(rf"^weights +{second.weights_digest}, the beginning of the SHA-256 of", shown.out, re.MULTILINE)
+    earlier = json.loads(run("show", start.path, "--json").out)
+    assert (earlier["weights"], "start" in earlier) == (origin["weights"], False)
+    sums = (start.path / "SHA256SUMS").read_text()
+    assert re.search(rf"^{origin['weights']}[0-9a-f]{{48}}  weights.safetensors$", sums, re.MULTILINE)
     assert "The weights that the training began with were trained on other data." in card
     assert second.seen == (own, digits)
     said = run(
@@ -240,6 +248,15 @@ def test_a_start_that_does_not_fit_is_one_line(
     assert said.err.startswith(f"error: {told}"), said.err
     assert said.err.count("\n") == 1
     assert not (folder / "new").exists()
+
+
+def test_other_data_is_named_before_what_follows_from_it(folder: Path, tmp_path: Path, run: Run) -> None:
+    """Images without classes make another recipe and another task."""
+    train(request(tmp_path / "out", start=folder / "first/bundle", epochs=1))
+    options = ["--epochs", "1", "--threads", "1", "--precision", "fp32", "--data", f"noisy-single:{folder / 'gray'}"]
+    said = run("train", "--from", folder / "first/bundle", *options, "--to", tmp_path / "out")
+    assert said.code == 2
+    assert " holds another training: data is 'digits' there, asked for 'noisy-single:" in said.err
 
 
 def test_another_start_in_a_folder_is_another_training(folder: Path, tmp_path: Path, run: Run) -> None:

@@ -2,7 +2,7 @@
 
 A new option is in this table by its placeholder in the help, and a new command fails until its right call is here. Each
 call is answered by one line that names the value or
-the option, with exit code 2, and leaves everything as it was.
+the option, with exit code 2, before any data is read, and leaves everything as it was.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from command_samples import Said, Studied
@@ -48,6 +49,7 @@ TEXTS = ["", "\udcff", LONG]
 WRONG = {
     "N": [*NUMBERS, "1.5"],
     "X": NUMBERS,
+    "LEVEL": NUMBERS,
     "MS": NUMBERS,
     "HxW": ["", "32", "32x", "0x8", "8x0", "-8x8", "8x8x8", "65537x8", "²x8", "8 x 8", LONG],
     "REGEX": [*TEXTS, "(", "[", "*"],
@@ -72,7 +74,7 @@ ALSO = {
     "--pick": ["²", "9" * 30, "-1", "1.5"],
     "--license": ["a\nb", "\x1b[31m"],
     "--format": ["gif", "SVG"],
-    "--objectives": ["psnr,", "psnr,psnr", ","],
+    "--objectives": ["psnr,", "psnr,psnr", ",", "foo", "psnr,foo"],
     "--split": ["train"],
     "--reference": ["magic"],
 }
@@ -181,11 +183,18 @@ def test_a_call_of_another_shape_is_one_line_and_exit_code_2(
             check(run, folder, before, [*command.split(), *words], wrong)
 
 
+def read_too_early(*arguments: object, **options: object) -> NoReturn:
+    raise AssertionError("a wrong value was refused only after data was read")
+
+
 @pytest.mark.parametrize(("command", "option", "values"), CASES)
 def test_a_wrong_value_is_one_line_and_exit_code_2(
     folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, command: str, option: str, values: list[str]
 ) -> None:
     monkeypatch.chdir(folder)
+    if option not in ("--data", "--data-root"):  # whose files are looked at
+        monkeypatch.setattr("nas.data.splits._read", read_too_early)
+        monkeypatch.setattr("nas.data.splits.cut_photographs", read_too_early)
     before = tree(folder)
     for value in values:
         words = list(CALLS[command])

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from nas.bundles.description import description
 from nas.bundles.files import ARCHITECTURE, SUMS, WEIGHTS
-from nas.bundles.sums import check_sums
+from nas.bundles.sums import check_sums, sum_of
 from nas.data.noise import parse_noise
 from nas.data.preparation import Preparation
 from nas.data.sources import preparation_for
@@ -92,6 +92,14 @@ class Bundle:
             preparation=self.preparation,
             threshold=self.threshold,
         )
+
+    @property
+    def weights_digest(self) -> str:
+        """The first 16 hexadecimal digits of the SHA-256 of the weights' file.
+
+        The candidate's digest is that of spec and recipe, which other weights have too.
+        """
+        return sum_of(self.path / WEIGHTS)[:16]
 
     @property
     def preparation(self) -> Preparation | None:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nas.bundles.description import colours
+from nas.bundles.description import colours, start_in_words
 from nas.bundles.files import ARCHITECTURE, PARITY, SUMS, WEIGHTS
 from nas.bundles.formats import INT8, ONNX, PARITY_LIMIT, Format
 from nas.data.noise import parse_noise
@@ -84,7 +84,9 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any], formats: Ma
             *_int8(facts),
             "## Made with",
             *_items({"study": facts.get("study"), "trial": facts.get("trial"), "seed": facts.get("seed")}),
-            *_items({"start": start and _start(start)}),
+            *_items({"start": start_in_words(start)}),
+            f"- digest: {architecture['digest']}, of architecture and recipe alone, so that other weights may have it "
+            f"too; the sums in {SUMS} tell weights apart",
             *_items({"architecture": _pairs(architecture["spec"]), "recipe": _pairs(architecture["recipe"])}),
             *_items({"version of the training code": facts.get("training_version"), "versions": _pairs(versions)}),
             "",
@@ -174,14 +176,6 @@ def _usage(formats: Mapping[str, Format], shape: str, answer: str, likely: str) 
             likely=likely,
         )
         yield from (each.heading, "", f"```python\n{usage}```", "")
-
-
-def _start(start: Mapping[str, Any]) -> str:
-    """Tells of the bundle that a training began with (see `nas.bundles.start.origin`)."""
-    return (
-        f"the weights {start['weights']} of the bundle {start['digest']}, trained on {start['data'] or 'unknown data'} "
-        f"under `{start['noise']}`"
-    )
 
 
 def _measured(facts: Mapping[str, Any]) -> list[str]:

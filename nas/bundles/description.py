@@ -48,7 +48,9 @@ def description(
         versions: version of each package that wrote the bundle.
 
     Returns:
-        Among others ``noisy``, ``denoised`` and ``logits``, a sentence about each input and output of the programs;
+        Among others ``digest``, that of spec and recipe, which says nothing of the weights; ``noisy``, ``denoised`` and
+        ``logits``, a sentence about each input and output of the programs; ``start``, a sentence about the bundle whose
+        weights the training began with;
         ``measured`` (split -> figure -> value), ``confirmed`` (figure -> mean, low, high, n; 95 % intervals over
         seeds), and ``white_level`` and ``threshold``, only where there is one.
     """
@@ -80,12 +82,27 @@ def description(
         "params": cost.params,
         "macs": cost.macs,
         **{name: facts.get(name) for name in PLAIN_FACTS if isinstance(facts.get(name), str | int)},
+        "start": start_in_words(facts.get("start")),
         "measured": {str(split): _figures(values) for split, values in _entries(_measured(facts))},
         "confirmed": _confirmed(facts.get("confirmed")),
         "skipnas": str(versions.get("skipnas", "unknown")),
         "torch": str(versions.get("torch", "unknown")),
     }
     return {name: value for name, value in found.items() if value not in (None, "", [], {})}
+
+
+def start_in_words(start: Any) -> str | None:
+    """Tells of the bundle that a training began with (see `nas.bundles.start.origin`); None where there was none."""
+    told = dict(_entries(start))
+    names = [told.get(name) for name in ("weights", "digest", "noise")]
+    if not all(isinstance(name, str) for name in names):
+        return None
+    weights, digest, noise = names
+    data = told.get("data")
+    return (
+        f"the weights {weights} of a bundle {digest}, trained on {data if isinstance(data, str) else 'unknown data'} "
+        f"under {noise}"
+    )
 
 
 def metadata(described: Mapping[str, Any]) -> dict[str, str]:

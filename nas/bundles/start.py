@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +10,6 @@ import torch
 from torch import nn
 
 from nas.bundles.bundle import Bundle
-from nas.bundles.files import WEIGHTS
 from nas.errors import BundleError
 from nas.types import Task
 from nas.words import visible
@@ -62,15 +60,13 @@ def carry_over(bundle: Bundle, network: nn.Module, task: Task, classes: Sequence
 def origin(bundle: Bundle) -> dict[str, Any]:
     """Returns what a training keeps of the bundle that it began with, as JSON values.
 
-    ``digest`` is the candidate's; ``weights`` are the first 16 hexadecimal digits of the SHA-256 of the weights' file;
+    ``digest`` is the candidate's; ``weights`` is `Bundle.weights_digest`;
     ``data`` and ``noise`` are what it was trained on, and ``seen`` are the fingerprints of `Bundle.seen`.
     """
-    with (bundle.path / WEIGHTS).open("rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     data = bundle.facts.get("data")
     return {
         "digest": bundle.candidate.digest,
-        "weights": weights,
+        "weights": bundle.weights_digest,
         "data": visible(data) if isinstance(data, str) else None,
         "noise": bundle.task.noise,
         "seen": list(bundle.seen),

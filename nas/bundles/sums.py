@@ -25,7 +25,7 @@ LINE = re.compile(r"([0-9a-f]{64})  ([^/\s][^/\r\n]*)")
 def write_sums(folder: Path) -> None:
     """Writes the sum of every file of a folder."""
     files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != SUMS)
-    (folder / SUMS).write_text("".join(f"{_sum(file)}  {file.name}\n" for file in files), "utf-8")
+    (folder / SUMS).write_text("".join(f"{sum_of(file)}  {file.name}\n" for file in files), "utf-8")
 
 
 def check_sums(folder: Path) -> None:
@@ -44,7 +44,7 @@ def check_sums(folder: Path) -> None:
         if file.name not in sums:
             if file.name in (ARCHITECTURE, WEIGHTS, PARITY) or is_program(file.name):
                 raise BundleError(f"{folder / name}: has no sum in {SUMS}, so it came later; export the bundle again")
-        elif file.stat().st_size > MAX_FILE or _sum(file) != sums[file.name]:
+        elif file.stat().st_size > MAX_FILE or sum_of(file) != sums[file.name]:
             raise BundleError(
                 f"{folder / name}: is not the file that was exported, by its sum in {SUMS}; put that one back, or "
                 "export the bundle again"
@@ -54,7 +54,7 @@ def check_sums(folder: Path) -> None:
 def card_is_edited(folder: Path) -> bool:
     """Whether the card of a bundle is another one than its export wrote."""
     file = folder / CARD
-    return file.is_file() and (folder / SUMS).is_file() and _read(folder / SUMS).get(CARD) != _sum(file)
+    return file.is_file() and (folder / SUMS).is_file() and _read(folder / SUMS).get(CARD) != sum_of(file)
 
 
 def _read(file: Path) -> dict[str, str]:
@@ -70,6 +70,7 @@ def _read(file: Path) -> dict[str, str]:
     return sums
 
 
-def _sum(file: Path) -> str:
+def sum_of(file: Path) -> str:
+    """Returns the SHA-256 sum of a file, as 64 hexadecimal digits."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

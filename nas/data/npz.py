@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -45,21 +46,25 @@ def read_npz(argument: str, _root: Path) -> RawData:
 
     source = f"npz:{argument}"
     stored = _read(Path(argument), source)
-    images, labels, part = list[Any](), list[Any](), list[int]()
+    arrays: dict[str, NDArray[Any]] = {}
+    labels, part, unlabelled = list[Any](), list[int](), list[str]()
     for code, (shown, answer) in _parts(stored, source).items():
         found = _channels_first(stored[shown], f"{source}: {shown}")
-        if images and found.shape[1:] != images[0].shape[1:]:
-            raise DataError(
-                f"{source}: {shown} has images (C, H, W) of {found.shape[1:]} and another split of "
-                f"{images[0].shape[1:]}; give all images one size"
-            )
-        images.append(found)
+        for name, others in arrays.items():
+            if found.shape[1:] != others.shape[1:]:
+                raise DataError(
+                    f"{source}: {shown} has images (C, H, W) of {found.shape[1:]} and {name} of {others.shape[1:]}; "
+                    "give all images one size"
+                )
+        arrays[shown] = found
         part += [code] * len(found)
-        if answer is not None:
+        if answer is None:
+            unlabelled.append(shown)
+        else:
             labels.append(_labels(stored[answer], len(found), f"{source}: {answer}"))
-    if labels and len(labels) < len(images):
-        raise DataError(f"{source}: some splits have labels and others have none; give all of them labels")
-    stack = _scaled(np.concatenate(images), source)
+    if labels and unlabelled:
+        raise DataError(f"{source}: {unlabelled[0]} has no labels and others have; give all of them labels")
+    stack = _scaled(arrays, source)
     side = min(SIDE, *stack.shape[2:])
     if max(stack.shape[2:]) > KEPT_SIDE:
         log.info("%s: images are resized and cut to %dx%d pixels", source, side, side)
@@ -138,28 +143,45 @@ def _channels_first(images: NDArray[Any], name: str) -> NDArray[Any]:
     return images
 
 
-def _scaled(images: NDArray[Any], source: str) -> Images:
-    """Returns images as uint8 in 0..255, or as float32 in 0..1 where they are fractions."""
+def _scaled(arrays: Mapping[str, NDArray[Any]], source: str) -> Images:
+    """Returns all images as uint8 in 0..255, or as float32 in 0..1 where they are fractions."""
     import numpy as np
 
-    if images.dtype.kind not in "uif":
-        raise DataError(f"{source}: images are of the type {images.dtype}; give numbers from 0 to 255, or from 0 to 1")
-    finite = np.isfinite(images).all(axis=(1, 2, 3)) if images.dtype.kind == "f" else np.True_
-    if not finite.all():
-        raise DataError(f"{source}: image {np.flatnonzero(~finite)[0]} has values that are no numbers; mend or drop it")
-    least, most = float(images.min()), float(images.max())
-    if images.dtype.kind == "f" and least >= 0 and most <= 1:
-        return images.astype(np.float32)
-    if not 0 <= least <= most <= 255 or (images.dtype.kind == "f" and (images % 1).any()):
+    fractions = {name: _are_fractions(images, f"{source}: {name}") for name, images in arrays.items()}
+    if len(set(fractions.values())) > 1:
+        told = [next(name for name, each in fractions.items() if each is kind) for kind in (True, False)]
         raise DataError(
-            f"{source}: images have values from {least:.6g} to {most:.6g}; give whole numbers from 0 to 255, or divide "
-            "them by the value that is white"
+            f"{source}: {told[0]} has fractions from 0 to 1, and {told[1]} has whole numbers from 0 to 255; give all "
+            "images one scale"
         )
+    if all(fractions.values()):
+        return np.concatenate([images.astype(np.float32) for images in arrays.values()])
+    most = float(max(images.max() for images in arrays.values()))
     if is_far_below(most, 255):
         raise DataError(
             f"{source}: images have values up to {most:.6g}, far below 255; divide them by the value that is white"
         )
-    return cast("Images", images.astype(np.uint8))
+    return cast("Images", np.concatenate([images.astype(np.uint8) for images in arrays.values()]))
+
+
+def _are_fractions(images: NDArray[Any], name: str) -> bool:
+    """Tells whether an array of images holds fractions from 0 to 1; otherwise it holds whole numbers from 0 to 255."""
+    import numpy as np
+
+    if images.dtype.kind not in "uif":
+        raise DataError(f"{name} is of the type {images.dtype}; give numbers from 0 to 255, or from 0 to 1")
+    finite = np.isfinite(images).all(axis=(1, 2, 3)) if images.dtype.kind == "f" else np.True_
+    if not finite.all():
+        raise DataError(f"{name}: image {np.flatnonzero(~finite)[0]} has values that are no numbers; mend or drop it")
+    least, most = float(images.min()), float(images.max())
+    if images.dtype.kind == "f" and least >= 0 and most <= 1:
+        return True
+    if not 0 <= least <= most <= 255 or (images.dtype.kind == "f" and (images % 1).any()):
+        raise DataError(
+            f"{name} has values from {least:.6g} to {most:.6g}; give whole numbers from 0 to 255, or divide them by "
+            "the value that is white"
+        )
+    return False
 
 
 def _labels(labels: NDArray[Any], count: int, name: str) -> NDArray[Any]:

@@ -404,6 +404,19 @@ def limits_text(constraints: Sequence[Constraint]) -> str:
     return ", ".join(f"{c.name} <= {metric_of(c.name).figure(c.upper)}" for c in constraints) or "none"
 
 
+def check_objectives(names: Sequence[str]) -> None:
+    """Checks the names of objectives, of which nothing else is known yet.
+
+    Raises:
+        ConfigError: a name is unknown or repeated.
+    """
+    for name in names:
+        if name not in OBJECTIVES:
+            raise ConfigError(f"objective {name!r} is not known; choose from {', '.join(OBJECTIVES)}")
+        if list(names).count(name) > 1:
+            raise ConfigError(f"objective {name!r} is named twice; name each objective once")
+
+
 def resolve_objectives(
     names: Sequence[str], task: Task, trivial: TrivialQuality, constraints: Sequence[Constraint]
 ) -> tuple[tuple[Objective, ...], list[str]]:
@@ -414,11 +427,7 @@ def resolve_objectives(
         ConfigError: a name is unknown or repeated, an objective that is not one of the usual ones cannot be had, a cost
             has no limit, or no objective is left.
     """
-    for name in names:
-        if name not in OBJECTIVES:
-            raise ConfigError(f"objective {name!r} is not known; choose from {', '.join(OBJECTIVES)}")
-        if list(names).count(name) > 1:
-            raise ConfigError(f"objective {name!r} is named twice; name each objective once")
+    check_objectives(names)
     metrics, notes = [], []
     for name in names:
         metric = METRICS[name]

@@ -32,11 +32,11 @@ def claimed(folder: Path, configuration: Mapping[str, Any]) -> Iterator[dict[str
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not lock_file.exists():  # a folder of something else gets no lock
-                _refuse_foreign(folder)
+                refuse_foreign(folder)
             lock = held.enter_context(lock_file.open("w"))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # No other process reads or writes from here on: of two that begin at once, one is refused.
-            _refuse_foreign(folder)
+            refuse_foreign(folder)
             for partial in folder.glob("*.partial"):  # of a process that was killed, as this one holds the lock
                 if partial.is_file():
                     partial.unlink()
@@ -50,7 +50,8 @@ def claimed(folder: Path, configuration: Mapping[str, Any]) -> Iterator[dict[str
             raise ConfigError(f"`to` {folder} cannot be written ({error.strerror}); choose another folder") from error
         content = _read_run(file)
         stored = content["configuration"]
-        for name in dict.fromkeys((*stored, *configuration)):
+        # In today's order, which begins with what decides the rest.
+        for name in dict.fromkeys((*configuration, *stored)):
             there, asked = stored.get(name), configuration.get(name)
             if there != asked:
                 raise ConfigError(
@@ -60,10 +61,15 @@ def claimed(folder: Path, configuration: Mapping[str, Any]) -> Iterator[dict[str
         yield content
 
 
-def _refuse_foreign(folder: Path) -> None:
-    """Refuses a folder of something else. What a training leaves that was killed while it began is no such thing."""
+def refuse_foreign(folder: Path) -> None:
+    """Refuses a folder of something else. What a training leaves that was killed while it began is no such thing.
+
+    Raises:
+        ConfigError: there is something else in it.
+    """
     own = re.compile(rf"{re.escape(LOCK)}|{re.escape(RUN)}\.\d+\.partial")
-    if not (folder / RUN).exists() and any(own.fullmatch(entry.name) is None for entry in folder.iterdir()):
+    entries = folder.iterdir() if folder.is_dir() else ()
+    if not (folder / RUN).exists() and any(own.fullmatch(entry.name) is None for entry in entries):
         raise ConfigError(f"`to` {folder} exists and is not an empty folder; choose another")
 
 

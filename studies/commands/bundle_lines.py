@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nas.bundles.files import CARD
+from nas.bundles.files import CARD, WEIGHTS
 from nas.bundles.formats import FORMATS
 from nas.bundles.sums import card_is_edited
 from nas.data.corruptions import SHOWN
@@ -60,6 +60,7 @@ def bundle_facts(bundle: Bundle) -> dict[str, Any]:
     return {
         "bundle": str(bundle.path),
         **bundle.description,
+        "weights": bundle.weights_digest,
         "files": sorted(file.name for file in bundle.path.iterdir()),
         "card_edited": card_is_edited(bundle.path),
     }
@@ -76,6 +77,10 @@ def bundle_lines(facts: Mapping[str, Any]) -> list[str]:
                 lines += [_interval(key, found) for key, found in value.items()]
             case "params" | "macs", _:
                 lines.append((METRICS[name].title, METRICS[name].text(value)))
+            case "digest", _:
+                lines.append((name, f"{value}, of architecture and recipe alone"))
+            case "weights", _:
+                lines.append((name, f"{value}, the beginning of the SHA-256 of {WEIGHTS}"))
             case "card_edited", True:
                 lines.append(("card", f"{CARD} was edited after the export"))
             case _, bool():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 EXPLAINED = 8
 """The number of pages of a file whose evidence is drawn."""
 
+NAMED = 3
 TOLD_SEAM = 1e-3
 """The smallest difference between tiles that is reported, in units of the white level."""
 
@@ -50,6 +52,7 @@ class Denoised:
             threshold if it has one; None when it knows none.
         probability: probability of this class, by the network's softmax.
         evidence: path of the picture of the evidence for the class; None where it was not asked for.
+        rule: why this is not the most probable class, in words; None where it is.
         lost: what the noisy file has that the restored one does not, in words.
     """
 
@@ -63,6 +66,7 @@ class Denoised:
     label: str | None
     probability: float | None
     evidence: str | None = None
+    rule: str | None = None
     lost: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,7 +75,8 @@ class Denoised:
     def line(self) -> str:
         parts = [f"{self.image} -> {self.output}"]
         if self.label is not None:
-            parts.append(f"{self.label} ({100 * (self.probability or 0):.0f} %)")
+            why = "" if self.rule is None else f", {self.rule}"
+            parts.append(f"{self.label} ({100 * (self.probability or 0):.0f} %{why})")
         if self.evidence is not None:
             parts.append(f"evidence in {self.evidence}")
         if self.pages > 1:
@@ -88,6 +93,42 @@ class Denoised:
         return ", ".join(parts)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A file that could not be restored.
+
+    Attributes:
+        image: path of the noisy image.
+        reason: the reason and what mends it, in words.
+        target: the place of the restored image.
+    """
+
+    image: str
+    reason: str
+    target: str
+
+    def line(self, others: Sequence[str] = ()) -> str:
+        """Returns the reason with the name of the file, and of those of the `others` that have it too."""
+        more = f" and {len(others) - NAMED:,} more" if others[NAMED:] else ""
+        beside = f" (and {', '.join(others[:NAMED])}{more})" if others else ""
+        return f"image {self.image}{beside}: {self.reason}"
+
+    @property
+    def kind(self) -> str:
+        """The reason without the names and figures of this file, by which equal reasons are known."""
+        named = self.reason.replace(self.target, "").replace(self.image, "")
+        return re.sub(r"[0-9][0-9,.]*", "", named)
+
+
+def refused_lines(refused: Sequence[Refused]) -> Iterator[str]:
+    """Yields a line for each reason, in the order of the files, which tells how many have it."""
+    kinds: dict[str, list[Refused]] = {}
+    for each in refused:
+        kinds.setdefault(each.kind, []).append(each)
+    for of_kind in kinds.values():
+        yield of_kind[0].line([each.image for each in of_kind[1:]])
+
+
 def denoise(
     path: Path,
     images: Sequence[Path],
@@ -99,8 +140,7 @@ def denoise(
     white_level: WhiteLevel | None = None,
     tell: Callable[[str], None] = log.info,
     done: Callable[[Denoised], None] = lambda result: None,
-    failed: Callable[[str], None] = lambda line: None,
-) -> tuple[list[Denoised], list[str]]:
+) -> tuple[list[Denoised], list[Refused]]:
     """Restores images into a folder, each under its own name. Images of a folder keep their place in it.
 
     No existing file is written over, neither an input image nor any other file.
@@ -115,10 +155,10 @@ def denoise(
         white_level: value of white, or the word for the largest value of all these images; by default the file's own,
             or the one of the network's training data.
         tell: called with a line about what is left out of a folder.
-        done, failed: called with each image as it ends.
+        done: called with each restored file as it ends.
 
     Returns:
-        The restored files, and a line for each image that was refused, while the others go on.
+        The restored files, and those that were refused while the others went on.
 
     Raises:
         BundleError, ConfigError, DataError: the call itself is wrong; nothing has been written then.
@@ -149,8 +189,8 @@ def denoise(
         try:
             result = _denoise(bundle, predict, tilings, source, target, to, white, explain)
         except DataError as error:
-            refused.append(str(error))
-            failed(str(error))
+            reason = str(error).removeprefix(f"image {source}: ")
+            refused.append(Refused(image=str(source), reason=reason, target=str(target)))
             continue
         finished.append(result)
         done(result)
@@ -225,7 +265,7 @@ def _denoise(
             f"image {source}: its class comes from {tiles} tiles, so where it lies is unknown; leave `explain` out"
         )
     write_picture(target, file, pages)
-    label, probability = None, None
+    label, probability, rule = None, None, None
     if bundle.classes:
         if bundle.preparation is not None:
             prepared = _prepared(file, level, bundle.preparation)
@@ -237,6 +277,8 @@ def _denoise(
         label, probability = bundle.classes[answer], float(mean.softmax(0)[answer])
         if evidence is not None:
             _write_evidence(evidence, bundle, shown, answer)
+        if bundle.threshold is not None and answer != int(mean.argmax()):
+            rule = f"as {bundle.classes[1]} is answered from {100 * bundle.threshold:.3g} % on"
     return Denoised(
         image=str(source),
         output=str(target),
@@ -248,6 +290,7 @@ def _denoise(
         label=label,
         probability=probability,
         evidence=None if evidence is None else str(evidence),
+        rule=rule,
         lost=file.lost,
     )
 

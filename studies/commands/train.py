@@ -24,6 +24,7 @@ from nas.machine import processors
 from nas.protocols import Abilities
 from nas.search.objectives import of_basis, titled, unequal
 from nas.settings import FitSettings, settings_of
+from nas.training.run_folder import refuse_foreign
 from nas.training.version import FIRST_VERSION, TRAINING_VERSION
 from nas.types import MAX_PARAMS, Candidate, Recipe, Task, without_defaults
 from nas.words import visible
@@ -96,6 +97,7 @@ def train(
     if request.log_dir is not None and not _can_be_made(request.log_dir):
         raise ConfigError(f"`log_dir` {request.log_dir} cannot be written; choose another folder")
     storage_url(request.storage)  # a mistyped one is told of even where no study is asked for
+    refuse_foreign(request.to)
     source = _source(request, prefer, limits)
     noise = noise_for(parse_source(request.data or source.data), request.noise, source.noise)
     import torch
@@ -117,22 +119,24 @@ def train(
             f"{source.name} has {params:,} parameters, a bundle at most {MAX_PARAMS:,}; give a smaller one"
         )
     start = None if source.start is None else origin(source.start)
+    # The first that differs from an earlier training is named to the user, so causes stand before what follows from
+    # them: images without classes make another recipe, for example.
     configuration = {
-        "space": source.space.name,
-        "architecture": candidate.spec.to_dict(),
-        **candidate.recipe.to_dict(),
-        **without_defaults(data.task),
         "data": data.name,
-        "fingerprint": data.fingerprint,
-        "subset": request.subset,
         **({"group_by": data.group_by} if data.group_by is not None else {}),
         **({"pair_by": data.pair_by} if data.pair_by is not None else {}),
         **({"white_level": data.white_level} if data.white_level is not None else {}),
+        "fingerprint": data.fingerprint,
+        "subset": request.subset,
+        **without_defaults(data.task),
+        **({} if start is None else {"start": start["weights"]}),
+        "space": source.space.name,
+        "architecture": candidate.spec.to_dict(),
+        **candidate.recipe.to_dict(),
         **{name: getattr(request, name) for name in settings_of(FitSettings)},
         "augmentation": data.augmentation.name,
         "images_per_epoch": len(data.training),
         "precision": request.precision,
-        **({} if start is None else {"start": start["weights"]}),
     }
     torch.manual_seed(request.seed)
     network = source.space.build(candidate.spec, data.task)

@@ -90,5 +90,8 @@ def test_every_answer_keeps_to_it(folder: Path, tmp_path: Path) -> None:
         assert restored[0].label == CLASSES[odd]
         assert restored[0].probability is not None
         assert (restored[0].probability > 0.5) == ((float(chances[0]) > 0.5) == bool(odd))
+        likely, level = restored[0].probability > 0.5, f"{100 * threshold:.3g}"
+        why = "" if likely else f", as {CLASSES[1]} is answered from {level} % on"
+        assert f", {CLASSES[odd]} ({100 * restored[0].probability:.0f} %{why})" in restored[0].line()
     with_threshold(folder, None)
     assert open_bundle(folder).threshold is None

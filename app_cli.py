@@ -44,6 +44,7 @@ from nas.settings import (
     one_line,
     one_of,
     parsed_by,
+    regular_expression,
     settings_of,
 )
 from nas.words import visible
@@ -471,6 +472,9 @@ def evaluate(
             help="Draw the curves of --corruptions: FILE.html, or .svg, .pdf, .png (need a browser).", metavar="FILE"
         ),
     ] = None,
+    pair_by: Annotated[
+        str | None, Setting(help="As for search. Default: the bundle's.", rule=regular_expression, metavar="REGEX")
+    ] = None,
     white_level: WhiteLevelAsked = None,
     data_root: DataRoot = None,
     as_json: Json = False,
@@ -495,6 +499,7 @@ def evaluate(
         split=split,
         reference=reference,
         corruptions=corruptions,
+        pair_by=pair_by,
         white_level=white_level,
         data_root=data_root,
     )
@@ -564,6 +569,10 @@ def noise(
     pairs: Annotated[
         bool, Setting(help="DIR has noisy images and clean ones beside them, as pairs:DIR wants them.")
     ] = False,
+    pair_by: Annotated[
+        str | None,
+        Setting(help="With --pairs, as for search. Default: by name.", rule=regular_expression, metavar="REGEX"),
+    ] = None,
     to: Annotated[
         Path | None,
         Setting(help="Draw noise against brightness: FILE.html, or .svg, .pdf, .png (need a browser).", metavar="FILE"),
@@ -580,7 +589,7 @@ def noise(
 
     if to is not None:
         check_target(to)
-    measured = measure(folder, pairs=pairs, white_level=white_level, tell=_say)
+    measured = measure(folder, pairs=pairs, pair_by=pair_by, white_level=white_level, tell=_say)
     if to is not None:
         from studies.pages.noise_level import noise_level
 

@@ -224,6 +224,7 @@ def evaluate_bundle(
     split: str | None = None,
     reference: str | None = None,
     corruptions: bool = False,
+    pair_by: str | None = None,
     white_level: WhiteLevel | None = None,
     data_root: Path | None = None,
 ) -> dict[str, Any]:
@@ -238,6 +239,7 @@ def evaluate_bundle(
             is not what the bundle was searched on.
         reference: name of a denoiser of `nas.bundles.reference_denoisers` to judge as well.
         corruptions: whether it is also judged under every corruption of `nas.data.corruptions`.
+        pair_by: see `nas.data.splits.load`; by default the bundle's, where it fits.
         white_level: value of white in the images, or the word for their largest; by default what their files say, or
             that of the bundle's data.
         data_root: see `nas.data.splits.load`.
@@ -254,7 +256,7 @@ def evaluate_bundle(
     from nas.bundles.reference_denoisers import Denoiser, reference_denoiser
     from nas.data.corruptions import levels_of_corruption
     from nas.data.noise import Noise, parse_noise, parse_noises
-    from nas.data.sources import noise_for, parse_source, source_of
+    from nas.data.sources import check_paired, noise_for, parse_source, source_of
     from nas.data.splits import load, photographs
 
     if split is not None and split not in SPLITS:
@@ -264,6 +266,7 @@ def evaluate_bundle(
     name = parse_source(data or data_of(bundle))
     asked = [None] if noise is None else [each.name for each in parse_noises(noise)]
     noises = [noise_for(name, part, bundle.task.noise) for part in asked]
+    check_paired(name, pair_by)
     if reference is not None and source_of(name).noisy:
         raise ConfigError(
             f"`reference` {reference}: {name} has no clean images, beside which it would be judged; leave it out"
@@ -293,12 +296,10 @@ def evaluate_bundle(
                 white=white,
             )
     else:
-        wanted = bundle.preparation
-        loaded = read_for_bundle(
-            bundle,
-            ("group_by", "pair_by") if source_of(name).paired else ("group_by",),
-            lambda **kept: load(name, root=data_root, wanted=wanted, white=white, **kept),
-        )
+        fixed: dict[str, Any] = {"root": data_root, "wanted": bundle.preparation, "white": white}
+        fixed |= {} if pair_by is None else {"pair_by": pair_by}
+        by = ["group_by", *(["pair_by"] if source_of(name).paired and pair_by is None else [])]
+        loaded = read_for_bundle(bundle, by, lambda **kept: load(name, **fixed, **kept))
         foreign = own and seen is not None and loaded.fingerprint not in seen
         part = split or ("all" if foreign and not loaded.has_own_splits else "test")
         drawn = loaded.test.drawn

@@ -152,6 +152,12 @@ def source_of(name: str) -> Source:
     return SOURCES[name.partition(":")[0]]
 
 
+def check_paired(name: str, pair_by: str | None) -> None:
+    """Refuses an expression that pairs images for a source, by its canonical name, that has no pairs (ConfigError)."""
+    if pair_by is not None and not source_of(name).paired:
+        raise ConfigError(f"`pair_by` {pair_by!r}: {name} has no pairs; it is for pairs:DIR")
+
+
 def noise_for(name: str, wanted: str | None, usual: str) -> Noise:
     """Returns the noise of a data source.
 

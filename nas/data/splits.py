@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from nas.data.folders import Cut, cut_photographs, has_splits
 from nas.data.preparation import Preparation
 from nas.data.raw import PARTS, TEST, TRAIN, VALIDATION, RawData, Shots
-from nas.data.sources import parse_source, source_of
+from nas.data.sources import check_paired, parse_source, source_of
 from nas.data.white import DATA, White
 from nas.errors import ConfigError, DataError
 from nas.types import MAX_CHANNELS, MAX_SIDE, Task
@@ -203,8 +203,7 @@ def _read(
             f"`group_by` {group_by!r}: {name} has no files to group; it is for folder:DIR, csv:FILE, images:DIR, "
             "pairs:DIR and noisy:DIR"
         )
-    if pair_by is not None and not source.paired:
-        raise ConfigError(f"`pair_by` {pair_by!r}: {name} has no pairs; it is for pairs:DIR")
+    check_paired(name, pair_by)
     given: dict[str, object] = {"group_by": group_by, "white": white} if source.files else {}
     if source.paired:
         given["pair_by"] = pair_by

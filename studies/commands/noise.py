@@ -19,7 +19,7 @@ from nas.data.pairs import Problems
 from nas.data.raw import PART_NAMES, TRAIN, evenly
 from nas.data.reader import read_file, shapes_of
 from nas.data.white import Levels, White, WhiteLevel
-from nas.errors import DataError
+from nas.errors import ConfigError, DataError
 from studies.commands.text import columns
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def measure(
     folder: Path,
     *,
     pairs: bool = False,
+    pair_by: str | None = None,
     white_level: WhiteLevel | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> MeasuredNoise:
@@ -47,6 +48,7 @@ def measure(
         folder: noisy images at any depth, or with `pairs` a noisy and a clean side (see `nas.data.pairing`). Where it
             has split folders, the training images alone are measured.
         pairs: whether there are clean images.
+        pair_by: see `nas.data.pairing.find_scenes`.
         white_level: value of white in images of more than 8 bits, or the word for the largest value of all images for
             training, with pairs of their clean ones.
         tell: called with a line about what is left out.
@@ -54,7 +56,12 @@ def measure(
     Raises:
         DataError: the folder or an image cannot be read, there are no images, the two sides do not fit, or there are
             two sides without `pairs`.
+        ConfigError: `pair_by` is given without `pairs`.
     """
+    if pair_by is not None and not pairs:
+        raise ConfigError(
+            f"`pair_by` {pair_by!r}: {folder} is measured without clean images; add --pairs, or leave it out"
+        )
     source = f"{'pairs:' if pairs else ''}{folder}"
     if not pairs and (noisy := noisy_side(folder)) is not None:
         raise DataError(
@@ -68,7 +75,7 @@ def measure(
         tell(text % values)
 
     if pairs:
-        scenes, _ = find_scenes(folder, source, None, told)
+        scenes, _ = find_scenes(folder, source, pair_by, told)
         trained = [scene for scene in scenes if scene.part == TRAIN]
         if len(trained) < len(scenes):
             tell(f"{source}: {_training_alone(len(trained), len(scenes), 'scene')}")

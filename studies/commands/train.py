@@ -16,7 +16,7 @@ from nas.bundles.files import ARCHITECTURE
 from nas.bundles.formats import CALIBRATION_IMAGES
 from nas.data.augmentation import Augmentation
 from nas.data.noise import Noise, noise_in_words, parse_noise
-from nas.data.sources import augmentation_for, noise_for, parse_source, source_of
+from nas.data.sources import augmentation_for, check_paired, noise_for, parse_source, source_of
 from nas.data.white import White
 from nas.errors import BundleError, ConfigError, SpecError, StorageError, in_short, is_out_of_memory
 from nas.files import read_small
@@ -424,9 +424,8 @@ def _read_by(request: TrainRequest, source: _Source, noise: Noise, device: torch
         trained=None if source.start is None else source.start.white_level,
     )
     augmentation = augmentation_for(name, request.augment)  # an impossible one is refused before anything is read
+    check_paired(name, pair_by)
     if source_of(name).photographs:
-        if pair_by is not None:
-            raise ConfigError(f"`pair_by` {pair_by!r}: {name} has no pairs; it is for pairs:DIR")
         return _read_photographs(request, name, noise, augmentation, device, group_by, white)
     for setting, value in (("patch", request.patch), ("patches_per_epoch", request.patches_per_epoch)):
         if value is not None:

@@ -51,6 +51,18 @@ def test_images_and_pairs_are_measured(folder: Path) -> None:
         assert parse_noise(found.words).name == found.words
 
 
+def test_pairs_of_other_names_are_paired_by_an_expression(folder: Path) -> None:
+    same = measure(folder / "pairs", pairs=True)
+    for number in range(3):
+        (folder / f"pairs/clean/{number}.png").rename(folder / f"pairs/clean/{number}-mean.png")
+        (folder / f"pairs/noisy/{number}.png").rename(folder / f"pairs/noisy/{number}-iso800.png")
+    with pytest.raises(DataError, match="`pair_by`"):
+        measure(folder / "pairs", pairs=True)
+    assert measure(folder / "pairs", pairs=True, pair_by="^([0-9]+)-") == same
+    with pytest.raises(ConfigError, match=r"`pair_by` 'a': .* is measured without clean images; add --pairs, or leave"):
+        measure(folder / "pairs/noisy", pair_by="a")
+
+
 def test_deep_images_need_their_white(folder: Path) -> None:
     assert measure(folder / "deep", white_level=4095).words.endswith("+depth:12")
     assert measure(folder / "deep", white_level=4095).sensor.read == pytest.approx(SIGMA, rel=0.05)

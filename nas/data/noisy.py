@@ -59,7 +59,8 @@ def read_noisy(
     source = f"{kind}:{argument}"
     if white.of_data:
         white = white.found(source, files_that_decide(image_files(Path(argument), source, log.debug)), log.info)
-    levels, appearances, problems = Levels(source, white), Appearances(), Problems(source, "shot")
+    otherwise = "" if NOISY_KINDS[kind] else ", or give noisy-single:DIR if they are scenes of their own"
+    levels, appearances, problems = Levels(source, white), Appearances(), Problems(source, "shot", otherwise)
     scenes, classified = find_noisy(
         Path(argument), source, NOISY_KINDS[kind], _Files(Levels(source, white)).opened, log.info
     )

@@ -182,10 +182,11 @@ class Problems:
     Args:
         source: the source, for messages.
         what: what fits together: ``pair``.
+        otherwise: another way out than to mend or remove them, if there is one.
     """
 
-    def __init__(self, source: str, what: str = "pair") -> None:
-        self.source, self.what = source, what
+    def __init__(self, source: str, what: str = "pair", otherwise: str = "") -> None:
+        self.source, self.what, self.otherwise = source, what, otherwise
         self._found: dict[str, str] = {}
         self._grain: list[tuple[float, float]] = []
         self._clean: dict[tuple[int, int], list[tuple[str, Gray]]] = {}
@@ -239,7 +240,7 @@ class Problems:
             more = f" and {len(told) - NAMED:,} more" if told[NAMED:] else ""
             raise DataError(
                 f"{self.source}: {counted(len(told), self.what)} not fitting together: {', '.join(told[:NAMED])}{more}"
-                "; mend or remove them"
+                f"; mend or remove them{self.otherwise}"
             )
 
     def _compare(self, known: Sequence[tuple[str, Gray]], index: int, shot: Gray) -> None:

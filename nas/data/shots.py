@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 FAR, LITTLE = 0.5, 0.1
 """By how much shots of one scene correlate above images of different scenes, in Fisher's z; by less than `LITTLE`
-they do not, and between the two it is open."""
+they do not, and between the two it is open. In fine structure shots correlate by more than `LITTLE`, though noise may
+hide most of it."""
 
 ALIKE, UNLIKE = 0.6, 0.2
 """The same where there are no other scenes: the correlation without coarse structure above which images are shots, and
@@ -188,8 +189,8 @@ def _middle(image: Image) -> Gray:
 
 
 @dataclass(frozen=True, slots=True)
-class Likeness:
-    """How alike the images of supposed scenes are.
+class Correlated:
+    """How images of supposed scenes correlate.
 
     Attributes:
         within: the median correlation of two images of one scene.
@@ -200,31 +201,57 @@ class Likeness:
     between: float | None
 
     @property
-    def shots(self) -> bool | None:
-        """Whether they are shots; None where that is open."""
+    def above(self) -> float:
+        """By how much images of one scene correlate above those of different scenes, in Fisher's z."""
         import numpy as np
 
-        if self.between is None:
-            return True if self.within > ALIKE else None if self.within > UNLIKE else False
-        above = np.arctanh(self.within) - np.arctanh(self.between)
-        return True if above > FAR and self.within > ALIKE else None if above > LITTLE else False
+        return float(np.arctanh(self.within) - np.arctanh(self.between or 0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """How alike the images of supposed scenes are.
+
+    Attributes:
+        smooth: of smoothed images. Light that differs from scene to scene makes them alike too.
+        fine: of their finer structure, which light does not have, and which noise may hide.
+    """
+
+    smooth: Correlated
+    fine: Correlated
+
+    @property
+    def shots(self) -> bool | None:
+        """Whether they are shots; None where that is open."""
+        if self.fine.between is None:
+            return True if self.fine.within > ALIKE else None if self.fine.within > UNLIKE else False
+        both = self.smooth, self.fine
+        if any(each.above > FAR and each.within > ALIKE for each in both):
+            return True if self.fine.above > LITTLE else None
+        return None if any(each.above > LITTLE for each in both) else False
 
     def __str__(self) -> str:
-        if self.between is None:
-            return f"they correlate by {self.within:.2f} in fine structure (there is no other scene to compare with)"
-        return f"they correlate by {self.within:.2f}, and images of different scenes by up to {self.between:.2f}"
+        if self.fine.between is None:
+            return (
+                f"they correlate by {self.fine.within:.2f} in fine structure (there is no other scene to compare with)"
+            )
+        return (
+            f"they correlate by {self.smooth.within:.2f}, and images of different scenes by up to "
+            f"{self.smooth.between:.2f} (in fine structure by {self.fine.within:.2f} and {self.fine.between:.2f})"
+        )
 
 
 def likeness_of(scenes: Sequence[Sequence[Gray]]) -> Likeness:
     """Compares noisy images (H, W) within supposed scenes, and between them.
 
     Images are smoothed, since noise hides what shots have in common. What all images have in common, such as
-    vignetting, makes them correlate within and between scenes alike. With one scene alone nothing tells it, and so all
-    coarse structure is left out there.
+    vignetting, makes them correlate within and between scenes alike. What the images of one scene have in common need
+    not be their subject: where each folder is a sample under a light of its own, only fine structure tells. With one
+    scene alone nothing tells of coarse structure at all.
     """
     import numpy as np
 
-    def compared(*, fine: bool) -> tuple[list[float], list[float]]:
+    def correlated(*, fine: bool) -> Correlated:
         seen = [(number, _structure(image, fine=fine)) for number, shots in enumerate(scenes) for image in shots]
         within: list[float] = []
         between: list[float] = []
@@ -233,12 +260,9 @@ def likeness_of(scenes: Sequence[Sequence[Gray]]) -> Likeness:
                 (within if scene == other_scene else between).append(float((one * other).sum()))
             elif scene == other_scene:
                 within.append(0.0)
-        return within, between
+        return Correlated(_below_1(np.median(within)), _below_1(np.quantile(between, 0.9)) if between else None)
 
-    within, between = compared(fine=False)
-    if not between:
-        return Likeness(_below_1(np.median(compared(fine=True)[0])), None)
-    return Likeness(_below_1(np.median(within)), _below_1(np.quantile(between, 0.9)))
+    return Likeness(smooth=correlated(fine=False), fine=correlated(fine=True))
 
 
 def _structure(image: Gray, *, fine: bool) -> Gray:
@@ -248,8 +272,8 @@ def _structure(image: Gray, *, fine: bool) -> Gray:
 
     radius = 2.0 if min(image.shape) >= 32 else 1.0
     smooth = gaussian_filter(image, radius)
-    if fine:
-        smooth = smooth - gaussian_filter(image, 4 * radius)
+    for _ in range(2 if fine else 0):  # once leaves some of a light that changes within a fourth of the image
+        smooth = smooth - gaussian_filter(smooth, 4 * radius)
     smooth = smooth - smooth.mean()
     norm = np.linalg.norm(smooth)
     return smooth / norm if norm > 1e-6 * smooth.size**0.5 else np.zeros_like(smooth)

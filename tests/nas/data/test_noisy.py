@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 
 from nas.data.augmentation import MIRRORS, NONE, TURNS
 from nas.data.noise import OfData
-from nas.data.shots import likeness_of
+from nas.data.shots import Correlated, Likeness, likeness_of
 from nas.data.sources import augmentation_for, list_sources, noise_for, parse_source, sources_in_short
 from nas.data.splits import Dataset, Split, joined_splits, load
 from nas.errors import ConfigError, DataError
@@ -169,6 +169,56 @@ def test_shots_correlate_within_scenes_only(seed: int, contrast: float, noise: f
         assert likeness_of(unrelated).shots is False
         if amplitude < 1:  # one scene alone leaves strong vignetting open
             assert likeness_of(unrelated[:1]).shots is False
+
+
+def lit(seed: int, darkest: float, side: int = 96) -> np.ndarray:
+    """A spotlight somewhere on an image, as a factor from `darkest` to 1."""
+    down, right = np.random.default_rng(seed).uniform(-0.5, 0.5, 2)
+    place = np.linspace(-1, 1, side)
+    light: np.ndarray = np.exp(-((place[:, None] - down) ** 2 + (place - right) ** 2) / 0.5)
+    return darkest + (1 - darkest) * light
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_light_of_its_own_in_each_folder_makes_no_shots(seed: int) -> None:
+    """Folders are samples there, each under one light; shots are known under light that changes."""
+    random = np.random.default_rng(seed)
+    subjects = fields(seed, 24, 0.03)
+    for darkest in (0.1, 0.3):
+        light = [lit(6 * seed + folder, darkest) for folder in range(6)]
+        unrelated = [
+            [light[folder] * subjects[4 * folder + shot] + random.normal(0, 0.02, (96, 96)) for shot in range(4)]
+            for folder in range(6)
+        ]
+        found = likeness_of(unrelated)
+        assert found.smooth.above > 0.5, "as shots would be"
+        assert found.shots is None, "which is a question"
+    changing = [
+        [lit(10 * scene + shot, 0.5) * subjects[scene] + random.normal(0, 0.01, (96, 96)) for shot in range(4)]
+        for scene in range(6)
+    ]
+    assert likeness_of(changing).shots is True
+
+
+@pytest.mark.parametrize(
+    ("smooth", "fine", "shots"),
+    [
+        ((0.98, 0.26), (0.90, 0.05), True),
+        ((0.78, 0.23), (0.35, 0.04), True),  # strong noise hides most of the fine structure
+        ((0.60, 0.47), (0.92, 0.06), True),  # shots under a light that changes
+        ((0.99, 0.85), (0.05, 0.06), None),  # different subjects under one light for each folder
+        ((0.42, 0.60), (0.57, 0.39), None),  # one place where something large moves
+        ((0.46, 0.68), (0.01, 0.06), False),  # different subjects under vignetting
+        ((0.70, 0.76), (0.78, 0.80), False),  # a pattern of the sensor in all images
+        ((0.50, None), (0.70, None), True),
+        ((0.90, None), (0.10, None), False),
+    ],
+)
+def test_both_structures_decide_whether_images_are_shots(
+    smooth: tuple[float, float | None], fine: tuple[float, float | None], shots: bool | None
+) -> None:
+    """The figures are those of photographs."""
+    assert Likeness(smooth=Correlated(*smooth), fine=Correlated(*fine)).shots is shots
 
 
 def test_nothing_tells_noise_from_shots_of_nothing() -> None:

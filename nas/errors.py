@@ -59,6 +59,10 @@ class FailuresError(SkipnasError):
     """Trials ended one after the other for one reason, which a person has to look at before the search goes on."""
 
 
+class LatencyError(SkipnasError):
+    """The latency of a network cannot be measured."""
+
+
 class StudyError(SkipnasError):
     """A study does not exist, or does not match the request."""
 

@@ -53,6 +53,8 @@ class Outcome(StrEnum):
     """Its worker or node was lost, and so were those that tried again."""
     INVALID = "invalid", "FAIL", "failed", "no candidate"
     """It could not be proposed, or its hyperparameters are no candidate of the space, so it was not trained."""
+    LATENCY = "latency", "FAIL", "failed", "latency not measured"
+    """Its latency could not be measured, so it was not trained."""
     DUPLICATE = "duplicate", "FAIL", "duplicate", "duplicate"
     """Another trial of the study has the same candidate, so this one was not trained."""
     OVER_LIMIT = "over_limit", "FAIL", "over_limit", "over a limit"

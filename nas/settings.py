@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import math
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from nas.data.noise import noises_in_short
 from nas.data.sources import parse_source, sources_in_short
 from nas.data.white import DATA, MOST_LEVEL, WhiteLevel
-from nas.errors import ConfigError, in_short
+from nas.errors import ConfigError, StudyError, in_short
 from nas.parsing import (
     LONGEST_TIME,
     read_address,
@@ -36,7 +37,16 @@ from nas.parsing import (
 )
 from nas.search.growth import LEAST_TRIALS
 from nas.search.objectives import DEFAULT, OBJECTIVES, TrivialQuality, check_objectives, resolve_objectives
-from nas.types import MAX_PARAMS, PRECISIONS, ClassWeights, Constraint, Objective, Task, check_types
+from nas.types import (
+    MAX_PARAMS,
+    PRECISIONS,
+    ClassWeights,
+    Constraint,
+    LatencySetting,
+    Objective,
+    Task,
+    check_types,
+)
 
 Rule = Callable[[Any], str | None]
 """Returns the words that say how to mend a value; None when there is nothing to mend."""
@@ -66,7 +76,7 @@ class Setting:
         kept: returns the value that a study has kept of it; None for a setting that is free each time.
         as_kept: returns the requested value in the form that this study would keep.
         undecided: a value that may be requested whatever a study has kept.
-        nothing: the word for None in a study that has kept it.
+        nothing: the word for None in a study that has kept it; empty where people are not shown it then.
         option: its option on the command line, where this is not the field's name.
         metavar: placeholder of the value in the help.
         argument: whether it has no option, and is known by its place.
@@ -126,7 +136,7 @@ class Declared:
         """Returns a study's value as the command line would write it."""
         match value:
             case None:
-                return self.setting.nothing
+                return self.setting.nothing or "none"
             case bool():
                 return "yes" if value else "no"
             case tuple():
@@ -245,6 +255,21 @@ def read_white_level(text: str) -> WhiteLevel:
         raise ValueError(_WHITE_LEVELS) from None
 
 
+MODEL = "{model}"
+"""What stands for the program's file in a command that measures its latency."""
+
+
+def measuring_command(value: str) -> str | None:
+    """Allows a command whose words a shell would take apart, and that names the program's file."""
+    if (mend := one_line(value)) is not None:
+        return mend
+    try:
+        words = shlex.split(value)
+    except ValueError as error:
+        return f"it is no command ({str(error).lower()}); give one such as 'ssh board run-model {MODEL}'"
+    return None if any(MODEL in word for word in words[1:]) else f"write {MODEL} where the program's file should stand"
+
+
 PRIORS = ("space", "none")
 """What a search may know at its start: the earlier trials that its space comes with, or nothing."""
 
@@ -323,6 +348,8 @@ class StudyConfig:
         white_level: value of white in images of more than 8 bits; None where each has its type's largest.
         class_weights: those of every recipe (`nas.types.Recipe`), or ``search`` where each candidate has its own.
         label_smoothing: that of every recipe.
+        latency: where latency is measured; None where it is not. Studies that older versions made have none either,
+            and trials whose latency is that of eager PyTorch, which no trial has that is trained now.
     """
 
     study: str
@@ -349,6 +376,7 @@ class StudyConfig:
     white_level: float | None = None
     class_weights: str = "none"
     label_smoothing: float = 0.0
+    latency: LatencySetting | None = None
 
     @property
     def objective_names(self) -> tuple[str, ...]:
@@ -377,8 +405,10 @@ class StudyConfig:
             fields["task"] = Task(**fields["task"])
             fields["objectives"] = tuple(Objective(**o) for o in fields["objectives"])
             fields["constraints"] = tuple(Constraint(**c) for c in fields["constraints"])
+            if (latency := fields.get("latency")) is not None:
+                fields["latency"] = LatencySetting(**latency)
             made = cls(**fields)
-            for part in (made, made.task, *made.objectives, *made.constraints):
+            for part in (made, made.task, *made.objectives, *made.constraints, *filter(None, [made.latency])):
                 check_types(part)  # a database may come from a stranger
             return made
         except (KeyError, TypeError) as error:
@@ -389,6 +419,10 @@ class StudyConfig:
 
 def _limit(name: str) -> Callable[[StudyConfig], int | None]:
     return lambda config: next((limit.upper for limit in config.constraints if limit.name == name), None)
+
+
+def _of_latency(name: str) -> Callable[[StudyConfig], Any]:
+    return lambda config: None if config.latency is None else getattr(config.latency, name)
 
 
 def _noise(name: str) -> str:
@@ -596,6 +630,88 @@ class StudyRequest(Settings):
         int | None,
         Setting(help="Seed of the search.", default=0, rule=at_least(0), kept=lambda config: config.seed),
     ] = None
+    latency_size: Annotated[
+        str | None,
+        Setting(
+            help="Measure latency on images of this size. Default: the data's, where latency is an objective.",
+            rule=readable_by(read_size),
+            kept=_of_latency("size"),
+            as_kept=lambda asked, config: "x".join(map(str, read_size(asked))),
+            nothing="",
+            metavar="HxW",
+        ),
+    ] = None
+    latency_batch: Annotated[
+        int | None,
+        Setting(
+            help="Images at a time in a measurement of latency, which is the time for one of them. Default: 1.",
+            rule=at_least(1, most=1024),
+            kept=_of_latency("batch"),
+            nothing="",
+        ),
+    ] = None
+    latency_threads: Annotated[
+        int | None,
+        Setting(
+            help="Threads of ONNX Runtime in a measurement of latency. Default: 1.",
+            rule=at_least(1, most=1024),
+            kept=_of_latency("threads"),
+            nothing="",
+        ),
+    ] = None
+    latency_provider: Annotated[
+        str | None,
+        Setting(
+            help="What ONNX Runtime computes with in a measurement of latency: cpu, cuda, ... Default: cpu.",
+            rule=one_line,
+            kept=_of_latency("provider"),
+            as_kept=lambda asked, config: asked.lower(),
+            nothing="",
+            metavar="NAME",
+        ),
+    ] = None
+    latency_command: Annotated[
+        str | None,
+        Setting(
+            help="Measure latency by a command that prints milliseconds, such as 'ssh board run-model {model}'. It has "
+            "to be given again whenever the study is continued.",
+            rule=measuring_command,
+            kept=_of_latency("command"),
+            nothing="",
+            metavar="COMMAND",
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        Settings.__post_init__(self)
+        for name in ("latency_threads", "latency_provider"):
+            if self.latency_command is not None and (value := getattr(self, name)) is not None:
+                raise ConfigError(
+                    f"`{name}` is {written(value)}, and `latency_command` measures by a command of your own; leave one "
+                    "of them out"
+                )
+
+    def latency_setting(self, objectives: Iterable[str], task: Task) -> LatencySetting | None:
+        """Returns where a new study of these objectives measures latency; None where nothing asks for it."""
+        asked = (
+            self.latency_size,
+            self.latency_batch,
+            self.latency_threads,
+            self.latency_provider,
+            self.latency_command,
+        )
+        if "latency" not in objectives and not any(asked):
+            return None
+        height, width = read_size(self.latency_size) if self.latency_size else (task.height, task.width)
+        runtime = self.latency_command is None
+        return LatencySetting(
+            height=height,
+            width=width,
+            batch=self.latency_batch or 1,
+            threads=(self.latency_threads or 1) if runtime else None,
+            provider=(self.latency_provider or "cpu").lower() if runtime else None,
+            command=self.latency_command,
+        )
 
     def settled(self) -> dict[str, Any]:
         """Returns the settings of a new study by name: the requested values, and the defaults of the others."""
@@ -608,11 +724,12 @@ class StudyRequest(Settings):
 
 def kept_settings(config: StudyConfig) -> dict[str, str]:
     """Returns every setting that a study has fixed, by name, as the command line would write it."""
-    return {
-        name: each.told(each.setting.kept(config))
-        for name, each in settings_of(StudyRequest).items()
+    kept = [
+        (each, each.setting.kept(config))
+        for each in settings_of(StudyRequest).values()
         if each.setting.kept is not None
-    }
+    ]
+    return {each.name: each.told(value) for each, value in kept if each.setting.nothing or value is not None}
 
 
 def differences(config: StudyConfig, request: StudyRequest) -> list[str]:
@@ -626,6 +743,23 @@ def differences(config: StudyConfig, request: StudyRequest) -> list[str]:
         if has != asks:
             lines.append(f"{name.replace('_', ' ')}: study has {each.told(has)}, asked for {each.told(asks)}")
     return lines
+
+
+def checked_command(config: StudyConfig, given: str | None) -> None:
+    """Refuses to measure by the command of a study unless it was given for this run, as a study may be a stranger's.
+
+    Raises:
+        StudyError: another command was given, or none.
+    """
+    stored = None if config.latency is None else config.latency.command
+    if stored != given:
+        what = "another one" if given else "none"
+        raise StudyError(
+            f"study {config.study!r} measures latency by {written(stored)}, and {what} was given: give it as "
+            "`latency_command`, if you trust it; a stored command is never run by itself"
+            if stored
+            else f"study {config.study!r} measures latency by no command; leave out `latency_command`"
+        )
 
 
 # --- a run ---
@@ -643,8 +777,10 @@ class Resources(Settings):
         address: a Ray cluster to join; None starts a local Ray.
         time_limit: seconds after which the search stops; None for no limit.
         trial_timeout: seconds after which a trial counts as hanging and fails; None for no limit.
+        latency_command: the command by which this run may measure latency, as a person has given it.
     """
 
+    latency_command: str | None = None
     cpus_per_trial: Annotated[
         float,
         Setting(help="CPU cores of a trial; those of a new study have as many threads.", rule=above(0, most=1024)),

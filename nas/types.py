@@ -190,6 +190,44 @@ class Objective:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LatencySetting:
+    """Where the latency of a study's networks is measured: in ONNX Runtime, or by a command of the user.
+
+    Attributes:
+        height, width: size of the images in pixels.
+        batch: images at a time.
+        threads: threads of ONNX Runtime; None with a command.
+        provider: what ONNX Runtime computes with, as ``cpu`` or ``cuda``; None with a command.
+        command: prints the milliseconds of a run of the program ``{model}``. A study keeps it to be compared, and it is
+            run only when a person gives it again, because a study may come from a stranger.
+    """
+
+    height: int
+    width: int
+    batch: int = 1
+    threads: int | None = None
+    provider: str | None = None
+    command: str | None = None
+
+    @property
+    def size(self) -> str:
+        """The size as the command line takes it: ``256x256``."""
+        return f"{self.height}x{self.width}"
+
+    @property
+    def images(self) -> str:
+        """What a run of the program takes: ``an image of 64x64``, ``8 images of 64x64``."""
+        return f"{'an image' if self.batch == 1 else f'{self.batch} images'} of {self.size}"
+
+    @property
+    def place(self) -> str:
+        """Where the program runs, in words that name no machine."""
+        if self.command is not None:
+            return "as a command of the search measured it"
+        return f"in ONNX Runtime ({self.provider}, {self.threads} thread{'' if self.threads == 1 else 's'})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Constraint:
     """An upper limit that every candidate must keep before it is trained."""
 
@@ -336,14 +374,15 @@ def from_fields(cls: type[T], value: Mapping[str, Any], what: str) -> T:
 
 def check_types(value: Any) -> None:
     """Raises TypeError for the first field of a dataclass that holds no value of its type. Only fields of plain types
-    are looked at: text, numbers, truth values, and choices of them."""
+    are looked at: text, numbers, truth values, choices of them, and other dataclasses, whose fields are not looked
+    at."""
     for name, hint in get_type_hints(type(value)).items():
         found = getattr(value, name)
         kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
         right = [
             found in get_args(kind) if get_origin(kind) is Literal else type(found) in _SAME.get(kind, (kind,))
             for kind in kinds
-            if kind in _SAME or get_origin(kind) is Literal
+            if kind in _SAME or get_origin(kind) is Literal or dataclasses.is_dataclass(kind)
         ]
         if right and not any(right):
             raise TypeError(f"{name} is {found!r}")

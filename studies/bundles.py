@@ -108,6 +108,7 @@ def export_choice(
         shown = data.train.chosen(calibration_rows(len(data.train.images)))
         calibration = next(noisy_batches(shown, noise, cpu, seed=0))[0]
     searched = study.trial(chosen.number)
+    latency, eager = config.latency, "latency" in (searched.values or {})
     facts = {
         "study": config.study,
         "trial": chosen.number,
@@ -123,7 +124,9 @@ def export_choice(
             "noisy_psnr" if config.task.clean else "noisy_self_psnr": noisy_psnr(batches),
         },
         "split": "validation",
-        "hardware": f"{describe(study.provenance['hardware'])}, {config.threads} thread(s)",
+        # A command measures on other hardware, which nobody knows here.
+        "hardware": None if latency and latency.command else describe(study.provenance["hardware"]),
+        "latency_of": f"on {latency.images}, {latency.place}" if latency else "in eager PyTorch" if eager else None,
         "reason": choice.reason,
         "licence": licence,
     }

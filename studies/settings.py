@@ -243,5 +243,12 @@ class ConfirmRequest(Resources):
         ),
     ] = 8
     baselines: Annotated[bool, Setting(help="Also train the networks of the papers, to compare with.")] = False
+    latency_command: Annotated[
+        str | None,
+        Setting(
+            help="The command by which the study measures latency, given again as a stored one is never run by itself.",
+            metavar="COMMAND",
+        ),
+    ] = None
     own_space: OwnSpace = None
     data_root: DataRoot = None

@@ -27,7 +27,8 @@ ROOMS_OF_NAS = (
     {"settings"},
     {"protocols"},
     {"training"},
-    {"bundles", "engine"},
+    {"bundles"},
+    {"engine"},
 )
 ROOMS_OF_STUDIES = (
     {"settings", "store", "provenance"},

@@ -71,10 +71,13 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any], formats: Ma
             ),
             "",
             *_measured(facts),
-            *_items({m.described: m.text(values[m.name]) for m in of_basis("run", "network") if m.name in values}),
+            *_items(
+                {m.described: m.text(values[m.name]) for m in of_basis("run", "program", "doubt") if m.name in values}
+            ),
             *_items(
                 {
-                    "hardware of the time": facts.get("hardware"),
+                    "time measured": facts.get("latency_of"),
+                    "hardware of the time": facts.get("hardware") if "latency" in values else None,
                     "parameters": METRICS["params"].figure(cost["params"]),
                     "multiply-accumulates": f"{METRICS['macs'].figure(cost['macs'])} for {size} pixels",
                 }

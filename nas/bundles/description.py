@@ -16,7 +16,7 @@ from nas.protocols import Abilities, SearchSpace
 from nas.search.objectives import METRICS
 from nas.types import Candidate, Task
 
-PLAIN_FACTS = ("data", "study", "trial", "seed", "training_version")
+PLAIN_FACTS = ("data", "study", "trial", "seed", "training_version", "latency_of")
 """The facts about a network's origin that are told as they are."""
 
 INTERVAL = ("mean", "low", "high", "n")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import platform
 import shutil
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,6 +35,7 @@ from nas.bundles.formats import (
 )
 from nas.bundles.inference import Tiling, tiled
 from nas.bundles.int8 import convert, say
+from nas.bundles.onnx_export import exporters_quiet
 from nas.bundles.onnx_model import OUTPUTS, open_onnx
 from nas.bundles.sums import write_sums
 from nas.data.sources import preparation_for
@@ -94,7 +92,8 @@ def export_bundle(
         facts: origin and measurements of the network, as JSON values without paths of this machine. All are kept; the
             card shows ``study``, ``trial``, ``seed``, ``data`` (of ``folder:DIR`` only the folder's name is kept),
             ``images`` (split -> number), ``values`` (as in `nas.types.Measurement`, and ``noisy_psnr``), ``split``
-            (from which the values are), ``hardware`` (of the latency), ``confirmed`` (``seeds``, and ``values`` as name
+            (from which the values are), ``hardware`` (of the latency), ``latency_of``
+            (how it was measured), ``confirmed`` (``seeds``, and ``values`` as name
             -> mean, sd, low, high, n), ``licence``, ``start`` (see `nas.bundles.start.origin`).
         judge: measures the network as it was written; kept as the fact ``measured``.
         calibration: noisy training images (N, C, H, W). When given, an int8 program is written too, and told in the
@@ -178,7 +177,7 @@ def _write(
     said = metadata(replace(bundle, facts=architecture["facts"]).description)
     # One entry, because safetensors writes several in another order each time.
     (folder / WEIGHTS).write_bytes(save(state, {"skipnas": json.dumps(said, ensure_ascii=False)}))
-    with _exporters_quiet():
+    with exporters_quiet():
         made = Exportable(bundle.network, _program(bundle), bundle.task, said)
         for each in formats.values():
             each.write(made, folder / each.file)
@@ -300,14 +299,6 @@ def _tiled(images: Tensor, batch: int, height: int, width: int) -> Tensor:
     sides = zip((batch, height, width), (images.shape[0], *images.shape[2:]), strict=True)
     many, down, right = (-(-wanted // there) for wanted, there in sides)
     return images.repeat(many, 1, down, right)[:batch, :, :height, :width].contiguous()
-
-
-@contextlib.contextmanager
-def _exporters_quiet() -> Iterator[None]:
-    """Suppresses prints and warnings of torch's exporters, which are about their own internals."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _without_folders(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,10 @@ Sizes are numbers in a program for one size, so that torch's exporter computes w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +17,12 @@ import numpy as np
 import onnx
 import torch
 from onnx import helper, numpy_helper, shape_inference
+from torch import nn
 from torch.export import ExportedProgram
 
 from nas.bundles.onnx_model import INPUT, OUTPUTS
 from nas.bundles.onnx_plain import drop_unused, plainer
+from nas.types import Task
 
 if TYPE_CHECKING:
     from nas.bundles.formats import Exportable
@@ -32,7 +37,7 @@ PROBABILITIES = "probabilities"
 
 def write_onnx(made: Exportable, file: Path) -> None:
     """Writes the program for every batch, height and width: `INPUT` to `OUTPUTS`."""
-    model = _model(made.program, made)
+    model = _model(made.program, made.task)
     image = model.graph.input[0], model.graph.output[0]
     for value in image:
         for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
@@ -44,15 +49,27 @@ def write_onnx(made: Exportable, file: Path) -> None:
 
 def write_fixed(made: Exportable, height: int, width: int, file: Path) -> None:
     """Writes a program for one image of `height` and `width`, without Pad, Shape and Mod."""
-    example = torch.zeros(1, made.task.channels, height, width)
-    program = torch.export.export(made.network, (example,))
-    model = plainer(shape_inference.infer_shapes(_model(program, made), data_prop=True))
-    _save(model, made.said, file)
+    _save(fixed_model(made.network, made.task, height, width), made.said, file)
+
+
+def fixed_model(network: nn.Module, task: Task, height: int, width: int, batch: int = 1) -> onnx.ModelProto:
+    """Returns the program of a network, on the CPU in evaluation mode, for `batch` images of `height` and `width`."""
+    example = torch.zeros(batch, task.channels, height, width)
+    program = torch.export.export(network, (example,))
+    return plainer(shape_inference.infer_shapes(_model(program, task), data_prop=True))
+
+
+@contextlib.contextmanager
+def exporters_quiet() -> Iterator[None]:
+    """Suppresses prints and warnings of torch's exporters, which are about their own internals."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def write_integers(made: Exportable, top: int, file: Path) -> None:
     """Writes the program with whole numbers from 0 to `top` in and out, and with probabilities instead of logits."""
-    model = _model(made.program, made)
+    model = _model(made.program, made.task)
     graph = model.graph
     kind = onnx.TensorProto.UINT8 if top < 2**8 else onnx.TensorProto.UINT16
     inner = {name: f"skipnas_{name}" for name in (INPUT, *OUTPUTS)}
@@ -98,7 +115,7 @@ def write_integers(made: Exportable, top: int, file: Path) -> None:
     _save(model, {name: text for name, text in said.items() if name != OUTPUTS[1]}, file)
 
 
-def _model(program: ExportedProgram, made: Exportable) -> onnx.ModelProto:
+def _model(program: ExportedProgram, task: Task) -> onnx.ModelProto:
     """Converts a program of torch.export, without notes about its origin and without an output of no classes."""
     exported = torch.onnx.export(
         program, dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=list(OUTPUTS), verbose=False
@@ -111,7 +128,7 @@ def _model(program: ExportedProgram, made: Exportable) -> onnx.ModelProto:
         noted.ClearField("metadata_props")
     # Shapes inside the graph have symbols that only torch knows; runtimes infer them again.
     graph.ClearField("value_info")
-    if not made.task.classifies:
+    if not task.classifies:
         del graph.output[1:]
         drop_unused(graph)
     return model

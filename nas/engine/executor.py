@@ -46,7 +46,7 @@ from nas.files import OLD_SECONDS
 from nas.machine import processors, temporary_folder
 from nas.parsing import ADDRESSES, read_address
 from nas.protocols import SearchSpace
-from nas.settings import Resources, StudyConfig
+from nas.settings import Resources, StudyConfig, checked_command
 
 # Ray reads these when it is imported: no usage report, no log files of its own, no second progress display, no
 # snapshots of a state that the study keeps better, and signals left to this module.
@@ -350,14 +350,16 @@ def worker_pool(
 
     Raises:
         ConfigError: a trial asks for more than there is.
+        StudyError: the study measures latency by a command that was not given for this run.
         ClusterError: no cluster answers.
     """
+    checked_command(config, resources.latency_command)
     with stop_signals() as signalled, ray_session(resources.address) as session:
         size = slots(resources.cpus_per_trial, resources.gpus_per_trial, resources.concurrency)
         yield Pool(
             space=space,
             data=data,
-            settings=WorkerSettings.of(config, files, trial_timeout=resources.trial_timeout, confirming=confirming),
+            settings=WorkerSettings.of(config, files, resources, confirming=confirming),
             cpus=resources.cpus_per_trial,
             gpus=resources.gpus_per_trial,
             size=size if most is None else min(size, most),

@@ -9,6 +9,7 @@ import logging
 import math
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,16 +22,16 @@ from torch import nn
 from nas.data.splits import Dataset
 from nas.engine.job import Job
 from nas.engine.report import Report
-from nas.errors import is_out_of_memory
+from nas.errors import LatencyError, is_out_of_memory
 from nas.outcome import Outcome
 from nas.protocols import SearchSpace
-from nas.settings import StudyConfig
+from nas.settings import Resources, StudyConfig
 from nas.training.batches import DeviceData, evaluation_batches
 from nas.training.checkpoint import load_checkpoint, open_hang, read_hang, save_checkpoint, save_strip, save_weights
 from nas.training.evaluation import Evaluation, judge
 from nas.training.loop import Diverged
 from nas.training.strips import strip
-from nas.types import Measurement, Task
+from nas.types import LatencySetting, Measurement, Spec, Task
 
 log = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = 30.0
@@ -53,6 +54,7 @@ class WorkerSettings:
         trial_timeout: seconds after which a trial counts as hanging; None for never.
         confirming: whether a trained candidate is judged on the test split too (values ``test_psnr`` and so on), and
             its weights are not kept.
+        latency: where the latency of the networks is measured; None where it is not.
     """
 
     task: Task
@@ -62,20 +64,23 @@ class WorkerSettings:
     files: Path
     trial_timeout: float | None
     confirming: bool = False
+    latency: LatencySetting | None = None
 
     @classmethod
-    def of(
-        cls, config: StudyConfig, files: Path, *, trial_timeout: float | None, confirming: bool = False
-    ) -> WorkerSettings:
-        """Returns the settings that a study fixes."""
+    def of(cls, config: StudyConfig, files: Path, resources: Resources, *, confirming: bool = False) -> WorkerSettings:
+        """Returns the settings that a study fixes, and those of this run.
+
+        In a confirmation each run measures its latency anew, so that its interval tells how much measurements differ.
+        """
         return cls(
             task=config.task,
             device=config.device,
             precision=config.precision,
             threads=config.threads,
             files=files.resolve(),
-            trial_timeout=trial_timeout,
+            trial_timeout=resources.trial_timeout,
             confirming=confirming,
+            latency=config.latency,
         )
 
 
@@ -145,6 +150,8 @@ class CandidateTrainable(tune.Trainable):
         except Diverged as error:
             probe = self._evaluation.training.probe_curve() if self._evaluation else None
             report = Report(number=number, outcome=Outcome.DIVERGED, detail=str(error), probe=probe)
+        except LatencyError as error:
+            report = Report(number=number, outcome=Outcome.LATENCY, detail=str(error))
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 report = Report(number=number, outcome=Outcome.DISK_FULL, detail=str(error))
@@ -190,6 +197,7 @@ class CandidateTrainable(tune.Trainable):
         if not evaluation.done:
             return Report(number=number, rows=rows)
         measurement = evaluation.measurement()
+        measurement = dataclasses.replace(measurement, values={**measurement.values, **self._latency})
         if self._settings.confirming:
             measurement = self._tested(measurement, evaluation.training.network)
             return Report(number=number, rows=rows, outcome=Outcome.COMPLETE, measurement=measurement)
@@ -216,9 +224,12 @@ class CandidateTrainable(tune.Trainable):
         self._watch(self._settings.trial_timeout)
         task, job = self._settings.task, self._job
         spec = self._space.spec(job.spec)
+        build = partial(self._space.build, spec, task)
+        # Before the training, which would be lost where the program or a command fails.
+        self._latency = self._measured(spec, build)
         self._saved = time.monotonic()
         evaluation = Evaluation(
-            partial(self._space.build, spec, task),
+            build,
             task,
             job.recipe,
             self._data,
@@ -231,6 +242,17 @@ class CandidateTrainable(tune.Trainable):
             # Every row is reported again, because rows since the last report may have died with a worker.
             evaluation.load_state(state)
         return evaluation
+
+    def _measured(self, spec: Spec, build: Callable[[], nn.Module]) -> dict[str, float]:
+        """Returns the latency of a network and its spread; nothing where the study does not measure it."""
+        settings = self._settings
+        if settings.latency is None:
+            return {}
+        # Most searches do without ONNX and its runtime.
+        from nas.bundles.latency import Meter
+
+        meter = Meter(setting=settings.latency, folder=settings.files, shared=not settings.confirming)
+        return meter.measure(spec, settings.task, build)
 
     def _watch(self, timeout: float | None) -> None:
         """Ends this process when the trial takes longer than `timeout` seconds, or stops watching it.

@@ -16,7 +16,7 @@ from nas.types import Constraint, Direction, Objective, Task, labelled
 if TYPE_CHECKING:
     from nas.search.confirmation import Interval
 
-Basis = Literal["cost", "images", "run", "network", "evaluation"]
+Basis = Literal["cost", "images", "run", "program", "doubt", "evaluation"]
 
 DEFAULT = ("psnr", "accuracy", "stability")
 SENSITIVITY = 0.95
@@ -95,7 +95,8 @@ class Metric:
             ``images``: from the network's outputs for noisy images; after each validation, in a confirmation also on
                 the test split, and by ``evaluate``.
             ``run``: from the probe curve so far; after each validation.
-            ``network``: from the trained network; only at the end.
+            ``program``: from the exported program (`nas.bundles.latency`), where a study says how it is measured.
+            ``doubt``: how much the figures of another metric differ. It is no objective.
             ``evaluation``: by ``evaluate`` and for cards alone. No search measures it, so it is no objective.
         direction: ``maximize`` or ``minimize``.
         unit: the unit that people are shown; empty for none.
@@ -350,17 +351,26 @@ METRICS: Mapping[str, Metric] = {
             name="latency",
             title="latency",
             described="time for one image",
-            basis="network",
+            basis="program",
             direction="minimize",
             unit="ms",
             digits=3,
             reference=lambda task, trivial, limits: LATENCY_REFERENCE,
         ),
+        Metric(
+            name="latency_spread",
+            title="spread of the latency",
+            described="difference of the longest and the shortest measurement of that time",
+            basis="doubt",
+            direction="minimize",
+            unit="ms",
+            digits=3,
+        ),
     )
 }
 """The metrics by name, in the order in which people are shown them."""
 
-OBJECTIVES = tuple(name for name, metric in METRICS.items() if metric.basis != "evaluation")
+OBJECTIVES = tuple(name for name, metric in METRICS.items() if metric.basis not in ("doubt", "evaluation"))
 """The names of the metrics that a study may optimise."""
 
 

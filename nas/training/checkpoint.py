@@ -224,7 +224,9 @@ def drop_weights(folder: Path, numbers: Iterable[int]) -> None:
 
 
 def drop_all(folder: Path) -> None:
-    """Deletes all files of trials in `folder`, and the folder itself if it is empty then."""
+    """Deletes all files of trials in `folder`, what they share, and the folder itself if it is empty then."""
+    for path in folder.glob("latency-*"):  # of `nas.bundles.latency`
+        path.unlink(missing_ok=True)
     for path in (*folder.glob("trial-*"), *confirm_dir(folder).glob("trial-*")):
         if path.suffix in (".safetensors", ".checkpoint", ".hang", ".traceback", ".png", ".partial"):
             path.unlink(missing_ok=True)

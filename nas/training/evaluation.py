@@ -20,7 +20,7 @@ from nas.search.early_stopping import is_milestone
 from nas.search.objectives import METRICS
 from nas.training.batches import NoisyBatch, TrainingData
 from nas.training.loop import Diverged, Training
-from nas.training.metrics import OF_NETWORK, OF_RUN, Answers, Tally, mean, psnr, self_psnr, true_fp32
+from nas.training.metrics import OF_RUN, Answers, Tally, mean, psnr, self_psnr, true_fp32
 from nas.types import Cost, EpochRow, Measurement, Recipe, Task, flat, from_flat
 
 
@@ -110,11 +110,10 @@ class Evaluation:
         self.seconds = state["seconds"]
 
     def measurement(self) -> Measurement:
-        """Returns the result of the full budget. Every metric is measured, whether it is an objective or not."""
+        """Returns the result of the full budget, with every metric but those of the exported program."""
         assert self.done
         values = dict(self.rows[-1].values)
         values |= {name: float(getattr(self.cost, name)) for name, m in METRICS.items() if m.basis == "cost"}
-        values |= {name: compute(self.training.network, self.task) for name, compute in OF_NETWORK.items()}
         return Measurement(
             values=values,
             probe=self.training.probe_curve(),

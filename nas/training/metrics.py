@@ -9,19 +9,18 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from nas.search.objectives import SENSITIVITY
 from nas.training.held_out import HeldOut
 from nas.training.stability import stability
-from nas.types import ProbeCurve, Task
+from nas.types import ProbeCurve
 
 PSNR_CAP = 60.0
 """The PSNR in dB of an exact restoration, so that means stay finite."""
@@ -60,24 +59,6 @@ def answered(logits: Tensor, threshold: float | None = None) -> Tensor:
     """Returns the class (N,) that is answered for logits (N, K): that of the largest one; with a `threshold` the second
     of two classes where its probability is at least that."""
     return logits.argmax(1) if threshold is None else (logits.double().softmax(1)[:, 1] >= threshold).long()
-
-
-def latency(network: nn.Module, task: Task, repeats: int = 15) -> float:
-    """Returns the median time in ms for one image (batch 1, fp32), on the network's device, after warm-up."""
-    device = next(network.parameters()).device
-    image = torch.zeros(1, task.channels, task.height, task.width, device=device)
-    was_training = network.training
-    network.eval()
-    times = []
-    with torch.inference_mode(), true_fp32():
-        for _ in range(repeats + 3):
-            started = time.perf_counter()
-            network(image)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(1000 * (time.perf_counter() - started))
-    network.train(was_training)
-    return statistics.median(times[3:])
 
 
 @contextlib.contextmanager
@@ -276,9 +257,6 @@ ON_IMAGES: Mapping[str, OnImages] = {
 
 OF_RUN: Mapping[str, Callable[[ProbeCurve], float]] = {"stability": stability}
 """The metrics of the source ``run``."""
-
-OF_NETWORK: Mapping[str, Callable[[nn.Module, Task], float]] = {"latency": latency}
-"""The metrics of the source ``network``."""
 
 
 class Tally:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nas.search.objectives import cautions
 from studies.commands.terminal import describe, front_table, on_test, say, standing, stdout
 from studies.reading.best import choose
-from studies.reading.versions import training_versions, versions_line
+from studies.reading.versions import latency_line, training_versions, versions_line
 
 if TYPE_CHECKING:
     from nas.types import TrialResult
@@ -39,8 +39,9 @@ def show_best(study: StudyReader, pick: str, prefer: Mapping[str, float] | None,
     choice = choose(study, pick=pick, prefer=prefer, limits=limits)
     stdout().print(front_table(choice, study.config.objectives))
     say(standing(choice, study.config.study))
-    if told := versions_line(training_versions(study)):
-        say(told)
+    for told in (versions_line(training_versions(study)), latency_line(study.config, limits.upper)):
+        if told:
+            say(told)
     for caution in cautions(study.config.objective_names):
         say(caution)
     say(choice.reason)

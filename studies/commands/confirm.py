@@ -15,6 +15,7 @@ from nas.errors import StudyError
 from nas.search.confirmation import Confirmed, Member, pick_members, summarize
 from nas.training.checkpoint import confirm_dir
 from nas.types import Candidate, Recipe
+from studies.commands.latency import check_study
 from studies.reading.best import choose
 from studies.reading.data import study_data
 from studies.reading.space import study_space
@@ -46,10 +47,11 @@ def confirm_study(
         members that were confirmed before.
 
     Raises:
-        StudyError: the study has no complete trial, its data has changed, its space has no reference networks, or it is
-            being confirmed already.
+        StudyError: the study has no complete trial, its data has changed, its space has no reference networks, it is
+            being confirmed already, or its latency would be measured otherwise.
     """
     config = study.config
+    check_study(config, request.latency_command)
     space = study_space(study, request.own_space)
     members = study_members(study, space, top=request.top, baselines=request.baselines, limits=limits)
     data = study_data(study, request.data_root)

@@ -17,11 +17,12 @@ REFERENCES = 8
 
 
 def measured(source: StudyReader, study: StudyReader) -> dict[str, Measurement]:
-    """Returns measurements of another study by digest, if both studies have the same data, noise, precision and seed.
+    """Returns measurements of another study by digest, if both have the same data, noise, precision and seed, and
+    measure latency alike.
 
     The recipe is part of the digest, epochs included. Trials of another version of the training code are left out.
     """
-    for field in ("fingerprint", "subset", "task", "device", "precision", "seed"):
+    for field in ("fingerprint", "subset", "task", "device", "precision", "seed", "latency"):
         if getattr(source.config, field) != getattr(study.config, field):
             return {}
     names = {o.name for o in study.config.objectives}

@@ -23,6 +23,7 @@ from nas.types import Constraint, Measurement, Task
 from search_spaces import get_space, stored_space
 from search_spaces.recipes import space_of_study
 from studies.commands.enqueue import enqueue_baselines, enqueue_front, measured
+from studies.commands.latency import check_study, try_latency
 from studies.commands.precision import study_precision
 from studies.commands.time_limit import limits_in_time
 from studies.reading.data import study_data
@@ -65,6 +66,7 @@ class Search:
     notes: tuple[str, ...]
     created: bool
     known: Mapping[str, Measurement]
+    latency_command: str | None
 
     def run(self, options: RunOptions, observe: Callable[[Progress], None] = lambda progress: None) -> SearchEnd:
         """See `nas.engine.search.run_search`. A study that was made for a run that cannot start is taken back."""
@@ -76,7 +78,7 @@ class Search:
                 self.ledger,
                 self.data,
                 self.files,
-                options,
+                dataclasses.replace(options, latency_command=self.latency_command),
                 observe,
                 self.known,
                 hint=lambda number: f"; why: skipnas studies show {config.study} --trial {number}",
@@ -114,7 +116,7 @@ def prepare(request: SearchRequest, options: RunOptions) -> Search:
                 raise
             created = False  # another search made it meanwhile
     if not created:
-        search = _resume(request, StudyReader.open(name, storage), source)
+        search = _resume(request, options, StudyReader.open(name, storage), source)
     lines: list[str] = []
     if request.baselines:
         lines = enqueue_baselines(search.study, search.space)
@@ -132,18 +134,22 @@ def default_name(request: SearchRequest) -> str:
     return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-._")[:64] or "study"
 
 
-def _resume(request: SearchRequest, study: StudyReader, source: StudyReader | None) -> Search:
+def _resume(request: SearchRequest, options: RunOptions, study: StudyReader, source: StudyReader | None) -> Search:
     config = study.config
     if asked_otherwise := differences(config, request):
         raise StudyError(
             f"study {config.study!r} is fixed where you ask otherwise ({'; '.join(asked_otherwise)}); "
             "leave those options out, or give another `study`"
         )
+    check_study(config, request.latency_command)
     stored_space(config.space, request.space)
-    if not study.progress.counts().trained or CODE not in study.provenance:
+    trained = study.progress.counts().trained
+    if not trained or CODE not in study.provenance:
         study.note_origin(CODE, space_code(config.space))  # nothing says yet what other code was
     space = study_space(study, request.space)
     data = study_data(study, request.data_root)
+    if config.latency is not None and (options.size is None or trained < options.size):
+        try_latency(space, config.task, config.constraints, config.latency)
     begun = [] if source is None else [enqueue_front(source, study, space)]
     return Search(
         study=study,
@@ -154,6 +160,7 @@ def _resume(request: SearchRequest, study: StudyReader, source: StudyReader | No
         notes=tuple(filter(None, (versions_line(training_versions(study)), *begun))),
         created=False,
         known={} if source is None else measured(source, study),
+        latency_command=request.latency_command,
     )
 
 
@@ -178,6 +185,9 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: Study
     line = unequal(data.classes, class_counts(data.train.labels, len(data.classes)))
     if line and "accuracy" in wanted["objectives"] and "balanced_accuracy" not in wanted["objectives"]:
         notes.append(f"{line} (--objectives psnr,balanced_accuracy,stability)")
+    latency = request.latency_setting([o.name for o in objectives], task)
+    if latency is not None:
+        try_latency(space, task, constraints, latency)
     device, threads = "cuda" if options.gpus_per_trial > 0 else "cpu", max(1, int(options.cpus_per_trial))
     precision = wanted["precision"]
     if precision == "auto" and source is not None:
@@ -212,6 +222,7 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: Study
         "threads": threads,
         "training_version": TRAINING_VERSION,
         "white_level": data.white_level,
+        "latency": latency,
     }
     as_asked = {field.name: wanted[field.name] for field in dataclasses.fields(StudyConfig) if field.name in wanted}
     return _Draft(config=StudyConfig(**as_asked | decided), space=space, data=data, notes=notes)
@@ -236,6 +247,7 @@ def _create(request: SearchRequest, draft: _Draft, storage: Storage, source: Stu
         notes=(*draft.notes, *([] if source is None else [enqueue_front(source, study, space)])),
         created=True,
         known={} if source is None else measured(source, study),
+        latency_command=request.latency_command,
     )
 
 

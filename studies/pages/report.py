@@ -35,7 +35,7 @@ from studies.provenance import describe
 from studies.reading.best import Choice, join_words
 from studies.reading.history import FRONT, History, Trial, read_history
 from studies.reading.sizes import Sized, best_at_sizes, measured, sized_of
-from studies.reading.versions import training_versions, versions_line
+from studies.reading.versions import latency_line, training_versions, versions_line
 from studies.settings import FIGURE_FORMATS
 
 if TYPE_CHECKING:
@@ -217,7 +217,8 @@ def _answer(study: StudyReader, history: History, confirmed: Sequence[Confirmed]
         parts.append(
             _lacks("; ".join([f"Not among the objectives: {join_words(missing)}", *filter(None, reasons)]) + ".")
         )
-    told_too = [*cautions(config.objective_names), *filter(None, [versions_line(training_versions(study))])]
+    lines = versions_line(training_versions(study)), latency_line(config)
+    told_too = [*cautions(config.objective_names), *filter(None, lines)]
     parts += [_lacks(f"{line[:1].upper()}{line[1:]}.") for line in told_too]
     if history.choice is None:
         state = (
@@ -273,15 +274,19 @@ def _drawn(space: str, trial: Trial) -> str:
 
 def _front_table(history: History) -> str:
     objectives = history.config.objectives
-    beside = [m for m in of_basis("cost", "network") if m.name not in {o.name for o in objectives}]
+    others = [m for m in of_basis("cost", "program") if m.name not in {o.name for o in objectives}]
+    beside = [metric for metric in others if any(metric.name in t.values for t in history.front)]
     head = "".join(f'<th class="n">{escape(o.label)}</th>' for o in objectives)
     head += "".join(f'<th class="n">{escape(metric.label)}</th>' for metric in beside)
     rows = []
     first = objectives[0]
     ordered = sorted(history.front, key=lambda t: t.values[first.name], reverse=first.direction == "maximize")
     for t in ordered[:30]:
-        shown = [metric_of(o.name) for o in objectives] + [m for m in beside if m.name in t.values]
-        cells = "".join(f'<td class="n">{metric.figure(t.values[metric.name])}</td>' for metric in shown)
+        shown = [*(metric_of(o.name) for o in objectives), *beside]
+        cells = "".join(
+            f'<td class="n">{metric.figure(t.values[metric.name]) if metric.name in t.values else ""}</td>'
+            for metric in shown
+        )
         mark = " ← knee" if t.number == history.knee else ""
         name = f" ({escape(t.reference)})" if t.reference else ""
         chosen = ' class="chosen"' if mark else ""

@@ -137,7 +137,7 @@ class History:
         import pandas as pd
 
         names = [o.name for o in self.config.objectives]
-        beside = [metric.name for metric in of_basis("cost", "network") if metric.name not in names]
+        beside = [metric.name for metric in of_basis("cost", "program") if metric.name not in names]
         rows = [
             {
                 "number": t.number,

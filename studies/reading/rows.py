@@ -19,7 +19,7 @@ def study_rows(study: StudyReader) -> list[dict[str, Any]]:
         trials = study.optuna_trials()
     records = {record.number: record for record in study.trials()}
     nothing = TrialRecord()
-    names = dict.fromkeys([o.name for o in study.config.objectives] + [m.name for m in of_basis("cost", "network")])
+    names = dict.fromkeys([o.name for o in study.config.objectives] + [m.name for m in of_basis("cost", "program")])
     rows = []
     for trial in trials:
         record = records.get(trial.number, nothing)

@@ -1,15 +1,17 @@
-"""The versions of the training code behind the figures of a study, which tell whether the figures compare."""
+"""What figures of a study come from, which tells whether they compare: versions of the training code, and the place
+where latency was measured."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from nas.training.version import TRAINING_VERSION
 from studies.reading.best import join_words
 
 if TYPE_CHECKING:
+    from nas.settings import StudyConfig
     from studies.reading.study import StudyReader
 
 
@@ -32,3 +34,15 @@ def versions_line(trained: Mapping[str, Mapping[int, int]]) -> str:
         f"training code: {join_words(told)}, and this is version {TRAINING_VERSION}; "
         "figures of different versions do not compare (CHANGELOG.md)"
     )
+
+
+def latency_line(config: StudyConfig, limits: Iterable[str] = ()) -> str:
+    """Returns how latency was measured; empty where it is neither an objective nor one of the `limits`."""
+    if "latency" not in {*config.objective_names, *limits}:
+        return ""
+    if config.latency is None:
+        return (
+            "latency: of eager PyTorch, by an older version; it does not compare with that of exported programs "
+            "(CHANGELOG.md)"
+        )
+    return f"latency: the time for one image, of a run on {config.latency.images}, {config.latency.place}"

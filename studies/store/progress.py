@@ -31,7 +31,7 @@ from studies.store.optuna_bridge import forget_trials, stored_trial
 from studies.store.records import ConfirmationRecord, group_of
 from studies.store.retries import patient
 
-SIZES = tuple(metric.name for metric in of_basis("cost", "network"))
+SIZES = tuple(metric.name for metric in of_basis("cost", "program"))
 """The metrics that a choice can be limited in."""
 
 SOME = 500

@@ -25,6 +25,7 @@ STORED = {
     "timeout": ("FAIL", "failed", False),
     "worker_lost": ("FAIL", "failed", False),
     "invalid": ("FAIL", "failed", False),
+    "latency": ("FAIL", "failed", False),
     "duplicate": ("FAIL", "duplicate", False),
     "over_limit": ("FAIL", "over_limit", False),
 }

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nas.errors import ConfigError
+from nas.errors import ConfigError, StudyError
 from nas.search.early_stopping import RULES
 from nas.search.sampler import CHOICES
 from nas.settings import (
@@ -23,6 +25,7 @@ from nas.settings import (
     above,
     at_least,
     between,
+    checked_command,
     differences,
     kept_settings,
     no_file,
@@ -31,7 +34,7 @@ from nas.settings import (
     settings_of,
     share,
 )
-from nas.types import Constraint, Objective, Task
+from nas.types import Constraint, LatencySetting, Objective, Task
 from studies.settings import ConfirmRequest, SearchRequest, TrainRequest
 
 GROUPS = (StudyRequest, SearchRequest, RunOptions, Resources, FitSettings, TrainRequest, ConfirmRequest)
@@ -82,6 +85,11 @@ ASKED: dict[str, tuple[Any, str]] = {
     "within_rank": ("hypervolume", "within rank: study has epsilon-net, asked for hypervolume"),
     "precision": ("fp32", "precision: study has bf16, asked for fp32"),
     "seed": (0, "seed: study has 3, asked for 0"),
+    "latency_size": ("64x64", "latency size: study has none, asked for 64x64"),
+    "latency_batch": (1, "latency batch: study has none, asked for 1"),
+    "latency_threads": (1, "latency threads: study has none, asked for 1"),
+    "latency_provider": ("CPU", "latency provider: study has none, asked for cpu"),
+    "latency_command": ("run {model}", "latency command: study has none, asked for run {model}"),
 }
 
 
@@ -152,6 +160,60 @@ def test_what_a_study_has_kept_is_told_in_the_words_of_the_command_line() -> Non
     }
 
 
+HERE = LatencySetting(height=32, width=48, batch=2, threads=3, provider="cpu")
+BOARD = LatencySetting(height=8, width=8, command="ssh board run {model}")
+
+
+def test_where_latency_is_measured_is_told_where_it_is() -> None:
+    told = {"latency_size": "32x48", "latency_batch": "2", "latency_threads": "3", "latency_provider": "cpu"}
+    assert kept_settings(study(latency=HERE)).items() - kept_settings(study()).items() == set(told.items())
+    assert kept_settings(study(latency=BOARD))["latency_command"] == "ssh board run {model}"
+    same = StudyRequest(latency_size="032x48", latency_batch=2, latency_threads=3, latency_provider="CPU")
+    assert differences(study(latency=HERE), same) == []
+    other = StudyRequest(latency_size="48x32", latency_command="run {model}")
+    assert differences(study(latency=HERE), other) == [
+        "latency size: study has 32x48, asked for 48x32",
+        "latency command: study has none, asked for run {model}",
+    ]
+    for each in (HERE, BOARD):
+        config = study(latency=each)
+        assert StudyConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    with pytest.raises(ConfigError, match="cannot be read"):
+        StudyConfig.from_dict({**study().to_dict(), "latency": {"height": "32", "width": 32}})
+
+
+def test_latency_is_measured_where_it_is_an_objective_or_asked_for() -> None:
+    task = Task(channels=1, classes=0, height=28, width=30, noise="gaussian:25")
+
+    def asked(objectives: tuple[str, ...] = ("psnr",), **given: Any) -> LatencySetting | None:
+        return StudyRequest(**given).latency_setting(objectives, task)
+
+    assert asked() is None
+    data = LatencySetting(height=28, width=30, threads=1, provider="cpu")
+    assert asked(("psnr", "latency")) == asked(latency_threads=1) == data
+    assert asked(latency_size="64x96", latency_batch=4, latency_threads=2, latency_provider="CUDA") == LatencySetting(
+        height=64, width=96, batch=4, threads=2, provider="cuda"
+    )
+    board = "ssh board run-model {model}"
+    assert asked(latency_command=board) == LatencySetting(height=28, width=30, command=board)
+
+
+def test_a_stored_command_is_run_only_when_it_is_given_again() -> None:
+    config = study(latency=BOARD)
+    checked_command(config, "ssh board run {model}")
+    checked_command(study(), None)
+    checked_command(study(latency=HERE), None)
+    for given, what in ((None, "none"), ("ssh board run  {model}", "another one")):
+        told = (
+            f"study 's' measures latency by 'ssh board run {{model}}', and {what} was given: give it as "
+            "`latency_command`, if you trust it; a stored command is never run by itself"
+        )
+        with pytest.raises(StudyError, match=re.escape(told)):
+            checked_command(config, given)
+    with pytest.raises(StudyError, match="by no command; leave out `latency_command`"):
+        checked_command(study(latency=HERE), "run {model}")
+
+
 def test_defaults_are_what_nobody_asked_for() -> None:
     assert StudyRequest(epochs=9, early_stopping=False).settled() == {
         "space": "unet",
@@ -173,6 +235,11 @@ def test_defaults_are_what_nobody_asked_for() -> None:
         "within_rank": "hypervolume",
         "precision": "auto",
         "seed": 0,
+        "latency_size": None,
+        "latency_batch": None,
+        "latency_threads": None,
+        "latency_provider": None,
+        "latency_command": None,
     }
 
 
@@ -194,6 +261,17 @@ def test_a_configuration_survives_its_dictionary_and_older_ones_lack_fields() ->
     [
         (lambda: StudyRequest(epochs=0), "`epochs` is 0; give at least 1"),
         (lambda: StudyRequest(seed=-1), "`seed` is -1; give at least 0"),
+        (lambda: StudyRequest(latency_size="64"), "`latency_size` is '64'; give HEIGHTxWIDTH in pixels"),
+        (lambda: StudyRequest(latency_command="run"), "`latency_command` is 'run'; write {model} where the program's"),
+        (lambda: StudyRequest(latency_command="{model}"), "`latency_command` is '{model}'; write {model} where"),
+        (
+            lambda: StudyRequest(latency_command="run '{model}"),
+            "\"run '{model}\"; it is no command (no closing quotation); give one such as 'ssh board run-model {model}'",
+        ),
+        (
+            lambda: StudyRequest(latency_command="run {model}", latency_threads=2),
+            "`latency_threads` is 2, and `latency_command` measures by a command of your own; leave one of them out",
+        ),
         (
             lambda: StudyRequest(sampler="oracle"),
             "`sampler` is 'oracle'; choose from auto, bayes, tpe, gp, nsga2, random, qmc",

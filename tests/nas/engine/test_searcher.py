@@ -233,6 +233,11 @@ STORMS: list[tuple[str, list[tuple[Outcome, str]], str]] = [
         "exception (ValueError: shape 5, own.py line 7)",
     ),
     ("lost workers", [(Outcome.WORKER_LOST, "it was lost")] * 6, "worker lost (it was lost)"),
+    (
+        "a board that is gone",
+        [(Outcome.LATENCY, "'ssh board' ended with code 255 (no route)")] * 6,
+        "latency not measured ('ssh board' ended with code 255 (no route))",
+    ),
     ("hangs", [(Outcome.TIMEOUT, "")] * 6, "timeout"),
     ("no memory", [(Outcome.OUT_OF_MEMORY, "MemoryError")] * 6, "out of memory (MemoryError)"),
     ("too few", [(Outcome.EXCEPTION, raised(7))] * 5, ""),

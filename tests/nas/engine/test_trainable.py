@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import faulthandler
+import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from nas.training import checkpoint
 from nas.training.batches import DeviceData
 from nas.training.checkpoint import checkpoint_path, hang_path, weights_path
 from nas.training.evaluation import Judgement
-from nas.types import Task
+from nas.types import LatencySetting, Task
 
 TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
 SPACE = ToySpace()
@@ -96,6 +98,40 @@ def test_another_error_of_the_disk_is_an_exception_with_its_traceback(
     assert last.outcome == "exception"
     assert "Traceback" in last.detail
     assert "PermissionError" in last.detail
+
+
+HERE = LatencySetting(height=12, width=20, threads=1, provider="cpu")
+
+
+def test_latency_is_measured_before_the_training_and_changes_nothing_of_it(tmp_path: Path, digits: Dataset) -> None:
+    plain = Worker(tmp_path / "a", digits).run()
+    reports = Worker(tmp_path / "b", digits, latency=HERE).run()
+    assert epochs(reports) == epochs(plain)
+    measured, alone = reports[-1].measurement, plain[-1].measurement
+    assert measured is not None
+    assert alone is not None
+    latency = {name: value for name, value in measured.values.items() if name not in alone.values}
+    assert latency.keys() == {"latency", "latency_spread"}
+    assert 0 < latency["latency"] < 1000
+    shared = [json.loads(path.read_text()) for path in (tmp_path / "b").glob("latency-*")]
+    assert shared == [latency], "for other candidates of its architecture"
+
+
+def test_a_confirmation_measures_each_run_anew(tmp_path: Path, digits: Dataset) -> None:
+    last = Worker(tmp_path, digits, latency=HERE, confirming=True).run()[-1]
+    assert last.measurement is not None
+    assert last.measurement.values["latency"] > 0
+    assert not list(tmp_path.glob("latency-*"))
+
+
+def test_a_command_that_fails_ends_the_trial_untrained_and_with_its_reason(tmp_path: Path, digits: Dataset) -> None:
+    command = f"{sys.executable} -c 'import sys; sys.exit(sys.argv[1][-5:])' {{model}}"
+    board = LatencySetting(height=12, width=20, command=command)
+    reports = Worker(tmp_path, digits, latency=board).run()
+    assert [report.outcome for report in reports] == ["latency"]
+    assert reports[0].detail == f"{command!r} ended with code 1 (.onnx), 3 times in a row"
+    assert reports[0].rows == ()
+    assert not list(tmp_path.iterdir())
 
 
 def raised(error: Exception) -> Any:

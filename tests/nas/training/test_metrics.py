@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
 from nas.search.objectives import of_basis
-from nas.training.metrics import OF_NETWORK, OF_RUN, ON_IMAGES, PSNR_CAP, Answers, Tally, answered, psnr
+from nas.training.metrics import OF_RUN, ON_IMAGES, PSNR_CAP, Answers, Tally, answered, psnr
 
 
 def test_psnr_of_a_constant_error() -> None:
@@ -49,7 +49,7 @@ def test_the_largest_logit_is_answered_or_the_second_class_from_its_threshold_on
 
 
 def test_every_metric_that_training_measures_has_its_function() -> None:
-    for source, functions in (("images", ON_IMAGES), ("run", OF_RUN), ("network", OF_NETWORK)):
+    for source, functions in (("images", ON_IMAGES), ("run", OF_RUN)):
         assert [metric.name for metric in of_basis(source)] == list(functions)
 
 

@@ -15,7 +15,6 @@ from nas.search.early_stopping import is_milestone
 from nas.training.batches import DeviceData, noisy_batches
 from nas.training.evaluation import Evaluation, judge, noisy_psnr
 from nas.training.loop import Diverged, Training
-from nas.training.metrics import latency
 from nas.types import Recipe, Task, candidate_seed
 
 CPU = torch.device("cpu")
@@ -52,7 +51,7 @@ def test_a_run_learns_and_measures_everything(data: DeviceData) -> None:
     assert [row.epoch for row in rows if row.validated] == [1, 3, 9, 27]
     result = run.measurement()
     every = {"psnr", "accuracy", "balanced_accuracy", "macro_f1", "auc", "calibration_error", "stability"}
-    assert set(result.values) == {*every, "params", "macs", "latency"}
+    assert set(result.values) == {*every, "params", "macs"}
     assert all(row.values.keys() == every for row in rows if row.validated)
     assert {name: result.values[name] for name in rows[-1].values} == rows[-1].values
     assert result.values["psnr"] > noisy_psnr(data.validation)
@@ -159,7 +158,6 @@ def test_judging_is_in_true_fp32_whatever_training_rounds_to(data: DeviceData, m
     monkeypatch.setattr(ToyNet, "forward", look)
     network = SPACE.build(ToySpec(width=4), TASK)
     judge(network, data.validation)
-    latency(network, TASK)
     assert not any(seen)
     assert torch.backends.cudnn.allow_tf32, "as it was"
 
@@ -220,12 +218,6 @@ def test_a_candidate_s_seed_depends_on_study_and_digest() -> None:
     seeds = {candidate_seed(s, d) for s in (0, 1) for d in ("a", "b")}
     assert len(seeds) == 4
     assert candidate_seed(0, "a") == candidate_seed(0, "a")
-
-
-def test_latency_is_positive_and_leaves_the_mode(data: DeviceData) -> None:
-    network = SPACE.build(ToySpec(width=4), TASK)
-    assert latency(network, TASK) > 0
-    assert network.training
 
 
 def test_noisy_batches_cover_the_split(digits: Dataset, data: DeviceData) -> None:

@@ -26,7 +26,7 @@ from typing import Annotated, Any, get_origin, get_type_hints
 import typer
 from typer.exceptions import Abort, TyperException
 
-from nas.bundles.formats import formats_in_short
+from nas.bundles.formats import NOTHING_FURTHER, Further, formats_in_short
 from nas.data.noise import parse_noises
 from nas.data.sources import parse_source
 from nas.engine import guardian
@@ -359,21 +359,14 @@ def confirm(
     "Example: skipnas export digits-gaussian-50 --pick knee --to bundle",
 )
 def export(
-    name: Study,
+    name: Annotated[
+        str, Setting(help="Name of a study, or folder of a bundle, for further formats.", metavar="NAME", argument=True)
+    ],
     to: Annotated[Path, Setting(help="Folder of the bundle; must not exist or be empty.", metavar="DIR", rule=no_file)],
     pick: Pick = "knee",
     prefer: Prefer = None,
     limits: SizeLimits = NO_LIMITS,
-    size: Annotated[
-        list[tuple[int, int]] | None,
-        Setting(
-            help="Also an ONNX program for one image of this size, which OpenCV and ncnn run; may be repeated.",
-            metavar="HxW",
-        ),
-    ] = None,
-    integer_io: Annotated[
-        bool, Setting(help="Also an ONNX program that takes and gives pixels as files have them, and probabilities.")
-    ] = False,
+    further: Further = NOTHING_FURTHER,
     quantize: Annotated[
         bool, Setting(help="Also an int8 ONNX program, if it is smaller or faster; what it loses is on the card.")
     ] = False,
@@ -387,22 +380,21 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Writes a bundle."""
-    from studies.bundles import export_choice
     from studies.commands.bundle_lines import export_lines
-    from studies.reading.study import StudyReader
+    from studies.commands.export import export as write
 
-    facts = export_choice(
-        StudyReader.open(name, storage),
+    facts = write(
+        name,
         to,
         pick=pick,
         prefer=prefer,
         limits=limits,
-        data_root=data_root,
-        licence=licence,
-        sizes=size or (),
-        integer_io=integer_io,
+        further=further,
         quantize=quantize,
+        licence=licence,
+        data_root=data_root,
         own_space=own_space,
+        storage=storage,
     )
     _print(as_json, facts, export_lines(facts))
 

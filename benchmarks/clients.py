@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from benchmarks.lib.clients import CLIENTS, Job, NotInstalledError, differences
 from nas.bundles.bundle import open_bundle
 from nas.bundles.export import export_bundle
-from nas.bundles.formats import INT8, ONNX
+from nas.bundles.formats import INT8, ONNX, Further
 from nas.types import Candidate, Recipe, Task
 from search_spaces import get_space
 
@@ -151,7 +151,7 @@ def exported(name: str, folder: Path) -> dict[bool, list[Job]]:
         images=noisy[:4],
         facts={},
         calibration=noisy if kind.int8 else None,
-        sizes=() if kind.int8 else SIZES,
+        further=Further(size=[] if kind.int8 else list(SIZES)),
     )
     network = open_bundle(folder, get_space).network
     jobs: dict[bool, list[Job]] = {True: [], False: []}

@@ -9,12 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nas.bundles.bundle import Bundle
+from nas.bundles.bundle import MAX_JSON, Bundle
 from nas.bundles.bundle import open_bundle as _open_bundle
 from nas.bundles.files import ARCHITECTURE
-from nas.bundles.formats import CALIBRATION_IMAGES
+from nas.bundles.formats import CALIBRATION_IMAGES, FORMATS, NOTHING_FURTHER, Further
 from nas.data.white import DATA, White, WhiteLevel
-from nas.errors import BundleError, ConfigError, DataError
+from nas.errors import BundleError, ConfigError, DataError, in_short
+from nas.files import read_small
 from nas.search.confirmation import comparable
 from nas.settings import regular_expression
 from nas.types import Candidate, Recipe, Spec, Task
@@ -58,8 +59,7 @@ def export_choice(
     limits: SizeLimits = NO_LIMITS,
     data_root: Path | None = None,
     licence: str | None = None,
-    sizes: Sequence[tuple[int, int]] = (),
-    integer_io: bool = False,
+    further: Further = NOTHING_FURTHER,
     quantize: bool = False,
     own_space: str | None = None,
 ) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def export_choice(
         pick, prefer, limits: see `studies.reading.best.choose`.
         data_root: where the data lies, if not where it lay when the study was made.
         licence: of the network, for its card.
-        sizes, integer_io: see `nas.bundles.export.export_bundle`.
+        further: see `nas.bundles.export.export_bundle`.
         quantize: whether an int8 program is written too.
         own_space: the study's own search space, whose code is imported; see `search_spaces.stored_space`.
 
@@ -144,22 +144,78 @@ def export_choice(
         judge=_measuring(data, config.task, threshold),
         calibration=calibration,
         white_level=data.white_level,
-        sizes=sizes,
-        integer_io=integer_io,
+        further=further,
         deep=str(data.train.images.dtype) != "uint8",
         threshold=threshold,
     )
-    written = json.loads((target / ARCHITECTURE).read_text("utf-8"))["facts"]
-    largest = {program: max(outputs.values()) for program, outputs in parity["differences"].items()}
+    return {"trial": chosen.number, "reason": choice.reason, **_exported(target, parity)}
+
+
+def export_again(
+    path: Path, target: Path, *, further: Further = NOTHING_FURTHER, licence: str | None = None
+) -> dict[str, Any]:
+    """Writes the bundle of an existing one's network, with the formats that are asked for now.
+
+    Its figures stay. Its int8 program is left out, because that needs images of the training.
+
+    Args:
+        path: the existing bundle.
+        target: folder to make.
+        further: see `nas.bundles.export.export_bundle`.
+        licence: of the network, for its card; by default what the existing one says.
+
+    Returns:
+        See `export_choice`.
+
+    Raises:
+        BundleError: `path` is no bundle, or the new one cannot be written.
+    """
+    import torch
+
+    from nas.bundles.export import PARITY_IMAGES, export_bundle
+
+    bundle = open_bundle(path)
+    _check_card(path)
+    task = bundle.task
+    facts = {name: value for name, value in bundle.facts.items() if name != "int8"}
+    generator = torch.Generator().manual_seed(0)
+    parity = export_bundle(
+        target,
+        space=bundle.space,
+        candidate=bundle.candidate,
+        task=task,
+        classes=bundle.classes,
+        network=bundle.network,
+        images=torch.rand(PARITY_IMAGES, task.channels, task.height, task.width, generator=generator),
+        facts=facts if licence is None else facts | {"licence": licence},
+        white_level=bundle.white_level,
+        further=further,
+        threshold=bundle.threshold,
+    )
+    return {"trial": facts.get("trial"), "reason": f"the network of {path}", **_exported(target, parity)}
+
+
+def _check_card(path: Path) -> None:
+    """Raises BundleError for facts that a card cannot be written of, as a stranger's bundle may have them."""
+    from nas.bundles.card import card
+
+    parity = {"sizes": [], "differences": {name: {"denoised": 0.0} for name in FORMATS}}
+    try:
+        card(json.loads(read_small(path / ARCHITECTURE, MAX_JSON)), parity, FORMATS)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise BundleError(f"{path / ARCHITECTURE}: has facts that no export writes ({in_short(error)})") from None
+
+
+def _exported(target: Path, parity: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what is told of a bundle that was written, with its `parity`."""
+    written = open_bundle(target)
     return {
-        "trial": chosen.number,
-        "reason": choice.reason,
         "to": str(target),
         "files": sorted(path.name for path in target.iterdir()),
-        "measured": written["measured"],
-        "threshold": threshold,
-        "int8": written.get("int8"),
-        "differences": largest,
+        "measured": written.facts.get("measured") or written.description.get("measured", {}),
+        "threshold": written.threshold,
+        "int8": written.facts.get("int8"),
+        "differences": {program: max(outputs.values()) for program, outputs in parity["differences"].items()},
     }
 
 

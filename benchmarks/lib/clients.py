@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-PROGRAM = Path(__file__).with_name("client_program.py")
-NODE_PROGRAM = Path(__file__).with_name("client_program.mjs")
+Kind = Literal["python", "node", "page"]
+PROGRAMS: Mapping[Kind, Path] = {
+    "python": Path(__file__).with_name("client_program.py"),
+    "node": Path(__file__).with_name("client_program.mjs"),
+    "page": Path(__file__).with_name("client_page.py"),
+}
+"""The programs that use clients, by what runs them: a Python of the client's own, node, or this project's page in a
+browser."""
+
+ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 900
 """The longest time for an installation, and for all programs of one client."""
 
@@ -25,17 +35,17 @@ class Client:
 
     Attributes:
         title: its name in the table.
-        packages: what is installed for it, by pip or, for `node`, by npm.
-        runtime: its name in `client_program.py`, or the package of node.
+        packages: what is installed for it, by pip for `python`, otherwise by npm.
+        runtime: its name in `client_program.py`, or the package of npm.
         every_size: whether it takes the program for every size, or one for each size alone.
-        node: whether it runs in node.
+        kind: what runs it.
     """
 
     title: str
     packages: tuple[str, ...]
     runtime: str
     every_size: bool
-    node: bool = False
+    kind: Kind = "python"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +61,9 @@ CLIENTS: Mapping[str, Client] = {
     "onnxruntime-1.17": Client("ONNX Runtime 1.17", ("onnxruntime==1.17.3", "numpy<2"), "onnxruntime", True),
     "onnxruntime-1.32": Client("ONNX Runtime 1.32", ("onnxruntime==1.32.0",), "onnxruntime", True),
     "openvino": Client("OpenVINO 2026.4", ("openvino==2026.4.1",), "openvino", True),
-    "node": Client("node 1.30", ("onnxruntime-node@1.30.0",), "onnxruntime-node", True, node=True),
-    "web": Client("web (wasm) 1.30", ("onnxruntime-web@1.30.0",), "onnxruntime-web", True, node=True),
+    "node": Client("node 1.30", ("onnxruntime-node@1.30.0",), "onnxruntime-node", True, "node"),
+    "web": Client("web (wasm) 1.30", ("onnxruntime-web@1.30.0",), "onnxruntime-web", True, "node"),
+    "page": Client("page in Chromium", ("onnxruntime-web@1.30.0",), "onnxruntime-web", True, "page"),
     "opencv-4": Client("OpenCV 4.10", ("opencv-python-headless==4.10.0.84",), "opencv", False),
     "opencv-5": Client("OpenCV 5.0", ("opencv-python-headless==5.0.0.93",), "opencv", False),
     "ncnn": Client("ncnn 20261020", ("ncnn==1.0.20261020", "pnnx==20261020"), "ncnn", False),
@@ -73,12 +84,14 @@ def installed(name: str, folder: Path) -> Path:
     done = place / "installed"
     python = place / "bin" / "python"
     npm = shutil.which("npm")
-    if client.node and npm is None:
+    if client.kind != "python" and npm is None:
         raise NotInstalledError("npm is not installed")
+    if client.kind == "page" and shutil.which("chromium") is None:
+        raise NotInstalledError("chromium is not installed")
     if not done.is_file():
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
-        if client.node:
+        if client.kind != "python":
             # Their scripts would download libraries for GPUs.
             steps = [[str(npm), "install", "--prefix", str(place), "--ignore-scripts", "--no-audit", *client.packages]]
         else:
@@ -91,7 +104,7 @@ def installed(name: str, folder: Path) -> Path:
             if ended.returncode != 0:
                 raise NotInstalledError(" ".join(ended.stderr.split())[-300:])
         done.touch()
-    return Path(str(shutil.which("node"))) if client.node else python
+    return {"python": python, "node": Path(str(shutil.which("node"))), "page": Path(sys.executable)}[client.kind]
 
 
 def differences(name: str, jobs: Sequence[Job], folder: Path, work: Path) -> list[float | str]:
@@ -106,7 +119,7 @@ def differences(name: str, jobs: Sequence[Job], folder: Path, work: Path) -> lis
     asked = []
     for place, job in enumerate(jobs):
         images = work / f"{place}.npy"
-        if client.node:
+        if client.kind == "node":
             images.write_bytes(job.images.tobytes())
         else:
             np.save(images, job.images)
@@ -119,7 +132,7 @@ def differences(name: str, jobs: Sequence[Job], folder: Path, work: Path) -> lis
                 "to": str(work / f"{place}-"),
             }
         )
-    command = [str(program), str(NODE_PROGRAM if client.node else PROGRAM), client.runtime]
+    command = [str(program), str(PROGRAMS[client.kind]), client.runtime]
     ended = subprocess.run(
         [*command, str(folder / name)],
         input=json.dumps(asked),
@@ -127,12 +140,13 @@ def differences(name: str, jobs: Sequence[Job], folder: Path, work: Path) -> lis
         text=True,
         timeout=SECONDS,
         check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)} if client.kind == "page" else None,
     )
     try:
         errors = json.loads(ended.stdout)
     except ValueError:  # the process has crashed
         return [f"exit code {ended.returncode}: {' '.join(ended.stderr.split())[-200:]}"] * len(jobs)
-    return [error or _difference(work, place, jobs[place], client.node) for place, error in enumerate(errors)]
+    return [error or _difference(work, place, jobs[place], client.kind == "node") for place, error in enumerate(errors)]
 
 
 def _difference(work: Path, place: int, job: Job, node: bool) -> float | str:

@@ -32,7 +32,8 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any], formats: Ma
     task, facts, cost = architecture["task"], architecture["facts"], architecture["cost"]
     classes, space, versions = architecture["classes"], architecture["space"], architecture["versions"]
     values, start = facts.get("values", {}), facts.get("start")
-    exact = {name: each for name, each in formats.items() if each.pixel_limit == PARITY_LIMIT}
+    compared = {name: formats[name] for name in parity["differences"]}
+    exact = {name: each for name, each in compared.items() if each.pixel_limit == PARITY_LIMIT}
     difference = max(value for name in exact for value in parity["differences"][name].values())
     kind = colours(task["channels"])
     shape = f"1, {task['channels']}, {task['height']}, {task['width']}"
@@ -97,7 +98,7 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any], formats: Ma
             *_items(
                 {
                     f"`{name}`": text
-                    for name, text in _files(formats).items()
+                    for name, text in _files(formats, compared).items()
                     if name != INT8 or facts.get("int8", {}).get("pays")
                 }
             ),
@@ -131,7 +132,7 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any], formats: Ma
             *(
                 f"- {each.file} differs from PyTorch, with the same rounding, by at most "
                 f"{parity['differences'][name]['denoised']:.1e}, where a step of its pixels is {each.pixel_limit:.1e}."
-                for name, each in formats.items()
+                for name, each in compared.items()
                 if name not in exact
             ),
             "",
@@ -149,14 +150,14 @@ def _noise(task: Mapping[str, Any]) -> str:
     return "that of the images themselves (`data`); no clean ones are known, so its figures are self-supervised"
 
 
-def _files(formats: Mapping[str, Format]) -> dict[str, str]:
-    """Returns what each file is."""
+def _files(formats: Mapping[str, Format], compared: Mapping[str, Format]) -> dict[str, str]:
+    """Returns what each file is. The formats that are `compared` have their differences to PyTorch in one of them."""
     return {
         ARCHITECTURE: "spec, recipe, task, classes, versions and every fact behind this card",
         WEIGHTS: f"the weights; with {ARCHITECTURE} and {SUMS} all that skipnas itself needs",
         **{each.file: each.described for each in formats.values()},
         INT8: f"{ONNX} in int8: less exact, and smaller or faster, as the section int8 says",
-        PARITY: f"largest differences of {' and '.join(each.file for each in formats.values())} to PyTorch",
+        PARITY: f"largest differences of {' and '.join(each.file for each in compared.values())} to PyTorch",
         SUMS: "the SHA-256 sum of each file, which skipnas checks when it opens the bundle (so does `sha256sum -c`); "
         "this card may be edited, and files of other names may be added",
     }
@@ -178,7 +179,9 @@ def _usage(formats: Mapping[str, Format], shape: str, answer: str, likely: str) 
             answer=answer,
             likely=likely,
         )
-        yield from (each.heading, "", f"```python\n{usage}```", "")
+        yield from (each.heading, "")
+        if each.usage:
+            yield from (f"```python\n{usage}```", "")
 
 
 def _measured(facts: Mapping[str, Any]) -> list[str]:

@@ -24,14 +24,12 @@ from nas.bundles.files import ARCHITECTURE, CARD, PARITY, WEIGHTS
 from nas.bundles.formats import (
     FORMATS,
     INT8,
-    INTEGERS,
+    NOTHING_FURTHER,
     ONNX,
     PARITY_LIMIT,
     Exportable,
     Format,
-    fixed_size,
-    integer_pixels,
-    integer_top,
+    Further,
 )
 from nas.bundles.inference import Tiling, tiled
 from nas.bundles.int8 import convert, say
@@ -74,8 +72,7 @@ def export_bundle(
     judge: Judge | None = None,
     calibration: Tensor | None = None,
     white_level: float | None = None,
-    sizes: Sequence[tuple[int, int]] = (),
-    integer_io: bool = False,
+    further: Further = NOTHING_FURTHER,
     deep: bool = False,
     threshold: float | None = None,
 ) -> dict[str, Any]:
@@ -101,15 +98,14 @@ def export_bundle(
             not pay is not written.
         white_level: value of white in the training images, if they have more than 8 bits and it is not their type's
             largest. It is written into the ONNX programs too.
-        sizes: heights and widths for which an ONNX program of one image is written too.
-        integer_io: whether an ONNX program with whole numbers in and out is written too.
+        further: the formats that are written beside `FORMATS`.
         deep: whether the training images have more than 8 bits.
         threshold: the probability of the second of two classes from which on it is answered; see
             `nas.training.recognition.best_threshold`.
 
     Returns:
         The content of parity.json: ``limit``, ``holds``, ``sizes`` (N, C, H, W) and ``differences``, the largest
-        absolute one by program (`FORMATS`, such as ``64x48``, and `INTEGERS`) and output (denoised, logits).
+        absolute one by program (`FORMATS` and those of `further`, such as ``64x48``) and output (denoised, logits).
 
     Raises:
         BundleError: `target` is taken or cannot be written, a program that is asked for cannot be made, or a program
@@ -119,10 +115,7 @@ def export_bundle(
     partial = target.parent / f".{target.name}.{os.getpid()}.partial"
     cost = space.cost(candidate.spec, task)
     preparation = preparation_for(str(facts.get("data")), task)
-    formats = dict(FORMATS)
-    formats |= {f"{height}x{width}": fixed_size(height, width) for height, width in sizes}
-    if integer_io:
-        formats[INTEGERS] = integer_pixels(integer_top(white_level, deep=deep))
+    formats = {**FORMATS, **further.formats(task, white_level, deep=deep)}
     architecture = {
         "format": FORMAT,
         "versions": _versions(),
@@ -181,14 +174,14 @@ def _write(
         made = Exportable(bundle.network, _program(bundle), bundle.task, said)
         for each in formats.values():
             each.write(made, folder / each.file)
-    programs = {name: each.open(made, folder / each.file) for name, each in formats.items()}
+    programs = {name: each.open(made, folder / each.file) for name, each in formats.items() if each.open is not None}
     parity = _parity(bundle.network, formats, programs, images)
-    for name, each in formats.items():
-        for output, found in parity["differences"][name].items():
-            if not found <= (limit := each.limit_of(output)):
+    for name, differences in parity["differences"].items():
+        for output, found in differences.items():
+            if not found <= (limit := formats[name].limit_of(output)):
                 raise BundleError(
-                    f"{each.file} differs from PyTorch by {found:.2g} in {output}, at most {limit:.2g} is allowed; "
-                    "export another network"
+                    f"{formats[name].file} differs from PyTorch by {found:.2g} in {output}, at most {limit:.2g} is "
+                    "allowed; export another network"
                 )
     _write_json(folder / PARITY, parity)
     if calibration is not None:
@@ -263,10 +256,11 @@ def _parity(
     batches = [images, *(_tiled(images, *size) for size in PARITY_SIZES)]
     differences = {}
     with torch.no_grad():
-        for name, each in formats.items():
+        for name, program in programs.items():
+            each = formats[name]
             given = batches if each.size is None else [_tiled(images, 1, *each.size)]
             pairs = zip(
-                zip(*map(programs[name], given), strict=True),
+                zip(*map(program, given), strict=True),
                 zip(*map(each.expected(network), given), strict=True),
                 strict=True,
             )

@@ -2,8 +2,8 @@
 
 A new format is a file of its own, with a function that writes it and one that opens it, and an entry of `FORMATS`. The
 export then writes every format and compares it with the network, the card lists it and shows its use, and the command
-names it. Formats that are written on request are made by functions: `fixed_size` and `integer_pixels`. Libraries are
-imported only when a format is written or opened.
+names it. Formats that are written on request are made by functions, such as `fixed_size`, and `Further` has an option
+for each. Libraries are imported only when a format is written or opened.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from nas.errors import BundleError
+from nas.settings import Setting, Settings, no_file
 from nas.types import Task
 
 if TYPE_CHECKING:
@@ -57,11 +58,13 @@ class Format:
         title: its name in sentences.
         described: its line in the card's list of files.
         write: writes a file of this format.
-        open: returns the file's program: noisy images (N, C, H, W) -> denoised images and logits.
         heading: heading above `usage` in the card.
         usage: a program in Python that uses the file without skipnas, in the bundle's folder. ``{shape}`` stands for an
             image's shape, ``{channels}`` for their number, ``{names}`` for the outputs, ``{outputs}`` for variables of
-            these names, and ``{answer}`` for what is printed of the class; ``{likely}`` is that from probabilities.
+            these names, and ``{answer}`` for what is printed of the class; ``{likely}`` is that from probabilities. It
+            is empty where `heading` says all.
+        open: returns the file's program: noisy images (N, C, H, W) -> denoised images and logits. None for a file that
+            only holds or names another format's program, which is compared itself.
         size: height and width of the one image that the program takes; None for every batch, height and width.
         expected: the function that the program should be, from the network.
         pixel_limit: the largest absolute difference of its pixels, which is `PARITY_LIMIT` for all other outputs.
@@ -71,9 +74,9 @@ class Format:
     title: str
     described: str
     write: Callable[[Exportable, Path], None]
-    open: Callable[[Exportable, Path], Predict]
     heading: str
     usage: str
+    open: Callable[[Exportable, Path], Predict] | None = None
     size: tuple[int, int] | None = None
     expected: Callable[[Predict], Predict] = lambda network: network
     pixel_limit: float = PARITY_LIMIT
@@ -163,6 +166,63 @@ CALIBRATION_IMAGES = 128
 INTEGERS = "integers"
 """The name in parity.json of the program with whole numbers in and out."""
 
+WEB = "web.html"
+"""The page for browsers, which is written on request."""
+
+WEB_RUNTIME = Path("node_modules/onnxruntime-web")
+"""Where npm installs the runtime of the page, in the folder in which the export runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Further(Settings):
+    """The formats that are asked for beside `FORMATS`."""
+
+    size: Annotated[
+        list[tuple[int, int]] | None,
+        Setting(
+            help="Also an ONNX program for one image of this size, which OpenCV and ncnn run; may be repeated.",
+            metavar="HxW",
+        ),
+    ] = None
+    integer_io: Annotated[
+        bool, Setting(help="Also an ONNX program that takes and gives pixels as files have them, and probabilities.")
+    ] = False
+    web: Annotated[
+        bool, Setting(help=f"Also {WEB}, a page that restores images in a browser and connects to nothing.")
+    ] = False
+    web_runtime: Annotated[
+        Path | None,
+        Setting(
+            help=f"Folder of an installed onnxruntime-web, for the page. Default: {WEB_RUNTIME}.",
+            metavar="DIR",
+            rule=no_file,
+        ),
+    ] = None
+
+    def formats(self, task: Task, white_level: float | None, *, deep: bool) -> dict[str, Format]:
+        """Returns the formats by name, for a network of a task.
+
+        Args:
+            task: the task.
+            white_level, deep: see `integer_top`.
+
+        Raises:
+            BundleError: the network cannot have one of them.
+        """
+        found = {f"{height}x{width}": fixed_size(height, width) for height, width in self.size or ()}
+        if self.integer_io:
+            found[INTEGERS] = integer_pixels(integer_top(white_level, deep=deep))
+        if self.web or self.web_runtime is not None:
+            from nas.bundles.web import check_page, check_runtime
+
+            check_page(task.channels, white_level)
+            check_runtime(runtime := self.web_runtime or WEB_RUNTIME)
+            found["web"] = web_page(runtime)
+        return found
+
+
+NOTHING_FURTHER = Further()
+
 
 def fixed_size(height: int, width: int) -> Format:
     """Returns the format of an ONNX program for one image of a size, in operators that small runtimes know."""
@@ -227,6 +287,28 @@ print(denoised.dtype, denoised.shape{{likely}})
     )
 
 
+def web_page(runtime: Path) -> Format:
+    """Returns the format of a page that runs the ONNX program in a browser.
+
+    Args:
+        runtime: the folder of an installed ONNX Runtime Web.
+    """
+
+    def write(made: Exportable, target: Path) -> None:
+        from nas.bundles.web import write_page
+
+        write_page(made, target.with_name(ONNX), runtime, target)
+
+    return Format(
+        file=WEB,
+        title="a web page",
+        described=f"a page that restores images in a browser with {ONNX}, which it holds, and connects to nothing",
+        write=write,
+        heading=f"In a browser, open {WEB}, from a disk or from any web server.",
+        usage="",
+    )
+
+
 def _rounding(top: int, network: Predict) -> Predict:
     """Returns a network that rounds pixels before and after, and gives probabilities."""
 
@@ -277,7 +359,7 @@ def integer_top(white_level: float | None, *, deep: bool) -> int:
 
 def is_program(file: str) -> bool:
     """Whether a file of a bundle has the name of one that an export writes."""
-    always = {INT8, *(each.file for each in FORMATS.values())}
+    always = {INT8, WEB, *(each.file for each in FORMATS.values())}
     return file in always or re.fullmatch(r"model\.(uint8|uint16|[0-9]+x[0-9]+)\.onnx", file) is not None
 
 

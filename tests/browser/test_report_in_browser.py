@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from command_samples import Said, Studied
+from visit import Visit
 
 pytestmark = pytest.mark.slow
 
@@ -18,29 +19,12 @@ MARKS = """box => {
 }"""
 
 
-class Visit:
-    """A page with what went wrong on it."""
-
-    def __init__(self, browser: Any, path: Path, **context: Any) -> None:
-        self.page = browser.new_context(**context).new_page()
-        self.wrong: list[str] = []
-        self.page.on("console", lambda message: message.type == "error" and self.wrong.append(message.text))
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("request", self._asked)
-        self.page.goto(path.as_uri())
-
-    def _asked(self, request: Any) -> None:
-        if not request.url.startswith(("file:", "data:", "blob:")):
-            self.wrong.append(f"asked for {request.url}")
-
-    def draw_all(self) -> list[Any]:
-        boxes = self.page.locator(".plot")
-        for index in range(boxes.count()):
-            boxes.nth(index).scroll_into_view_if_needed()
-            self.page.wait_for_function(
-                "i => document.querySelectorAll('.plot')[i].dataset.drawn", arg=index, timeout=20_000
-            )
-        return [boxes.nth(index) for index in range(boxes.count())]
+def draw_all(page: Any) -> list[Any]:
+    boxes = page.locator(".plot")
+    for index in range(boxes.count()):
+        boxes.nth(index).scroll_into_view_if_needed()
+        page.wait_for_function("i => document.querySelectorAll('.plot')[i].dataset.drawn", arg=index, timeout=20_000)
+    return [boxes.nth(index) for index in range(boxes.count())]
 
 
 @pytest.fixture
@@ -51,8 +35,8 @@ def page_file(studied: Studied, run: Callable[..., Said]) -> Path:
 
 
 def test_every_figure_is_drawn_and_nothing_is_fetched(page_file: Path, browser: Any) -> None:
-    visit = Visit(browser, page_file, viewport={"width": 1280, "height": 900})
-    boxes = visit.draw_all()
+    visit = Visit(browser, page_file.as_uri(), viewport={"width": 1280, "height": 900})
+    boxes = draw_all(visit.page)
     assert len(boxes) >= 8
     for box in boxes:
         assert box.evaluate(MARKS) > 0, box.get_attribute("id")
@@ -60,7 +44,7 @@ def test_every_figure_is_drawn_and_nothing_is_fetched(page_file: Path, browser: 
 
 
 def test_hovering_the_front_shows_the_spec(page_file: Path, browser: Any) -> None:
-    visit = Visit(browser, page_file, viewport={"width": 1280, "height": 900})
+    visit = Visit(browser, page_file.as_uri(), viewport={"width": 1280, "height": 900})
     box = visit.page.locator("#front-psnr-accuracy")
     box.scroll_into_view_if_needed()
     visit.page.wait_for_function("document.getElementById('front-psnr-accuracy').dataset.drawn")
@@ -76,7 +60,7 @@ def test_hovering_the_front_shows_the_spec(page_file: Path, browser: Any) -> Non
 
 
 def test_the_theme_follows_the_system_and_switches(page_file: Path, browser: Any) -> None:
-    visit = Visit(browser, page_file, color_scheme="dark", viewport={"width": 390, "height": 800})
+    visit = Visit(browser, page_file.as_uri(), color_scheme="dark", viewport={"width": 390, "height": 800})
     page = visit.page
     shade = "getComputedStyle(document.body).backgroundColor"
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
@@ -93,7 +77,7 @@ def test_the_theme_follows_the_system_and_switches(page_file: Path, browser: Any
 
 
 def test_a_trial_is_opened_by_its_link(page_file: Path, browser: Any) -> None:
-    page = Visit(browser, page_file).page
+    page = Visit(browser, page_file.as_uri()).page
     link = page.locator("tr.chosen a").first
     number = link.inner_text().split()[1]
     link.click()

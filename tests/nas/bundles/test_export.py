@@ -28,7 +28,7 @@ from nas.bundles.assess import assess
 from nas.bundles.bundle import open_bundle
 from nas.bundles.card import card
 from nas.bundles.files import ARCHITECTURE, CARD, PARITY, SUMS, WEIGHTS
-from nas.bundles.formats import FORMATS, INT8, ONNX, Exportable, integer_pixels, integer_top
+from nas.bundles.formats import FORMATS, INT8, ONNX, Exportable, Further, integer_pixels, integer_top
 from nas.bundles.int8 import Gain, convert, measure, quantize
 from nas.bundles.onnx_model import open_onnx
 from nas.data.noise import parse_noise
@@ -486,7 +486,7 @@ def test_facts_of_a_stranger_are_described_as_far_as_they_are_figures(folder: Pa
 
 def test_a_program_for_one_size_has_none_of_what_small_runtimes_lack(tmp_path: Path, network: nn.Module) -> None:
     folder = tmp_path / "bundle"
-    parity = write_bundle(folder, candidate(), network, sizes=[(8, 8), (9, 14)])
+    parity = write_bundle(folder, candidate(), network, further=Further(size=[(8, 8), (9, 14)]))
     for height, width in ((8, 8), (9, 14)):
         file = folder / f"model.{height}x{width}.onnx"
         model = onnx.load(file)
@@ -508,7 +508,7 @@ def test_a_program_takes_and_gives_pixels_as_files_have_them(
     tmp_path: Path, network: nn.Module, white_level: float | None, kind: str, top: int
 ) -> None:
     folder = tmp_path / "bundle"
-    parity = write_bundle(folder, candidate(), network, white_level=white_level, integer_io=True)
+    parity = write_bundle(folder, candidate(), network, white_level=white_level, further=Further(integer_io=True))
     session = onnxruntime.InferenceSession(folder / f"model.{kind}.onnx", providers=["CPUExecutionProvider"])
     pixels = (np.random.default_rng(0).random((3, 1, 11, 18)) * top).astype(kind)
     denoised, probabilities = session.run(["denoised", "probabilities"], {"noisy": pixels})
@@ -526,7 +526,9 @@ def test_a_program_takes_and_gives_pixels_as_files_have_them(
 def test_pixels_of_no_whole_white_level_are_refused(tmp_path: Path, network: nn.Module, quick: None) -> None:
     for white_level in (0.75, 1.0, 200.0, 4095.5, 70000.0):
         with pytest.raises(BundleError, match=r"whole numbers need 255 to 65535; leave it out"):
-            write_bundle(tmp_path / "bundle", candidate(), network, white_level=white_level, integer_io=True)
+            write_bundle(
+                tmp_path / "bundle", candidate(), network, white_level=white_level, further=Further(integer_io=True)
+            )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -565,14 +567,16 @@ def test_names_of_an_own_network_are_no_names_of_the_graph_around_it(tmp_path: P
 
 def test_a_size_beyond_all_memory_is_one_line(tmp_path: Path, network: nn.Module, quick: None) -> None:
     with pytest.raises(BundleError, match=r"^`size` 20000x20000: a pass over 400,000,000 pixels needs too much memory"):
-        write_bundle(tmp_path / "bundle", candidate(), network, sizes=[(20000, 20000)])
+        write_bundle(tmp_path / "bundle", candidate(), network, further=Further(size=[(20000, 20000)]))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_network_without_classes_has_one_output_everywhere(tmp_path: Path) -> None:
     task = replace(TASK, classes=0)
     folder = tmp_path / "bundle"
-    write_bundle(folder, candidate(), network_of(candidate(), task), task, sizes=[(8, 8)], integer_io=True)
+    write_bundle(
+        folder, candidate(), network_of(candidate(), task), task, further=Further(size=[(8, 8)], integer_io=True)
+    )
     for file in folder.glob("*.onnx"):
         model = onnx.load(file)
         assert [value.name for value in model.graph.output] == ["denoised"], file.name

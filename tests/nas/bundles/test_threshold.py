@@ -17,6 +17,7 @@ from PIL import Image
 
 from nas.bundles.assess import assess_bundle
 from nas.bundles.files import ARCHITECTURE, CARD
+from nas.bundles.formats import Further
 from nas.bundles.sums import write_sums
 from nas.data.noise import parse_noise
 from nas.data.splits import Dataset, Split
@@ -58,7 +59,7 @@ def test_the_program_of_whole_numbers_answers_by_it_in_the_card(tmp_path: Path) 
             TWO,
             classes=CLASSES,
             threshold=threshold,
-            integer_io=True,
+            further=Further(integer_io=True),
         )
         examples = re.findall(r"```python\n(.*?)```", (target / CARD).read_text(), re.DOTALL)
         (example,) = (each for each in examples if "uint8" in each)

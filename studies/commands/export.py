@@ -1,0 +1,78 @@
+"""A bundle written: that of a study's choice, or an existing one again in further formats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nas.bundles.files import ARCHITECTURE
+from nas.bundles.formats import NOTHING_FURTHER, Further
+from nas.errors import ConfigError
+from studies.bundles import export_again, export_choice
+from studies.reading.study import StudyReader
+from studies.settings import NO_LIMITS, SizeLimits
+
+KNEE = "knee"
+
+
+def export(
+    name: str,
+    to: Path,
+    *,
+    pick: str = KNEE,
+    prefer: Mapping[str, float] | None = None,
+    limits: SizeLimits = NO_LIMITS,
+    further: Further = NOTHING_FURTHER,
+    quantize: bool = False,
+    licence: str | None = None,
+    data_root: Path | None = None,
+    own_space: str | None = None,
+    storage: str | None = None,
+) -> dict[str, Any]:
+    """Writes a bundle.
+
+    Args:
+        name: of a study, or the folder of a bundle.
+        to: the folder to make.
+        storage: where the study lies.
+        pick, prefer, limits, further, quantize, licence, data_root, own_space: see `export_choice`.
+
+    Returns:
+        See `export_choice`.
+
+    Raises:
+        ConfigError: a setting for studies is given for a bundle. Others: see `export_choice` and `export_again`.
+    """
+    if not _is_bundle(name):
+        return export_choice(
+            StudyReader.open(name, storage),
+            to,
+            pick=pick,
+            prefer=prefer,
+            limits=limits,
+            data_root=data_root,
+            licence=licence,
+            further=further,
+            quantize=quantize,
+            own_space=own_space,
+        )
+    given = {
+        "pick": pick != KNEE,
+        "prefer": prefer,
+        "quantize": quantize,
+        "data_root": data_root,
+        "space": own_space,
+        "storage": storage,
+        **{f"max_{limit}": True for limit in limits.upper},
+    }
+    for setting in (setting for setting, value in given.items() if value):
+        raise ConfigError(f"`{setting}` is for a study, and {name} is a bundle; leave it out")
+    return export_again(Path(name), to, further=further, licence=licence)
+
+
+def _is_bundle(name: str) -> bool:
+    try:
+        return (Path(name) / ARCHITECTURE).is_file()
+    except OSError:  # too long for a file's name, or in a folder that nobody may enter
+        return False

@@ -1,0 +1,76 @@
+"""A bundle exported again, in formats that it did not have."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bundle_samples import FACTS, candidate, network_of, write_bundle
+
+from nas.bundles.files import ARCHITECTURE, CARD, WEIGHTS
+from nas.bundles.formats import Further
+from nas.bundles.sums import write_sums
+from nas.errors import BundleError, ConfigError
+from studies.bundles import open_bundle
+from studies.commands.bundle_lines import export_lines
+from studies.commands.export import export
+from studies.settings import SizeLimits
+
+INT8 = {"pays": True, "told": "half of the size", "images": 128}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("again") / "bundle"
+    write_bundle(target, candidate(), network_of(candidate()), facts=FACTS | {"int8": INT8})
+    return target
+
+
+def test_the_network_and_its_figures_stay_and_formats_come(folder: Path, tmp_path: Path) -> None:
+    facts = export(str(folder), tmp_path / "new", further=Further(size=[(9, 14)]), licence="CC0-1.0")
+    old, new = open_bundle(folder), open_bundle(tmp_path / "new")
+    assert new.candidate == old.candidate
+    assert new.classes == old.classes
+    for name, tensor in old.network.state_dict().items():
+        assert tensor.equal(new.network.state_dict()[name]), name
+    assert new.facts == FACTS | {"licence": "CC0-1.0"}
+    assert "model.9x14.onnx" in facts["files"]
+    assert set(facts["differences"]) == {"onnx", "torch_export", "9x14"}
+    lines = export_lines(facts)
+    assert lines[0] == f"the network of {folder}"
+    assert "validation split: PSNR 20.12 dB, accuracy 97.53 %" in "\n".join(lines)
+    assert "CC0-1.0" in (tmp_path / "new" / CARD).read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"pick": "psnr"}, "pick"),
+        ({"prefer": {"psnr": 2.0}}, "prefer"),
+        ({"limits": SizeLimits(max_params=9)}, "max_params"),
+        ({"quantize": True}, "quantize"),
+        ({"data_root": Path("data")}, "data_root"),
+        ({"own_space": "a:b"}, "space"),
+        ({"storage": "a.db"}, "storage"),
+    ],
+)
+def test_settings_of_a_study_are_refused(folder: Path, tmp_path: Path, given: dict[str, Any], name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"`{name}` is for a study, and .* is a bundle; leave it out"):
+        export(str(folder), tmp_path / "new", **given)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "facts", [{"values": {"psnr": "loud"}}, {"images": 3}, {"confirmed": {}, "start": {"seen": 1}}]
+)
+def test_facts_that_no_export_writes_are_one_line(folder: Path, tmp_path: Path, facts: dict[str, Any]) -> None:
+    for name in (ARCHITECTURE, WEIGHTS):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    value = json.loads((tmp_path / ARCHITECTURE).read_text())
+    (tmp_path / ARCHITECTURE).write_text(json.dumps(value | {"facts": FACTS | facts}))
+    write_sums(tmp_path)
+    with pytest.raises(BundleError, match=r"architecture\.json: has facts that no export writes"):
+        export(str(tmp_path), tmp_path / "new")
+    assert not (tmp_path / "new").exists()

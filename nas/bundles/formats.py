@@ -169,6 +169,9 @@ INTEGERS = "integers"
 WEB = "web.html"
 """The page for browsers, which is written on request."""
 
+BIOIMAGE = "rdf.yaml"
+"""The description for bioimage.io, which is written on request, with tensors for its test beside it."""
+
 WEB_RUNTIME = Path("node_modules/onnxruntime-web")
 """Where npm installs the runtime of the page, in the folder in which the export runs."""
 
@@ -199,6 +202,10 @@ class Further(Settings):
         ),
     ] = None
 
+    bioimage: Annotated[
+        bool, Setting(help=f"Also {BIOIMAGE} and test tensors, which make the bundle a model of bioimage.io.")
+    ] = False
+
     def formats(self, task: Task, white_level: float | None, *, deep: bool) -> dict[str, Format]:
         """Returns the formats by name, for a network of a task.
 
@@ -218,6 +225,8 @@ class Further(Settings):
             check_page(task.channels, white_level)
             check_runtime(runtime := self.web_runtime or WEB_RUNTIME)
             found["web"] = web_page(runtime)
+        if self.bioimage:
+            found["bioimage"] = bioimage_model(white_level or (65535.0 if deep else 255.0))
         return found
 
 
@@ -309,6 +318,35 @@ def web_page(runtime: Path) -> Format:
     )
 
 
+def bioimage_model(white: float) -> Format:
+    """Returns the format of a description that makes the bundle a model of bioimage.io.
+
+    Args:
+        white: value of white in the pixels of image files.
+    """
+
+    def write(made: Exportable, target: Path) -> None:
+        from nas.bundles.bioimage import write_bioimage
+
+        write_bioimage(made, white, target.with_name(ONNX), target)
+
+    return Format(
+        file=BIOIMAGE,
+        title="bioimage.io",
+        described=f"the description of {ONNX} for bioimage.io, with `test_*.npy` on which `bioimageio test .` runs it",
+        write=write,
+        heading=f"In programs that use models of bioimage.io, on pixels from 0 to {white:.10g}. In Python:",
+        usage="""\
+import bioimageio.core
+import numpy as np
+
+noisy = np.load("test_noisy.npy")  # your images: (N, C, H, W), pixels as files have them
+sample = bioimageio.core.predict(model="rdf.yaml", inputs={{"noisy": noisy}})
+print(sample.members["denoised"].data.shape)
+""",
+    )
+
+
 def _rounding(top: int, network: Predict) -> Predict:
     """Returns a network that rounds pixels before and after, and gives probabilities."""
 
@@ -359,8 +397,9 @@ def integer_top(white_level: float | None, *, deep: bool) -> int:
 
 def is_program(file: str) -> bool:
     """Whether a file of a bundle has the name of one that an export writes."""
-    always = {INT8, WEB, *(each.file for each in FORMATS.values())}
-    return file in always or re.fullmatch(r"model\.(uint8|uint16|[0-9]+x[0-9]+)\.onnx", file) is not None
+    always = {INT8, WEB, BIOIMAGE, *(each.file for each in FORMATS.values())}
+    on_request = r"model\.(uint8|uint16|[0-9]+x[0-9]+)\.onnx|test_(noisy|denoised|logits)\.npy"
+    return file in always or re.fullmatch(on_request, file) is not None
 
 
 def formats_in_short() -> str:

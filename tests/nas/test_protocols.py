@@ -44,6 +44,7 @@ def test_what_a_network_leaves_out_has_a_default() -> None:
     found = Abilities.of(network)
     assert (found.tasks, found.reach, found.penalty(), list(found.gates())) == (TASKS, None, None, [])
     assert found.reduction == 1
+    assert found.evidence_head is None
     assert found.parameter_groups() == {"base": list(network.parameters())}
 
 
@@ -55,8 +56,10 @@ def test_what_a_network_says_is_taken() -> None:
         gates=lambda self: [torch.ones(2)],
         penalty=lambda self: self.conv.weight.sum(),
         parameter_groups=lambda self: {"base": list(self.conv.parameters()), "sharing": list(self.head.parameters())},
+        evidence_head=property(lambda self: self.head),
     )
     found = Abilities.of(network)
+    assert found.evidence_head is network.head
     assert (found.tasks, found.reach, found.reduction) == (("denoise",), 1, 4)
     assert torch.equal(found.gates()[0], torch.ones(2))
     assert torch.equal(found.penalty(), network.conv.weight.sum())
@@ -74,6 +77,7 @@ def test_what_a_network_says_is_taken() -> None:
         ({"reduction": 0}, "reduction is 0, must be a number of pixels"),
         ({"gates": [1.0]}, r"gates is \[1.0\], must be a method"),
         ({"gates": lambda self: [1.0]}, r"gates\(\) is \[1.0\], must be a list of tensors"),
+        ({"evidence_head": "head"}, "evidence_head is 'head', must be a module, or None"),
         ({"penalty": lambda self: 0.5}, r"penalty\(\) is 0.5, must be a tensor of shape \(\), or None"),
         ({"penalty": lambda self: torch.ones(3)}, r"must be a tensor of shape \(\), or None"),
         ({"parameter_groups": lambda self: []}, r"parameter_groups\(\) is \[\], must be lists of parameters by name"),

@@ -73,7 +73,7 @@ def read_csv(
             raise DataError(f"{where} has no {empty[0]} ({header[places[empty[0]]]!r}); fill it in, or remove the line")
         label = cell["label"]
         if "|" in label:
-            raise DataError(f"{where}: {visible(label)!r} names several classes, and a network names one; keep one")
+            raise DataError(f"{where}: '{visible(label)}' names several classes, and a network names one; keep one")
         file = _file(cell["path"], path.parent, where)
         first, before = known.setdefault(file, (line, cell))
         if other := [name for name in ("label", "split", "group") if cell.get(name) != before.get(name)]:
@@ -89,7 +89,7 @@ def read_csv(
     numbers = all(name.isdecimal() for name in names)
     classes = sorted(set(names), key=lambda name: (int(name) if numbers else 0, name))
     if strangers := sorted(set(names) - {name for file, name in zip(files, names, strict=True) if file.part == TRAIN}):
-        raise DataError(f"{source}: class {visible(strangers[0])!r} is not in train; add images of it, or remove it")
+        raise DataError(f"{source}: class '{visible(strangers[0])}' is not in train; add images of it, or remove it")
     if len(classes) < 2:
         raise DataError(f"{source}: {len(classes)} class(es), classification needs at least 2; use images:DIR without")
     log.info("%s: %s", source, ", ".join(f"{name} from column {header[place]!r}" for name, place in places.items()))
@@ -133,7 +133,7 @@ def _places(header: Sequence[str], source: str) -> dict[str, int]:
     for name, known in COLUMNS.items():
         places = [place for place, cell in enumerate(plain) if cell in known]
         if len(places) > 1:
-            both = " and ".join(repr(visible(header[place])) for place in places[:2])
+            both = " and ".join(f"'{visible(header[place])}'" for place in places[:2])
             raise DataError(f"{source}: columns {both} may both be the {name}; rename one of them")
         if places:
             found[name] = places[0]
@@ -163,5 +163,5 @@ def _part(text: str | None, where: str) -> int:
     if text is None:
         return TRAIN
     if text.lower() not in PART_NAMES:
-        raise DataError(f"{where}: split {visible(text)!r}; give {', '.join(PARTS)}")
+        raise DataError(f"{where}: split '{visible(text)}'; give {', '.join(PARTS)}")
     return PART_NAMES[text.lower()]

@@ -188,7 +188,7 @@ def _check_classes(classes: Sequence[str], source: str) -> None:
         raise DataError(f"{source}: {len(classes)} classes, a network has at most {MAX_SIDE}; merge some")
     for name in classes:
         if visible(name) != name:
-            raise DataError(f"{source}: class {visible(name)!r} has control characters in its name; rename its folder")
+            raise DataError(f"{source}: class '{visible(name)}' has control characters in its name; rename its folder")
 
 
 def _read(

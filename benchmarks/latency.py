@@ -6,8 +6,8 @@ size, other random weights); and as searches measured until 2026-11-29 (eager Py
 The first table has Spearman's rank correlation of each with the shipped program.
 
 The second table asks what that is worth. Candidates of the atlas of digits, whose PSNR and accuracy are known, have a
-front of PSNR, accuracy and each latency. At the PSNR of each member of the front of the old latency, a person picks the
-fastest member of at least this PSNR, by the latency of the front. The table has how much longer the shipped program of
+front of PSNR, accuracy and each latency. At the PSNR of each member of these fronts, a person picks the fastest member
+of at least this PSNR, by the latency of the front. The table has how much longer the shipped program of
 the pick runs at the large size when the front is that of the old latency.
 
 All run on one thread of a CPU and are timed by that thread's clock. Every finished measurement is kept, and the same
@@ -137,7 +137,7 @@ def ratios(
         fitting = [int(row) for row in fronts[kind] if psnr[row] >= least]
         return min(fitting, key=lambda row: float(of[kind][row]))
 
-    levels = sorted(set(psnr[fronts["eager"]]))
+    levels = sorted({*psnr[fronts["eager"]], *psnr[fronts["search"]]})
     return [of["shipped"][picked("eager", level)] / of["shipped"][picked("search", level)] for level in levels]
 
 

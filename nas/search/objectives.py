@@ -26,8 +26,8 @@ LARGEST_SHARE = 0.6
 """The share of the images in one class above which people are told that accuracy says little."""
 
 LATENCY_REFERENCE = 1000.0
-"""The latency in ms per image that contributes nothing. Costs have the space's limits as their reference, but no space
-limits latency."""
+"""The latency in ms per image that contributes nothing, where it is not known how long the largest networks take. Costs
+have the space's limits as their reference, but no space limits latency."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

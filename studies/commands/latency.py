@@ -10,12 +10,12 @@ from pathlib import Path
 from nas.errors import ConfigError, LatencyError, StudyError, in_short, is_out_of_memory
 from nas.protocols import SearchSpace
 from nas.settings import StudyConfig, checked_command
-from nas.types import Constraint, LatencySetting, Task
+from nas.types import Constraint, LatencySetting, Spec, Task
 from search_spaces import SPACES
 from search_spaces.draws import sampled
 
 DRAWN = 8
-"""The number of random candidates of which the smallest one is measured."""
+"""The number of random candidates of which the smallest one and the largest one are measured."""
 
 
 def check_study(config: StudyConfig, command: str | None) -> None:
@@ -38,16 +38,41 @@ def try_latency(space: SearchSpace, task: Task, limits: Sequence[Constraint], se
     Raises:
         ConfigError: it cannot be measured.
     """
-    from nas.bundles.latency import program, timed
+    for spec in _by_size(space, task, limits)[:1]:
+        _measured(space, spec, task, setting)
 
-    candidates = sampled(space, task, limits, DRAWN, seed=0)
-    if not candidates:
-        return
-    smallest = min((each.spec for each in candidates), key=lambda spec: space.cost(spec, task).macs)
+
+def largest_latency(
+    space: SearchSpace, task: Task, limits: Sequence[Constraint], setting: LatencySetting
+) -> float | None:
+    """Returns about how many ms the largest networks of a study take; None where no network is within its limits.
+
+    It is the time of a large random network, times the MACs that the limits allow over its own. The hypervolume is
+    measured from there: from a time far above that of all networks, latency would hardly count.
+
+    Raises:
+        ConfigError: it cannot be measured.
+    """
+    for spec in _by_size(space, task, limits)[-1:]:
+        own = space.cost(spec, task).macs
+        most = next((limit.upper for limit in limits if limit.name == "macs"), 2 * own)
+        return _measured(space, spec, task, setting) * most / max(1, own)
+    return None
+
+
+def _by_size(space: SearchSpace, task: Task, limits: Sequence[Constraint]) -> list[Spec]:
+    """Returns some random architectures within the limits, from small to large."""
+    drawn = [each.spec for each in sampled(space, task, limits, DRAWN, seed=0)]
+    return sorted(drawn, key=lambda spec: space.cost(spec, task).macs)
+
+
+def _measured(space: SearchSpace, spec: Spec, task: Task, setting: LatencySetting) -> float:
+    from nas.bundles.latency import metrics, program, timed
+
     try:
-        model = program(partial(space.build, smallest, task), task, setting)
+        model = program(partial(space.build, spec, task), task, setting)
         with tempfile.TemporaryDirectory(prefix="skipnas-latency-") as folder:
-            timed(model, setting, Path(folder, "model.onnx"), runs=1)
+            return metrics(timed(model, setting, Path(folder, "model.onnx"), runs=1))["latency"]
     except LatencyError as error:
         name = "latency_provider" if setting.command is None else "latency_command"
         raise ConfigError(f"`{name}`: {error}; mend it, or leave it out") from None

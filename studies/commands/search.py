@@ -23,7 +23,7 @@ from nas.types import Constraint, Measurement, Task
 from search_spaces import get_space, stored_space
 from search_spaces.recipes import space_of_study
 from studies.commands.enqueue import enqueue_baselines, enqueue_front, measured
-from studies.commands.latency import check_study, try_latency
+from studies.commands.latency import check_study, largest_latency, try_latency
 from studies.commands.precision import study_precision
 from studies.commands.time_limit import limits_in_time
 from studies.reading.data import study_data
@@ -203,6 +203,12 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: Study
         notes += lines
         # The limit of a cost is also the reference of its objective.
         objectives, _ = resolve_objectives(wanted["objectives"], task, trivial, constraints)
+    if latency is not None and any(each.name == "latency" for each in objectives):
+        most = largest_latency(space, task, constraints, latency)
+        objectives = tuple(
+            dataclasses.replace(each, reference=most) if each.name == "latency" and most else each
+            for each in objectives
+        )
     if options.size is None and request.early_stopping is None:
         wanted["early_stopping"] = True
         notes += ["early stopping is on, because more is found with it in the same time"]

@@ -53,6 +53,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[LatencySetting]:
     monkeypatch.setattr(
         "studies.commands.search.try_latency", lambda space, task, limits, setting: found.append(setting)
     )
+    monkeypatch.setattr("studies.commands.search.largest_latency", lambda *given: 50.0)
     return found
 
 
@@ -72,9 +73,22 @@ def test_a_new_study_keeps_where_its_latency_is_measured(tmp_path: Path, tried: 
     assert len(tried) == 3
 
 
-def test_a_command_is_tried_once_on_a_small_network(tmp_path: Path) -> None:
-    config = prepared(tmp_path, latency_command=command(tmp_path, "print(3)")).ledger.config
-    assert runs(tmp_path) == 1
+def test_a_command_is_tried_on_a_small_network_and_on_a_large_one(tmp_path: Path) -> None:
+    """The small one may fail soon, and the time of the large one tells from where the hypervolume is measured."""
+    text = "import os, sys; print(os.path.getsize(sys.argv[1]) / 1000)"
+    search = prepared(tmp_path, latency_command=command(tmp_path, text))
+    config, space = search.ledger.config, search.space
+    assert runs(tmp_path) == 2
+    specs = asked._by_size(space, config.task, config.constraints)
+    costs = [space.cost(spec, config.task).macs for spec in specs]
+    assert costs == sorted(costs)
+    assert len(costs) == asked.DRAWN
+    assert config.latency is not None
+    file = tmp_path / "largest.onnx"
+    file.write_bytes(latency.program(lambda: space.build(specs[-1], config.task), config.task, config.latency))
+    most = next(limit.upper for limit in config.constraints if limit.name == "macs")
+    reference = {each.name: each.reference for each in config.objectives}["latency"]
+    assert reference == pytest.approx(file.stat().st_size / 1000 * most / costs[-1])
     assert config.latency is not None
     assert (config.latency.size, config.latency.threads, config.latency.provider) == ("8x8", None, None)
 

@@ -21,7 +21,7 @@ from benchmarks.lib import atlases
 from benchmarks.lib.made_up import OBJECTIVES
 from benchmarks.lib.records import Record
 from benchmarks.lib.stats import mean_interval
-from nas.search.early_stopping import RULES, Rule, Rung
+from nas.search.early_stopping import RULES, Rule, Rungs
 from nas.search.pareto import hypervolume
 
 BEST = 40
@@ -44,15 +44,13 @@ def replayed(curves: Sequence[Curve], order: Sequence[int], rule: Rule | None) -
     """
     epochs = sorted(curves[0])
     reached: dict[int, dict[int, tuple[float, ...]]] = {epoch: {} for epoch in epochs}
+    rungs = Rungs(OBJECTIVES, epochs[-1], reached.__getitem__)
     spent, finished = [0], [list[int]()]
     for number in order:
         trained = 0
         for epoch in epochs:
             trained, reached[epoch][number] = epoch, curves[number][epoch]
-            rung = Rung(
-                number=number, epoch=epoch, epochs=epochs[-1], objectives=OBJECTIVES, reached=reached.__getitem__
-            )
-            if epoch < epochs[-1] and rule is not None and not rule(rung):
+            if epoch < epochs[-1] and rule is not None and not rule(rungs, number, epoch):
                 break
         spent.append(spent[-1] + trained)
         finished.append([*finished[-1], *([number] if trained == epochs[-1] else [])])

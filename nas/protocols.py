@@ -318,9 +318,10 @@ class Ledger(Protocol):
     def rung_objectives(self) -> tuple[Objective, ...]:
         """Returns the study's objectives that are known wherever trials are validated (see `Metric.at_rungs`)."""
 
-    def rung(self, epoch: int) -> dict[int, tuple[float, ...]]:
+    def rung(self, epoch: int) -> Mapping[int, tuple[float, ...]]:
         """Returns number -> values of `rung_objectives` at `epoch`, of every trial that was validated there.
 
+        The mapping grows at its end by later calls.
         Trials count whatever became of them later, at any driver, but only those of this version of the training code.
         """
 

@@ -11,7 +11,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from nas.engine.report import LivesInDriver, Report
 from nas.engine.searcher import JobSearcher, StudySearcher
-from nas.search.early_stopping import RULES, Rung
+from nas.search.early_stopping import RULES, Rungs
 
 
 def short_memory(error: str) -> str:
@@ -50,7 +50,9 @@ class RungScheduler(LossScheduler):
     def __init__(self, searcher: StudySearcher) -> None:
         super().__init__(searcher)
         self._searcher = searcher
-        self._rule = RULES[searcher.ledger.config.within_rank]
+        ledger = searcher.ledger
+        self._rule = RULES[ledger.config.within_rank]
+        self._rungs = Rungs(ledger.rung_objectives(), ledger.config.epochs, ledger.rung)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         report: Report = result["report"]
@@ -60,18 +62,10 @@ class RungScheduler(LossScheduler):
             return self._judge(trial.trial_id, report, report.rows[-1].epoch)
 
     def _judge(self, trial_id: str, report: Report, epoch: int) -> str:
-        ledger = self._searcher.ledger
         # Tune asks its scheduler before its callbacks, so the row is not in the epochs table yet.
         if not self._searcher.record(trial_id, report):
             return TrialScheduler.STOP
-        rung = Rung(
-            number=report.number,
-            epoch=epoch,
-            epochs=ledger.config.epochs,
-            objectives=ledger.rung_objectives(),
-            reached=ledger.rung,
-        )
-        if self._rule(rung):
+        if self._rule(self._rungs, report.number, epoch):
             return TrialScheduler.CONTINUE
         self._searcher.stop(trial_id, epoch)
         return TrialScheduler.STOP

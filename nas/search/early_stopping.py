@@ -1,18 +1,19 @@
 """The epochs at which candidates are validated, and the rules that stop candidates there early.
 
-A new rule is a function of a `Rung` and an entry of `RULES`.
+A new rule is a function of `Rungs` and an entry of `RULES`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import numpy as np
 
-from nas.search.pareto import Array, contributions, dominators, fronts, net_gaps
+from nas.search.pareto import Array
+from nas.search.ranking import Front, Ranking
 from nas.types import Objective
 
 REDUCTION = 3
@@ -39,34 +40,61 @@ def is_milestone(epoch: int, epochs: int) -> bool:
     return epoch in (1, epochs)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rung:
-    """A candidate that was validated before the end of its run.
+class Rungs:
+    """What is known of a study's candidates at the milestones before its last epoch, and at this.
 
-    Attributes:
-        number: the candidate's number.
-        epoch: the epoch after which it was validated.
-        epochs: epochs of a full run.
+    It is kept sorted as candidates arrive, so that a decision takes hardly longer among thousands than among few.
+
+    Args:
         objectives: directions and reference point of the values.
+        epochs: epochs of a full run.
         reached: epoch -> values, in the order of `objectives`, of every candidate that was validated after it, by
-            number, whatever became of the candidate later.
+            number, whatever became of the candidate later. What it returns for an epoch only grows, at its end.
     """
 
-    number: int
-    epoch: int
-    epochs: int
-    objectives: Sequence[Objective]
-    reached: Callable[[int], Mapping[int, Sequence[float]]]
+    def __init__(
+        self, objectives: Sequence[Objective], epochs: int, reached: Callable[[int], Mapping[int, Sequence[float]]]
+    ) -> None:
+        self.objectives, self.epochs, self.reached = objectives, epochs, reached
+        self.maximize = [o.direction == "maximize" for o in objectives]
+        self._rankings: dict[int, Ranking] = {}
+        self._gains: dict[int, tuple[int, Array, Array]] = {}
+
+    def ranking(self, epoch: int) -> Ranking:
+        """Returns the candidates that have reached a rung by rank."""
+        if epoch not in self._rankings:
+            self._rankings[epoch] = Ranking([o.reference for o in self.objectives], self.maximize)
+        ranking = self._rankings[epoch]
+        for number, values in islice(self.reached(epoch).items(), len(ranking), None):
+            ranking.add(number, values)
+        return ranking
+
+    def gains(self, epoch: int) -> tuple[Array, Array]:
+        """Returns final values of the candidates that were trained to the end, and how much better they are than at a
+        rung.
+
+        Both have shape (n, objectives), and larger is better in both.
+        """
+        ends = self.reached(self.epochs)
+        known, final, gains = self._gains.get(epoch, (-1, np.empty(0), np.empty(0)))
+        if known != len(ends):
+            there = self.reached(epoch)
+            both = [number for number in ends if number in there]
+            sign, shape = np.where(self.maximize, 1.0, -1.0), (-1, len(self.objectives))
+            final = sign * np.array([ends[number] for number in both], dtype=np.float64).reshape(shape)
+            gains = final - sign * np.array([there[number] for number in both], dtype=np.float64).reshape(shape)
+            self._gains[epoch] = len(ends), final, gains
+        return final, gains
 
 
-Rule = Callable[[Rung], bool]
-"""Tells whether a candidate goes on."""
+Rule = Callable[[Rungs, int, int], bool]
+"""Tells whether a candidate goes on: (rungs, its number, the epoch after which it was validated)."""
 
-Merit = Callable[[Array, Sequence[float], Sequence[bool]], Array]
-"""Orders points of one non-domination rank, the largest value first: (values, reference point, maximize) -> (n,)."""
+Merit = Callable[[Front], Array]
+"""Orders the points of one non-domination rank, the largest value first, shape (n,)."""
 
 
-def successive_halving(rung: Rung, merit: Merit) -> bool:
+def successive_halving(rungs: Rungs, number: int, epoch: int, merit: Merit) -> bool:
     """Asynchronous successive halving for several objectives, which spares a candidate that may still win.
 
     A candidate passes a rung when it is among the best third of all candidates that have reached it so far. They are
@@ -75,56 +103,45 @@ def successive_halving(rung: Rung, merit: Merit) -> bool:
     so that the best one known is never stopped, which a third of few good candidates would do. One that is not among
     the third passes all the same if it `may_still_win`. Objectives may have any direction and scale.
     """
-    return rung.epoch < FIRST_RUNG * rung.epochs or _among_the_best(rung, merit) or may_still_win(rung)
+    if epoch < FIRST_RUNG * rungs.epochs:
+        return True
+    return _among_the_best(rungs, number, epoch, merit) or may_still_win(rungs, number, epoch)
 
 
-def _among_the_best(rung: Rung, merit: Merit) -> bool:
+def _among_the_best(rungs: Rungs, number: int, epoch: int, merit: Merit) -> bool:
     """Tells whether a candidate is among the best third at its rung."""
-    reached = rung.reached(rung.epoch)
-    numbers = list(reached)
-    own = numbers.index(rung.number)
-    values = np.array([reached[n] for n in numbers], dtype=np.float64)
-    maximize = [o.direction == "maximize" for o in rung.objectives]
-    places = math.ceil(len(numbers) / REDUCTION)
-    better = dominators(values, own, maximize)
-    if not better or better >= places:  # most calls end here, without finding fronts of thousands
-        return not better
-    for front in fronts(values, maximize):
-        if own in front:
-            if len(front) <= places:
-                return True
-            merits = merit(values[front], [o.reference for o in rung.objectives], maximize)
-            return bool(merits[front == own].item() >= np.sort(merits)[-places])
-        places -= len(front)
-        if places <= 0:
-            break
-    return False
+    ranking = rungs.ranking(epoch)
+    rank = ranking.rank(rungs.reached(epoch)[number])
+    front = ranking.fronts[rank]
+    places = math.ceil(len(ranking) / REDUCTION) - sum(len(better) for better in ranking.fronts[:rank])
+    if rank == 0 or len(front) <= places:
+        return True
+    if places <= 0:
+        return False
+    merits = merit(front)
+    own, needed = float(merits[front.numbers == number].item()), float(np.sort(merits)[-places])
+    # Equal merits may differ in their last bits, by the order in which candidates came.
+    return own >= needed or math.isclose(own, needed)
 
 
-def may_still_win(rung: Rung) -> bool:
+def may_still_win(rungs: Rungs, number: int, epoch: int) -> bool:
     """Tells whether a candidate would end on the front if it gained a little more from here on than others did.
 
     What the candidates that were trained to the end have gained since this rung tells how much a rung says: their
     median gain, and `HOPE` standard deviations of it, are added to the candidate's values in each objective. False
     while fewer than `FEWEST_GAINS` of them are known.
     """
-    there, ends = rung.reached(rung.epoch), rung.reached(rung.epochs)
-    both = [number for number in ends if number in there]
-    if len(both) < FEWEST_GAINS:
+    final, gains = rungs.gains(epoch)
+    if len(gains) < FEWEST_GAINS:
         return False
-    sign = np.array([1.0 if o.direction == "maximize" else -1.0 for o in rung.objectives])
-    final = sign * np.array([ends[number] for number in both], dtype=np.float64)
-    gains = final - sign * np.array([there[number] for number in both], dtype=np.float64)
-    own = sign * np.array(there[rung.number], dtype=np.float64)
+    own = np.where(rungs.maximize, 1.0, -1.0) * np.array(rungs.reached(epoch)[number], dtype=np.float64)
     hoped = own + np.median(gains, axis=0) + HOPE * gains.std(axis=0)
     return not (final >= hoped).all(axis=1).any()
 
 
 RULES: Mapping[str, Rule] = {
-    "hypervolume": partial(successive_halving, merit=contributions),
-    "epsilon-net": partial(
-        successive_halving, merit=lambda values, reference_point, maximize: net_gaps(values, maximize)
-    ),
+    "hypervolume": partial(successive_halving, merit=Front.contributions),
+    "epsilon-net": partial(successive_halving, merit=Front.gaps),
 }
 """The rules of early stopping by name: successive halving, which prefers within a rank the larger contribution to the
 hypervolume, or what an epsilon-net takes first (Salinas et al., 2021)."""

@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 
-def _losses(values: Array, maximize: Sequence[bool]) -> Array:
+def losses_of(values: Array, maximize: Sequence[bool]) -> Array:
     values = np.asarray(values, dtype=np.float64).reshape(-1, len(maximize))
     return np.where(np.asarray(maximize), -values, values)
 
@@ -40,14 +40,7 @@ def _non_dominated(losses: Array) -> Mask:
 
 def non_dominated(values: Array, maximize: Sequence[bool]) -> Mask:
     """Tells for each point whether no other point dominates it, shape (n,). Equal points are treated alike."""
-    return _non_dominated(_losses(values, maximize))
-
-
-def dominators(values: Array, row: int, maximize: Sequence[bool]) -> int:
-    """Counts the points that dominate the point in `row`. All of them have a better non-domination rank."""
-    losses = _losses(values, maximize)
-    no_worse = (losses <= losses[row]).all(axis=1)
-    return int(np.count_nonzero(no_worse & (losses < losses[row]).any(axis=1)))
+    return _non_dominated(losses_of(values, maximize))
 
 
 def fronts(values: Array, maximize: Sequence[bool]) -> Iterator[NDArray[np.int64]]:
@@ -55,7 +48,7 @@ def fronts(values: Array, maximize: Sequence[bool]) -> Iterator[NDArray[np.int64
 
     A front is computed only when it is asked for.
     """
-    losses = _losses(values, maximize)
+    losses = losses_of(values, maximize)
     left = np.arange(len(losses))
     while left.size:
         front = _non_dominated(losses[left])
@@ -68,8 +61,8 @@ def hypervolume(values: Array, reference_point: Sequence[float], maximize: Seque
 
     Points that are not better than the reference in every objective add nothing. Without points the volume is 0.
     """
-    ref = _losses(np.asarray(reference_point, dtype=np.float64), maximize)[0]
-    return _hypervolume(_losses(values, maximize), ref)
+    ref = losses_of(np.asarray(reference_point, dtype=np.float64), maximize)[0]
+    return _hypervolume(losses_of(values, maximize), ref)
 
 
 def _hypervolume(losses: Array, ref: Array) -> float:
@@ -120,14 +113,36 @@ def _sweep(losses: Array, ref: Array) -> float:
 def contributions(values: Array, reference_point: Sequence[float], maximize: Sequence[bool]) -> Array:
     """Computes the hypervolume that would be lost without each point, shape (n,); 0 for dominated and repeated
     points."""
-    losses = _losses(values, maximize)
-    ref = _losses(np.asarray(reference_point, dtype=np.float64), maximize)[0]
-    result = np.zeros(len(losses))
-    total = _hypervolume(losses, ref)
-    for index in np.flatnonzero(_non_dominated(losses)):
-        # Without the point, points that it dominates may take over a part of its volume.
-        result[index] = total - _hypervolume(np.delete(losses, index, axis=0), ref)
-    return np.maximum(result, 0.0)
+    losses = losses_of(values, maximize)
+    ref = losses_of(np.asarray(reference_point, dtype=np.float64), maximize)[0]
+    return np.array([exclusive(losses, row, ref)[0] for row in range(len(losses))])
+
+
+def exclusive(losses: Array, row: int, ref: Array) -> tuple[float, Array]:
+    """Computes the volume up to `ref` that the point in `row` alone dominates, and the corner that bounds it.
+
+    Along each axis the volume ends where the first point stands that is no worse in all other objectives. Only the
+    points within this box take something of it, and they are few.
+
+    Args:
+        losses: objectives, all minimised, shape (n, d).
+        row: row of the point.
+        ref: the reference point, shape (d,).
+
+    Returns:
+        The volume, and the worst value of each objective in it, shape (d,).
+    """
+    point = losses[row]
+    no_worse = losses <= point
+    elsewhere = np.count_nonzero(no_worse, axis=1)[:, None] - no_worse == losses.shape[1] - 1
+    elsewhere[row] = False
+    corner = np.minimum(ref, np.where(elsewhere, losses, np.inf).min(axis=0))
+    if not (point < corner).all():
+        return 0.0, corner
+    inside = (losses < corner).all(axis=1)
+    inside[row] = False
+    taken = _hypervolume(np.maximum(losses[inside], point), corner)
+    return max(0.0, float(np.prod(corner - point)) - taken), corner
 
 
 def net_gaps(values: Array, maximize: Sequence[bool]) -> Array:
@@ -138,7 +153,7 @@ def net_gaps(values: Array, maximize: Sequence[bool]) -> Array:
     2106.12639). So the largest gaps cover the front evenly. Distances are Euclidean, in units of each objective's
     range. Equal points have one gap.
     """
-    points, rows = np.unique(_losses(values, maximize), axis=0, return_inverse=True)
+    points, rows = np.unique(losses_of(values, maximize), axis=0, return_inverse=True)
     gaps = np.empty(len(points))
     if len(points):
         span = points.max(axis=0) - points.min(axis=0)
@@ -159,7 +174,7 @@ def best_subset(values: Array, count: int, maximize: Sequence[bool]) -> NDArray[
     before (at least 63 % of the best possible, Nemhauser 1978). The reference lies a tenth of the front's range beyond
     its worst values. Contributions alone would favour the ends of a front.
     """
-    losses = _losses(values, maximize)
+    losses = losses_of(values, maximize)
     chosen: list[int] = []
     for members in fronts(values, maximize):
         room = count - len(chosen)
@@ -198,7 +213,7 @@ def knee(front: Array, maximize: Sequence[bool], weights: Sequence[float] | None
     Raises:
         ValueError: the front is empty.
     """
-    losses = _losses(front, maximize)
+    losses = losses_of(front, maximize)
     if not len(losses):
         raise ValueError("an empty front has no knee")
     ideal, nadir = losses.min(axis=0), losses.max(axis=0)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.errors import ConfigError, LeaseLostError, ProposalError, StorageError, StudyError, in_short
 from nas.search.past import Propose
+from nas.types import EpochRow
 from search_spaces.draws import allows, rule
 from studies.store.connection import Storage
 from studies.store.driver import Driver
@@ -40,7 +41,7 @@ class SqlLedger(OpenedStudy):
         self.rung_objectives, self.rung = progress.rung_objectives, progress.rung
         self.objective_values, self.front = progress.objective_values, progress.front
         self.kept = progress.kept
-        self.start, self.epochs, self.reject = writer.start, writer.epochs, writer.reject
+        self.start, self.reject = writer.start, writer.reject
         self.complete, self.prune, self.fail = writer.complete, writer.prune, writer.fail
         self.confirmations, self.confirm = progress.confirmations, writer.confirm
 
@@ -48,6 +49,11 @@ class SqlLedger(OpenedStudy):
     def reserved(self) -> int:
         """Places that this driver holds for trials it has not asked for yet."""
         return self.driver.reserved
+
+    def epochs(self, number: int, rows: Sequence[EpochRow]) -> None:
+        """Appends to the epochs table; rows that are there already are replaced."""
+        self.writer.epochs(number, rows)
+        self.progress.note_epochs(number, (row.epoch for row in rows))
 
     def ask(self, propose: Propose) -> tuple[int, dict[str, Any]]:
         """Takes the oldest enqueued trial or makes one: its number and hyperparameters.

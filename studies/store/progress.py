@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -112,6 +112,23 @@ def _dominates(losses: Array, others: Array) -> Mask:
     return result
 
 
+@dataclass(slots=True)
+class _ReadRung:
+    """What was read of the trials that were validated after one epoch.
+
+    Attributes:
+        values: their values by number, in the order in which they were read.
+        rows: number of trials that had this epoch in the epochs table.
+        own: numbers of those of which this process wrote the epoch.
+        up_to: number of the study's oldest trials that had all ended then, so that they are not read again.
+    """
+
+    values: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    rows: int = 0
+    own: set[int] = field(default_factory=set)
+    up_to: int = 0
+
+
 class Progress:
     """What is known of a study's trials; the `nas.search.past.Past` of its proposals.
 
@@ -122,7 +139,8 @@ class Progress:
         self._study, self._config, self._id = study, study.config, study.study_id
         self.patience = study.patience
         at_rungs = [objective.name for objective in self.rung_objectives()]
-        self._rung_query, self._judged_query = sql.at_rung(at_rungs), sql.judged(at_rungs)
+        self._later_at_rung, self._some_at_rung = (sql.at_rung(at_rungs, later=later) for later in (True, False))
+        self._judged_query = sql.judged(at_rungs)
         self._ended = _Ended()
         self._values: dict[int, tuple[float, ...]] = {}
         self._values_up_to = 0
@@ -131,7 +149,8 @@ class Progress:
         self._drawn: dict[int, Array] = {}
         self._judged: dict[int, tuple[int, tuple[float, ...]]] = {}
         self._judged_up_to = 0
-        self._rungs: dict[tuple[int, int], tuple[dict[int, tuple[float, ...]], int]] = {}
+        self._rungs: defaultdict[tuple[int, int], _ReadRung] = defaultdict(_ReadRung)
+        self._written: defaultdict[int, set[int]] = defaultdict(set)
 
     # Within a transaction
 
@@ -257,22 +276,33 @@ class Progress:
         """The study's objectives that are known wherever trials are validated (see `Metric.at_rungs`)."""
         return tuple(o for o in self._config.objectives if metric_of(o.name).at_rungs)
 
-    @patient
-    def rung(self, epoch: int) -> dict[int, tuple[float, ...]]:
-        """Number -> values of `rung_objectives` at `epoch` of every trial that was validated there, by number.
+    def note_epochs(self, number: int, epochs: Iterable[int]) -> None:
+        """Notes what this process has written to the epochs table, so that it is found without reading all others."""
+        for epoch in epochs:
+            self._written[epoch].add(number)
 
-        Trials of another version of the training code are left out, because their figures do not compare.
+    @patient
+    def rung(self, epoch: int) -> Mapping[int, tuple[float, ...]]:
+        """Number -> values of `rung_objectives` at `epoch` of every trial that was validated there.
+
+        It grows at its end by later calls. Trials of another version of the training code are left out, because their
+        figures do not compare.
         """
-        version = self._study.training_version
-        ended = self._ended.trials
-        known, read = self._rungs.get((epoch, version), ({}, 0))
-        key = {"study": self._id, "rung": epoch, "version": version, "from": read}
+        read = self._rungs[epoch, self._study.training_version]
+        key = {"study": self._id, "rung": epoch}
+        own = {"version": self._study.training_version}
+        new = self._written[epoch] - read.own
         with self._study.storage.transaction() as connection:
-            rows = connection.execute(self._rung_query, key)
-            found = {number: tuple(map(float, values)) for number, *values in rows}
-        known |= {number: values for number, values in found.items() if number < ended}
-        self._rungs[epoch, version] = known, ended
-        return known | found
+            rows = connection.execute(sql.COUNT_AT_EPOCH, key).scalar_one()
+            if rows == read.rows + len(new):  # no other driver has written any
+                some = {"trials": sorted(new)}
+                found = connection.execute(self._some_at_rung, key | own | some).all() if new else []
+            else:
+                found = connection.execute(self._later_at_rung, key | own | {"from": read.up_to}).all()
+        read.rows, read.up_to = rows, self._ended.trials
+        read.own |= new
+        read.values.update((number, tuple(map(float, values))) for number, *values in found)
+        return MappingProxyType(read.values)
 
     # The past of a proposal
 

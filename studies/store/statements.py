@@ -162,19 +162,30 @@ TRAINING_VERSIONS = (
 """Returns versions of the training code, and the number of trials that each trained to an end."""
 
 
-def at_rung(objectives: Sequence[str]) -> Select[Any]:
-    """Returns number and objectives of trials from the number ``from`` on that were validated at the epoch ``rung``.
+def at_rung(objectives: Sequence[str], *, later: bool) -> Select[Any]:
+    """Returns number and objectives of trials that were validated at the epoch ``rung``, by number.
 
-    Only trials count that the training code ``version`` trained or trains.
+    With `later` they are all from the number ``from`` on, and otherwise those of ``trials``. Only trials count that the
+    training code ``version`` trained or trains.
     """
     of_trial = and_(TRIALS.c.study_id == EPOCHS.c.study_id, TRIALS.c.number == EPOCHS.c.number)
+    number = EPOCHS.c.number
     return (
-        select(EPOCHS.c.number, *_columns(objectives))
+        select(number, *_columns(objectives))
         .select_from(EPOCHS.join(TRIALS, of_trial))
         .where(EPOCHS.c.study_id == bindparam("study"), EPOCHS.c.epoch == bindparam("rung"))
-        .where(EPOCHS.c.number >= bindparam("from"), _validated(EPOCHS, objectives), OF_VERSION)
-        .order_by(EPOCHS.c.number)
+        .where(number >= bindparam("from") if later else number.in_(bindparam("trials", expanding=True)))
+        .where(_validated(EPOCHS, objectives), OF_VERSION)
+        .order_by(number)
     )
+
+
+COUNT_AT_EPOCH = (
+    select(func.count())
+    .select_from(EPOCHS)
+    .where(EPOCHS.c.study_id == bindparam("study"), EPOCHS.c.epoch == bindparam("rung"))
+)
+"""Returns the number of trials that have the epoch ``rung``."""
 
 
 def judged(objectives: Sequence[str]) -> Select[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import numpy as np
@@ -10,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.search.early_stopping import FEWEST_GAINS, HOPE, RULES, Rung, successive_halving
-from nas.search.pareto import contributions, fronts
+from nas.search.early_stopping import FEWEST_GAINS, HOPE, RULES, Rungs, successive_halving
+from nas.search.pareto import contributions, fronts, net_gaps
+from nas.search.ranking import Front
 from nas.types import Objective
 
 PSNR = Objective(name="psnr", direction="maximize", unit="dB", reference=14.0)
@@ -21,17 +21,12 @@ PARAMS = Objective(name="params", direction="minimize", unit="", reference=1000.
 def passing(
     reached: dict[int, tuple[float, ...]], objectives: tuple[Objective, ...], within: str = "hypervolume"
 ) -> list[int]:
-    return [number for number in reached if RULES[within](rung(number, reached, objectives))]
+    rungs = rungs_of(reached, objectives)
+    return [number for number in reached if RULES[within](rungs, number, 9)]
 
 
-def rung(number: int, reached: dict[int, tuple[float, ...]], objectives: tuple[Objective, ...], epoch: int = 9) -> Rung:
-    return Rung(
-        number=number,
-        epoch=epoch,
-        epochs=27,
-        objectives=objectives,
-        reached=lambda each: reached if each == epoch else {},
-    )
+def rungs_of(reached: dict[int, tuple[float, ...]], objectives: tuple[Objective, ...], epoch: int = 9) -> Rungs:
+    return Rungs(objectives, 27, lambda each: reached if each == epoch else {})
 
 
 def test_the_first_to_reach_a_rung_goes_on() -> None:
@@ -80,8 +75,7 @@ def test_who_may_end_best_is_spared(sign: float) -> None:
         there = {n: (sign * value,) for n, value in enumerate((*at_the_rung, own))}
         ends = {n: (sign * value,) for n, value in enumerate(at_the_end[:known])}
         values = {9: there, 27: ends}
-        one = Rung(number=4, epoch=9, epochs=27, objectives=(objective,), reached=values.__getitem__)
-        return RULES["hypervolume"](one)
+        return RULES["hypervolume"](Rungs((objective,), 27, values.__getitem__), 4, 9)
 
     assert goes_on(needed + 0.01)
     assert not goes_on(needed - 0.01), "two of five are better, which is more than a third"
@@ -137,7 +131,10 @@ def test_whoever_goes_on_is_no_worse_than_whoever_stops(points: list[tuple[int, 
 @pytest.mark.parametrize("shape", [(30, 1), (40, 2), (27, 3), (25, 4)])
 @pytest.mark.parametrize("ties", [True, False])
 def test_as_if_all_were_ordered_by_rank_and_merit(within: str, shape: tuple[int, int], ties: bool) -> None:
-    """The definition, without a shortcut: the keys of all, sorted, and who is not behind the last place."""
+    """The definition, without a shortcut: the keys of all, sorted, and who is not behind the last place.
+
+    Candidates come one after the other, and what is kept sorted decides as all of them at once do.
+    """
     random = np.random.default_rng(0)
     values = random.integers(0, 5, shape).astype(float) if ties else random.random(shape)
     objectives = tuple(
@@ -145,17 +142,20 @@ def test_as_if_all_were_ordered_by_rank_and_merit(within: str, shape: tuple[int,
         for i in range(shape[1])
     )
     maximize = [o.direction == "maximize" for o in objectives]
-    rule = RULES[within]
-    assert isinstance(rule, functools.partial)
-    merit = rule.keywords["merit"]
+    reference = [o.reference for o in objectives]
+    reached: dict[int, tuple[float, ...]] = {}
+    rungs = rungs_of(reached, objectives)
     for size in range(1, len(values) + 1):
         keys: dict[int, tuple[int, float]] = {}
         for rank, front in enumerate(fronts(values[:size], maximize)):
-            merits = merit(values[front], [o.reference for o in objectives], maximize)
-            keys |= {int(row): (rank, -float(found)) for row, found in zip(front, merits, strict=True)}
+            if within == "hypervolume":
+                merits = contributions(values[front], reference, maximize)
+            else:
+                merits = net_gaps(values[front], maximize)
+            keys |= {int(row): (rank, -round(float(found), 9)) for row, found in zip(front, merits, strict=True)}
         last = sorted(keys.values())[math.ceil(size / 3) - 1]
-        reached = {row: tuple(values[row]) for row in range(size)}
-        assert passing(reached, objectives, within) == [
+        reached[size - 1] = tuple(values[size - 1])
+        assert [row for row in reached if RULES[within](rungs, row, 9)] == [
             row for row in range(size) if keys[row] <= last or keys[row][0] == 0
         ]
 
@@ -163,15 +163,15 @@ def test_as_if_all_were_ordered_by_rank_and_merit(within: str, shape: tuple[int,
 def test_merits_are_known_of_the_rank_that_is_divided_alone() -> None:
     asked: list[int] = []
 
-    def merits(values: np.ndarray, *_: object) -> np.ndarray:
-        asked.append(len(values))
-        return values[:, 0]
+    def merits(front: Front) -> np.ndarray:
+        asked.append(len(front))
+        return -front.numbers.astype(float)
 
     # Fronts of 2, 3 and 4: of nine, three go on.
     rows = [(9, 8), (8, 9), (6, 4), (5, 5), (4, 6), (3, 0), (2, 1), (1, 2), (0, 3)]
     reached = {n: (float(a), float(b)) for n, (a, b) in enumerate(rows)}
-    objectives = (PSNR, Objective(name="b", direction="maximize", unit="", reference=0.0))
-    assert [n for n in reached if successive_halving(rung(n, reached, objectives), merits)] == [0, 1, 2]
+    rungs = rungs_of(reached, (PSNR, Objective(name="b", direction="maximize", unit="", reference=0.0)))
+    assert [n for n in reached if successive_halving(rungs, n, 9, merits)] == [0, 1, 2]
     assert asked == [3, 3, 3], "once for each of the second front"
 
 
@@ -186,5 +186,5 @@ def test_nobody_is_stopped_before_a_tenth_of_the_run() -> None:
     """At epoch 1 of 27 not even the worst is, and at epoch 3 it is."""
     reached: dict[int, tuple[float, ...]] = {n: (14.0 + n,) for n in range(9)}
     for rule in RULES.values():
-        assert rule(rung(0, reached, (PSNR,), epoch=1))
-        assert not rule(rung(0, reached, (PSNR,), epoch=3))
+        assert rule(rungs_of(reached, (PSNR,), epoch=1), 0, 1)
+        assert not rule(rungs_of(reached, (PSNR,), epoch=3), 0, 3)

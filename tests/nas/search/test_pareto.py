@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nas.search.pareto import contributions, dominators, fronts, hypervolume, knee, net_gaps, non_dominated
+from nas.search.pareto import contributions, fronts, hypervolume, knee, net_gaps, non_dominated
 
 # A coarse grid makes ties and repeated points common.
 points = st.integers(1, 4).flatmap(
@@ -49,18 +49,6 @@ def test_fronts_peel_the_points(values: np.ndarray) -> None:
         assert front.tolist() == rest[brute_force_front(values[rest])].tolist()
         rest = np.setdiff1d(rest, front)
     assert not rest.size
-
-
-@given(points)
-def test_dominators_are_all_of_better_rank(values: np.ndarray) -> None:
-    up = [True] * values.shape[1]
-    before = 0
-    for rank, front in enumerate(fronts(values, up)):
-        for row in front:
-            others = [(other >= values[row]).all() and (other > values[row]).any() for other in values]
-            assert dominators(values, row, up) == sum(others) <= before
-            assert rank == 0 or sum(others) > 0
-        before += len(front)
 
 
 @given(points)

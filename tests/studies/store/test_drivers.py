@@ -742,7 +742,7 @@ def rungs(new_study: Callable[..., SqlLedger]) -> SqlLedger:
 def test_a_rung_has_every_trial_that_was_validated_there(rungs: SqlLedger) -> None:
     assert [o.name for o in rungs.rung_objectives()] == ["psnr", "params", "stability"]
     driver = Driver(rungs)
-    first, second, third, fourth = (driver.start() for _ in range(4))
+    first, second, third, fourth, fifth = (driver.start() for _ in range(5))
     for number in (first, second, third):
         rungs.epochs(number, [row(1, psnr=10.0 + number), row(2, psnr=None, accuracy=None, stability=None)])
     rungs.epochs(first, [row(3, stability=0.75)])
@@ -753,8 +753,8 @@ def test_a_rung_has_every_trial_that_was_validated_there(rungs: SqlLedger) -> No
     assert rungs.rung(2) == {}
     assert rungs.rung(3) == {first: (23.0, 1e6, 0.75)}
     with SqlLedger.open("rungs", rungs.storage) as again:
-        again.epochs(fourth, [row(1)])
-    assert rungs.rung(1).keys() == {first, second, third, fourth}
+        again.epochs(fifth, [row(1)])
+    assert rungs.rung(1).keys() == {first, second, third, fifth}
 
 
 def test_a_rung_that_is_read_again_and_again_lacks_nobody(rungs: SqlLedger) -> None:
@@ -769,9 +769,31 @@ def test_a_rung_that_is_read_again_and_again_lacks_nobody(rungs: SqlLedger) -> N
             under_way.remove(number)
         rungs.counts()  # by which it learns who has ended
         with SqlLedger.open("rungs", rungs.storage) as fresh:
-            assert list(rungs.rung(1).items()) == list(fresh.rung(1).items())
+            assert rungs.rung(1) == fresh.rung(1)
     assert len(rungs.rung(1)) > 30
-    assert rungs.progress._rungs[1, TRAINING_VERSION][1] > 5, "some were not read again"
+    assert rungs.progress._rungs[1, TRAINING_VERSION].up_to > 5, "some were not read again"
+
+
+def test_a_rung_finds_what_others_write_between_own_epochs(rungs: SqlLedger) -> None:
+    """What this process wrote is read by number, and all later trials only where somebody else wrote some."""
+    driver = Driver(rungs)
+    first, second, third = (driver.start() for _ in range(3))
+    asked: list[str] = []
+    event.listen(rungs.storage.engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
+    rungs.epochs(first, [row(1)])
+    assert list(rungs.rung(1)) == [first]
+    rungs.epochs(third, [row(1)])
+    with SqlLedger.open("rungs", rungs.storage) as other:
+        other.epochs(second, [row(1)])
+        asked.clear()
+        assert list(rungs.rung(1)) == [first, second, third]
+    assert sum("number >= " in text for text in asked) == 1
+    rungs.epochs(first, [row(2)])
+    rungs.epochs(first, [row(1), row(3)])
+    asked.clear()
+    assert list(rungs.rung(1)) == [first, second, third], "one that was written again stays where it was"
+    assert list(rungs.rung(3)) == [first]
+    assert not [text for text in asked if "number >= " in text]
 
 
 def test_trained_trials_are_judged_by_their_last_validated_epoch(rungs: SqlLedger) -> None:

@@ -232,7 +232,7 @@ class Driver:
         rows = self._progress.open_trials(connection)
         enqueued = next((row for row in rows if row.state is TrialState.WAITING), None)
         if enqueued is None:
-            number = rows[-1].number + 1 if rows else self._progress.read_once
+            number = self._progress.next_number
             self._optuna_ids[number] = make_trial(connection, self._id, number)
         else:
             number, self._optuna_ids[enqueued.number] = enqueued.number, enqueued.trial_id

@@ -40,36 +40,58 @@ SOME = 500
 
 @dataclass(slots=True)
 class _Ended:
-    """Facts about a study's oldest trials, all of which have ended, so that they are not read again.
+    """Facts about the trials of a study that have ended, so that they are not read again.
 
     Attributes:
+        newest: Optuna's id of the latest trial that was read; -1 before the first.
+        next_number: the number after those of all trials that were read.
+        open: Optuna's ids of the trials that had not ended when they were read, or whose end was not in the records.
+        counts: counts of the others, as in `Counts`.
+        trials: number of the study's oldest trials that are all among the others.
         up_to: Optuna's id of the last of these trials.
-        trials: number of these trials.
-        counts: their counts, as in `Counts`.
+        later: Optuna's ids of the rest of the others, by number.
         started: by version of the training code, the digests of all trials of the study that are known to have begun,
-            later trials included. Trials that had failed before they were read are left out.
+            open ones included. Trials that had failed before they were read are left out.
         unrecorded: numbers of trials that were read as ended in Optuna, and not in the records.
     """
 
-    up_to: int = -1
-    trials: int = 0
+    newest: int = -1
+    next_number: int = 0
+    open: set[int] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
+    trials: int = 0
+    up_to: int = -1
+    later: dict[int, int] = field(default_factory=dict)
     started: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
     unrecorded: set[int] = field(default_factory=set)
 
-    def note(self, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
-        """Adds the next trials up to the first one that has not ended, and returns the rest."""
-        for row in rows:
-            if row.reason is None and row.state.is_finished():
+    def note(self, unfinished: Sequence[Row[Any]], ended: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+        """Takes every trial that has not ended, and those that have ended since the last call, or others again.
+
+        Returns the trials that will be read again, oldest first.
+        """
+        stays = [*unfinished]
+        for row in ended:
+            if row.reason is None:
                 self.unrecorded.add(row.number)
+                stays.append(row)
+            elif row.number >= self.trials and row.number not in self.later:
+                self.counts[group_of(row.state, row.reason)] += 1
+                self.later[row.number] = row.trial_id
+        for row in (*unfinished, *ended):
             failed = row.reason is not None and not Outcome.read(row.reason).trained
             if row.started is not None and row.digest is not None and not failed:
                 self.started[row.training_version].add(row.digest)
-        ended = next((i for i, row in enumerate(rows) if not row.state.is_finished()), len(rows))
-        for row in rows[:ended]:
-            self.counts[group_of(row.state, row.reason)] += 1
-            self.up_to, self.trials = row.trial_id, row.number + 1
-        return rows[ended:]
+            self.next_number = max(self.next_number, row.number + 1)
+        while self.trials in self.later:
+            self.up_to = self.later.pop(self.trials)
+            self.trials += 1
+        stays.sort(key=lambda row: row.number)
+        self.open = {row.trial_id for row in stays}
+        # A trial that began while this was read may be older than one that has ended, so that what is read as ended
+        # says nothing of where to go on.
+        self.newest = max([self.newest, self.up_to, *(row.trial_id for row in unfinished)])
+        return stays
 
 
 @dataclass(slots=True)
@@ -155,13 +177,19 @@ class Progress:
     # Within a transaction
 
     @property
-    def read_once(self) -> int:
-        """The number of the study's oldest trials that have all ended and are not read again."""
-        return self._ended.trials
+    def next_number(self) -> int:
+        """The number after those of all trials that were read."""
+        return self._ended.next_number
 
     def open_trials(self, connection: Connection) -> Sequence[Row[Any]]:
-        """Every trial from the oldest on that has not ended, as `sql.OPEN` reads it."""
-        return self._ended.note(connection.execute(sql.OPEN, {"study": self._id, "after": self._ended.up_to}).all())
+        """Every trial that has not ended, or whose end is not in the records, as `sql.OPEN` reads it, oldest first."""
+        ended, study = self._ended, {"study": self._id}
+        unfinished = connection.execute(sql.OPEN, study | {"after": ended.up_to}).all()
+        new = [*connection.execute(sql.ENDED_LATER, study | {"after": ended.newest})]
+        gone = sorted(ended.open - {row.trial_id for row in unfinished})
+        for first in range(0, len(gone), SOME):
+            new += connection.execute(sql.SOME_ENDED, study | {"trials": gone[first : first + SOME]})
+        return ended.note(unfinished, new)
 
     def running(self, connection: Connection) -> list[Row[Any]]:
         """Every trial that Optuna has as RUNNING, as `sql.OPEN` reads it, oldest first."""
@@ -213,7 +241,8 @@ class Progress:
         """Numbers of the trials that have ended."""
         with self._study.storage.transaction() as connection:
             rows = self.open_trials(connection)
-        return {*range(self._ended.trials), *(row.number for row in rows if row.state.is_finished())}
+        later = (row.number for row in rows if row.state.is_finished())
+        return {*range(self._ended.trials), *self._ended.later, *later}
 
     @patient
     def epochs_table(self, number: int) -> list[EpochRow]:

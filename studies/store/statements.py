@@ -121,17 +121,27 @@ TWIN = (
 ``version``."""
 
 # Many trials
-OPEN: Select[Any] = (
+_TRIAL_ROWS: Select[Any] = (
     select(
         *OPTUNA_TRIALS.c["trial_id", "number", "state"],
         *TRIALS.c["owner", "reason", "digest", "started", "epochs_done"],
         TRAINED_BY,
     )
     .outerjoin(TRIALS, and_(TRIALS.c.study_id == OPTUNA_TRIALS.c.study_id, TRIALS.c.number == OPTUNA_TRIALS.c.number))
-    .where(OPTUNA_TRIALS.c.study_id == bindparam("study"), OPTUNA_TRIALS.c.trial_id > bindparam("after"))
+    .where(OPTUNA_TRIALS.c.study_id == bindparam("study"))
     .order_by(OPTUNA_TRIALS.c.trial_id)
 )
-"""Returns every trial later than Optuna's id ``after``, with its columns in the records, oldest first."""
+_OPEN = OPTUNA_TRIALS.c.state.in_([TrialState.RUNNING, TrialState.WAITING])
+
+OPEN = _TRIAL_ROWS.where(_OPEN, OPTUNA_TRIALS.c.trial_id > bindparam("after"))
+"""Returns every trial later than Optuna's id ``after`` that has not ended, with its columns in the records, oldest
+first."""
+
+ENDED_LATER = _TRIAL_ROWS.where(~_OPEN, OPTUNA_TRIALS.c.trial_id > bindparam("after"))
+"""Returns, with the same columns, every trial later than Optuna's id ``after`` that has ended."""
+
+SOME_ENDED = _TRIAL_ROWS.where(~_OPEN, OPTUNA_TRIALS.c.trial_id.in_(bindparam("trials", expanding=True)))
+"""Returns, with the same columns, those of the trials with Optuna's ids ``trials`` that have ended."""
 
 DRAWN = (
     select(OPTUNA_TRIALS.c.number, PARAMS.c.param_name, PARAMS.c.param_value)

@@ -3,7 +3,9 @@
 A single search may be lucky. This command runs the default search, or the one that the options after ``--`` ask for,
 under one study seed after the other, and trains the members of each front again under new seeds, since the choice of
 the best from noisy values flatters them. The table says for each search its hypervolume after the references and at its
-end, and for the best member of the front the mean hypervolume under the new seeds.
+end, and for the best member of the front the mean hypervolume under the new seeds. Below it stands what a choice from
+the front is worth that goes by the search's one run, or by its mean with one, two or three of the new seeds, judged
+under the other ones.
 
 Everything is kept in a database of studies (``--storage``), so that the same command goes on after a stop.
 """
@@ -13,17 +15,21 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.lib.stats import Interval, mean_interval
-from nas.search.pareto import hypervolume
+from nas.search.pareto import hypervolume, knee, non_dominated
 from nas.settings import StudyConfig
 from studies.reading.history import History, hypervolume_steps, read_history
 from studies.reading.study import StudyReader
+
+CHOSEN_BY = 3
+"""The most new seeds that a choice goes by."""
 
 APP = Path(__file__).parents[1] / "app_cli.py"
 
@@ -41,6 +47,8 @@ class Row:
         front: the members of the front, ``reference`` or ``found`` each.
         best: hypervolume of the best member alone under new seeds; None while the front is not confirmed.
         found: whether that member was found by the search.
+        chosen: by number of new seeds that the choice of the knee goes by, the hypervolume of the chosen member alone
+            under the other seeds, less that of the best member there.
     """
 
     seed: int
@@ -51,6 +59,7 @@ class Row:
     front: Sequence[str]
     best: Interval | None
     found: bool
+    chosen: Mapping[int, float]
 
 
 def command(*words: str) -> bool:
@@ -78,6 +87,32 @@ def best_member(study: StudyReader, numbers: Sequence[int]) -> tuple[Interval | 
     return means[number], number
 
 
+def chosen_by(study: StudyReader, numbers: Sequence[int]) -> dict[int, float]:
+    """Returns what the knee has less than the best member, by the number of new seeds that its choice goes by."""
+    config = study.config
+    maximize = [objective.direction == "maximize" for objective in config.objectives]
+    runs: dict[int, dict[int, Sequence[float]]] = {}
+    for run in study.progress.confirmations():
+        if run.number is not None and run.number in numbers and run.values:
+            runs.setdefault(run.number, {})[run.repeat] = config.in_order(run.values)
+    seeds = max(map(len, runs.values()), default=0)
+    members = [number for number, found in runs.items() if len(found) == seeds]
+    searched = study.progress.objective_values()
+    first = np.array([searched[number] for number in members])
+    again = np.array([[runs[number][repeat] for repeat in sorted(runs[number])] for number in members])
+    found: dict[int, float] = {}
+    for count in range(min(CHOSEN_BY, seeds - 1) + 1):
+        lost = []
+        for used in combinations(range(seeds), count):
+            seen = np.concatenate([first[:, None], again[:, list(used)]], axis=1).mean(axis=1)
+            front = np.flatnonzero(non_dominated(seen, maximize))
+            others = [repeat for repeat in range(seeds) if repeat not in used]
+            worth = [alone(values, config) for values in again[:, others].mean(axis=1)]
+            lost.append(worth[front[knee(seen[front], maximize)]] - max(worth))
+        found[count] = float(np.mean(lost))
+    return found
+
+
 def row(seed: int, study: StudyReader) -> Row:
     """Reads what a search has found."""
     history: History = read_history(study)
@@ -95,6 +130,7 @@ def row(seed: int, study: StudyReader) -> Row:
         front=["reference" if each in references else "found" for each in numbers],
         best=best,
         found=number is not None and number not in references,
+        chosen=chosen_by(study, numbers) if best is not None else {},
     )
 
 
@@ -123,6 +159,11 @@ def table(rows: Sequence[Row]) -> list[str]:
     ]
     if means:
         lines.append(f"Best member under new seeds: {told(mean_interval(means))}, least {min(means):.1f}.")
+        for count in range(CHOSEN_BY + 1):
+            lost = [each.chosen[count] for each in rows if count in each.chosen]
+            if lost:
+                seen = "the search's one run" if not count else f"its mean with {count} of the new seeds"
+                lines.append(f"Knee by {seen}, beside the best member: {told(mean_interval(lost))}.")
     return lines
 
 

@@ -50,7 +50,7 @@ class Front:
 
     def contributions(self) -> Array:
         """Returns the hypervolume that would be lost without each point, shape (n,); only what changed is computed."""
-        for row in np.flatnonzero(np.isnan(self._contributions)):
+        for row in np.flatnonzero(np.isnan(self._contributions)).tolist():
             self._contributions[row], self._bounds[row] = exclusive(self._losses, row, self._reference)
         return self._contributions
 

@@ -40,7 +40,12 @@ def test_only_what_a_new_point_cuts_into_is_computed_again(monkeypatch: pytest.M
 
     computed: list[int] = []
     exclusive = module.exclusive
-    monkeypatch.setattr(module, "exclusive", lambda losses, row, ref: computed.append(row) or exclusive(losses, row, ref))
+
+    def noted(losses: np.ndarray, row: int, ref: np.ndarray) -> tuple[float, np.ndarray]:
+        computed.append(row)
+        return exclusive(losses, row, ref)
+
+    monkeypatch.setattr(module, "exclusive", noted)
     ranking = Ranking([0.0, 0.0], [True, True])
     for number in range(100):
         ranking.add(number, (1.0 + number, 100.0 - number))

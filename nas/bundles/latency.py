@@ -58,11 +58,13 @@ class Meter:
         setting: where they are measured. A command in it is run.
         folder: the study's folder, which its workers share.
         shared: whether networks of one architecture share a measurement.
+        working: the folder in which a command runs, where it is there; None for that of this process.
     """
 
     setting: LatencySetting
     folder: Path
     shared: bool = True
+    working: Path | None = None
 
     def measure(self, spec: Spec, task: Task, build: Callable[[], nn.Module]) -> dict[str, float]:
         """Returns the metrics ``latency`` and ``latency_spread`` of a network in ms, which `build` makes.
@@ -79,7 +81,7 @@ class Meter:
         with _alone(self.folder):
             if (found := self._known(file)) is not None:  # another worker has measured it meanwhile
                 return found
-            found = metrics(timed(model, self.setting, file.with_suffix(".onnx")))
+            found = metrics(timed(model, self.setting, file.with_suffix(".onnx"), working=self.working))
             if self.shared:
                 text = json.dumps(found)
                 write_whole(file, lambda partial: partial.write_text(text, "utf-8"))
@@ -112,7 +114,9 @@ def program(build: Callable[[], nn.Module], task: Task, setting: LatencySetting)
     return content
 
 
-def timed(model: bytes, setting: LatencySetting, file: Path, runs: int = RUNS) -> list[float]:
+def timed(
+    model: bytes, setting: LatencySetting, file: Path, runs: int = RUNS, working: Path | None = None
+) -> list[float]:
     """Returns the milliseconds for an image, of several runs.
 
     Args:
@@ -120,6 +124,7 @@ def timed(model: bytes, setting: LatencySetting, file: Path, runs: int = RUNS) -
         setting: where it runs.
         file: where the program lies while a command runs.
         runs: number of runs of a command.
+        working: see `Meter`.
 
     Raises:
         LatencyError: the program or the command fails.
@@ -129,7 +134,8 @@ def timed(model: bytes, setting: LatencySetting, file: Path, runs: int = RUNS) -
     else:
         try:
             file.write_bytes(model)
-            found = [_tried(setting.command, file) for _ in range(runs)]
+            place = working if working is not None and working.is_dir() else None
+            found = [_tried(setting.command, file, place) for _ in range(runs)]
         finally:
             file.unlink(missing_ok=True)
     return [each / setting.batch for each in found]
@@ -215,24 +221,29 @@ class _FailedError(Exception):
     """A run of a command that gave no time, with the reason."""
 
 
-def _tried(command: str, file: Path) -> float:
+def _tried(command: str, file: Path, working: Path | None) -> float:
     """Returns the milliseconds that a command prints; tries it again when it fails."""
     reason = ""
     for _ in range(TRIES):
         try:
-            return _milliseconds(command, file)
+            return _milliseconds(command, file, working)
         except _FailedError as error:
             reason = str(error)
     raise LatencyError(f"{command!r} {reason}, {TRIES} times in a row")
 
 
-def _milliseconds(command: str, file: Path) -> float:
+def _milliseconds(command: str, file: Path, working: Path | None) -> float:
     words = [word.replace(MODEL, str(file)) for word in shlex.split(command)]
     # Files take the output, because pipes would be waited for as long as anything that the command left holds them.
     with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as complaints:
         try:
             process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=printed, stderr=complaints, start_new_session=True
+                words,
+                cwd=working,
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=complaints,
+                start_new_session=True,
             )
         except OSError as error:
             raise _FailedError(f"cannot be started ({error.strerror})") from None

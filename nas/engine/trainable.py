@@ -55,6 +55,7 @@ class WorkerSettings:
         confirming: whether a trained candidate is judged on the test split too (values ``test_psnr`` and so on), and
             its weights are not kept.
         latency: where the latency of the networks is measured; None where it is not.
+        working: the folder that the search was started in, where a command that measures latency runs.
     """
 
     task: Task
@@ -65,6 +66,7 @@ class WorkerSettings:
     trial_timeout: float | None
     confirming: bool = False
     latency: LatencySetting | None = None
+    working: Path | None = None
 
     @classmethod
     def of(cls, config: StudyConfig, files: Path, resources: Resources, *, confirming: bool = False) -> WorkerSettings:
@@ -81,6 +83,7 @@ class WorkerSettings:
             trial_timeout=resources.trial_timeout,
             confirming=confirming,
             latency=config.latency,
+            working=Path.cwd(),  # workers have one of Ray's own
         )
 
 
@@ -251,7 +254,12 @@ class CandidateTrainable(tune.Trainable):
         # Most searches do without ONNX and its runtime.
         from nas.bundles.latency import Meter
 
-        meter = Meter(setting=settings.latency, folder=settings.files, shared=not settings.confirming)
+        meter = Meter(
+            setting=settings.latency,
+            folder=settings.files,
+            shared=not settings.confirming,
+            working=settings.working,
+        )
         return meter.measure(spec, settings.task, build)
 
     def _watch(self, timeout: float | None) -> None:

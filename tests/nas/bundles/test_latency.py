@@ -208,6 +208,17 @@ def test_what_a_command_leaves_running_ends_with_it(
     pytest.fail("it is still there")
 
 
+def test_a_command_runs_in_the_folder_of_the_search(tmp_path: Path) -> None:
+    """Workers of Ray have another one, in which a script that was named without its folder is not there."""
+    (tmp_path / "here.py").write_text("print(4)")
+    setting = LatencySetting(height=12, width=20, command=shlex.join([sys.executable, "here.py", "{model}"]))
+    meter = Meter(setting=setting, folder=tmp_path / "files", working=tmp_path)
+    assert meter.measure(SPEC, TASK, build) == {"latency": 4.0, "latency_spread": 0.0}
+    elsewhere = Meter(setting=setting, folder=tmp_path / "others", working=tmp_path / "of another machine")
+    with pytest.raises(LatencyError, match="can't open file"):
+        elsewhere.measure(SPEC, TASK, build)
+
+
 def test_no_command_reaches_a_shell(model: bytes, tmp_path: Path) -> None:
     setting = LatencySetting(height=12, width=20, command="nowhere-to-be-found {model} ; echo 5")
     with pytest.raises(LatencyError, match=r"cannot be started \(No such file or directory\)"):
@@ -219,7 +230,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[LatencySetting]]:
     """The settings of all measurements, each of which takes a millisecond more than the last."""
     made: list[LatencySetting] = []
 
-    def measure(model: bytes, setting: LatencySetting, file: Path) -> list[float]:
+    def measure(model: bytes, setting: LatencySetting, file: Path, working: Path | None) -> list[float]:
         made.append(setting)
         return [float(len(made)), 1.5 * len(made)]
 

@@ -26,6 +26,7 @@ from studies.reading.data import study_data
 from studies.reading.space import study_space
 from studies.settings import NO_LIMITS, SizeLimits
 from studies.store.files import files_dir
+from studies.zoo import bundle_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,10 +45,13 @@ SPLITS = ("test", "validation")
 def open_bundle(path: Path | str) -> Bundle:
     """Opens a bundle of any of the project's spaces; ``open_bundle(path).network`` is ready to use.
 
+    Args:
+        path: its folder, or the name of one that skipnas ships (see `studies.zoo`).
+
     Raises:
         BundleError: the folder is not a complete, undamaged bundle of a known version and space.
     """
-    return _open_bundle(Path(path), known_space)  # never a space that has to be imported
+    return _open_bundle(bundle_folder(Path(path)), known_space)  # never a space that has to be imported
 
 
 def export_choice(

@@ -31,7 +31,7 @@ ROOMS_OF_NAS = (
     {"engine"},
 )
 ROOMS_OF_STUDIES = (
-    {"settings", "store", "provenance"},
+    {"settings", "store", "provenance", "zoo"},
     {"reading"},
     {"bundles"},
     {"pages"},

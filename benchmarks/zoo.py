@@ -1,0 +1,150 @@
+"""The bundles that skipnas ships: ``python -m benchmarks.zoo [NAME ...] [--trials N] [--epochs N]``.
+
+Each is found by a search within limits of size, trained for longer, and written to studies/shipped without programs,
+which an export of it makes again. They learn from images that everybody may use. A search and a training that were
+stopped go on where they were; with more trials or more epochs they are longer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import PIL.Image
+from skimage.data import data_dir
+
+from nas.bundles.files import ARCHITECTURE, CARD, WEIGHTS
+from nas.bundles.sums import write_sums
+from studies.bundles import export_again
+from studies.zoo import SHIPPED
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = Path("runs/zoo")
+
+COLOUR = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
+GRAY = ("brick.png", "camera.png", "clock_motion.png", "coins.png", "grass.png", "gravel.png")
+"""Photographs that scikit-image installs, which are in the public domain or have no known restrictions."""
+
+LICENCE = "CC0-1.0"
+MAX_PARAMS = 60_000
+"""The limit of parameters: 240 kB of weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """A bundle that is shipped.
+
+    Attributes:
+        data: its data source; photographs lie in the folder of `write_photographs`.
+        noise: its noise.
+        photographs: the files that it learns from, none for other sources.
+        source: what it learned from, and the licence of that, for the card.
+        options: options of the search.
+    """
+
+    data: str
+    noise: str
+    photographs: tuple[str, ...]
+    source: str
+    options: tuple[str, ...] = ()
+
+
+BUNDLES = {
+    "gray": Shipped(
+        data=f"images:{FOLDER}/photographs/gray",
+        noise="gaussian:5-50",
+        photographs=(*COLOUR, *GRAY),
+        source="photographs that scikit-image installs, in gray, which are in the public domain or have no known "
+        f"restrictions: {', '.join(COLOUR + GRAY)}.",
+        options=("--group-by", "([a-z_]+)-"),
+    ),
+    "color": Shipped(
+        data=f"images:{FOLDER}/photographs/color",
+        noise="gaussian:5-50",
+        photographs=COLOUR,
+        source=f"photographs that scikit-image installs, which are in the public domain: {', '.join(COLOUR)}.",
+        options=("--group-by", "([a-z_]+)-"),
+    ),
+    "digits": Shipped(
+        data="digits",
+        noise="gaussian:50",
+        photographs=(),
+        source="the handwritten digits that scikit-learn installs: E. Alpaydin and C. Kaynak, Optical Recognition of "
+        "Handwritten Digits, UCI Machine Learning Repository, 1998, CC BY 4.0.",
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Makes the bundles. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=(__doc__ or "").split(":")[0])
+    parser.add_argument("names", nargs="*", choices=[*BUNDLES, []], metavar="NAME", help=f"of {', '.join(BUNDLES)}")
+    parser.add_argument("--trials", type=int, default=24, help="size of each search (24)")
+    parser.add_argument("--search-epochs", type=int, default=3, help="epochs of each candidate (3)")
+    parser.add_argument("--epochs", type=int, default=100, help="epochs of each training (100)")
+    options = parser.parse_args(arguments)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    try:
+        for name in options.names or BUNDLES:
+            make(name, BUNDLES[name], options.trials, options.search_epochs, options.epochs)
+    except subprocess.CalledProcessError as error:  # the command has said why
+        return error.returncode
+    return 0
+
+
+def make(name: str, each: Shipped, trials: int, search_epochs: int, epochs: int) -> None:
+    """Searches, trains and ships one bundle, as far as this is not done yet."""
+    if each.photographs:
+        write_photographs(Path(each.data.partition(":")[2]), each.photographs, "RGB" if name == "color" else "L")
+    task = ("--data", each.data, "--noise", each.noise, *each.options)
+    storage = ("--storage", f"{FOLDER}/studies.db")
+    size = ("--max-params", str(MAX_PARAMS), "--trials", str(trials), "--epochs", str(search_epochs))
+    skipnas("search", "--study", name, *task, *size, *storage)
+    trained = FOLDER / f"{name}-{trials}-{search_epochs}-{epochs}"
+    skipnas("train", name, "--epochs", str(epochs), "--to", str(trained), *storage)
+    ship(trained / "bundle", SHIPPED / name, name, each.source)
+
+
+def write_photographs(folder: Path, names: Sequence[str], mode: str) -> None:
+    """Writes the quarters of photographs, which are named so that those of one photograph stay together."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        with PIL.Image.open(Path(data_dir, name)) as image:
+            whole = image.convert(mode)
+        right, down = whole.width // 2, whole.height // 2
+        for number, (left, top) in enumerate(((0, 0), (right, 0), (0, down), (right, down))):
+            whole.crop((left, top, left + right, top + down)).save(folder / f"{Path(name).stem}-{number}.png")
+
+
+def skipnas(*words: str) -> None:
+    subprocess.run([sys.executable, str(ROOT / "app_cli.py"), *words], check=True)
+
+
+def ship(bundle: Path, target: Path, name: str, source: str) -> None:
+    """Writes what skipnas needs of a bundle, and a card that says what it learned from."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder, name)
+        export_again(bundle, whole, licence=LICENCE)
+        title, _, rest = (whole / CARD).read_text("utf-8").partition("\n")
+        about = (
+            f"This is the bundle `{name}` that skipnas ships: `skipnas denoise {name} IMAGE --to DIR` uses it. It\n"
+            f"learned from {source}\nIts weights are free for any use ({LICENCE}).\n\n"
+            "The programs that this card tells of are left out. `skipnas show "
+            f"{name}` prints the bundle's folder, and\n`skipnas export FOLDER --to DIR` writes it with all of them."
+        )
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for file in (ARCHITECTURE, WEIGHTS):
+            shutil.copy(whole / file, target)
+        (target / CARD).write_text(f"{title}\n\n{about}\n{rest}", "utf-8")
+        write_sums(target)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -165,12 +165,17 @@ def _looked(pages: Sequence[ImagePage], opened: Callable[[ImagePage], Image]) ->
 def _way(pages: Sequence[ImagePage], looked: Mapping[str, Likeness], source: str, *, together: bool) -> str | None:
     """Returns the first way in which images look like shots; None where there is none.
 
-    Where there must be one and none looks so, the first by which all scenes have several is taken, or else most.
+    A later way is taken where its images are far more alike: subjects of one class in one folder resemble each other,
+    and less than shots of each of them do. Where there must be one and none looks so, the first by which all scenes
+    have several is taken, or else most.
 
     Raises:
         DataError: it is open whether there is one.
     """
     found = [way for way in looked if looked[way].shots]
+    for way in found[1:]:
+        if looked[way].closeness > looked[found[0]].closeness + FAR:
+            found.insert(0, way)
     if together:
         whole = [way for way in looked if len(_several(groups := _grouped(pages, way))) == len(groups)]
         found = [*found, *whole, *looked]
@@ -229,6 +234,13 @@ class Likeness:
         if any(each.above > FAR and each.within > ALIKE for each in both):
             return True if self.fine.above > LITTLE else None
         return None if any(each.above > LITTLE for each in both) else False
+
+    @property
+    def closeness(self) -> float:
+        """How alike images of one scene are, coarsely or in fine structure, in Fisher's z."""
+        import numpy as np
+
+        return float(np.arctanh(max(self.smooth.within, self.fine.within)))
 
     def __str__(self) -> str:
         if self.fine.between is None:

@@ -240,6 +240,21 @@ def test_vignetting_makes_no_shots(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert any("and images of different scenes by up to 0." in message for message in caplog.messages)
 
 
+def test_shots_with_numbers_are_found_in_folders_of_images_that_are_alike(tmp_path: Path) -> None:
+    """The stripes of a class are alike in fine structure, and the shots of each subject far more so."""
+    side = 16
+    down, right = np.mgrid[:side, :side] / side
+    for label, along in (("lying", down), ("standing", right)):
+        for number in range(10):
+            random = np.random.default_rng([len(label), number])
+            clean = 120 + 90 * np.sin(random.uniform(6, 12) * along + random.uniform(0, 6))
+            for shot_of_it in range(2):
+                noisy = (clean + random.normal(0, 8, clean.shape)).clip(0, 255).astype(np.uint8)
+                save(tmp_path / label / f"{label}{number}_{shot_of_it}.png", noisy)
+    data = load(f"noisy:{tmp_path}")
+    assert (len(everything(data).images), data.classes) == (20, ("lying", "standing"))
+
+
 def test_a_class_is_no_scene(tmp_path: Path) -> None:
     """Images of a class have much in common, which they share with those of other classes here."""
     random = np.random.default_rng(5)

@@ -176,7 +176,10 @@ def test_denoise_says_what_it_leaves_out_and_leaves_its_own_results_alone(here: 
     assert written == ["0.png", "1.png", "2.png", "3.png", "linked/z.png"]
     said = run("denoise", "out/bundle", "new", "--to", "new/results", "--quiet")
     assert said.code == 2
-    assert len(said.err.splitlines()) == 5, "five images whose results exist, and nothing of the results"
+    assert said.err == (
+        "error: image new/0.png (and new/1.png, new/2.png, new/3.png and 1 more): new/results/0.png exists; remove it, "
+        "or choose another --to\n"
+    ), "five images whose results exist, and nothing of the results"
     assert not Path("new/results/results").exists()
     said = run("denoise", "out/bundle", "new", "--to", "other", "--quiet")
     assert (said.code, said.out, said.err) == (0, "", "")

@@ -13,6 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from bundle_samples import SPACE, candidate, network_of
 from skimage import data as photographs
 from visit import Visit
 
@@ -24,25 +25,12 @@ from nas.bundles.formats import WEB, Further
 from nas.data.image_file import ImageFile, Page
 from nas.data.images import shown_images
 from nas.data.preparation import Preparation
-from nas.types import Candidate, Recipe, Task
+from nas.types import Task
 from search_spaces import get_space
 from studies.commands.denoise import denoise
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-SPACE = get_space("unet")
-SPEC = {
-    "levels": 2,
-    "width": 4,
-    "growth": "doubling",
-    "fusion": "add",
-    "gate": "scalar",
-    "resampling": "max",
-    "block": "conv",
-    "norm": "batch",
-    "kernel": 3,
-}
-RECIPE = Recipe(epochs=3, batch_size=32, learning_rate=0.001, weight_decay=0.0, classification_weight=0.1)
 HOSTILE = "<img src=x onerror=alert(1)>"
 GRAY = Task(channels=1, classes=3, height=12, width=12, noise="gaussian:25")
 COLOUR = Task(channels=3, classes=0, height=12, width=12, noise="gaussian:25")
@@ -64,8 +52,8 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write(folder: Path, runtime: Path, task: Task, *, threshold: float | None = None, **changes: Any) -> Path:
     """Writes the bundle of a network that shrinks noise a little and says much of classes."""
     torch.manual_seed(0)
-    candidate = Candidate(spec=SPACE.spec({**SPEC, "prediction": "noise", **changes}), recipe=RECIPE)
-    network = SPACE.build(candidate.spec, task)
+    one = candidate(prediction="noise", **changes)
+    network = network_of(one, task)
     images = torch.rand(16, task.channels, task.height, task.width)
     with torch.no_grad():
         for _ in range(10):
@@ -76,7 +64,7 @@ def write(folder: Path, runtime: Path, task: Task, *, threshold: float | None = 
     export_bundle(
         folder,
         space=SPACE,
-        candidate=candidate,
+        candidate=one,
         task=task,
         classes=["one", HOSTILE, "three"][: task.classes],
         network=network,

@@ -26,7 +26,19 @@ from nas.outcome import Outcome
 from nas.search.past import Propose
 from nas.search.sampler import proposer
 from nas.settings import StudyConfig
-from nas.types import Candidate, Constraint, Cost, EpochRow, Measurement, Objective, ProbeCurve, Recipe, Task, from_flat
+from nas.types import (
+    Candidate,
+    Constraint,
+    Cost,
+    EpochRow,
+    LatencySetting,
+    Measurement,
+    Objective,
+    ProbeCurve,
+    Recipe,
+    Task,
+    from_flat,
+)
 from studies.reading.study import StudyReader
 from studies.store.ledger import SqlLedger
 from studies.store.urls import parse_url
@@ -78,6 +90,10 @@ def make_config(name: str = "first", **changes: Any) -> StudyConfig:
 def make_candidate(depth: int = 2) -> Candidate:
     recipe = Recipe(epochs=27, batch_size=64, learning_rate=1e-3, weight_decay=0.0, classification_weight=1.0)
     return Candidate(spec=FakeSpec(depth), recipe=recipe)
+
+
+LATENCY = LatencySetting(height=8, width=8, threads=1, provider="cpu")
+"""Where a study that is searched or confirmed measures latency; what has none is a study of an older version."""
 
 
 def make_measurement(psnr: float = 20.0, latency: float = 2.0, **values: float) -> Measurement:

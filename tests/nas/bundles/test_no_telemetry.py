@@ -33,7 +33,7 @@ def test_export_and_use_leave_nothing_behind(tmp_path: Path) -> None:
         folder.mkdir()
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     environment |= {name: str(folder) for name, folder in homes.items()}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "nas")])
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     done = subprocess.run(
         [sys.executable, "-c", CODE],
         cwd=tmp_path / "work",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from study_samples import Driver, read
+from study_samples import LATENCY, Driver, read
 
 from nas.engine.confirm import ConfirmEnd
 from nas.errors import StudyError
@@ -21,8 +22,9 @@ DONE = ConfirmEnd(reason="complete", total=0, done=0, new=0)
 
 
 def test_a_study_that_is_being_confirmed_is_not_deleted_nor_confirmed_twice(
-    url: str, ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch
+    url: str, new_study: Callable[..., SqlLedger], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    ledger = new_study(latency=LATENCY)
     Driver(ledger).complete()
     entered = []
 

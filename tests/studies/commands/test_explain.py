@@ -43,7 +43,8 @@ def image(tmp_path: Path) -> Path:
 
 
 def explained(image: Path, to: str, **options: Any) -> tuple[list[Denoised], list[str]]:
-    return denoise(Path("bundle"), [image], image.parent / to, explain=True, **options)
+    found, refused = denoise(Path("bundle"), [image], image.parent / to, explain=True, **options)
+    return found, [each.reason for each in refused]
 
 
 def test_the_picture_has_the_restored_image_and_the_evidence_below(bundle: Bundle, image: Path) -> None:

@@ -10,11 +10,15 @@ import pytest
 from study_samples import Driver, read
 
 from nas.errors import StudyError
+from nas.settings import RunOptions
+from nas.types import Objective
 from studies.commands import search
 from studies.reading import space as reading
 from studies.reading.space import CODE, study_space
 from studies.settings import SearchRequest
 from studies.store.ledger import SqlLedger
+
+PSNR = Objective(name="psnr", direction="maximize", unit="dB", reference=10.0)
 
 
 @pytest.fixture
@@ -31,13 +35,13 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def resume(ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a search does with a study that exists, up to its data."""
     monkeypatch.setattr(search, "study_data", lambda *_: None)
-    search._resume(SearchRequest(study="first"), read(ledger), None)
+    search._resume(SearchRequest(study="first"), RunOptions(), read(ledger), None)
 
 
 def test_a_study_is_not_used_with_other_code(
     own: Path, new_study: Callable[..., SqlLedger], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger = new_study(space="mine:SPACE")
+    ledger = new_study(space="mine:SPACE", objectives=(PSNR,))
     resume(ledger, monkeypatch)  # a study of an older version gets its fingerprint
     before = read(ledger).provenance[CODE]
     assert len(before) == 16

@@ -201,7 +201,7 @@ function resized({ planes, width, height }, size, box, linear) {
       const first = Math.max(Math.trunc(center - support + 0.5), 0);
       const end = Math.min(Math.trunc(center + support + 0.5), inputs);
       const weights = Array.from({ length: end - first }, (_, step) => {
-        const x = (first + step - center + 0.5) / filter;
+        const x = (first + step - center + 0.5) * (1 / filter); // as Pillow rounds it, which decides at edges
         return linear ? Math.max(1 - Math.abs(x), 0) : Number(x > -0.5 && x <= 0.5);
       });
       const sum = weights.reduce((total, weight) => total + weight, 0) || 1;

@@ -66,7 +66,7 @@ def write_bioimage(made: Exportable, white: float, program: Path, file: Path) ->
     ]
     outputs = [
         {
-            **_tensor(OUTPUTS[0], made, sources),
+            **_tensor(OUTPUTS[0], "restored images, with pixels as those of the noisy ones", sources),
             "axes": _image_axes(made, {axis: {"tensor_id": INPUT, "axis_id": axis} for axis in "yx"}),
             "data": {"type": "float32", "range": [0.0, white]},
             "postprocessing": back,
@@ -75,7 +75,13 @@ def write_bioimage(made: Exportable, white: float, program: Path, file: Path) ->
     if made.task.classifies:
         names = [f"class_{number}" for number in range(made.task.classes)]
         axes = [{"type": "batch"}, {"type": "channel", "channel_names": names}]
-        outputs.append({**_tensor(OUTPUTS[1], made, sources), "axes": axes, "data": {"type": "float32"}})
+        outputs.append(
+            {
+                **_tensor(OUTPUTS[1], "one number for each class, of which a softmax makes probabilities", sources),
+                "axes": axes,
+                "data": {"type": "float32"},
+            }
+        )
     said = made.said
     licence = said["licence"]
     described = {
@@ -89,7 +95,7 @@ def write_bioimage(made: Exportable, white: float, program: Path, file: Path) ->
         "tags": ["denoising", "image-restoration", "2d", *(["classification"] if made.task.classifies else [])],
         "inputs": [
             {
-                **_tensor(INPUT, made, sources),
+                **_tensor(INPUT, f"noisy images with pixels as they are stored, of which {white:g} is white", sources),
                 "axes": _image_axes(made, {axis: {"min": SMALLEST, "step": 1} for axis in "yx"}),
                 "data": {"type": "float32"},
                 "preprocessing": [scale],
@@ -112,8 +118,8 @@ def _test_image(channels: int) -> NDArray[np.float32]:
     return np.asarray(np.clip(clean + noise, 0, 1), np.float32)
 
 
-def _tensor(name: str, made: Exportable, sources: dict[str, Any]) -> dict[str, Any]:
-    return {"id": name, "description": made.said[name][:128], "test_tensor": sources[name]}
+def _tensor(name: str, description: str, sources: dict[str, Any]) -> dict[str, Any]:
+    return {"id": name, "description": description, "test_tensor": sources[name]}
 
 
 def _image_axes(made: Exportable, sizes: dict[str, Any]) -> list[dict[str, Any]]:

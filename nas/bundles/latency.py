@@ -47,7 +47,8 @@ RUNS, TRIES, RUN_SECONDS = 3, 3, 60.0
 TAIL = 4096
 """The bytes at the end of a command's output that are read."""
 
-NUMBER = re.compile(r"(?<![\w.])[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+NUMBER = re.compile(r"(?<![\w.,])[+-]?(?:\d+(?:[.,]\d+)*\.?|\.\d+)(?:[eE][+-]?\d+)?")
+"""A number as programs print it, also one with commas, which mean tenths to some and thousands to others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,6 +263,8 @@ def _milliseconds(command: str, file: Path, working: Path | None) -> float:
     numbers = NUMBER.findall(said)
     if not numbers:
         raise _FailedError(f"printed no number ({in_short(said) if said.strip() else 'nothing at all'})")
+    if "," in numbers[-1] or numbers[-1].count(".") > 1:
+        raise _FailedError(f"printed {numbers[-1]} as its last number; let it print a plain one, such as 3.5")
     value = float(numbers[-1])
     if not 0 < value < math.inf:
         raise _FailedError(f"printed {numbers[-1]} as its last number, which are no milliseconds")

@@ -100,7 +100,7 @@ async function read(file) {
     .catch(() => { throw new Refused("cannot be read as an image"); });
   const { width, height } = bitmap;
   if (width * height > MOST_PIXELS) {
-    throw new Refused(`has ${width}x${height} pixels, the page takes ${MOST_PIXELS}; use skipnas denoise`);
+    throw new Refused(`has ${width}x${height} pixels, and the page takes at most ${(MOST_PIXELS / 1e6).toFixed(0)} million; use skipnas denoise`);
   }
   const context = canvasOf(width, height).getContext("2d", { willReadFrequently: true });
   context.drawImage(bitmap, 0, 0);

@@ -166,6 +166,14 @@ def test_a_run_that_fails_is_tried_again(model: bytes, tmp_path: Path, by: Calla
         ("print('done')", "printed no number (done), 3 times in a row"),
         ("", "printed no number (nothing at all), 3 times in a row"),
         ("print(-3)", "printed -3 as its last number, which are no milliseconds, 3 times in a row"),
+        (
+            "print('took 3,5 ms')",
+            "printed 3,5 as its last number; let it print a plain one, such as 3.5, 3 times in a row",
+        ),
+        (
+            "print('1,234.5')",
+            "printed 1,234.5 as its last number; let it print a plain one, such as 3.5, 3 times in a row",
+        ),
         ("print('1e999')", "printed 1e999 as its last number, which are no milliseconds, 3 times in a row"),
         ("import time; time.sleep(60)", "took more than 0.5 s, 3 times in a row"),
     ],

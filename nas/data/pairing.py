@@ -210,6 +210,11 @@ def _matched(
             )
     if match.twice is not None:
         one, other = (_shown(clean[index]) for index in match.twice)
+        if pair_by is not None:
+            raise DataError(
+                f"{source}: `pair_by` {pair_by!r} finds the same in {one} and {other}; give an expression whose group "
+                "is what the two sides of one pair alone have in common"
+            )
         raise DataError(f"{source}: {one} and {other} are two clean images of one name; keep one of them")
     if match.alone:
         paths = [*(clean[index] for index in match.alone[0]), *(noisy[index] for index in match.alone[1])]

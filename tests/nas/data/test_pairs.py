@@ -321,6 +321,16 @@ def test_what_does_not_fit_is_one_line(tmp_path: Path, what: str, told: str) -> 
     assert str(error.value).startswith(f"pairs:{tmp_path}: ")
 
 
+def test_an_expression_that_makes_names_equal_is_told(tmp_path: Path) -> None:
+    for side in ("clean", "noisy"):
+        for number in range(4):
+            save(tmp_path / side / f"{number}-mean.png", scene(number))
+    with pytest.raises(
+        DataError, match=r"`pair_by` '\(mean\)' finds the same in .*clean/0-mean.png and .*clean/3-mean.png"
+    ):
+        load(f"pairs:{tmp_path}", pair_by="(mean)")
+
+
 def test_a_class_that_only_one_side_has_is_told(tmp_path: Path) -> None:
     for name in ("a/1", "a/2", "b/1"):
         save(tmp_path / "clean" / f"{name}.png", scene(1))

@@ -206,6 +206,11 @@ def _check_card(path: Path) -> None:
     parity = {"sizes": [], "differences": {name: {"denoised": 0.0} for name in FORMATS}}
     try:
         card(json.loads(read_small(path / ARCHITECTURE, MAX_JSON)), parity, FORMATS)
+    except KeyError as error:
+        raise BundleError(
+            f"{path / ARCHITECTURE}: lacks {error}, as bundles of older versions do; export its study again, or "
+            "train it again"
+        ) from None
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise BundleError(f"{path / ARCHITECTURE}: has facts that no export writes ({in_short(error)})") from None
 

@@ -63,14 +63,37 @@ def test_settings_of_a_study_are_refused(folder: Path, tmp_path: Path, given: di
 
 
 @pytest.mark.parametrize(
-    "facts", [{"values": {"psnr": "loud"}}, {"images": 3}, {"confirmed": {}, "start": {"seen": 1}}]
+    ("facts", "told"),
+    [
+        ({"values": {"psnr": "loud"}}, "has facts that no export writes"),
+        ({"images": 3}, "has facts that no export writes"),
+        (
+            {"confirmed": {}, "start": {"seen": 1}},
+            "has facts that no export writes",
+        ),
+    ],
 )
-def test_facts_that_no_export_writes_are_one_line(folder: Path, tmp_path: Path, facts: dict[str, Any]) -> None:
+def test_facts_that_no_export_writes_are_one_line(
+    folder: Path, tmp_path: Path, facts: dict[str, Any], told: str
+) -> None:
     for name in (ARCHITECTURE, WEIGHTS):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     value = json.loads((tmp_path / ARCHITECTURE).read_text())
     (tmp_path / ARCHITECTURE).write_text(json.dumps(value | {"facts": FACTS | facts}))
     write_sums(tmp_path)
-    with pytest.raises(BundleError, match=r"architecture\.json: has facts that no export writes"):
+    with pytest.raises(BundleError, match=rf"architecture\.json: {told}"):
+        export(str(tmp_path), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_bundle_of_an_older_version_is_told_what_it_lacks(folder: Path, tmp_path: Path) -> None:
+    for name in (ARCHITECTURE, WEIGHTS):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    value = json.loads((tmp_path / ARCHITECTURE).read_text())
+    del value["preparation"]
+    (tmp_path / ARCHITECTURE).write_text(json.dumps(value))
+    write_sums(tmp_path)
+    told = r"architecture\.json: lacks 'preparation', as bundles of older versions do; export its study again, or train"
+    with pytest.raises(BundleError, match=told):
         export(str(tmp_path), tmp_path / "new")
     assert not (tmp_path / "new").exists()

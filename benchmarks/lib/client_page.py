@@ -44,6 +44,7 @@ def main() -> None:
         for job in json.load(sys.stdin):
             try:
                 if opened != job["program"]:
+                    opened = None  # a page that fails to open has taken the place of the one before
                     open_page(page, Path(job["program"]), runtime, Path(folder, "web.html"))
                     opened = job["program"]
                 images = np.load(job["images"])

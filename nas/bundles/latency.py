@@ -30,7 +30,7 @@ from torch import nn
 
 from nas.bundles.onnx_export import exporters_quiet, fixed_model
 from nas.bundles.onnx_model import INPUT
-from nas.errors import LatencyError, in_short
+from nas.errors import LatencyError, in_short, is_out_of_memory
 from nas.files import read_small, write_whole
 from nas.settings import MODEL
 from nas.types import LatencySetting, Spec, Task, canonical_json, digest_of
@@ -184,6 +184,8 @@ def run_times(
     except LatencyError:
         raise
     except Exception as error:  # ONNX Runtime raises errors of many kinds
+        if is_out_of_memory(error):
+            raise  # that is the trial's outcome
         raise LatencyError(f"ONNX Runtime cannot run a network at {setting.size} ({in_short(error)})") from error
     return found
 

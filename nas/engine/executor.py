@@ -170,6 +170,7 @@ def _start_local(folder: Path, cpus: int | None) -> None:
                     f"Ray cannot start on this machine ({in_short(error)}); see that there is memory, room in /tmp and "
                     "time for it, and give the same command again"
                 ) from error
+            log.warning("Ray did not start (%s); it is started once more", in_short(error))
         else:
             return
 

@@ -160,6 +160,20 @@ def test_a_run_that_fails_is_tried_again(model: bytes, tmp_path: Path, by: Calla
 
 
 @pytest.mark.parametrize(
+    ("error", "raised"), [(MemoryError("no room"), MemoryError), (ValueError("an operator is missing"), LatencyError)]
+)
+def test_memory_that_runs_out_is_no_program_that_cannot_run(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, raised: type[Exception]
+) -> None:
+    def fails(model: bytes, setting: LatencySetting) -> Any:
+        raise error
+
+    monkeypatch.setattr(latency, "_session", fails)
+    with pytest.raises(raised, match=str(error)):
+        run_times(b"", HERE)
+
+
+@pytest.mark.parametrize(
     ("text", "told"),
     [
         ("sys.exit('no route to host')", "ended with code 1 (no route to host), 3 times in a row"),

@@ -173,7 +173,9 @@ def test_what_ray_says_of_memory() -> None:
     assert short_memory("The actor died because of an error") == ""
 
 
-def test_ray_that_does_not_start_is_tried_twice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_ray_that_does_not_start_is_tried_twice(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     starts = []
 
     def refuse(*_: Any, **__: Any) -> None:
@@ -185,6 +187,8 @@ def test_ray_that_does_not_start_is_tried_twice(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(ClusterError, match=r"^Ray cannot start on this machine \(The current node timed out.*again$"):
         _start_local(tmp_path, None)
     assert len(starts) == 2
+    [told] = [message for message in caplog.messages if message.startswith("Ray did not start (The current node timed")]
+    assert told.endswith("it is started once more")
 
 
 def test_a_place_for_ray_that_cannot_be_written() -> None:

@@ -347,6 +347,8 @@ def evaluate_bundle(
     kind, _, own = name.partition(":")
     seen = seen_by(bundle, kind)
     white = white_asked(bundle, white_level)
+    if source_of(name).files and white_level not in (None, bundle.white_level):
+        check_scale(bundle, name, data_root)
     drawn = "noise"
     if source_of(name).photographs:
         paths, part, white = read_for_bundle(
@@ -418,6 +420,39 @@ def white_asked(bundle: Bundle, level: WhiteLevel | None) -> White:
             "would be on another scale; leave it out, or give the number of another camera"
         )
     return White.asked(level, bundle.white_level)
+
+
+def check_scale(bundle: Bundle, name: str, data_root: Path | None = None) -> None:
+    """Refuses to read a bundle's own data on another scale, on which its splits would be others.
+
+    Data is known by its values, so that on another scale images of the training might be judged as those of the test.
+
+    Args:
+        bundle: the bundle.
+        name: source of the data.
+        data_root: see `nas.data.splits.load`.
+
+    Raises:
+        ConfigError: on the scale of the training, the data is what the bundle was trained on.
+    """
+    from nas.data.sources import source_of
+    from nas.data.splits import load
+
+    own = white_asked(bundle, None)
+    try:
+        loaded = read_for_bundle(
+            bundle,
+            ["group_by", *(["pair_by"] if source_of(name).paired else [])],
+            lambda **kept: load(name, root=data_root, wanted=bundle.preparation, white=own, **kept),
+        )
+    except DataError:  # it cannot be read on that scale, and was not trained on
+        return
+    if loaded.fingerprint in bundle.seen:
+        scale = "" if bundle.white_level is None else f", with {bundle.white_level:.10g} as white"
+        raise ConfigError(
+            f"`white_level` is another one than that of the training: the network has learned from these very images"
+            f"{scale}, and which of them are for the test holds on that scale alone; leave it out"
+        )
 
 
 def read_for_bundle(bundle: Bundle, names: Sequence[str], read: Callable[..., T]) -> T:

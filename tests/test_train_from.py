@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 from nas.bundles.bundle import Bundle
 from nas.bundles.start import carry_over
 from nas.data.splits import load
-from nas.errors import BundleError, DataError
+from nas.errors import BundleError, ConfigError, DataError
 from nas.training.fit import FitProgress
 from studies.bundles import evaluate_bundle, open_bundle, seen_by
 from studies.commands.train import train
@@ -302,6 +302,13 @@ def test_groups_and_white_of_a_bundle_hold_for_its_data(tmp_path: Path) -> None:
     assert second.facts["group_by"] == "t\\d"
     assert first.white_level == second.white_level == 1023
     assert "trained on other data" not in (tmp_path / "b/bundle/README.md").read_text()
+    # On another scale the data has another fingerprint, and so another test split, with images of the training in it.
+    for split in (None, "test"):
+        with pytest.raises(ConfigError, match=r"has learned from these very images, with 1023 as white, and which of"):
+            evaluate_bundle(tmp_path / "a/bundle", data=data, white_level=2047.0, split=split)
+    judged = [evaluate_bundle(tmp_path / "a/bundle", data=data, white_level=level) for level in (None, 1023.0)]
+    assert judged[0] == judged[1]
+    assert judged[0]["split"] == "test"
     (frames / "extra.png").write_bytes((frames / "t0_0.png").read_bytes())
     with pytest.raises(DataError, match=r"finds nothing in extra.png; give an expression that matches the path"):
         train(request(tmp_path / "d", start=tmp_path / "a/bundle", **asked))

@@ -18,7 +18,7 @@ from nas.data.pairing import Scene, find_scenes, noisy_side
 from nas.data.pairs import Problems
 from nas.data.raw import PART_NAMES, TRAIN, evenly
 from nas.data.reader import read_file, shapes_of
-from nas.data.white import Levels, White, WhiteLevel
+from nas.data.white import Levels, White, WhiteLevel, check_range
 from nas.errors import ConfigError, DataError
 from studies.commands.text import columns
 
@@ -92,6 +92,8 @@ def measure(
         pages = [(path, page) for path in paths for page in range(len(shapes_of(path)))]
         for path, wanted in _by_file(evenly(pages, MOST_IMAGES)).items():
             file, level = _read(path, levels.of_noisy, bits)
+            if not file.is_float and file.most > level:  # what a sensor counts ends at white, and would be cut there
+                check_range(file, level)
             pictures += [Picture(_middle(file, page, level)) for page in wanted]
         number = len(pages)
     levels.common()

@@ -68,6 +68,10 @@ def test_deep_images_need_their_white(folder: Path) -> None:
     assert measure(folder / "deep", white_level=4095).sensor.read == pytest.approx(SIGMA, rel=0.05)
     with pytest.raises(DataError, match="give `white_level`"):
         measure(folder / "deep")
+    with pytest.raises(
+        DataError, match=r"has values from \d+ to \d,\d+, and black is 0 and white 1,500; give `white_level`"
+    ):
+        measure(folder / "deep", white_level=1500)
 
 
 def test_pairs_of_two_sizes_are_named(folder: Path) -> None:

@@ -26,7 +26,7 @@ RESAMPLES = 4000
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean with its 95 % interval (Student's t); low and high are NaN for fewer than two values."""
+    """A mean with its interval (Student's t), of 95 % by default; low and high are NaN for fewer than two values."""
 
     mean: float
     low: float
@@ -34,15 +34,15 @@ class Interval:
     n: int
 
 
-def mean_interval(values: Sequence[float]) -> Interval:
-    """Returns the mean and the 95 % t interval of independent values."""
+def mean_interval(values: Sequence[float], level: float = 0.05) -> Interval:
+    """Returns the mean and the t interval of independent values, which misses the true mean at a rate of `level`."""
     n = len(values)
     if n == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
     mean = float(np.mean(values))
     if n == 1:
         return Interval(mean, math.nan, math.nan, 1)
-    half = float(scipy.stats.t.ppf(0.975, n - 1)) * _standard_error(values)
+    half = float(scipy.stats.t.ppf(1 - level / 2, n - 1)) * _standard_error(values)
     return Interval(mean, mean - half, mean + half, n)
 
 
@@ -60,6 +60,11 @@ def p_above(values: Sequence[float], bound: float) -> float:
 def p_below(values: Sequence[float], bound: float) -> float:
     """Returns the one-sided p of the t test that the true mean lies below `bound`; 1 for fewer than two values."""
     return p_above([-value for value in values], -bound)
+
+
+def p_other(values: Sequence[float]) -> float:
+    """Returns the two-sided p of the t test that the true mean is not 0; 1 for fewer than two values."""
+    return min(1.0, 2 * min(p_above(values, 0.0), p_below(values, 0.0)))
 
 
 def p_wilcoxon(differences: Sequence[float]) -> float:
@@ -126,6 +131,22 @@ def holm(values: Sequence[float], most_true: int | None = None) -> list[float]:
         running = max(running, min(1.0, factor * values[index]))
         adjusted[index] = running
     return adjusted
+
+
+def holm_levels(values: Sequence[float], level: float = 0.05) -> list[float]:
+    """Returns the level at which Holm's procedure tests each p value, in the order given.
+
+    The smallest of m p values is tested at ``level / m``, the next one at ``level / (m - 1)``, and so on until one is
+    not below its level; all that follow keep the level of that one. So a difference is shown exactly where its p value
+    is below its level, and where its interval of that level leaves out 0.
+    """
+    levels = [level] * len(values)
+    failed: float | None = None
+    for rank, index in enumerate(sorted(range(len(values)), key=lambda i: values[i])):
+        levels[index] = level / (len(values) - rank) if failed is None else failed
+        if failed is None and values[index] >= levels[index]:
+            failed = levels[index]
+    return levels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from nas.engine.confirm import ConfirmEnd, ConfirmProgress, run_confirmation
 from nas.errors import StudyError
 from nas.search.confirmation import Confirmed, Member, pick_members, summarize
 from nas.training.checkpoint import confirm_dir
-from nas.types import Candidate, Recipe
+from nas.types import Candidate, Recipe, Task
 from studies.commands.latency import check_study
 from studies.reading.best import choose
 from studies.reading.data import study_data
@@ -50,22 +50,37 @@ def confirm_study(
         StudyError: the study has no complete trial, its data has changed, its space has no reference networks, it is
             being confirmed already, or its latency would be measured otherwise.
     """
-    config = study.config
-    check_study(config, request.latency_command)
+    check_study(study.config, request.latency_command)
     space = study_space(study, request.own_space)
     members = study_members(study, space, top=request.top, baselines=request.baselines, limits=limits)
-    data = study_data(study, request.data_root)
-    files = claim_files(study.storage, config.study)
-    ledger = SqlLedger.open(config.study, study.storage)
-    with _alone(confirm_dir(files), config.study), ledger.drive():
-        end = run_confirmation(config, space, ledger, data, files, members, request.seeds, request, observe)
-    known = {found.digest: found for found in summarize(ledger.confirmations())}
+    end = confirm_members(study, space, members, request, observe)
+    known = {found.digest: found for found in summarize(study.progress.confirmations())}
     of_members = [
         dataclasses.replace(found, number=member.number, reference=member.reference)
         for member in members
         if (found := known.pop(member.candidate.digest, None)) is not None
     ]
     return end, [*of_members, *known.values()]
+
+
+def confirm_members(
+    study: StudyReader,
+    space: SearchSpace,
+    members: Sequence[Member],
+    request: ConfirmRequest,
+    observe: Callable[[ConfirmProgress], None] = lambda progress: None,
+) -> ConfirmEnd:
+    """Trains candidates under several seeds as those of a study, or continues to do so; the study keeps their runs.
+
+    Raises:
+        StudyError: the data has changed, or the study is being confirmed already.
+    """
+    config = study.config
+    data = study_data(study, request.data_root)
+    files = claim_files(study.storage, config.study)
+    ledger = SqlLedger.open(config.study, study.storage)
+    with _alone(confirm_dir(files), config.study), ledger.drive():
+        return run_confirmation(config, space, ledger, data, files, members, request.seeds, request, observe)
 
 
 @contextlib.contextmanager
@@ -113,11 +128,15 @@ def study_members(
         recipe = Recipe.from_dict(knee.recipe)
         named = [*references.items()]
         for name, candidate in references.items():
-            # Encoded and decoded, because a network switches off what its recipe cannot use.
-            params = space.encode(dataclasses.replace(candidate, recipe=recipe))
-            named.append((f"{name}, recipe of trial {knee.number}", space.decode(params, config.task, config.epochs)))
+            named.append((f"{name}, recipe of trial {knee.number}", with_recipe(space, candidate, recipe, config.task)))
         for name, candidate in named:
             digest = candidate.digest
             same = members.get(digest, Member(candidate=candidate))
             members[digest] = dataclasses.replace(same, reference=same.reference or name)
     return list(members.values())
+
+
+def with_recipe(space: SearchSpace, candidate: Candidate, recipe: Recipe, task: Task) -> Candidate:
+    """Returns a network under another recipe, without what the network cannot use of it."""
+    # Encoding and decoding switches that off.
+    return space.decode(space.encode(dataclasses.replace(candidate, recipe=recipe)), task, recipe.epochs)

@@ -18,10 +18,12 @@ from benchmarks.lib.stats import (
     compare_spread,
     corrected,
     holm,
+    holm_levels,
     mean_interval,
     non_inferiority,
     p_above,
     p_below,
+    p_other,
     p_wilcoxon,
     part_verdict,
     superiority,
@@ -40,6 +42,9 @@ def test_the_interval_is_scipys() -> None:
     found = mean_interval(SAMPLE)
     low, high = scipy.stats.t.interval(0.95, len(SAMPLE) - 1, np.mean(SAMPLE), scipy.stats.sem(SAMPLE))
     assert (found.mean, found.low, found.high, found.n) == pytest.approx((np.mean(SAMPLE), low, high, 6))
+    wide = scipy.stats.t.interval(0.99, len(SAMPLE) - 1, np.mean(SAMPLE), scipy.stats.sem(SAMPLE))
+    corrected = mean_interval(SAMPLE, 0.01)
+    assert (corrected.low, corrected.high) == pytest.approx(wide)
 
 
 def test_an_interval_needs_two_values() -> None:
@@ -53,6 +58,11 @@ def test_an_interval_needs_two_values() -> None:
 def test_one_sided_tests_are_scipys(bound: float) -> None:
     assert p_above(SAMPLE, bound) == pytest.approx(scipy.stats.ttest_1samp(SAMPLE, bound, alternative="greater").pvalue)
     assert p_below(SAMPLE, bound) == pytest.approx(scipy.stats.ttest_1samp(SAMPLE, bound, alternative="less").pvalue)
+
+
+def test_the_two_sided_test_is_scipys() -> None:
+    assert p_other(SAMPLE) == pytest.approx(scipy.stats.ttest_1samp(SAMPLE, 0.0).pvalue)
+    assert p_other([0.0, 0.0]) == p_other([1.0]) == 1.0
 
 
 def test_values_without_spread_decide_outright() -> None:
@@ -89,6 +99,19 @@ def test_holm_lies_between_raw_and_bonferroni(values: list[float]) -> None:
 def test_holm_keeps_the_order(values: list[float]) -> None:
     adjusted = holm(values)
     assert [adjusted[i] for i in np.argsort(values, kind="stable")] == sorted(adjusted)
+
+
+def test_each_p_value_has_the_level_at_which_holm_tests_it() -> None:
+    # In order .01, .02, .02 and .5: the second one is not below .05 / 3, where the rest stay.
+    levels = holm_levels([0.5, 0.01, 0.02, 0.02])
+    assert levels == pytest.approx([0.05 / 3, 0.05 / 4, 0.05 / 3, 0.05 / 3])
+    assert holm_levels([]) == []
+
+
+@given(P_VALUES)
+def test_a_p_value_is_below_its_level_where_the_adjusted_one_is_below_the_level_of_all(values: list[float]) -> None:
+    pairs = zip(values, holm_levels(values), holm(values), strict=True)
+    assert all((raw < level) == (adjusted < 0.05) for raw, level, adjusted in pairs if not math.isclose(adjusted, 0.05))
 
 
 def test_spread_splits_brown_and_forsythe_by_direction() -> None:

@@ -1,0 +1,1 @@
+"""Found networks beside known ones on real images, in cells of data, noise and size."""

@@ -1,0 +1,117 @@
+"""A cell that goes on where it was, and a tiny one from its search to its tables."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from benchmarks.lib.records import append, read
+from benchmarks.proof import __main__ as proof
+from benchmarks.proof import running
+from benchmarks.proof.cells import Contender, cells
+from benchmarks.proof.running import Plan, members, row, searched
+from nas.types import Task
+from search_spaces import get_space
+from search_spaces.unet.references import reference_network
+
+CELL = next(cell for cell in cells(None, None) if cell.name == "digits-gaussian-50-sixth")
+TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
+
+
+def test_a_search_that_was_stopped_has_the_rest_of_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(minutes=20, seeds=5, folder=tmp_path)
+    asked: list[float] = []
+    ends = iter([(300.0, "interrupted"), (880.0, "time_limit")])
+
+    def search(request: Any, options: Any, quiet: bool, tell: Any) -> Any:
+        asked.append(options.time_limit)
+        assert (request.study, request.max_macs) == ("digits-gaussian-50-sixth-20min-v3", 1_066_667)
+        assert (request.data, request.noise, request.epochs, request.early_stopping) == (
+            "digits",
+            "gaussian:50",
+            27,
+            None,
+        )
+        seconds, reason = next(ends)
+        return SimpleNamespace(end=SimpleNamespace(seconds=seconds, reason=reason))
+
+    monkeypatch.setattr(running, "TRAINING_VERSION", 3)
+    monkeypatch.setattr(running, "search", search)
+    assert not searched(CELL, plan)
+    assert dict(proof.states([CELL], plan))[CELL] == "searched for 5 minutes"
+    # A second one is killed, and its trials say that it was alive for 20 seconds.
+    append(plan.records, {**plan.searched(CELL), "begun": 1000.0})
+    monkeypatch.setattr(running, "alive", lambda plan, name, begun: 1020.0 - begun)
+    assert searched(CELL, plan)
+    assert asked == [1200.0, 880.0]
+    assert plan.searched(CELL)["seconds"] == 1200.0
+    assert dict(proof.states([CELL], plan))[CELL] == "searched"
+    assert searched(CELL, plan), "a finished search is not made again"
+    assert len(asked) == 2
+    assert plan.searched(replace(CELL, name="other"))["seconds"] == 0
+    assert replace(plan, minutes=2).searched(CELL)["reason"] == "", "a search of another length is another one"
+
+
+def test_a_search_that_was_killed_before_it_had_a_study_has_used_no_time(tmp_path: Path) -> None:
+    assert running.alive(Plan(minutes=1, seeds=2, folder=tmp_path), "none", 5.0) == 0.0
+
+
+def test_a_finished_cell_is_not_begun_again(tmp_path: Path) -> None:
+    plan = Plan(minutes=20, seeds=5, folder=tmp_path)
+    append(plan.records, {"key": plan.key(CELL), "cell": CELL.name})
+    assert running.measure(CELL, plan)
+    assert list(plan.finished(cells(None, None))) == [CELL.name]
+    assert not replace(plan, seeds=6).finished([CELL]), "more seeds are another record"
+    assert dict(proof.states([CELL], plan))[CELL] == "finished"
+
+
+def test_every_network_is_trained_once_and_figures_are_of_the_test_split() -> None:
+    space = get_space("unet")
+    network = reference_network("unet", TASK, epochs=1)
+    parts = tuple(reference_network(f"single-task-{task}", TASK, epochs=1) for task in ("denoise", "classify"))
+    everyone = [
+        Contender(name="trial 3: knee", kind="knee", recipe="found", networks=(network,)),
+        Contender(name="unet", kind="reference", recipe="own", networks=(network,)),
+        Contender(name="single-task-denoise", kind="reference", recipe="own", networks=parts[:1]),
+        Contender(name="pair", kind="pair", recipe="own", networks=parts),
+    ]
+    named = [(member.candidate, member.reference) for member in members(everyone)]
+    assert named == [
+        (network, None), (parts[0], "single-task-denoise, own recipe"), (parts[1], "pair, own recipe"),
+    ]  # fmt: skip
+    values = {"psnr": 1.0, "accuracy": 2.0, "test_psnr": 20.0, "test_accuracy": 90.0}
+    runs: Any = {(parts[0].digest, 0): SimpleNamespace(values=values), (parts[0].digest, 1): SimpleNamespace(values={})}
+    runs |= {
+        (parts[1].digest, seed): SimpleNamespace(values={**values, "test_accuracy": 91.0 + seed}) for seed in (0, 1)
+    }
+    found = row(everyone[3], TASK, space, runs, 2)
+    assert (found["psnr"], found["accuracy"]) == ([20.0, None], [91.0, 92.0])
+    assert found["macs"] == sum(space.cost(each.spec, TASK).macs for each in parts)
+    assert [each["spec"]["tasks"] for each in found["networks"]] == ["denoise", "classify"]
+
+
+@pytest.mark.slow
+def test_a_tiny_cell_from_its_search_to_its_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = replace(CELL, setting=replace(CELL.setting, subset=60, epochs=1), macs=300_000)
+    monkeypatch.setattr(proof, "cells", lambda root, pneumonia: [tiny])
+    words = ["--cell", CELL.name, "--minutes", "0.5", "--seeds", "2", "--to", str(tmp_path)]
+    picture = tmp_path / "proof.html"
+    assert proof.main([*words, "--picture", str(picture)]) == 0
+    told = capsys.readouterr()
+    assert "of search, then about 74 trainings" in told.err
+    lines = told.out.splitlines()
+    assert sum(line.endswith((" better |", " mixed |", " undecided |", " worse |")) for line in lines) == 32
+    assert lines[-1] == "All cells are there."
+    assert "plotly" in picture.read_text()
+    kept = read(tmp_path / "cells.jsonl")
+    found = next(each for each in kept.values() if "networks" in each)
+    assert len(found["networks"][-1]["psnr"]) == 2
+    assert all(each["macs"] <= 300_000 for each in found["networks"])
+    assert proof.main([*words, "--table"]) == 0
+    assert capsys.readouterr().out.splitlines() == lines, "the same command prints it again"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import inspect
 import io
 import itertools
@@ -714,7 +715,7 @@ def main(*, guarded: bool = False) -> None:
         if guarded and sys.argv[1:2] in (["search"], ["confirm"]):
             guardian.guard(_say)
         # Without its own handling of errors typer returns an exit code instead of raising one.
-        code = app(standalone_mode=False)
+        code = _commands()(standalone_mode=False)
         if code == 130:  # by which it says that there was a KeyboardInterrupt
             _say("stopped")
     except SkipnasError as error:
@@ -774,13 +775,19 @@ def _one_line(message: str) -> str:
     return re.sub(r"`([a-z_]+)`", lambda found: options.get(found[1], found[0]), " ".join(message.split()))
 
 
+@functools.cache
+def _commands() -> Any:
+    """All commands as typer runs them, which it would make again for every call and every error."""
+    return typer.main.get_command(app)
+
+
 def _options() -> dict[str, str]:
     """Setting -> option of the command that was given."""
-    given = typer.main.get_command(app)
+    given = _commands()
     for word in sys.argv[1:]:
         if word not in getattr(given, "commands", ()):
             break
-        given = given.commands[word]  # type: ignore[attr-defined]
+        given = given.commands[word]
     named = [parameter for parameter in given.params if parameter.param_type_name == "option"]
     return {parameter.opts[0].removeprefix("--"): parameter.opts[0] for parameter in named} | {
         str(parameter.name): parameter.opts[0] for parameter in named

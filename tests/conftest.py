@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import shutil
@@ -16,11 +17,17 @@ import hypothesis
 import pytest
 import torch
 from command_samples import ROOT, SEARCH, Said, Studied
+from optuna.storages import RDBStorage
 
 import app_cli
 
-# A law is no faster or slower for being one: on a loaded machine an example may take any time.
-hypothesis.settings.register_profile("skipnas", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# Ray's workers are no nicer than the tests, which would starve them at the niceness of 15 that Ray gives them.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
+# One commit has the same tests in every run: examples are drawn alike. On a loaded machine one may take any time.
+hypothesis.settings.register_profile(
+    "skipnas", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("skipnas")
 
 
@@ -28,6 +35,23 @@ hypothesis.settings.load_profile("skipnas")
 def _one_thread() -> None:
     """The networks here are too small for more, which would only wait for each other."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_look_at_migrations() -> Iterator[None]:
+    """Optuna compiles its migrations, which takes 30 ms, whenever it is asked for its newest schema."""
+    asked = RDBStorage.get_head_version
+    answer: list[str] = []
+
+    @functools.wraps(asked)
+    def get_head_version(self: RDBStorage) -> str:
+        if not answer:
+            answer.append(asked(self))
+        return answer[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RDBStorage, "get_head_version", get_head_version)
+        yield
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ def test_a_training_without_room_is_one_line_and_goes_on(
     assert run(*TRAIN).code == 0
 
 
+@pytest.mark.slow
 def test_events_that_cannot_be_written_do_not_end_a_training(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

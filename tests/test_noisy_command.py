@@ -135,6 +135,7 @@ def test_a_training_on_noisy_images_is_told_by_its_own_psnr(here: Path, run: Run
     assert found["self_psnr"] == pytest.approx(result["self_psnr"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_confirmation_judges_by_noisy_images(here: Path, run: Run) -> None:
     said = run("confirm", "shots", "--seeds", "2", "--top", "1", "--json")
     assert said.code == 0, said.err

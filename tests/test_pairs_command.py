@@ -124,6 +124,7 @@ def test_a_training_goes_on_with_the_pairs_of_its_study(here: Path, run: Run) ->
     assert not Path("other").exists()
 
 
+@pytest.mark.slow
 def test_a_confirmation_trains_on_pairs(here: Path, run: Run) -> None:
     said = run("confirm", "bursts", "--seeds", "2", "--top", "1", "--json")
     assert said.code == 0, said.err

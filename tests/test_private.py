@@ -63,7 +63,12 @@ class Place:
         # What this process or the project's modules have set in it would hide what a command forgets.
         set_here = ("XDG_", "SKIPNAS_", "RAY_", "TUNE_", "ORT_")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(set_here)}
-        self.env = kept | {"HOME": str(self.home), "TMPDIR": str(self.temporary), "PYTHONDONTWRITEBYTECODE": "1"}
+        self.env = kept | {
+            "RAY_worker_niceness": "0",
+            "HOME": str(self.home),
+            "TMPDIR": str(self.temporary),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
 
     def run(self, command: str, before: Sequence[str] = (), seconds: float = 300) -> None:
         """Runs a command, as an argument of the words `before`."""
@@ -82,6 +87,7 @@ class Place:
         assert sorted(path.name for path in self.work.iterdir()) == ["bundle", "restored", "runs", "scan.png"]
 
 
+@pytest.mark.slow
 def test_no_host_is_looked_up_and_no_file_is_written_elsewhere(tmp_path: Path) -> None:
     place = Place(tmp_path)
     (tmp_path / "hook").mkdir()

@@ -114,6 +114,7 @@ def test_a_network_of_other_shapes_is_refused(first: Bundle) -> None:
         carry_over(first, wider, first.task, first.classes)
 
 
+@pytest.mark.slow
 def test_a_short_training_under_other_noise_beats_its_start_and_one_from_nothing(folder: Path, tmp_path: Path) -> None:
     start, lines = folder / "first/bundle", []
     seen: list[FitProgress] = []

@@ -150,6 +150,7 @@ def test_the_table_tells_values_costs_and_differences(found: dict[str, list[Chan
     assert lines[-1].startswith("Means of 2 seeds; standard deviation between seeds, the median over rows: psnr 0.14")
 
 
+@pytest.mark.slow
 def test_a_small_run_goes_on_where_it_was_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "runs.jsonl"
     asked = ["--epochs", "1", "--subset", "32", "--seeds", "1", "--workers", "1", "--results", str(file)]

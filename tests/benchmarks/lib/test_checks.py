@@ -111,6 +111,7 @@ def test_a_check_that_breaks_costs_itself_alone(tmp_path: Path) -> None:
     assert "Traceback" in (tmp_path / "found.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_check_ends_when_its_time_is_up_and_is_killed_when_it_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[3]
 
 CODE = """
@@ -27,6 +29,7 @@ print([target for target in (os.readlink(link) for link in links if link.is_syml
 """
 
 
+@pytest.mark.slow
 def test_export_and_use_leave_nothing_behind(tmp_path: Path) -> None:
     homes = {"HOME": tmp_path / "home", "XDG_CACHE_HOME": tmp_path / "cache", "TMPDIR": tmp_path / "tmp"}
     for folder in (*homes.values(), tmp_path / "work"):

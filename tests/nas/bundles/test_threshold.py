@@ -49,6 +49,7 @@ def test_the_card_says_by_which_probability_the_second_class_is_answered(folder:
     assert card.count(f"logits[:, 1] - logits[:, 0] >= {np.log(1 / 3):.6g}") == 2, "in the program of each format"
 
 
+@pytest.mark.slow
 def test_the_program_of_whole_numbers_answers_by_it_in_the_card(tmp_path: Path) -> None:
     for threshold, odd in ((1e-9, 1), (1 - 1e-9, 0)):
         target = tmp_path / str(odd)

@@ -55,6 +55,7 @@ def test_a_confirmation_trains_each_member_under_each_seed_once(make: Any) -> No
     assert search.states() == [], "the search is untouched"
 
 
+@pytest.mark.slow
 def test_runs_of_other_training_code_are_trained_again(make: Any) -> None:
     search = make(epochs=1)
     assert confirm(search, 2, 4).new == 2

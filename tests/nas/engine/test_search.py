@@ -143,6 +143,7 @@ def test_workers_are_busy_with_epochs_of_this_search_alone(monkeypatch: pytest.M
     assert busy.share(2) == pytest.approx(8 / 20)
 
 
+@pytest.mark.slow
 def test_the_same_seed_proposes_the_same_one_at_a_time(make: Any, tmp_path: Path, digits: Dataset) -> None:
     proposals = []
     for name in ("a", "b"):
@@ -159,6 +160,7 @@ def test_the_same_seed_proposes_the_same_one_at_a_time(make: Any, tmp_path: Path
     assert proposals[0] == proposals[1]
 
 
+@pytest.mark.slow
 def test_a_plain_script_reads_the_study(make: Any, tmp_path: Path) -> None:
     search = make()
     search.run(2)

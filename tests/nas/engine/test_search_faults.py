@@ -162,6 +162,7 @@ def test_a_full_disk_ends_the_search_which_goes_on_later(make: Any, tmp_path: Pa
     assert (outcome.counts.complete, outcome.counts.failed) == (3, 0)
 
 
+@pytest.mark.slow
 def test_nobody_hears_of_tune_s_state_when_a_copy_of_it_fails(
     make: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -15,6 +15,7 @@ from nas.engine.interrupts import Stopping
 from nas.search.growth import Growth
 
 
+@pytest.mark.slow
 def test_a_time_limit_keeps_what_runs_for_the_next_call(make: Any, tmp_path: Path) -> None:
     search = make(ToySpace(faults=("slow",), scratch=str(tmp_path)), epochs=60)
     # 12 seconds a trial: none ends within the limit.
@@ -50,6 +51,7 @@ def test_a_size_with_a_time_limit_is_reached_if_there_is_time(make: Any) -> None
     assert (ended.reason, ended.counts.trained) == ("complete", 2)
 
 
+@pytest.mark.slow
 def test_an_interrupt_before_anything_was_trained_stops_cleanly(make: Any, tmp_path: Path) -> None:
     search = make(ToySpace(faults=("exception",), scratch=str(tmp_path)))
     search.when_running = lambda: os.kill(os.getpid(), signal.SIGINT)  # at the report of what failed
@@ -96,6 +98,7 @@ def test_a_search_that_is_flat_begins_no_trial_and_ends_those_under_way(
     assert ended.promise is not None
 
 
+@pytest.mark.slow
 def test_a_search_that_was_flat_is_told_so_whatever_its_last_trials_bring(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -196,6 +196,61 @@ class ExtraBlock(ResidualBlock):
             nn.init.zeros_(parameter)
 
 
+class _DepthwiseConvolution(torch.autograd.Function):
+    """Works as a depthwise `F.conv2d` with "same" padding, but computes the gradient of wide kernels by columns of 3.
+
+    For kernels up to 3 pixels wide oneDNN compiles code for the gradient of depthwise weights. For wider ones it has a
+    plain loop, which takes 10 to 40 times as long. The columns of a kernel do not depend on each other.
+    """
+
+    generate_vmap_rule = True
+    columns = 3
+
+    @staticmethod
+    def forward(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.conv2d(features, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features, weight = (each.to(gradient.dtype) for each in ctx.saved_tensors)  # autocast may have cast them
+        reach = weight.shape[-1] // 2
+
+        def gradients(images: Tensor, part: Tensor, beside: int, *wanted: bool) -> tuple[Tensor, Tensor, Tensor]:
+            found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+                gradient, images, part, [len(part)], [1, 1], [reach, beside], [1, 1], False, [0, 0], len(part), wanted
+            )
+            return found
+
+        of_features, _, _ = gradients(features, weight, reach, True, False, False)
+        of_columns, of_biases = [], []
+        for part in weight.split(_DepthwiseConvolution.columns, dim=3):
+            first = sum(each.shape[3] for each in of_columns) - reach  # its distance from the middle of the kernel
+            shifted = F.pad(features, (-first, first + part.shape[3] - 1))
+            # oneDNN finds the gradients of weights and bias together, also where one of them is not asked for.
+            _, of_column, of_bias = gradients(shifted, part, 0, False, True, True)
+            of_columns.append(of_column)
+            of_biases.append(of_bias)
+        return of_features, torch.cat(of_columns, dim=3), of_biases[0]
+
+
+class DepthwiseConv(nn.Conv2d):
+    """A convolution of each channel with a kernel of its own, which keeps the image's size."""
+
+    def __init__(self, width: int, kernel: int) -> None:
+        super().__init__(width, width, kernel, padding=kernel // 2, groups=width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        slow = self.weight.shape[-1] > _DepthwiseConvolution.columns and features.device.type == "cpu"
+        if not (slow and torch.is_grad_enabled() and torch.backends.mkldnn.is_available()):
+            return super().forward(features)
+        result: Tensor = _DepthwiseConvolution.apply(features, self.weight, self.bias)
+        return result
+
+
 class ChannelNorm(nn.LayerNorm):
     """Layer normalisation over the channels of each pixel."""
 
@@ -220,7 +275,7 @@ class NafBlock(nn.Module):
         self.entry = nn.Identity() if inputs == width else conv(inputs, width, 1)
         self.norm1, self.norm2 = ChannelNorm(width), ChannelNorm(width)
         self.conv1 = conv(width, 2 * width, 1)
-        self.depthwise = nn.Conv2d(2 * width, 2 * width, kernel, padding=kernel // 2, groups=2 * width)
+        self.depthwise = DepthwiseConv(2 * width, kernel)
         self.attention = conv(width, width, 1)
         self.conv3 = conv(width, width, 1)
         self.conv4 = conv(width, 2 * width, 1)

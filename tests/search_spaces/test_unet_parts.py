@@ -14,6 +14,7 @@ from search_spaces.unet.blocks import (
     BLOCKS,
     EXTRA,
     ChannelNorm,
+    DepthwiseConv,
     HaarDown,
     ImageNorm,
     NafBlock,
@@ -99,6 +100,26 @@ def test_the_mean_over_pixels_and_its_gradient() -> None:
     assert gradient.is_contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         assert torch.equal(pixel_mean(features), mean)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_gradients_of_a_depthwise_convolution_of_any_width(kernel: int, precision: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer = DepthwiseConv(6, kernel)
+    features = torch.randn(2, 6, 9, 7).to(memory_format=torch.channels_last).requires_grad_()
+    given = torch.randn(2, 6, 9, 7).to(precision)
+    found, inputs = [], (features, layer.weight, layer.bias)
+    for compute in (layer, lambda images: nn.Conv2d.forward(layer, images)):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+            result = compute(features)
+        found.append((result, *torch.autograd.grad(result, inputs, given)))
+    tolerance = 1e-5 if precision == torch.float32 else 0.01  # two roundings of bfloat16 lie 0.008 apart
+    for ours, torchs in zip(*found, strict=True):
+        assert ours.dtype == torchs.dtype
+        assert torch.allclose(ours, torchs, rtol=tolerance, atol=tolerance)
+    with torch.no_grad():
+        assert torch.allclose(layer(features), found[0][0].float(), rtol=tolerance, atol=tolerance)
 
 
 def test_constant_gates() -> None:

@@ -60,6 +60,31 @@ def test_sluice_mixes_subspaces() -> None:
         assert torch.allclose(found, torch.cat(list(halves), dim=1), atol=1e-6)
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_sluices_product_and_its_gradients_are_those_of_the_formula(precision: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer = SplitSluice(4, 0.9)
+    torch.nn.init.normal_(layer.a)
+    states = [
+        state.to(precision).contiguous(memory_format=torch.channels_last).requires_grad_() for state in (ONE, OTHER)
+    ]
+    with torch.no_grad():
+        by_sums = layer(states)
+    p, q, r, s = (half for state in states for half in state.chunk(2, dim=1))
+    rows = [torch.stack([each * part for each, part in zip(row, (p, q, r, s), strict=True)]).sum(0) for row in layer.a]
+    formula = [torch.cat(rows[:2], dim=1), torch.cat(rows[2:], dim=1)]
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+        product = layer(states)
+    given = [torch.randn_like(each) for each in product]
+    inputs = (*states, layer.a)
+    found, wanted = (torch.autograd.grad(outputs, inputs, given) for outputs in (product, formula))
+    tolerance = 1e-5 if precision == torch.float32 else 0.05
+    for ours, other in zip((*product, *product, *found), (*formula, *by_sums, *wanted), strict=True):
+        assert ours.dtype == other.dtype
+        assert torch.allclose(ours, other, rtol=tolerance, atol=tolerance)
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in (*product, *found[:2]))
+
+
 def test_sluices_penalty() -> None:
     """0.1 * ||G1' G2||_F^2, G_g with the weights of a subspace's units for columns; zero when orthogonal."""
     weights = [torch.randn(6, 4, 3, 3, dtype=torch.double) for _ in range(2)]

@@ -2,7 +2,8 @@
 
 TRAINING_VERSION = 3
 """It is raised by every change after which the same candidate, data and seed may give another figure: in the loop, the
-optimisers, the noise, the initial weights, or in how a network is judged.
+optimisers, the noise, the initial weights, or in how a network is judged. A change of rounding alone does not raise it,
+because another processor rounds differently too.
 
 1. All code before version 2. Trials, runs and checkpoints that name no version are of this one.
 2. Gradients and states of optimisers have the memory layout of their parameters, so that `balancing: surgery` changes

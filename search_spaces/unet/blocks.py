@@ -226,15 +226,14 @@ class _DepthwiseConvolution(torch.autograd.Function):
             return found
 
         of_features, _, _ = gradients(features, weight, reach, True, False, False)
-        of_columns, of_biases = [], []
+        of_columns: list[Tensor] = []
         for part in weight.split(_DepthwiseConvolution.columns, dim=3):
             first = sum(each.shape[3] for each in of_columns) - reach  # its distance from the middle of the kernel
             shifted = F.pad(features, (-first, first + part.shape[3] - 1))
             # oneDNN finds the gradients of weights and bias together, also where one of them is not asked for.
             _, of_column, of_bias = gradients(shifted, part, 0, False, True, True)
             of_columns.append(of_column)
-            of_biases.append(of_bias)
-        return of_features, torch.cat(of_columns, dim=3), of_biases[0]
+        return of_features, torch.cat(of_columns, dim=3), of_bias
 
 
 class DepthwiseConv(nn.Conv2d):

@@ -361,7 +361,10 @@ def confirm(
 )
 def export(
     name: Annotated[
-        str, Setting(help="Name of a study, or folder of a bundle, for further formats.", metavar="NAME", argument=True)
+        str,
+        Setting(
+            help="Name of a study; or folder or name of a bundle, for further formats.", metavar="NAME", argument=True
+        ),
     ],
     to: Annotated[Path, Setting(help="Folder of the bundle; must not exist or be empty.", metavar="DIR", rule=no_file)],
     pick: Pick = "knee",
@@ -496,15 +499,15 @@ def evaluate(
         white_level=white_level,
         data_root=data_root,
     )
-    if to is not None:
-        from studies.pages.corruptions import corruption_curves
-        from studies.pages.drawing import write_figure
-
-        write_figure(corruption_curves(result["corruptions"]), to)
     if as_json:
         _print_json(result)
     else:
         show_evaluation(result)
+    if to is not None:  # at last, because a browser that does not start must not cost the figures
+        from studies.pages.corruptions import corruption_curves
+        from studies.pages.drawing import write_figure
+
+        write_figure(corruption_curves(result), to)
 
 
 @command(app)
@@ -558,7 +561,7 @@ def denoise(
 
 @command(app)
 def noise(
-    folder: Annotated[Path, Setting(help="Folder of noisy images.", metavar="DIR", rule=no_file, argument=True)],
+    folder: Annotated[Path, Setting(help="Folder of noisy images, or one file.", metavar="DIR|FILE", argument=True)],
     pairs: Annotated[
         bool, Setting(help="DIR has noisy images and clean ones beside them, as pairs:DIR wants them.")
     ] = False,
@@ -583,11 +586,11 @@ def noise(
     if to is not None:
         check_target(to)
     measured = measure(folder, pairs=pairs, pair_by=pair_by, white_level=white_level, tell=_say)
+    _print(as_json, measured.to_dict(), noise_lines(measured))
     if to is not None:
         from studies.pages.noise_level import noise_level
 
         write_figure(noise_level(measured), to)
-    _print(as_json, measured.to_dict(), noise_lines(measured))
 
 
 @command(app)

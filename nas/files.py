@@ -25,16 +25,11 @@ def write_whole(target: Path, write: Callable[[Path], object]) -> None:
         OSError: the file cannot be written, or is a pipe that nobody reads.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        found = target.stat()
-    except FileNotFoundError:
-        found = None
-    through = found is not None and not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode)
-    if through or target.is_relative_to("/dev") or target.is_relative_to("/proc"):
+    found = _found(target)
+    if _is_written_through(target, found):
         _write_through(target, write)
         return
-    place = Path(os.path.realpath(target)) if target.is_symlink() else target
-    partial = place.with_name(f"{place.name}.{os.getpid()}.partial")
+    place, partial = _places(target)
     try:
         partial.touch()
         rights = stat.S_IMODE(partial.stat().st_mode)
@@ -43,6 +38,40 @@ def write_whole(target: Path, write: Callable[[Path], object]) -> None:
         partial.replace(place)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_writable(target: Path) -> None:
+    """Finds out whether `write_whole` can write a file in a folder that is there. It leaves nothing behind.
+
+    Raises:
+        OSError: it cannot.
+    """
+    found = _found(target)
+    if not _is_written_through(target, found):
+        _, partial = _places(target)
+        partial.touch()
+        partial.unlink()
+    elif not os.access(target, os.W_OK):
+        code = errno.ENOENT if found is None else errno.EACCES
+        raise OSError(code, os.strerror(code), str(target))
+
+
+def _found(target: Path) -> os.stat_result | None:
+    try:
+        return target.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _is_written_through(target: Path, found: os.stat_result | None) -> bool:
+    special = found is not None and not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode)
+    return special or target.is_relative_to("/dev") or target.is_relative_to("/proc")
+
+
+def _places(target: Path) -> tuple[Path, Path]:
+    """Returns the place that a file is moved to, and the place where it is made."""
+    place = Path(os.path.realpath(target)) if target.is_symlink() else target
+    return place, place.with_name(f"{place.name}.{os.getpid()}.partial")
 
 
 def _write_through(target: Path, write: Callable[[Path], object]) -> None:

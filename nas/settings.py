@@ -234,9 +234,7 @@ def regular_expression(value: str) -> str | None:
     return None
 
 
-_WHITE_LEVELS = (
-    f"give a number above 0 and at most {MOST_LEVEL}, or {DATA} for the largest value of the training images"
-)
+_WHITE_LEVELS = f"give a number above 0 and at most {MOST_LEVEL}, or {DATA} for the largest value of the images"
 
 
 def white_level(value: WhiteLevel) -> str | None:
@@ -514,8 +512,8 @@ class StudyRequest(Settings):
     white_level: Annotated[
         WhiteLevel | None,
         Setting(
-            help="Value of white in images of more than 8 bits, or data for the largest value of the training images. "
-            "Default: what they say, or their type's largest.",
+            help="Value of white in images of more than 8 bits, or data for their largest value, of those for training "
+            "where splits are given. Default: what they say, or their type's largest.",
             rule=white_level,
             read=read_white_level,
             kept=lambda config: config.white_level,

@@ -179,7 +179,7 @@ def export_again(
     from nas.bundles.export import PARITY_IMAGES, export_bundle
 
     bundle = open_bundle(path)
-    _check_card(path)
+    _check_card(bundle.path)
     task = bundle.task
     facts = {name: value for name, value in bundle.facts.items() if name != "int8"}
     generator = torch.Generator().manual_seed(0)
@@ -417,7 +417,7 @@ def white_asked(bundle: Bundle, level: WhiteLevel | None) -> White:
     if level == DATA and bundle.white_level is not None:
         raise ConfigError(
             f"`white_level` {DATA}: the network was trained with {bundle.white_level:.10g} as white, and these images "
-            "would be on another scale; leave it out, or give the number of another camera"
+            "would be on another scale; leave it out, or give the value of white where their camera is another one"
         )
     return White.asked(level, bundle.white_level)
 

@@ -149,6 +149,11 @@ CASES = {
     "confirm without cpus": (["confirm", "small", "--cpus-per-trial", "0"], "--cpus-per-trial is 0"),
     "confirm for how long": (["confirm", "small", "--time-limit", "soon"], "'soon'"),
     "confirm on no cluster": (["confirm", "small", "--address", "127.0.0.1:1"], "127.0.0.1:1"),
+    "export nothing known": (["export", "large", "--to", "out"], "'large' is neither the folder of a bundle nor"),
+    "export a runtime without a page": (
+        ["export", "small", "--web-runtime", "good", "--to", "out"],
+        "--web-runtime good is for a page; give --web too",
+    ),
     "export over something": (["export", "small", "--to", "good"], "good"),
     "export nowhere": (["export", "small", "--to", "text.db/bundle"], "text.db/bundle"),
     "report of nothing": (["report", "large"], "no study 'large'"),

@@ -55,6 +55,7 @@ WRONG = {
     "REGEX": [*TEXTS, "(", "[", "*"],
     "TIME": [*NUMBERS, "1d", "1e9h", "9" * 30 + "h"],
     "DIR": [*PATHS, "pipe", "file"],
+    "DIR|FILE": [*PATHS, "pipe", "file"],
     "FILE": [*PATHS, "full"],
     "BUNDLE": [*PATHS, "pipe", "file", "full"],
     "IMAGE...": ["", "x" * 300, "loop"],

@@ -13,10 +13,10 @@ from typing import Any
 from nas.data.noise import parse_noise
 from nas.data.preparation import Preparation
 from nas.protocols import Abilities, SearchSpace
-from nas.search.objectives import METRICS
+from nas.search.objectives import METRICS, of_basis
 from nas.types import Candidate, Task
 
-PLAIN_FACTS = ("data", "study", "trial", "seed", "training_version", "latency_of")
+PLAIN_FACTS = ("data", "study", "trial", "seed", "training_version")
 """The facts about a network's origin that are told as they are."""
 
 INTERVAL = ("mean", "low", "high", "n")
@@ -51,7 +51,8 @@ def description(
         Among others ``digest``, that of spec and recipe, which says nothing of the weights; ``noisy``, ``denoised`` and
         ``logits``, a sentence about each input and output of the programs; ``start``, a sentence about the bundle whose
         weights the training began with;
-        ``measured`` (split -> figure -> value), ``confirmed`` (figure -> mean, low, high, n; 95 % intervals over
+        ``measured`` (split -> figure -> value), ``searched`` (figure -> value: what the search alone measures, such as
+        the latency), ``confirmed`` (figure -> mean, low, high, n; 95 % intervals over
         seeds), and ``white_level`` and ``threshold``, only where there is one.
     """
     kind, cost, abilities = colours(task.channels), space.cost(candidate.spec, task), Abilities.of(network)
@@ -84,6 +85,8 @@ def description(
         **{name: facts.get(name) for name in PLAIN_FACTS if isinstance(facts.get(name), str | int)},
         "start": start_in_words(facts.get("start")),
         "measured": {str(split): _figures(values) for split, values in _entries(_measured(facts))},
+        "searched": _searched(facts),
+        "latency_of": of if isinstance(of := facts.get("latency_of"), str) else None,
         "confirmed": _confirmed(facts.get("confirmed")),
         "skipnas": str(versions.get("skipnas", "unknown")),
         "torch": str(versions.get("torch", "unknown")),
@@ -116,6 +119,13 @@ def metadata(described: Mapping[str, Any]) -> dict[str, str]:
 def _measured(facts: Mapping[str, Any]) -> Any:
     """Returns the figures of these weights by split; the search's figures where no others are known."""
     return facts.get("measured") or {str(facts.get("split", "unnamed")): facts.get("values")}
+
+
+def _searched(facts: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the figures of the search that no split of images has; none where `_measured` tells them."""
+    names = {metric.name for metric in of_basis("run", "program", "doubt")}
+    found = _figures(facts.get("values")) if facts.get("measured") else {}
+    return {name: value for name, value in found.items() if name in names}
 
 
 def _confirmed(value: Any) -> dict[str, dict[str, float]]:

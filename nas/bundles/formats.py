@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from nas.errors import BundleError
+from nas.errors import BundleError, ConfigError
 from nas.settings import Setting, Settings, no_file
 from nas.types import Task
 
@@ -201,10 +201,14 @@ class Further(Settings):
             rule=no_file,
         ),
     ] = None
-
     bioimage: Annotated[
         bool, Setting(help=f"Also {BIOIMAGE} and test tensors, which make the bundle a model of bioimage.io.")
     ] = False
+
+    def __post_init__(self) -> None:
+        Settings.__post_init__(self)
+        if self.web_runtime is not None and not self.web:
+            raise ConfigError(f"`web_runtime` {self.web_runtime} is for a page; give `web` too, or leave it out")
 
     def formats(self, task: Task, white_level: float | None, *, deep: bool) -> dict[str, Format]:
         """Returns the formats by name, for a network of a task.
@@ -219,12 +223,11 @@ class Further(Settings):
         found = {f"{height}x{width}": fixed_size(height, width) for height, width in self.size or ()}
         if self.integer_io:
             found[INTEGERS] = integer_pixels(integer_top(white_level, deep=deep))
-        if self.web or self.web_runtime is not None:
-            from nas.bundles.web import check_page, check_runtime
+        if self.web:
+            from nas.bundles.web import check_page, installed_runtime
 
             check_page(task.channels, white_level)
-            check_runtime(runtime := self.web_runtime or WEB_RUNTIME)
-            found["web"] = web_page(runtime)
+            found["web"] = web_page(installed_runtime(self.web_runtime or WEB_RUNTIME))
         if self.bioimage:
             found["bioimage"] = bioimage_model(white_level or (65535.0 if deep else 255.0))
         return found

@@ -42,13 +42,19 @@ LARGEST_TILE = 512
 """The side of tiles that equal the whole image, in pixels: small ones tell sooner how far the page is."""
 
 
-def check_runtime(folder: Path) -> None:
-    """Raises BundleError where a folder is not that of an installed ONNX Runtime Web."""
-    if not all((folder / "dist" / name).is_file() for name in (SCRIPT, WASM)):
-        raise BundleError(
-            f"`web`: {folder} has no {RUNTIME}; install it with `npm install {RUNTIME}@{TRIED}`, or "
-            "give its folder with `web_runtime`"
-        )
+def installed_runtime(folder: Path) -> Path:
+    """Returns the folder of an installed ONNX Runtime Web: the given one, or the one inside that npm names so.
+
+    Raises:
+        BundleError: neither is one.
+    """
+    for each in (folder, folder / RUNTIME):
+        if all((each / "dist" / name).is_file() for name in (SCRIPT, WASM)):
+            return each
+    raise BundleError(
+        f"`web`: {folder} is not the folder of an installed {RUNTIME}, nor does it hold one; install it with "
+        f"`npm install {RUNTIME}@{TRIED}`, or give its folder with `web_runtime`"
+    )
 
 
 def check_page(channels: int, white_level: float | None) -> None:
@@ -69,7 +75,7 @@ def check_page(channels: int, white_level: float | None) -> None:
 def write_page(made: Exportable, program: Path, runtime: Path, file: Path) -> None:
     """Writes the page.
 
-    The network and the runtime have passed `check_page` and `check_runtime`.
+    The network and the runtime are those of `check_page` and `installed_runtime`.
 
     Args:
         made: the network.

@@ -17,6 +17,10 @@ ARRAY = ".npy"
 """The ending of arrays, which are images only where no other image files are: beside these they are labels, masks or
 features."""
 
+EVIDENCE = ".evidence.png"
+"""The ending that ``denoise`` adds to the name of a restored image, for the picture of where the evidence for its class
+lies: ``scan.tif.evidence.png``."""
+
 SYSTEM_FOLDERS = frozenset(
     {
         "#recycle",
@@ -69,7 +73,7 @@ class Listing:
         if files := sum(_files_in(path) for path in self.hidden):
             parts.append(f"{counted(files, 'hidden or system file')} ({_some(path.name for path in self.hidden)})")
         if self.others:
-            endings = (path.suffix.lower() or path.name for path in self.others)
+            endings = (EVIDENCE if is_evidence(path) else path.suffix.lower() or path.name for path in self.others)
             parts.append(f"{counted(len(self.others), 'other file')} ({_some(endings)})")
         return parts
 
@@ -77,6 +81,12 @@ class Listing:
 def is_hidden(name: str) -> bool:
     """Tells whether a file or folder of this name is hidden, or made by a system and not by people."""
     return name.startswith(".") or name.lower() in SYSTEM_FOLDERS or name.lower() in SYSTEM_FILES
+
+
+def is_evidence(path: Path) -> bool:
+    """Tells whether a file has the name of a picture of evidence, which is no image that anybody took."""
+    name = path.name.lower()
+    return name.endswith(EVIDENCE) and Path(name.removesuffix(EVIDENCE)).suffix in SUFFIXES
 
 
 def list_folder(folder: Path, *, without: Path | None = None) -> Listing:
@@ -107,7 +117,7 @@ def list_folder(folder: Path, *, without: Path | None = None) -> Listing:
                 hidden.append(path)
             elif kind == "folder":
                 (links if path.is_symlink() else folders).append(path)
-            elif kind == "file" and path.suffix.lower() in SUFFIXES:
+            elif kind == "file" and _is_image(path):
                 images.append(path)
             else:
                 others.append(path)
@@ -121,7 +131,7 @@ def list_top(folder: Path) -> tuple[tuple[Path, ...], Listing]:
     paths = sorted(folder.iterdir())
     shown = [path for path in paths if not is_hidden(path.name)]
     files = [path for path in shown if _kind(path) != "folder"]
-    images = images_among([path for path in files if _kind(path) == "file" and path.suffix.lower() in SUFFIXES])
+    images = images_among([path for path in files if _kind(path) == "file" and _is_image(path)])
     listing = Listing(
         images=images,
         hidden=tuple(path for path in paths if is_hidden(path.name)),
@@ -139,6 +149,10 @@ def images_among(files: Sequence[Path]) -> tuple[Path, ...]:
 def counted(number: int, noun: str) -> str:
     """Returns ``1 file`` or ``1,200 files``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not is_evidence(path)
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -3,7 +3,8 @@
 Counts of a camera with 12 bits, stored in 16, end at 4095. Read against 65535 they are nearly black, and a network that
 answers black scores well on them. The level comes from the person, the study or the bundle, or the file itself; where
 nobody states it, and the values end far below the largest that their type holds, the person is asked. The person may
-answer with a number, or with `DATA`: the largest value of the training images, which then is that number.
+answer with a number, or with `DATA`: the largest value of the images that decide (see `White.found`), which then is
+that number.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from nas.data.image_file import ImageFile
 
 DATA: Final = "data"
-"""The word for the largest value of the training images."""
+"""The word for the largest value of the images."""
 
 WhiteLevel = float | Literal["data"]
 """A level as a person gives it: a number, or `DATA`."""
@@ -210,10 +211,12 @@ def is_far_below(most: float, full: float) -> bool:
 
 def question(most: float, full: float) -> str:
     """Returns the end of the sentence that asks for a white level."""
+    bits = max(12, int(most).bit_length())
+    bits += bits % 2  # cameras have 12, 14 or 16
     return (
         f"end at {_figure(most)}, far below the {_figure(full)} of their type, and no file says which value is white; "
-        f"give `white_level` (4095 for a camera of 12 bits, {full:.10g} if they are that dark, {DATA} for their "
-        "largest value)"
+        f"give `white_level` ({2**bits - 1} for a camera of {bits} bits, {full:.10g} if they are that dark, {DATA} for "
+        "their largest value)"
     )
 
 

@@ -18,15 +18,13 @@ from torch import Tensor, nn
 
 from nas.errors import ConfigError
 from nas.protocols import Abilities
+from nas.training.strips import seen
 
 FOR, AGAINST = (213, 94, 0), (59, 139, 208)
 """The colours of evidence for and against a class, which colour-blind people can tell apart."""
 
 STRONGEST = 0.75
 """The share of colour where evidence is strongest."""
-
-SIDE = 256
-"""The side in pixels that a picture of evidence is enlarged to, about, by a whole factor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +71,14 @@ def evidence_for(network: nn.Module, images: Tensor, classes: Tensor) -> Evidenc
             "nobody knows where it looks"
         )
     classes = classes.clone()  # a tensor of inference mode cannot be kept for a gradient
-    seen: list[Sequence[Tensor]] = []
-    hook = head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    read: list[Sequence[Tensor]] = []
+    hook = head.register_forward_pre_hook(lambda _, given: read.append(given[0]))
     try:
         with torch.no_grad():
             denoised, logits = network(images.contiguous(memory_format=torch.channels_last))
     finally:
         hook.remove()
-    features = [each.detach().requires_grad_() for each in seen[0]]
+    features = [each.detach().requires_grad_() for each in read[0]]
     with torch.enable_grad():
         chosen = head(features).gather(1, classes[:, None])
         gradients = torch.autograd.grad(chosen.sum(), features)
@@ -100,25 +98,13 @@ def evidence_for(network: nn.Module, images: Tensor, classes: Tensor) -> Evidenc
     return Evidence(maps, logit - maps.sum((1, 2)), exact, denoised)
 
 
-def coloured(image: Tensor, evidence: Tensor, side: int = SIDE) -> Tensor:
+def coloured(image: Tensor, evidence: Tensor) -> Tensor:
     """Lays the colours of evidence (H, W) over an image (C, H, W): orange for the class, blue against it.
 
-    The strongest evidence of the image, of either sign, has the fullest colour. See `enlarged` for the size.
+    The strongest evidence of the image, of either sign, has the fullest colour. Returns (3, H, W).
     """
-    gray = _seen(image).mean(0)
+    gray = seen(image).clamp(0, 1).mean(0)
     strength = STRONGEST * evidence.abs() / evidence.abs().max().clamp(min=1e-12)
     orange, blue = (torch.tensor(each).view(3, 1, 1) / 255 for each in (FOR, AGAINST))
     tint = torch.where(evidence > 0, orange, blue)
-    return enlarged((1 - strength) * gray + strength * tint, side)
-
-
-def enlarged(image: Tensor, side: int = SIDE) -> Tensor:
-    """Returns an image (C, H, W) as one in colour, enlarged by a whole factor to about `side` pixels, (3, H', W')."""
-    seen = _seen(image).expand(3, -1, -1)
-    factor = max(1, round(side / max(seen.shape[-2:])))
-    return seen.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
-
-
-def _seen(image: Tensor) -> Tensor:
-    """Returns one or three channels in 0..1, as in `nas.training.strips.png`."""
-    return image[: 3 if len(image) >= 3 else 1].clamp(0, 1)
+    return (1 - strength) * gray + strength * tint

@@ -75,6 +75,10 @@ def bundle_lines(facts: Mapping[str, Any]) -> list[str]:
                 lines += [(f"on the {split} split", titled(found)) for split, found in value.items()]
             case "confirmed", _:
                 lines += [_interval(key, found) for key, found in value.items()]
+            case "searched", _:
+                lines += [(METRICS[key].title, METRICS[key].text(figure)) for key, figure in value.items()]
+            case "latency_of", _:
+                lines.append(("time measured", value))
             case "params" | "macs", _:
                 lines.append((METRICS[name].title, METRICS[name].text(value)))
             case "digest", _:

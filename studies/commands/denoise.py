@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas.bundles.pictures import read_picture, write_picture
-from nas.data.listing import SUFFIXES, Listing, counted, list_folder
+from nas.data.listing import EVIDENCE, SUFFIXES, Listing, counted, list_folder
 from nas.data.reader import read_file
 from nas.data.white import White, WhiteLevel
 from nas.errors import ConfigError, DataError, is_out_of_memory
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 EXPLAINED = 8
-"""The number of pages of a file whose evidence is drawn."""
+"""The largest number of pages of a file whose evidence is drawn."""
+
+EVIDENCE_SIDE = 256
+"""The side in pixels that images are enlarged to in a picture of evidence, about, by a whole factor."""
 
 NAMED = 3
 TOLD_SEAM = 1e-3
@@ -52,6 +56,7 @@ class Denoised:
             threshold if it has one; None when it knows none.
         probability: probability of this class, by the network's softmax.
         evidence: path of the picture of the evidence for the class; None where it was not asked for.
+        evidence_pages: number of pages that it shows, the first ones of the file.
         rule: why this is not the most probable class, in words; None where it is.
         lost: what the noisy file has that the restored one does not, in words.
     """
@@ -66,6 +71,7 @@ class Denoised:
     label: str | None
     probability: float | None
     evidence: str | None = None
+    evidence_pages: int = 0
     rule: str | None = None
     lost: tuple[str, ...] = ()
 
@@ -78,7 +84,8 @@ class Denoised:
             why = "" if self.rule is None else f", {self.rule}"
             parts.append(f"{self.label} ({100 * (self.probability or 0):.0f} %{why})")
         if self.evidence is not None:
-            parts.append(f"evidence in {self.evidence}")
+            of = "" if self.evidence_pages == self.pages else f" of the first {self.evidence_pages} pages"
+            parts.append(f"evidence{of} in {self.evidence}")
         if self.pages > 1:
             parts.append(f"{self.pages} pages")
         if self.tiles > 1:
@@ -212,7 +219,12 @@ def _targets(images: Sequence[Path], to: Path, tell: Callable[[str], None]) -> I
             pairs = [(given, to / given.name)]
         for source, target in pairs:
             if target in taken:
-                raise ConfigError(f"{taken[target]} and {source} would both become {target}; denoise them one by one")
+                if os.path.realpath(taken[target]) == os.path.realpath(source):
+                    raise ConfigError(f"{source} is given twice; give it once")
+                raise ConfigError(
+                    f"{taken[target]} and {source} would both become {target}; restore them into two folders, each "
+                    "with a `to` of its own"
+                )
             taken[target] = source
             yield source, target
 
@@ -276,7 +288,7 @@ def _denoise(
         answer = int(answered(mean[None], bundle.threshold))
         label, probability = bundle.classes[answer], float(mean.softmax(0)[answer])
         if evidence is not None:
-            _write_evidence(evidence, bundle, shown, answer)
+            _write_evidence(evidence, bundle, shown, answer, f"{label} ({100 * probability:.0f} %)")
         if bundle.threshold is not None and answer != int(mean.argmax()):
             rule = f"as {bundle.classes[1]} is answered from {100 * bundle.threshold:.3g} % on"
     return Denoised(
@@ -290,6 +302,7 @@ def _denoise(
         label=label,
         probability=probability,
         evidence=None if evidence is None else str(evidence),
+        evidence_pages=0 if evidence is None else min(EXPLAINED, len(pages)),
         rule=rule,
         lost=file.lost,
     )
@@ -297,7 +310,7 @@ def _denoise(
 
 def evidence_file(target: Path) -> Path:
     """Returns the place of the picture of evidence beside a restored image: ``scan.tif.evidence.png``."""
-    return target.with_name(f"{target.name}.evidence.png")
+    return target.with_name(f"{target.name}{EVIDENCE}")
 
 
 def _check_explained(bundle: Bundle, onnx: bool) -> None:
@@ -312,24 +325,26 @@ def _check_explained(bundle: Bundle, onnx: bool) -> None:
         raise ConfigError(f"`explain`: the network of {bundle.path} does not learn classes; leave it out")
 
 
-def _write_evidence(file: Path, bundle: Bundle, shown: Sequence[Tensor], answer: int) -> None:
+def _write_evidence(file: Path, bundle: Bundle, shown: Sequence[Tensor], answer: int, told: str) -> None:
     """Writes the restored images of the first pages, with the evidence for a class below each.
 
     The images (n, C, H, W) of a page are those that the network saw: the page in the size of training, or as it is,
-    then each channel as an image of its own for a gray network.
+    then each channel as an image of its own for a gray network. `told` is the class in words.
     """
     import torch
 
     from nas.files import write_whole
-    from nas.training.evidence import coloured, enlarged, evidence_for
-    from nas.training.strips import png
+    from nas.training.evidence import coloured, evidence_for
+    from nas.training.strips import captioned
 
-    columns = []
+    restored, evidence = [], []
     for images in shown[:EXPLAINED]:
         found = evidence_for(bundle.network, images, torch.full((len(images),), answer))
-        seen = found.denoised.mean(0)
-        columns.append(torch.cat([enlarged(seen), coloured(seen, found.maps.mean(0))], dim=1))
-    picture = png(torch.cat(columns, dim=2))
+        restored.append(found.denoised.mean(0))
+        evidence.append(coloured(restored[-1], found.maps.mean(0)))
+    which = "" if len(shown) == 1 else f", pages 1 to {len(restored)} of {len(shown)}"
+    rows = [(f"restored{which}", restored), (f"evidence for {told}: orange for it, blue against it", evidence)]
+    picture = captioned(rows, EVIDENCE_SIDE)
     write_whole(file, lambda place: place.write_bytes(picture))
 
 

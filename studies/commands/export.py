@@ -8,10 +8,11 @@ from typing import Any
 
 from nas.bundles.files import ARCHITECTURE
 from nas.bundles.formats import NOTHING_FURTHER, Further
-from nas.errors import ConfigError
+from nas.errors import ConfigError, NoStudiesError, StudyError
 from studies.bundles import export_again, export_choice
 from studies.reading.study import StudyReader
 from studies.settings import NO_LIMITS, SizeLimits
+from studies.zoo import shipped
 
 KNEE = "knee"
 
@@ -33,7 +34,7 @@ def export(
     """Writes a bundle.
 
     Args:
-        name: of a study, or the folder of a bundle.
+        name: the folder of a bundle, or the name of a study or of a bundle that skipnas ships, looked up in this order.
         to: the folder to make.
         storage: where the study lies.
         pick, prefer, limits, further, quantize, licence, data_root, own_space: see `export_choice`.
@@ -42,11 +43,13 @@ def export(
         See `export_choice`.
 
     Raises:
-        ConfigError: a setting for studies is given for a bundle. Others: see `export_choice` and `export_again`.
+        ConfigError: nothing has this name, or a setting for studies is given for a bundle. Others: see
+            `export_choice` and `export_again`.
     """
-    if not _is_bundle(name):
+    study = None if _is_bundle(name) else _study(name, storage)
+    if study is not None:
         return export_choice(
-            StudyReader.open(name, storage),
+            study,
             to,
             pick=pick,
             prefer=prefer,
@@ -76,3 +79,20 @@ def _is_bundle(name: str) -> bool:
         return (Path(name) / ARCHITECTURE).is_file()
     except OSError:  # too long for a file's name, or in a folder that nobody may enter
         return False
+
+
+def _study(name: str, storage: str | None) -> StudyReader | None:
+    """Opens a study; returns None where there is none and a bundle that skipnas ships has the name.
+
+    Raises:
+        ConfigError: nothing has this name. StorageError: the database cannot be read.
+    """
+    try:
+        return StudyReader.open(name, storage)
+    except (NoStudiesError, StudyError) as error:
+        if name in (names := shipped()):
+            return None
+        known = f" ({', '.join(names)})" if names else ""
+        raise ConfigError(
+            f"{error}; and {name!r} is neither the folder of a bundle nor a bundle that skipnas ships{known}"
+        ) from None

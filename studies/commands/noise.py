@@ -42,11 +42,11 @@ def measure(
     white_level: WhiteLevel | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> MeasuredNoise:
-    """Measures the noise of the images of a folder.
+    """Measures the noise of the images of a folder, or of those of one file.
 
     Args:
-        folder: noisy images at any depth, or with `pairs` a noisy and a clean side (see `nas.data.pairing`). Where it
-            has split folders, the training images alone are measured.
+        folder: a file, or noisy images at any depth, or with `pairs` a noisy and a clean side (see `nas.data.pairing`).
+            Where it has split folders, the training images alone are measured.
         pairs: whether there are clean images.
         pair_by: see `nas.data.pairing.find_scenes`.
         white_level: value of white in images of more than 8 bits, or the word for the largest value of all images for
@@ -140,12 +140,16 @@ def _training_alone(number: int, of: int, name: str) -> str:
 
 
 def _files(folder: Path, tell: Callable[[str], None]) -> Sequence[Path]:
-    """Returns the images of a folder, those for training alone where the folders inside are splits."""
+    """Returns a file, or the images of a folder, those for training alone where the folders inside are splits."""
+    if folder.is_file():
+        return (folder,)
     try:
         found = list_folder(folder)
         inside, beside = list_top(folder)
     except OSError as error:
-        raise DataError(f"{error.filename}: cannot be read ({error.strerror}); give a folder that can be") from error
+        raise DataError(
+            f"{error.filename}: cannot be read ({error.strerror}); give a folder or an image file that can be"
+        ) from error
     if not found.images:
         raise DataError(f"{folder}: holds no images; {', '.join(sorted(SUFFIXES))} are read")
     if left_out := found.left_out():

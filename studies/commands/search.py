@@ -186,8 +186,7 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: Study
     if line and "accuracy" in wanted["objectives"] and "balanced_accuracy" not in wanted["objectives"]:
         notes.append(f"{line} (--objectives psnr,balanced_accuracy,stability)")
     latency = request.latency_setting([o.name for o in objectives], task)
-    if latency is not None:
-        try_latency(space, task, constraints, latency)
+    smallest = None if latency is None else try_latency(space, task, constraints, latency)
     device, threads = "cuda" if options.gpus_per_trial > 0 else "cpu", max(1, int(options.cpus_per_trial))
     precision = wanted["precision"]
     if precision == "auto" and source is not None:
@@ -204,7 +203,7 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: Study
         # The limit of a cost is also the reference of its objective.
         objectives, _ = resolve_objectives(wanted["objectives"], task, trivial, constraints)
     if latency is not None and any(each.name == "latency" for each in objectives):
-        most = largest_latency(space, task, constraints, latency)
+        most = largest_latency(space, task, constraints, latency, smallest)
         objectives = tuple(
             dataclasses.replace(each, reference=most) if each.name == "latency" and most else each
             for each in objectives

@@ -39,6 +39,9 @@ _TRIAL_FIELDS = (
     "recipe",
 )
 
+_UNITS = {"seconds": "{:,.1f} s", "peak_memory": "{:,.0f} MiB"}
+"""The fields of a trial that have a unit and are no metric."""
+
 COUNTED = 20_000
 """Combinations up to which distinct architectures are counted one by one, and draws that estimate more."""
 
@@ -137,6 +140,8 @@ def trial_lines(facts: Mapping[str, Any]) -> list[str]:
             continue
         if isinstance(value, Mapping):
             value = ", ".join(f"{k} {_shown_fact(k, v)}" for k, v in value.items())
+        elif name in _UNITS:
+            value = _UNITS[name].format(value)
         elif name in METRICS:
             value = _shown_fact(name, value)
         lines.append(f"{name.replace('_', ' '):<12} {value}")

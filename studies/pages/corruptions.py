@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
@@ -11,18 +12,24 @@ from plotly.subplots import make_subplots
 from nas.data.corruptions import CLEAN, CORRUPTIONS, SHOWN
 from nas.search.objectives import METRICS
 from nas.types import labelled
+from nas.words import visible
 from studies.pages.style import laid_out, line_style
 
 HEIGHT = 300
 """The height in pixels of a metric's panel."""
 
 
-def corruption_curves(corruptions: Sequence[Mapping[str, Any]]) -> go.Figure:
+TITLED = 110
+"""The height in pixels of title and legend."""
+
+
+def corruption_curves(result: Mapping[str, Any]) -> go.Figure:
     """Draws each metric over the strength, from clean images on, with a line for each kind.
 
     Args:
-        corruptions: as `studies.bundles.evaluate_bundle` returns them.
+        result: as `studies.bundles.evaluate_bundle` returns it, with corruptions.
     """
+    corruptions = result["corruptions"]
     metrics = [METRICS[name] for name in SHOWN if name in corruptions[0]]
     figure = make_subplots(rows=len(metrics), cols=1, shared_xaxes=True, vertical_spacing=0.05)
     for index, kind in enumerate(CORRUPTIONS):
@@ -44,4 +51,18 @@ def corruption_curves(corruptions: Sequence[Mapping[str, Any]]) -> go.Figure:
     for row, metric in enumerate(metrics, start=1):
         figure.update_yaxes(title=labelled(metric.title, metric.unit), row=row, col=1)
     figure.update_xaxes(title="strength (0: clean images)", row=len(metrics), col=1)
-    return laid_out(figure, HEIGHT * len(metrics) + 100)
+    which = "all images" if result["split"] == "all" else f"{result['split']} split"
+    title = f"{result['bundle']} under corruptions: {result['data']}, {which}, {result['images']:,} images"
+    figure.update_layout(
+        title={
+            "text": escape(visible(title)),
+            "font": {"size": 15},
+            "x": 0,
+            "xref": "paper",
+            "y": 1,
+            "yref": "container",
+        }
+        | {"yanchor": "top", "pad": {"t": 12}},
+        margin={"l": 64, "r": 12, "t": TITLED, "b": 48},
+    )
+    return laid_out(figure, HEIGHT * len(metrics) + TITLED)

@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from nas.errors import ConfigError
-from nas.files import write_whole
+from nas.files import check_writable, write_whole
 from studies.settings import FIGURE_FORMATS
 
 PAGE = "html"
@@ -48,7 +48,7 @@ def draw(figures: Sequence[tuple[go.Figure, Path, int]], suffix: str, option: st
 
 
 def check_target(target: Path) -> None:
-    """Checks the name of the file of one figure before anything is measured. Raises ConfigError."""
+    """Checks the name and the place of the file of one figure before anything is measured. Raises ConfigError."""
     kind = target.suffix.lower().removeprefix(".")
     if kind not in (PAGE, *FIGURE_FORMATS):
         endings = ", ".join(f".{each}" for each in (PAGE, *FIGURE_FORMATS))
@@ -56,6 +56,10 @@ def check_target(target: Path) -> None:
     if target.is_dir() or not target.parent.is_dir():
         what = f"{target} is a folder" if target.is_dir() else f"folder {target.parent} does not exist; create it first"
         raise ConfigError(f"`to` {target}: {what}; give the name of a file")
+    try:
+        check_writable(target)
+    except OSError as error:
+        raise _unwritable(target, error) from None
 
 
 def write_figure(figure: go.Figure, target: Path) -> None:
@@ -71,4 +75,8 @@ def write_figure(figure: go.Figure, target: Path) -> None:
         else:
             write_whole(target, lambda file: draw([(figure, file, WIDTH)], kind, "to"))
     except OSError as error:
-        raise ConfigError(f"cannot write {target} ({error.strerror}); name a file in a folder that exists") from None
+        raise _unwritable(target, error) from None
+
+
+def _unwritable(target: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot write {target} ({error.strerror}); name a file in a folder that you can write to")

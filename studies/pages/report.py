@@ -69,7 +69,9 @@ def write_report(
     try:
         write_whole(target, lambda file: file.write_text(page, "utf-8"))
     except OSError as error:
-        raise ConfigError(f"cannot write {target} ({error.strerror}); name a file in a folder that exists") from None
+        raise ConfigError(
+            f"cannot write {target} ({error.strerror}); name a file in a folder that you can write to"
+        ) from None
     return len(page.encode())
 
 

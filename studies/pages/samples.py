@@ -151,7 +151,7 @@ def samples(
             evidence = evidence_for(network, noisy, logits.argmax(1))
             way = "" if evidence.exact else " by gradient"
             shown = zip(denoised, evidence.maps, strict=True)
-            pictures = tuple(Picture(png=_inline(coloured(image, found, side=1))) for image, found in shown)
+            pictures = tuple(Picture(png=_inline(coloured(image, found))) for image, found in shown)
             rows.append((f"{EVIDENCE} in trial {trial.number}{way}", pictures))
         if held_out is not None:
             removed = noisy - denoised

@@ -40,7 +40,7 @@ NAMES = {
     "running": "running",
 }
 
-LINES = ("#d55e00", "#3b8bd0", "#1f9e6e", "#b266b2", "#b08500", "#5b6bbf", "#c43c39", "#7a7a7a")
+LINES = ("#d55e00", "#3b8bd0", "#1f9e6e", "#b266b2", "#b08500", "#5b6bbf", "#c43c39", "#7a7a7a", "#7fa000")
 SCALE = [[0.0, "#8a8f98"], [0.5, "#3b8bd0"], [1.0, "#d55e00"]]
 """Colours from worse to better. A scale that ends in yellow or dark blue would lose one end on white or on black."""
 
@@ -48,9 +48,9 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def line_style(index: int) -> dict[str, Any]:
-    """Returns colour and dash of a line; the first 32 lines all differ."""
-    dash = DASHES[(index + index // len(LINES)) % len(DASHES)]
-    return {"color": LINES[index % len(LINES)], "dash": dash, "width": 2}
+    """Returns colour and dash of a line; the first 36 lines all differ, and the first 9 in their colours."""
+    times, colour = divmod(index, len(LINES))
+    return {"color": LINES[colour], "dash": DASHES[(colour + times) % len(DASHES)], "width": 2}
 
 
 def shortened(text: str, most: int = 12) -> str:

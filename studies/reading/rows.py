@@ -56,5 +56,7 @@ def to_csv(study: StudyReader, path: Path) -> int:
         path.parent.stat()  # a mistyped folder is not made
         write_whole(path, write)
     except OSError as error:
-        raise ConfigError(f"cannot write {path} ({error.strerror}); name a file in a folder that exists") from None
+        raise ConfigError(
+            f"cannot write {path} ({error.strerror}); name a file in a folder that you can write to"
+        ) from None
     return len(rows)

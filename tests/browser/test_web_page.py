@@ -70,7 +70,7 @@ def write(folder: Path, runtime: Path, task: Task, *, threshold: float | None = 
         network=network,
         images=images[:2],
         facts={"data": "folder:photographs", "values": {}, "split": "test"},
-        further=Further(web_runtime=runtime),
+        further=Further(web=True, web_runtime=runtime),
         threshold=threshold,
     )
     return folder

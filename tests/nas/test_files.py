@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.files import drop_partials, read_small, write_whole
+from nas.files import check_writable, drop_partials, read_small, write_whole
 
 
 def write(target: Path, text: str = "new") -> None:
@@ -77,6 +77,16 @@ def test_a_pipe_is_written_to_when_somebody_reads_it(tmp_path: Path) -> None:
     assert read == ["x" * 200_000]
     assert pipe.is_fifo()
     assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_place_is_tried_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "there.txt").write_text("old")
+    for name in ("there.txt", "new.txt", "/dev/null"):
+        check_writable(tmp_path / name)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("there.txt", "old")]
+    for name in ("no/new.txt", "/proc/new.txt", "there.txt/new.txt"):
+        with pytest.raises(OSError, match=r"No such file|Not a directory"):
+            check_writable(tmp_path / name)
 
 
 def test_what_fails_leaves_the_old_file(tmp_path: Path) -> None:

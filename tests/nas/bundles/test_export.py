@@ -36,6 +36,7 @@ from nas.errors import BundleError
 from nas.training.batches import noisy_batches
 from nas.training.evaluation import judge
 from search_spaces import get_space
+from studies.commands.bundle_lines import bundle_facts, bundle_lines
 
 PROGRAM = FORMATS["torch_export"].file
 FILES = {ARCHITECTURE, CARD, ONNX, PARITY, PROGRAM, SUMS, WEIGHTS}
@@ -482,6 +483,17 @@ def test_facts_of_a_stranger_are_described_as_far_as_they_are_figures(folder: Pa
     assert said["measured"] == {"test": {"accuracy": 90}, "x": {}}
     assert not {"confirmed", "trial", "data"} & said.keys()
     assert replace(bundle, facts={"measured": 3, "confirmed": []}).description["licence"] == "not stated"
+
+
+def test_what_the_search_alone_measures_is_shown_with_its_number(folder: Path) -> None:
+    of = "on an image of 8x8, in ONNX Runtime (cpu)"
+    bundle = replace(open_bundle(folder, get_space), facts=FACTS | {"measured": {"test": {}}, "latency_of": of})
+    assert bundle.description["searched"] == {"stability": 0.8761, "latency": 0.4321}
+    lines = [re.split("  +", line) for line in bundle_lines(bundle_facts(bundle))]
+    assert ["training stability", "0.876"] in lines
+    assert ["latency", "0.432 ms"] in lines
+    assert ["time measured", of] in lines
+    assert "searched" not in open_bundle(folder, get_space).description, "there they are among the figures of the split"
 
 
 def test_a_program_for_one_size_has_none_of_what_small_runtimes_lack(tmp_path: Path, network: nn.Module) -> None:

@@ -13,6 +13,7 @@ from nas.bundles.files import ARCHITECTURE, CARD, WEIGHTS
 from nas.bundles.formats import Further
 from nas.bundles.sums import write_sums
 from nas.errors import BundleError, ConfigError
+from studies import zoo
 from studies.bundles import open_bundle
 from studies.commands.bundle_lines import export_lines
 from studies.commands.export import export
@@ -60,6 +61,21 @@ def test_settings_of_a_study_are_refused(folder: Path, tmp_path: Path, given: di
     with pytest.raises(ConfigError, match=rf"`{name}` is for a study, and .* is a bundle; leave it out"):
         export(str(folder), tmp_path / "new", **given)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_shipped_bundle_is_exported_by_its_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo, "SHIPPED", folder.parent)
+    monkeypatch.chdir(tmp_path)
+    facts = export(folder.name, Path("new"))
+    assert facts["files"] == sorted(path.name for path in Path("new").iterdir())
+    with pytest.raises(ConfigError) as refused:
+        export("gary", Path("other"))
+    assert str(refused.value) == (
+        "no studies yet in sqlite:///runs/studies.db; run `skipnas search` first or name another `storage`; and 'gary' "
+        "is neither the folder of a bundle nor a bundle that skipnas ships (bundle)"
+    )
 
 
 @pytest.mark.parametrize(

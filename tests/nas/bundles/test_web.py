@@ -14,9 +14,9 @@ from bundle_samples import SPACE, TASK, candidate, network_of, write_bundle
 
 from nas.bundles.description import description, metadata
 from nas.bundles.formats import ONNX, WEB, Exportable, Further
-from nas.bundles.web import SCRIPT, WASM, write_page
+from nas.bundles.web import SCRIPT, WASM, installed_runtime, write_page
 from nas.data.preparation import Preparation
-from nas.errors import BundleError
+from nas.errors import BundleError, ConfigError
 from nas.types import Task
 
 HOSTILE = "</script><img src=x onerror=alert(1)>{program}"
@@ -110,8 +110,8 @@ def test_a_network_of_other_images_than_browsers_have_is_refused(
     runtime: Path, task: Task, white_level: float | None, message: str
 ) -> None:
     with pytest.raises(BundleError, match=message):
-        Further(web_runtime=runtime).formats(task, white_level, deep=False)
-    assert set(Further(web_runtime=runtime).formats(TASK, 4095.0, deep=True)) == {"web"}
+        Further(web=True, web_runtime=runtime).formats(task, white_level, deep=False)
+    assert set(Further(web=True, web_runtime=runtime).formats(TASK, 4095.0, deep=True)) == {"web"}
 
 
 def test_a_runtime_that_is_missing_is_told_with_the_command_that_installs_it(
@@ -119,14 +119,26 @@ def test_a_runtime_that_is_missing_is_told_with_the_command_that_installs_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        BundleError, match="node_modules/onnxruntime-web has no onnxruntime-web; install it with `npm install "
+        BundleError,
+        match=r"node_modules/onnxruntime-web is not the folder of an installed onnxruntime-web, nor .* `npm install ",
     ):
         Further(web=True).formats(TASK, None, deep=False)
 
 
+def test_the_folder_around_a_runtime_will_do(tmp_path: Path, runtime: Path) -> None:
+    (tmp_path / "around").mkdir()
+    inside = runtime.rename(tmp_path / "around/onnxruntime-web")
+    assert installed_runtime(tmp_path / "around") == installed_runtime(inside) == inside
+
+
+def test_a_runtime_without_a_page_is_refused() -> None:
+    with pytest.raises(ConfigError, match="`web_runtime` somewhere is for a page; give `web` too"):
+        Further(web_runtime=Path("somewhere"))
+
+
 def test_a_bundle_may_have_a_page(tmp_path: Path, runtime: Path) -> None:
     folder = tmp_path / "bundle"
-    parity = write_bundle(folder, candidate(), network_of(candidate()), further=Further(web_runtime=runtime))
+    parity = write_bundle(folder, candidate(), network_of(candidate()), further=Further(web=True, web_runtime=runtime))
     assert set(parity["differences"]) == {"onnx", "torch_export"}
     card = (folder / "README.md").read_text()
     assert f"- `{WEB}`: a page that restores images in a browser" in card

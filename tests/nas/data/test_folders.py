@@ -87,6 +87,11 @@ def notes(top: Path) -> None:
     save(top / "loose.png", picture(3))
 
 
+def evidence(top: Path) -> None:
+    save(top / "cat" / "00.png.evidence.png", picture(60))
+    save(top / "dog" / "Scan.TIF.Evidence.PNG", picture(61))
+
+
 def special_files(top: Path) -> None:
     os.mkfifo(top / "cat" / "endless.png")
 
@@ -101,6 +106,7 @@ LEFT_OUT: list[tuple[str, Make, str]] = [
         "left out: 5 hidden or system files (#recycle, $RECYCLE.BIN, Thumbs.db, ...)",
     ),
     ("notes", notes, "left out: 5 other files (.csv, .npy, .txt, ...), 1 image beside the class folders"),
+    ("pictures of evidence", evidence, "left out: 2 other files (.evidence.png)"),
     ("a pipe", special_files, "left out: 1 other file (.png)"),
 ]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import ConfigError
-from nas.training.evidence import AGAINST, FOR, STRONGEST, coloured, enlarged, evidence_for, has_evidence
+from nas.training.evidence import AGAINST, FOR, STRONGEST, coloured, evidence_for, has_evidence
 from nas.types import Task
 from search_spaces import get_space
 from search_spaces.unet.heads import Head
@@ -136,10 +136,10 @@ def test_a_network_that_does_not_say_where_it_pools_is_refused() -> None:
 
 def test_colours_say_for_and_against_by_strength() -> None:
     image = torch.full((1, 2, 2), 0.4)
-    found = coloured(image, torch.tensor([[2.0, 0.0], [-1.0, 0.0]]), side=4)
-    assert found.shape == (3, 4, 4)
+    found = coloured(image, torch.tensor([[2.0, 0.0], [-1.0, 0.0]]))
+    assert found.shape == (3, 2, 2)
     orange, blue = (torch.tensor(colour) / 255 for colour in (FOR, AGAINST))
     assert torch.allclose(found[:, 0, 0], (1 - STRONGEST) * 0.4 + STRONGEST * orange)
-    assert torch.allclose(found[:, 3, 1], (1 - STRONGEST / 2) * 0.4 + STRONGEST / 2 * blue)
-    assert torch.allclose(found[:, :, 2:], torch.full((3, 4, 2), 0.4))
-    assert torch.equal(coloured(image, torch.zeros(2, 2), side=2), enlarged(image, side=2))
+    assert torch.allclose(found[:, 1, 0], (1 - STRONGEST / 2) * 0.4 + STRONGEST / 2 * blue)
+    assert torch.allclose(found[:, :, 1], torch.full((3, 2), 0.4))
+    assert torch.equal(coloured(image, torch.zeros(2, 2)), image.expand(3, -1, -1))

@@ -13,8 +13,8 @@ from PIL import Image
 
 from nas.bundles.bundle import Bundle
 from nas.errors import ConfigError
-from nas.training.evidence import SIDE
-from studies.commands.denoise import Denoised, denoise
+from nas.training.strips import GAP, LETTERS
+from studies.commands.denoise import EVIDENCE_SIDE, EXPLAINED, Denoised, denoise
 
 
 @pytest.fixture
@@ -42,6 +42,9 @@ def image(tmp_path: Path) -> Path:
     return tmp_path / "scan.png"
 
 
+SIDE, ABOVE = EVIDENCE_SIDE, LETTERS + 2 * GAP  # of an image of 8x8 pixels, and the caption above it
+
+
 def explained(image: Path, to: str, **options: Any) -> tuple[list[Denoised], list[str]]:
     found, refused = denoise(Path("bundle"), [image], image.parent / to, explain=True, **options)
     return found, [each.reason for each in refused]
@@ -54,21 +57,88 @@ def test_the_picture_has_the_restored_image_and_the_evidence_below(bundle: Bundl
     assert found.to_dict()["evidence"] == str(file)
     assert f"evidence in {file}" in found.line()
     with Image.open(file) as picture:
-        assert (picture.size, picture.mode) == ((SIDE, 2 * SIDE), "RGB")
+        assert (picture.mode, picture.height) == ("RGB", 2 * (ABOVE + SIDE) + GAP)
+        assert picture.info["Description"] == (
+            f"restored; evidence for {found.label} ({100 * (found.probability or 0):.0f} %): orange for it, blue "
+            "against it"
+        )
         values = np.asarray(picture).astype(int)
-    restored, evidence = values[:SIDE], values[SIDE:]
+    captions, (restored, evidence) = parts(values)
+    assert all((caption < 128).any() and (caption == 255).any() for caption in captions), "black letters on white"
     assert (restored[..., 0] == restored[..., 2]).all(), "above there is gray"
     assert (evidence[..., 0] != evidence[..., 2]).any(), "below there is colour"
+    assert (values[ABOVE + SIDE : ABOVE + SIDE + GAP] == 255).all(), "and white between them"
     assert {path.name for path in (image.parent / "out").iterdir()} == {"scan.png", "scan.png.evidence.png"}
     [plain], _ = denoise(Path("bundle"), [image], image.parent / "plain")
     assert (plain.evidence, plain.label) == (None, found.label)
 
 
+def parts(values: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Returns the captions of the two rows of a picture, and the first image of each row."""
+    tops = [0, ABOVE + SIDE]
+    return [values[top : top + ABOVE] for top in tops], [
+        values[top + ABOVE : top + ABOVE + SIDE, GAP : GAP + SIDE] for top in tops
+    ]
+
+
 def test_pages_stand_side_by_side(bundle: Bundle, image: Path) -> None:
     [found], _ = explained(image.parent / "stack.tif", "out")
-    assert found.pages == 3
+    assert (found.pages, found.evidence_pages) == (3, 3)
+    assert f", evidence in {found.evidence}, 3 pages" in found.line()
     with Image.open(image.parent / "out/stack.tif.evidence.png") as picture:
-        assert picture.size == (3 * SIDE, 2 * SIDE)
+        assert picture.size == (GAP + 3 * (SIDE + GAP), 2 * (ABOVE + SIDE) + GAP)
+        assert picture.info["Description"].startswith("restored, pages 1 to 3 of 3; ")
+        assert (np.asarray(picture)[ABOVE : ABOVE + SIDE, GAP + SIDE : 2 * GAP + SIDE] == 255).all()
+
+
+def test_a_picture_of_some_pages_says_which(bundle: Bundle, tmp_path: Path) -> None:
+    first, *others = (Image.new("L", (20 + number, 16), 10 * number) for number in range(EXPLAINED + 3))
+    first.save(tmp_path / "long.tif", save_all=True, append_images=others)
+    [found], refused = explained(tmp_path / "long.tif", "out")
+    assert not refused
+    assert f", evidence of the first {EXPLAINED} pages in {found.evidence}, {EXPLAINED + 3} pages" in found.line()
+    with Image.open(str(found.evidence)) as picture:
+        assert picture.info["Description"].startswith(f"restored, pages 1 to {EXPLAINED} of {EXPLAINED + 3}; ")
+
+
+def test_pages_of_several_sizes_stand_side_by_side(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(bundle.facts, "data", "photos")  # type: ignore[arg-type]
+    wide, high = Image.new("L", (128, 64), 90), Image.new("L", (32, 64), 30)
+    wide.save(tmp_path / "sizes.tif", save_all=True, append_images=[high])
+    [found], refused = explained(tmp_path / "sizes.tif", "out")
+    assert not refused
+    with Image.open(str(found.evidence)) as picture:  # 2 * 128x64 and 4 * 32x64 pixels
+        assert picture.size == (GAP + 256 + GAP + 128 + GAP, 2 * (ABOVE + 256) + GAP)
+
+
+def test_a_class_in_other_letters_is_named(bundle: Bundle, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    russian = replace(bundle, classes=tuple(f"\u043a\u043e\u0442 {name}" for name in CLASSES))
+    monkeypatch.setattr("studies.commands.denoise.open_bundle", lambda path: russian)
+    [found], _ = explained(image, "out")
+    with Image.open(str(found.evidence)) as picture:
+        assert f"evidence for {found.label} " in picture.info["Description"]
+
+
+def test_the_pictures_are_no_images_of_a_folder(bundle: Bundle, image: Path) -> None:
+    explained(image, "out")
+    told: list[str] = []
+    found, refused = denoise(Path("bundle"), [image.parent / "out"], image.parent / "again", tell=told.append)
+    assert ([Path(each.image).name for each in found], refused) == (["scan.png"], [])
+    assert told == [f"{image.parent / 'out'}: left out: 1 other file (.evidence.png)"]
+
+
+def test_a_file_that_is_given_twice_is_told_so(bundle: Bundle, image: Path) -> None:
+    for twice in ([image, image], [image.parent, image]):
+        with pytest.raises(ConfigError, match=rf"^{image} is given twice; give it once$"):
+            denoise(Path("bundle"), twice, image.parent / "out")
+    other = image.parent / "other/scan.png"
+    other.parent.mkdir()
+    image.rename(other)
+    Image.new("L", (16, 16)).save(image)
+    with pytest.raises(ConfigError, match=r"would both become .*; restore them into two folders, each with a `to`"):
+        denoise(Path("bundle"), [image, other], image.parent / "out")
 
 
 def test_no_picture_is_written_over(bundle: Bundle, image: Path) -> None:
@@ -92,7 +162,7 @@ def test_a_class_of_tiles_lies_nowhere(bundle: Bundle, image: Path, monkeypatch:
     [whole], _ = explained(image, "whole")
     assert whole.tiles == 1
     with Image.open(image.parent / "whole/scan.png.evidence.png") as picture:
-        assert picture.size == (30 * 6, 2 * 40 * 6)
+        assert picture.height == 2 * (ABOVE + 40 * 6) + GAP
 
 
 def test_what_cannot_be_explained_is_refused(bundle: Bundle, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,10 +194,32 @@ def test_the_figure_has_what_was_measured_and_the_fit(tmp_path: Path) -> None:
     assert "standard deviation of the noise" in (tmp_path / "noise.html").read_text()
 
 
-@pytest.mark.parametrize(("name", "said"), [("a.gif", "no format"), ("no/a.svg", "does not exist"), (".", "no format")])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a.gif", "no format"),
+        ("no/a.svg", "does not exist"),
+        (".", "no format"),
+        ("/proc/a.html", r"cannot write /proc/a.html \(No such file or directory\)"),
+        ("/dev/null/a.html", "does not exist"),
+    ],
+)
 def test_a_picture_that_cannot_be_is_refused_first(tmp_path: Path, name: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         check_target(tmp_path / name)
+    check_target(tmp_path / "a.html")
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_file_is_measured(folder: Path) -> None:
+    found = measure(folder / "pairs/noisy/0.png")
+    assert found.images == 1
+    assert found.sensor.read == pytest.approx(SIGMA, rel=0.1)
+    (folder / "text.png").write_text("no image")
+    with pytest.raises(DataError, match=r"text\.png: cannot be read"):
+        measure(folder / "text.png")
+    with pytest.raises(DataError, match=r"0\.png cannot be read \(Not a directory\); give a folder"):
+        measure(folder / "pairs/noisy/0.png", pairs=True)
 
 
 def test_the_command_prints_one_object(folder: Path) -> None:

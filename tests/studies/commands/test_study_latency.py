@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from dataclasses import replace
@@ -91,6 +92,23 @@ def test_a_command_is_tried_on_a_small_network_and_on_a_large_one(tmp_path: Path
     assert reference == pytest.approx(file.stat().st_size / 1000 * most / costs[-1])
     assert config.latency is not None
     assert (config.latency.size, config.latency.threads, config.latency.provider) == ("8x8", None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("print(5)", True), ("import sys, os; print(os.path.getsize(sys.argv[1]))", False)]
+)
+def test_a_command_that_prints_one_value_for_all_networks_is_remarked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, told: bool
+) -> None:
+    prepared(tmp_path, latency_command=command(tmp_path, text))
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert bool(lines) is told
+    if told:
+        assert re.fullmatch(
+            r"the latency command prints 5 ms for a small network and for one of [\d,]+ MACs; if it does not run the "
+            r"program that takes the place of \{model\}, stop the search and mend it",
+            *lines,
+        )
 
 
 @pytest.mark.parametrize(

@@ -692,7 +692,7 @@ def doctor(storage: Storage = None, as_json: Json = False) -> None:
     from studies.commands.doctor import examine
 
     findings = examine(storage)
-    _print(as_json, {"findings": [f.to_dict() for f in findings]}, [f.line() for f in findings])
+    _print(as_json, {"findings": [f.to_dict() for f in findings]}, [_with_options(f.line()) for f in findings])
     if any(f.state == "bad" for f in findings):
         raise typer.Exit(1)
 
@@ -774,8 +774,13 @@ def _fail(message: str) -> None:
 
 def _one_line(message: str) -> str:
     """A message without line breaks, in which settings of the command that was given go by their options' names."""
+    return _with_options(" ".join(message.split()))
+
+
+def _with_options(text: str) -> str:
+    """A text in which settings of the command that was given go by their options' names."""
     options = _options()
-    return re.sub(r"`([a-z_]+)`", lambda found: options.get(found[1], found[0]), " ".join(message.split()))
+    return re.sub(r"`([a-z_]+)`", lambda found: options.get(found[1], found[0]), text)
 
 
 @functools.cache

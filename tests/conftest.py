@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import functools
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -55,8 +56,9 @@ def _one_look_at_migrations() -> Iterator[None]:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Said]]:
     """Runs a command in this process, which spares every test the imports."""
+    level = logging.root.level
 
     def call(*arguments: object) -> Said:
         monkeypatch.setattr(sys, "argv", ["skipnas", *map(str, arguments)])
@@ -66,7 +68,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
         captured = capfd.readouterr()
         return Said(int(stop.value.code or 0), captured.out, captured.err)
 
-    return call
+    yield call
+    logging.root.setLevel(level)  # a command sets it
 
 
 @pytest.fixture(scope="session")

@@ -272,7 +272,9 @@ def test_doctor_looks_and_changes_nothing(run: Run, tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     said = run("doctor")
     assert "torch" in said.out
-    assert "no studies" in said.out
+    assert (
+        "no studies yet in sqlite:///runs/studies.db; run `skipnas search` first or name another --storage" in said.out
+    )
     assert not list(tmp_path.iterdir())
 
 

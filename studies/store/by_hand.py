@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from sqlalchemy import Connection, Row, Select, and_, bindparam, select
 
 from nas.outcome import Outcome
+from nas.search.objectives import of_basis
 from nas.settings import StudyConfig
 from studies.store import statements as sql
 from studies.store.optuna_bridge import OPTUNA_TRIALS, VALUES
@@ -25,8 +26,11 @@ _OUTCOMES = {
 
 _SAME = and_(sql.TRIALS.c.study_id == OPTUNA_TRIALS.c.study_id, sql.TRIALS.c.number == OPTUNA_TRIALS.c.number)
 
+_COSTS = tuple(metric.name for metric in of_basis("cost"))
+"""The metrics of a complete trial that its record knows from its start."""
+
 _ENDED: Select[Any] = (
-    select(*OPTUNA_TRIALS.c["number", "trial_id", "state"], sql.TRIALS.c.started)
+    select(*OPTUNA_TRIALS.c["number", "trial_id", "state"], *sql.TRIALS.c["started", *_COSTS])
     .join(sql.TRIALS, _SAME)
     .where(OPTUNA_TRIALS.c.study_id == bindparam("study"), OPTUNA_TRIALS.c.state.in_(list(_OUTCOMES)))
     .where(sql.TRIALS.c.reason.is_(None))
@@ -61,6 +65,6 @@ def record_ends(connection: Connection, study_id: int, config: StudyConfig) -> N
         if outcome is Outcome.COMPLETE:
             if len(found) != len(names) or not all(map(math.isfinite, found)):
                 continue  # Optuna keeps infinities, which would dominate every other candidate
-            changes["values"] = dict(zip(names, found, strict=True))
+            changes["values"] = {name: getattr(row, name) for name in _COSTS} | dict(zip(names, found, strict=True))
         changes["tell_order"] = connection.execute(sql.COUNT, {"study": study_id}).scalar_one()
         connection.execute(sql.CHANGE_TRIAL, {"study": study_id, "trial": row.number} | changes)

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from nas.data.splits import load
-from nas.data.white import White
+from nas.data.white import White, question
 from nas.errors import ConfigError, DataError
 
 WHITE_12 = [(281, "H", 1, 4095, False)]
@@ -161,3 +161,19 @@ def test_pages_are_images_and_those_of_a_stack_lie_in_one_split(tmp_path: Path, 
     assert sum(map(len, splits)) == 2 * 6 * 5
     stacks = [{int(image[0, 5, 0]) for image in images} for images in splits]
     assert sum(map(len, stacks)) == len(set.union(*stacks)) == 12
+
+
+@pytest.mark.parametrize(
+    ("most", "full", "camera"),
+    [
+        (588, 65535, "4095 for a camera of 12 bits"),
+        (4095, 65535, "4095 for a camera of 12 bits"),
+        (5000, 65535, "16383 for a camera of 14 bits"),
+        (65535, 2**32 - 1, "65535 for a camera of 16 bits"),
+        (0.2, 1, "4095 for a camera of 12 bits"),
+    ],
+)
+def test_the_question_names_a_camera_that_can_have_the_values(most: float, full: float, camera: str) -> None:
+    assert f"give `white_level` ({camera}, {full} if they are that dark, data for their largest value)" in question(
+        most, full
+    )

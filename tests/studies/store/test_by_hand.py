@@ -13,6 +13,8 @@ from study_samples import Driver, claim, make_measurement, read, row
 from nas.errors import LeaseLostError
 from nas.outcome import Outcome
 from nas.types import Counts
+from studies.commands.terminal import front_table
+from studies.reading.best import choose
 from studies.store.by_hand import DETAIL
 from studies.store.ledger import SqlLedger
 from studies.store.records import TrialRecord
@@ -45,7 +47,12 @@ def check(ledger: SqlLedger, number: int, state: TrialState, outcome: Outcome, c
         assert kinds == [("ask", number), ("tell", number)]
         assert [result.number for result in read(again).results()] == [0, number][: 1 + front]
         if front:
-            assert read(again).measurement(number).values == {"psnr": 30.0, "latency": 1.0}
+            assert record.params
+            costs = {"params": record.params, "macs": record.macs}
+            assert read(again).measurement(number).values == {"psnr": 30.0, "latency": 1.0} | costs
+            shown = choose(read(again))
+            told = front_table(shown, ledger.config.objectives)
+            assert list(told.columns[0].cells) == [str(number)]
 
 
 @pytest.mark.parametrize(("state", "values", "outcome", "counts", "front"), SET, ids=IDS)

@@ -71,7 +71,46 @@ def ncnn(program: str, images: Images, outputs: int) -> Any:
             return [np.array(extractor.extract(f"out{place}")[1])[None] for place in range(outputs)]
 
 
-RUNTIMES = {"onnxruntime": onnx_runtime, "openvino": openvino, "opencv": opencv, "ncnn": ncnn}
+def litert(program: str, images: Images, outputs: int) -> Any:
+    from ai_edge_litert.interpreter import Interpreter
+
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "model.onnx")  # onnx2tf writes its input anew
+        copy.write_bytes(Path(program).read_bytes())
+        command = [sys.executable, "-m", "onnx2tf", "-i", str(copy), "-o", folder, "-n"]
+        command += ["--copy_onnx_input_output_names_to_tflite"]
+        said = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        converted = Path(folder, "model_float32.tflite")
+        if said.returncode != 0 or not converted.is_file():
+            raise RuntimeError(f"onnx2tf wrote no program: {said.stderr[-200:]}")
+        network = Interpreter(str(converted), num_threads=1)
+        network.allocate_tensors()
+        (given,) = network.get_input_details()
+        network.set_tensor(given["index"], np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
+        network.invoke()
+        found = {each["name"]: network.get_tensor(each["index"]) for each in network.get_output_details()}
+    if found["denoised"].shape != images.shape:  # channels are first or last, as the graph ends
+        found["denoised"] = found["denoised"].transpose(0, 3, 1, 2)
+    return [found[name] for name in ("denoised", "logits")[:outputs]]
+
+
+def onnx_to_torch(program: str, images: Images, outputs: int) -> Any:
+    import torch
+    from onnx2torch import convert
+
+    with torch.no_grad():
+        found = convert(program).eval()(torch.from_numpy(images))
+    return [each.numpy() for each in ([found] if outputs == 1 else found)]
+
+
+RUNTIMES = {
+    "onnxruntime": onnx_runtime,
+    "openvino": openvino,
+    "opencv": opencv,
+    "ncnn": ncnn,
+    "litert": litert,
+    "onnx2torch": onnx_to_torch,
+}
 
 
 def main() -> None:

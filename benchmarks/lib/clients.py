@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ class Client:
         runtime: its name in `client_program.py`, or the package of npm.
         every_size: whether it takes the program for every size, or one for each size alone.
         kind: what runs it.
+        oldest: the oldest Python 3 that its packages take, for `python`.
+        ours: whether it uses the libraries of this project, such as PyTorch, for `python`.
     """
 
     title: str
@@ -46,6 +49,8 @@ class Client:
     runtime: str
     every_size: bool
     kind: Kind = "python"
+    oldest: int = 11
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +69,12 @@ CLIENTS: Mapping[str, Client] = {
     "node": Client("node 1.30", ("onnxruntime-node@1.30.0",), "onnxruntime-node", True, "node"),
     "web": Client("web (wasm) 1.30", ("onnxruntime-web@1.30.0",), "onnxruntime-web", True, "node"),
     "page": Client("page in Chromium", ("onnxruntime-web@1.30.0",), "onnxruntime-web", True, "page"),
-    "opencv-4": Client("OpenCV 4.10", ("opencv-python-headless==4.10.0.84",), "opencv", False),
+    "opencv-4.10": Client("OpenCV 4.10", ("opencv-python-headless==4.10.0.84",), "opencv", False),
+    "opencv-4.14": Client("OpenCV 4.14", ("opencv-python-headless==4.14.0.94",), "opencv", False),
     "opencv-5": Client("OpenCV 5.0", ("opencv-python-headless==5.0.0.93",), "opencv", False),
     "ncnn": Client("ncnn 20261020", ("ncnn==1.0.20261020", "pnnx==20261020"), "ncnn", False),
+    "litert": Client("LiteRT 2.1 (onnx2tf 2.6.9)", ("onnx2tf==2.6.9",), "litert", False, oldest=12),
+    "onnx2torch": Client("onnx2torch 1.5.15", ("onnx2torch==1.5.15",), "onnx2torch", False, ours=True),
 }
 
 
@@ -97,14 +105,33 @@ def installed(name: str, folder: Path) -> Path:
         else:
             pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
             alone = [package for package in client.packages if package.startswith("pnnx")]  # without its PyTorch
-            steps = [[sys.executable, "-m", "venv", str(place)], [*pip, *(set(client.packages) - set(alone)), "numpy"]]
+            _step([_interpreter(client), "-m", "venv", str(place)])
+            if client.ours:
+                (library,) = place.glob("lib/*/site-packages")
+                (library / "ours.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+            steps = [[*pip, *(set(client.packages) - set(alone)), "numpy"]]
             steps += [[*pip, "--no-deps", *alone]] if alone else []
         for step in steps:
-            ended = subprocess.run(step, capture_output=True, text=True, timeout=SECONDS, check=False)
-            if ended.returncode != 0:
-                raise NotInstalledError(" ".join(ended.stderr.split())[-300:])
+            _step(step)
         done.touch()
     return {"python": python, "node": Path(str(shutil.which("node"))), "page": Path(sys.executable)}[client.kind]
+
+
+def _step(command: Sequence[str]) -> None:
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    if ended.returncode != 0:
+        raise NotInstalledError(" ".join(ended.stderr.split())[-300:])
+
+
+def _interpreter(client: Client) -> str:
+    """Returns this Python, or one on the PATH where this one is too old for the client."""
+    if sys.version_info >= (3, client.oldest):
+        return sys.executable
+    for minor in range(client.oldest, client.oldest + 4):
+        found = shutil.which(f"python3.{minor}")
+        if found and subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return found
+    raise NotInstalledError(f"it needs Python 3.{client.oldest}, which is not on the PATH")
 
 
 def differences(name: str, jobs: Sequence[Job], folder: Path, work: Path) -> list[float | str]:

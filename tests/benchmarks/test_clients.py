@@ -43,7 +43,7 @@ def test_a_refusal_and_a_large_difference_are_told_and_fail(
     job = Job(tmp_path, np.zeros((1, 1, 2, 2), np.float32), ())
     found = {
         "openvino": [1e-6, 2e-6],
-        "opencv-4": [1e-6, "unknown operator"],
+        "opencv-4.10": [1e-6, "unknown operator"],
         "ncnn": [1e-4, 0.0],
         "node": NotInstalledError("npm is not installed"),
     }
@@ -60,7 +60,7 @@ def test_a_refusal_and_a_large_difference_are_told_and_fail(
     said = capsys.readouterr()
     assert said.out.splitlines()[2] == "| concat | 2e-06 |"
     assert "node is left out: npm is not installed" in said.err
-    assert clients.main(["--clients", "openvino", "opencv-4", "ncnn", "--kinds", "concat"]) == 1
+    assert clients.main(["--clients", "openvino", "opencv-4.10", "ncnn", "--kinds", "concat"]) == 1
     assert capsys.readouterr().out.splitlines()[2:] == [
         "| concat | 2e-06 | refused | 1e-04 |",
         "concat, OpenCV 4.10: unknown operator",

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from nas.bundles.onnx_plain import plainer
+from nas.bundles.onnx_plain import IR_VERSION, OPSET, plainer
 
 
 def program(nodes: Sequence[NodeProto], given: list[int], result: list[int], **constants: object) -> onnx.ModelProto:
@@ -63,6 +63,67 @@ def test_a_copy_of_channels_is_joined_and_a_copy_of_nothing_dropped() -> None:
     shape, times = np.array([1, 6, 3, 4]), np.array([1, 3, 1, 1])
     model = program([NEGATE, tile, expand], [1, 2, 3, 4], [1, 6, 3, 4], times=times, shape=shape)
     assert check(model, [1, 2, 3, 4]) == {"Neg", "Concat"}
+
+
+@pytest.mark.parametrize("axis", [1, -3])
+def test_a_split_gives_sizes_and_one_into_one_part_is_dropped(axis: int) -> None:
+    parts = helper.make_node("Split", ["n"], ["a", "b"], axis=axis, num_outputs=2)
+    whole = helper.make_node("Split", ["b"], ["c"], axis=axis, num_outputs=1)
+    joined = helper.make_node("Concat", ["c", "a"], ["y"], axis=1)
+    model = program([NEGATE, parts, whole, joined], [1, 5, 3, 4], [1, 5, 3, 4])
+    assert check(model, [1, 5, 3, 4]) == {"Neg", "Split", "Concat"}
+    assert plainer(model).opset_import[0].version == OPSET
+
+
+def test_one_slice_cuts_all_axes() -> None:
+    pad = helper.make_node("Pad", ["n", "sizes"], ["y"])
+    model = program([NEGATE, pad], [1, 2, 5, 6], [1, 2, 3, 4], sizes=np.array([0, 0, -1, 0, 0, 0, -1, -2]))
+    assert [node.op_type for node in plainer(model).graph.node] == ["Neg", "Slice"]
+
+
+@pytest.mark.parametrize(
+    ("node", "result", "constants", "left"),
+    [
+        (helper.make_node("Gelu", ["x"], ["y"]), [1, 2, 3, 4], {}, {"Div", "Erf", "Add", "Mul"}),
+        (helper.make_node("ReduceMean", ["x", "axes"], ["y"]), [1, 2, 1, 1], {"axes": [2, 3]}, {"ReduceMean"}),
+        (helper.make_node("ReduceMax", ["x", "axes"], ["y"], keepdims=0), [1, 3, 4], {"axes": [-3]}, {"ReduceMax"}),
+        (helper.make_node("ReduceMin", ["x"], ["y"]), [1, 1, 1, 1], {}, {"ReduceMin"}),
+        (helper.make_node("Reshape", ["x", "to"], ["y"], allowzero=1), [1, 24], {"to": [1, 24]}, {"Reshape"}),
+        (
+            helper.make_node("Resize", ["x", "", "by"], ["y"], keep_aspect_ratio_policy="stretch", antialias=0),
+            [1, 2, 6, 8],
+            {"by": np.array([1, 1, 2, 2], np.float32)},
+            {"Resize"},
+        ),
+    ],
+)
+def test_newer_operators_become_older_ones(
+    node: NodeProto, result: list[int], constants: dict[str, object], left: set[str]
+) -> None:
+    model = program([node], [1, 2, 3, 4], result, **constants)
+    images = np.random.default_rng(0).standard_normal((1, 2, 3, 4), dtype=np.float32)
+    wanted = run(model, images)
+    older = plainer(model)
+    assert (older.opset_import[0].version, older.ir_version) == (OPSET, IR_VERSION)
+    onnx.checker.check_model(older, full_check=True)
+    np.testing.assert_allclose(run(older, images), wanted, rtol=0, atol=1e-6)
+    assert {each.op_type for each in older.graph.node} == left
+
+
+@pytest.mark.parametrize(
+    ("node", "result"),
+    [
+        (helper.make_node("Gelu", ["n"], ["y"], approximate="tanh"), [1, 2, 3, 4]),
+        (helper.make_node("Resize", ["n", "", "", "to"], ["y"], mode="linear", antialias=1), [1, 2, 3, 2]),
+        (helper.make_node("Mish", ["n"], ["y"]), [1, 2, 3, 4]),
+    ],
+)
+def test_a_program_that_needs_a_newer_operator_keeps_its_version(node: NodeProto, result: list[int]) -> None:
+    nodes = [NEGATE, helper.make_node("ReduceMean", ["n", "axes"], ["m"]), node]
+    model = program(nodes, [1, 2, 3, 4], result, axes=np.array([3]), to=np.array(result))
+    kept = plainer(model)
+    assert kept.opset_import[0].version == 20
+    assert kept.graph.node[-1] == node
 
 
 @pytest.mark.parametrize("operands", [["a", "x"], ["x", "a"]])

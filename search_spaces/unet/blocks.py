@@ -204,7 +204,6 @@ class _DepthwiseConvolution(torch.autograd.Function):
     """
 
     generate_vmap_rule = True
-    columns = 3
 
     @staticmethod
     def forward(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -226,12 +225,12 @@ class _DepthwiseConvolution(torch.autograd.Function):
             return found
 
         of_features, _, _ = gradients(features, weight, reach, True, False, False)
+        padded, width = F.pad(features, (reach, reach)), features.shape[3]
         of_columns: list[Tensor] = []
-        for part in weight.split(_DepthwiseConvolution.columns, dim=3):
-            first = sum(each.shape[3] for each in of_columns) - reach  # its distance from the middle of the kernel
-            shifted = F.pad(features, (-first, first + part.shape[3] - 1))
+        for part, first in zip(weight.split(3, dim=3), range(0, weight.shape[3], 3), strict=True):
+            seen = padded[..., first : first + width + part.shape[3] - 1]
             # oneDNN finds the gradients of weights and bias together, also where one of them is not asked for.
-            _, of_column, of_bias = gradients(shifted, part, 0, False, True, True)
+            _, of_column, of_bias = gradients(seen, part, 0, False, True, True)
             of_columns.append(of_column)
         return of_features, torch.cat(of_columns, dim=3), of_bias
 
@@ -243,7 +242,7 @@ class DepthwiseConv(nn.Conv2d):
         super().__init__(width, width, kernel, padding=kernel // 2, groups=width)
 
     def forward(self, features: Tensor) -> Tensor:
-        slow = self.weight.shape[-1] > _DepthwiseConvolution.columns and features.device.type == "cpu"
+        slow = self.weight.shape[-1] > 3 and features.device.type == "cpu"
         if not (slow and torch.is_grad_enabled() and torch.backends.mkldnn.is_available()):
             return super().forward(features)
         result: Tensor = _DepthwiseConvolution.apply(features, self.weight, self.bias)

@@ -103,12 +103,15 @@ def test_the_mean_over_pixels_and_its_gradient() -> None:
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(2, 6, 9, 7), (2, 6, 2, 2), (1, 6, 1, 1)])
 @pytest.mark.parametrize("kernel", [3, 5, 7])
-def test_gradients_of_a_depthwise_convolution_of_any_width(kernel: int, precision: torch.dtype) -> None:
+def test_gradients_of_a_depthwise_convolution_of_any_width(
+    kernel: int, shape: tuple[int, ...], precision: torch.dtype
+) -> None:
     torch.manual_seed(0)
     layer = DepthwiseConv(6, kernel)
-    features = torch.randn(2, 6, 9, 7).to(memory_format=torch.channels_last).requires_grad_()
-    given = torch.randn(2, 6, 9, 7).to(precision)
+    features = torch.randn(shape).to(memory_format=torch.channels_last).requires_grad_()
+    given = torch.randn(shape).to(precision)
     found, inputs = [], (features, layer.weight, layer.bias)
     for compute in (layer, lambda images: nn.Conv2d.forward(layer, images)):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == torch.bfloat16):

@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         if options.picture:
-            check_target(options.picture)
+            check_target(options.picture, "picture")
         for cell in () if options.table else chosen:
             if cell.needs:
                 tell(f"{cell.name}: needs {cell.needs}")
@@ -71,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print("\n".join([*details(finished[cell.name]), ""]))
         print("\n".join(summary(every, finished)))
         if options.picture and finished:
-            write_figure(picture([finished[cell.name] for cell in every if cell.name in finished]), options.picture)
+            drawn = picture([finished[cell.name] for cell in every if cell.name in finished])
+            write_figure(drawn, options.picture, "picture")
     except SkipnasError as error:
         tell(f"error: {error}")
         return 2

@@ -47,22 +47,22 @@ def draw(figures: Sequence[tuple[go.Figure, Path, int]], suffix: str, option: st
         ) from None
 
 
-def check_target(target: Path) -> None:
-    """Checks the name and the place of the file of one figure before anything is measured. Raises ConfigError."""
+def check_target(target: Path, option: str = "to") -> None:
+    """Checks name and place of the file of one figure before anything is measured. Raises ConfigError about `option`."""
     kind = target.suffix.lower().removeprefix(".")
     if kind not in (PAGE, *FIGURE_FORMATS):
         endings = ", ".join(f".{each}" for each in (PAGE, *FIGURE_FORMATS))
-        raise ConfigError(f"`to` {target}: its ending says no format; give one of {endings}")
+        raise ConfigError(f"`{option}` {target}: its ending says no format; give one of {endings}")
     if target.is_dir() or not target.parent.is_dir():
         what = f"{target} is a folder" if target.is_dir() else f"folder {target.parent} does not exist; create it first"
-        raise ConfigError(f"`to` {target}: {what}; give the name of a file")
+        raise ConfigError(f"`{option}` {target}: {what}; give the name of a file")
     try:
         check_writable(target)
     except OSError as error:
         raise _unwritable(target, error) from None
 
 
-def write_figure(figure: go.Figure, target: Path) -> None:
+def write_figure(figure: go.Figure, target: Path, option: str = "to") -> None:
     """Writes one figure, as a page that needs no network, or as svg, pdf or png, which a browser draws.
 
     Raises:
@@ -73,7 +73,7 @@ def write_figure(figure: go.Figure, target: Path) -> None:
         if kind == PAGE:
             write_whole(target, lambda file: file.write_text(figure.to_html(include_plotlyjs=True), "utf-8"))
         else:
-            write_whole(target, lambda file: draw([(figure, file, WIDTH)], kind, "to"))
+            write_whole(target, lambda file: draw([(figure, file, WIDTH)], kind, option))
     except OSError as error:
         raise _unwritable(target, error) from None
 

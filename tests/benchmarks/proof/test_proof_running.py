@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from benchmarks.proof import __main__ as proof
 from benchmarks.proof import running
 from benchmarks.proof.cells import Contender, cells
 from benchmarks.proof.running import Plan, members, row, searched
+from nas.engine.confirm import ConfirmEnd
 from nas.types import Task
 from search_spaces import get_space
 from search_spaces.unet.references import reference_network
@@ -67,6 +69,74 @@ def test_a_finished_cell_is_not_begun_again(tmp_path: Path) -> None:
     assert list(plan.finished(cells(None, None))) == [CELL.name]
     assert not replace(plan, seeds=6).finished([CELL]), "more seeds are another record"
     assert dict(proof.states([CELL], plan))[CELL] == "finished"
+
+
+def test_a_cell_that_was_stopped_in_its_trainings_has_no_record_before_they_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(proof, "cells", lambda root, pneumonia: [CELL, replace(CELL, name="p", needs="--pneumonia")])
+    ends = iter(["interrupted", "complete"])
+
+    def confirm(study: Any, space: Any, members: Any, request: Any, observe: Any) -> ConfirmEnd:
+        assert request.seeds == 4
+        return ConfirmEnd(reason=next(ends), total=8, done=0, new=0, messages=("unet, seed 1: diverged",))
+
+    stubs: dict[str, Any] = {
+        "expected": lambda *_: "an hour",
+        "searched": lambda *_: True,
+        "StudyReader": SimpleNamespace(open=lambda *_: nullcontext()),
+        "study_space": lambda *_: None,
+        "everyone": lambda *_: ([], []),
+        "confirm_members": confirm,
+        "record": lambda *_: {"cell": CELL.name},
+    }
+    for name, stub in stubs.items():
+        monkeypatch.setattr(running, name, stub)
+    monkeypatch.setattr(proof, "details", lambda record: [f"details of {record['cell']}"])
+    monkeypatch.setattr(proof, "summary", lambda every, finished: [f"{len(finished)} of {len(every)}"])
+    words = ["--seeds", "4", "--to", str(tmp_path)]
+    assert proof.main(words) == 130
+    told = capsys.readouterr()
+    assert f"{CELL.name}: an hour\nunet, seed 1: diverged\nstopped; " in told.err
+    assert not told.out
+    assert proof.main([*words, "--list"]) == 0
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["-", "--pneumonia"]
+    assert proof.main(words) == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines() == [f"details of {CELL.name}", "", "1 of 2"]
+    assert "p: needs --pneumonia" in told.err
+    assert proof.main([*words, "--table"]) == 0, "and nothing is trained for a table"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--cell", "digits"], "--cell digits is unknown; --list names them"),
+        (["--seeds", "1"], "--seeds is at least 2"),
+        (["--minutes", "0"], "--minutes is above 0"),
+        (["--table", "--picture", "p.txt"], "`picture` p.txt: its ending says no format"),
+    ],
+)
+def test_wrong_calls_are_told(words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code: object = proof.main([*words, "--to", str(tmp_path)])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_the_expected_time_is_of_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """17 networks, of which two are the pair, with two recipes and three found ones are 37 for each seed."""
+    monkeypatch.setattr(running, "estimate", lambda jobs: len(jobs) * 12 / 3600)
+    plan = Plan(minutes=20, seeds=5, folder=tmp_path)
+    append(plan.records, {**plan.searched(CELL), "seconds": 900.0})
+    assert running.expected(CELL, plan) == "5:00 of search, then about 185 trainings in 37:00, on 2 idle cores"
+    append(plan.records, {**plan.searched(CELL), "reason": "time_limit"})
+    done = SimpleNamespace(training_version=running.TRAINING_VERSION)
+    study = SimpleNamespace(progress=SimpleNamespace(confirmations=lambda: [done] * 180))
+    monkeypatch.setattr(running, "StudyReader", SimpleNamespace(open=lambda *_: nullcontext(study)))
+    assert running.expected(CELL, plan) == "0:00 of search, then about 5 trainings in 1:00, on 2 idle cores"
 
 
 def test_every_network_is_trained_once_and_figures_are_of_the_test_split() -> None:

@@ -70,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if cell.name in finished:
                 print("\n".join([*details(finished[cell.name]), ""]))
         print("\n".join(summary(every, finished)))
-        if options.picture and finished:
-            drawn = picture([finished[cell.name] for cell in every if cell.name in finished])
+        if options.picture and finished.keys() & {cell.name for cell in chosen}:
+            drawn = picture([finished[cell.name] for cell in chosen if cell.name in finished])
             write_figure(drawn, options.picture, "picture")
     except SkipnasError as error:
         tell(f"error: {error}")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from benchmarks.lib.records import Record
 from benchmarks.lib.stats import Interval, mean_interval
-from benchmarks.proof.cells import SHARES, Cell
+from benchmarks.proof.cells import SHARES, Cell, Kind, RecipeOf
 from benchmarks.proof.verdicts import METRICS, VERDICTS, Comparison, compare, wins
 from nas.search.objectives import METRICS as TABLE
 from studies.pages.style import COLOURS, LINES, laid_out
@@ -19,10 +21,6 @@ RECIPES = {"own": "its own", "found": "found"}
 ROW = 250
 """The height of a row of the picture in pixels."""
 
-FAMILIES: Mapping[str, tuple[str, str, str]] = {
-    "known, own recipe": ("own", "square-open", LINES[1]),
-    "known, found recipe": ("found", "circle-open", LINES[2]),
-}
 NOT_LEARNED = {"psnr": "classify", "accuracy": "denoise"}
 """Metric -> the task of networks that do not learn it."""
 
@@ -54,12 +52,12 @@ def details(record: Record) -> list[str]:
         "",
         f"{record['data']}, {record['noise']}, {record['epochs']} epochs. The search took "
         f"{record['searched_minutes']:.1f} minutes and trained {record['trials']} candidates in "
-        f"{record['core_minutes']:.1f} core minutes; all networks under {seeds} seeds took "
-        f"{record['trained_minutes']:.0f}, on {record['machine']}. Figures are those of {record['test_images']:,} test "
+        f"{record['core_minutes']:.1f} core minutes; training all networks under {seeds} seeds took "
+        f"{record['trained_minutes']:.0f} more, on {record['machine']}. Figures are of {record['test_images']:,} test "
         f"images; differences are the knee's less the rival's, with Holm's correction for {2 * len(compared)}.{over}",
         "",
         f"| network | recipe | parameters | MACs | {' | '.join(heads)} "
-        f"| {' | '.join(f'knee less its {name}' for name in METRICS)} | the knee is |",
+        f"| {' | '.join(f'difference in {name}' for name in METRICS)} | the knee is |",
         "|---" * 9 + "|",
     ]
     lines += [f"| **{each['name']}** | found | {size(each)} | {figures(each)} | | | |" for each in found]
@@ -95,7 +93,7 @@ def mean_of(network: Record, metric: str) -> str:
     if not found.n:
         return "diverged"
     text = figure(found.mean) + (f" ± {figure(found.high - found.mean)}" if found.n > 1 else "")
-    return text + ("" if found.n == len(network[metric]) else f" ({found.n} runs)")
+    return text + ("" if found.n == len(network[metric]) else f" ({found.n} of {len(network[metric])} runs)")
 
 
 def difference(metric: str, found: Interval, seeds: int) -> str:
@@ -114,9 +112,9 @@ def counted(compared: Sequence[Comparison]) -> str:
     return ", ".join([f"better than {counts['better']} of {len(compared)}", *others])
 
 
-def groups(record: Record) -> dict[str, list[Comparison]]:
-    """Returns the comparisons of the knee: references under their own recipes and under its recipe, and the pairs."""
-    compared = compare(found_in(record)[0], known_in(record))
+def groups(found: Record, record: Record) -> dict[str, list[Comparison]]:
+    """Returns the comparisons of a found network: references with own recipes and with the knee's, and the pairs."""
+    compared = compare(found, known_in(record))
     return {
         "own": [each for each in compared if each.rival["kind"] == "reference" and each.rival["recipe"] == "own"],
         "found": [each for each in compared if each.rival["kind"] == "reference" and each.rival["recipe"] == "found"],
@@ -126,112 +124,121 @@ def groups(record: Record) -> dict[str, list[Comparison]]:
 
 def summary(cells: Sequence[Cell], finished: Mapping[str, Record]) -> list[str]:
     """Returns the table of all finished cells, what it says under each limit, and the cells that are missing."""
-    done = [cell for cell in cells if cell.name in finished]
     heads = [TABLE[name].label for name in METRICS]
     lines = [
-        f"| cell | most MACs | the knee's MACs | {' | '.join(heads)} | references, own recipes "
-        "| references, its recipe | single-task pairs |",
+        f"| cell | found | MACs | {' | '.join(heads)} | references, own recipes | references, the knee's recipe "
+        "| single-task pairs |",
         "|---" * 8 + "|",
     ]
-    for cell in done:
+    won: dict[str, list[tuple[bool, bool]]] = {share: [] for share in SHARES}
+    for cell in cells:
+        if cell.name not in finished:
+            continue
         record = finished[cell.name]
-        knee = found_in(record)[0]
-        told = [counted(compared) if compared else "-" for compared in groups(record).values()]
-        lines.append(f"| {cell.name} | {cell.macs:,} | {knee['macs']:,} | {figures(knee)} | {' | '.join(told)} |")
+        for each in found_in(record):
+            compared = groups(each, record)
+            told = [counted(of) if of else "-" for of in compared.values()]
+            lines.append(f"| {cell.name} | {each['name']} | {each['macs']:,} | {figures(each)} | {' | '.join(told)} |")
+            if each["kind"] == "knee":
+                own = wins(each, compared["own"])
+                won[cell.share].append((own, own and wins(each, compared["found"])))
     lines.append("")
-    for share in SHARES:
-        of = [finished[cell.name] for cell in done if cell.share == share]
-        asked = sum(cell.share == share for cell in cells)
-        own = sum(wins(found_in(each)[0], groups(each)["own"]) for each in of)
-        both = sum(wins(found_in(each)[0], groups(each)["own"] + groups(each)["found"]) for each in of)
-        lines.append(
-            f"Limit {share}: the knee is better than every reference under its own recipe in {own}, and under the "
-            f"knee's recipe as well in {both}, of {len(of)} finished cells ({asked} in all)."
-        )
+    for share, of in won.items():
+        if of:
+            own, both = (sum(each) for each in zip(*of, strict=True))
+            lines.append(
+                f"Limit {share}: the knee is better than every reference under its own recipe in {own}, and under the "
+                f"knee's recipe as well in {both}, of {len(of)} finished cells ({sum(c.share == share for c in cells)} "
+                "in all)."
+            )
     missing = [cell.name for cell in cells if cell.name not in finished]
-    lines.append(
-        f"{len(missing)} of {len(cells)} cells are missing: {', '.join(missing)}."
-        if missing
-        else "All cells are there."
-    )
+    told_missing = f"{len(missing)} of {len(cells)} cells are missing: {', '.join(missing)}."
+    lines.append(told_missing if missing else "All cells are there.")
     return lines
 
 
 def picture(records: Sequence[Record]) -> go.Figure:
-    """Draws PSNR and accuracy on the test split against MACs: a row for each data set and noise, all limits in it.
+    """Draws PSNR and accuracy on the test split against MACs: a row for each data set and noise, with all its limits.
 
-    Networks that do not learn a task are left out of its panels.
+    Networks that do not learn a task are left out of its panels. Only found networks have the bars of their 95 %
+    intervals, because those of so many others would hide the points.
     """
     settings: dict[str, list[Record]] = {}
     for each in records:
-        settings.setdefault(each["cell"].rpartition("-")[0].replace("gaussian-", "gaussian:"), []).append(each)
+        settings.setdefault(each["cell"].rpartition("-")[0].replace("-gaussian-", ", gaussian:"), []).append(each)
     figure = make_subplots(
-        rows=len(settings),
-        cols=len(METRICS),
-        shared_xaxes="rows",
-        horizontal_spacing=0.1,
-        vertical_spacing=0.28 / max(1, len(settings)),
-        subplot_titles=[
-            f"{name.replace('-', ', ')}" if metric == METRICS[0] else "" for name in settings for metric in METRICS
-        ],
+        rows=len(settings), cols=len(METRICS), horizontal_spacing=0.12, vertical_spacing=0.2 / max(1, len(settings))
     )
-    shown: set[str] = set()
-    for row, found in enumerate(settings.values(), 1):
+    for row, (setting, cells) in enumerate(settings.items(), 1):
         for column, metric in enumerate(METRICS, 1):
-            for name, (recipe, symbol, colour) in FAMILIES.items():
-                networks = [each for one in found for each in known_in(one) if each["recipe"] == recipe]
-                marker = {"symbol": symbol, "color": colour, "size": 7}
-                _scatter(figure, (row, column), metric, networks, name, marker, shown)
-            for name, kind in (("found, other ends", "end"), ("found, knee", "knee")):
-                networks = [each for one in found for each in found_in(one) if each["kind"] == kind]
-                full = kind == "knee"
-                marker = {
-                    "symbol": "diamond" if full else "diamond-open",
-                    "color": COLOURS["front"],
-                    "size": 11 if full else 8,
-                }
-                _scatter(figure, (row, column), metric, networks, name, marker, shown)
-            for one in found:
-                figure.add_vline(
-                    x=one["macs"], row=row, col=column, line={"dash": "dot", "width": 1, "color": COLOURS["over_limit"]}
-                )
-            figure.update_yaxes(title=TABLE[metric].label, row=row, col=column)
-            figure.update_xaxes(
-                type="log", title=TABLE["macs"].described if row == len(settings) else None, row=row, col=column
+            place = {"row": row, "col": column}
+            low, high = math.inf, -math.inf
+            for family in FAMILIES:
+                points = family.points(cells, metric)
+                means = [found.mean for _, found in points]
+                low, high = min([low, *means]), max([high, *means])
+                figure.add_trace(family.drawn(points, legend=row == column == 1), **place)
+            for cell in cells:
+                line = {"dash": "dot", "width": 1, "color": COLOURS["over_limit"]}
+                figure.add_vline(x=cell["macs"], line=line, **place)
+            room = 0.08 * (high - low)
+            figure.update_yaxes(
+                title=f"{setting}<br>{TABLE[metric].label}" if column == 1 else TABLE[metric].label, **place
             )
-    return laid_out(figure, 110 + ROW * len(settings))
+            figure.update_yaxes(range=[low - room, high + room], **place)
+            macs = [each["macs"] for cell in cells for each in cell["networks"]]
+            figure.update_xaxes(type="log" if max(macs) > 5 * min(macs) else "linear", **place)
+        figure.update_xaxes(title=TABLE["macs"].described, row=len(settings))
+    return laid_out(figure, 100 + ROW * len(settings))
 
 
-def _scatter(
-    figure: go.Figure,
-    place: tuple[int, int],
-    metric: str,
-    networks: Sequence[Record],
-    name: str,
-    marker: Mapping[str, object],
-    shown: set[str],
-) -> None:
-    """Adds networks with their 95 % intervals, and their name to the legend once."""
-    points = []
-    for each in networks:
-        values = values_of(each, metric)
-        learned = {network["spec"].get("tasks", "joint") for network in each["networks"]} - {NOT_LEARNED[metric]}
-        if values and learned:
-            points.append((each, mean_interval(values)))
-    if not points:
-        return
-    halves = [0.0 if found.n < 2 else found.high - found.mean for _, found in points]
-    figure.add_scatter(
-        x=[each["macs"] for each, _ in points],
-        y=[found.mean for _, found in points],
-        error_y={"type": "data", "array": halves, "width": 2, "thickness": 1},
-        mode="markers",
-        marker=marker,
-        name=name,
-        legendgroup=name,
-        showlegend=name not in shown,
-        hovertext=[f"{each['name']}, {each['recipe']} recipe" for each, _ in points],
-        row=place[0],
-        col=place[1],
-    )
-    shown.add(name)
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The networks of the picture that look alike.
+
+    Attributes:
+        name: the name in the legend.
+        kinds: kinds of contenders.
+        recipe: their recipe.
+        symbol, colour, size: their look.
+        bars: whether intervals are drawn.
+    """
+
+    name: str
+    kinds: tuple[Kind, ...]
+    recipe: RecipeOf
+    symbol: str
+    colour: str
+    size: int
+    bars: bool
+
+    def points(self, cells: Sequence[Record], metric: str) -> list[tuple[Record, Interval]]:
+        """Returns the networks of some cells that learn the task of a metric, each with its mean."""
+        found = []
+        for each in (network for cell in cells for network in cell["networks"]):
+            learned = {network["spec"].get("tasks", "joint") for network in each["networks"]} - {NOT_LEARNED[metric]}
+            if each["kind"] in self.kinds and each["recipe"] == self.recipe and learned and values_of(each, metric):
+                found.append((each, mean_interval(values_of(each, metric))))
+        return found
+
+    def drawn(self, points: Sequence[tuple[Record, Interval]], *, legend: bool) -> go.Scatter:
+        halves = [0.0 if found.n < 2 else found.high - found.mean for _, found in points]
+        return go.Scatter(
+            x=[each["macs"] for each, _ in points],
+            y=[found.mean for _, found in points],
+            error_y={"type": "data", "array": halves, "width": 3, "thickness": 1} if self.bars else None,
+            mode="markers",
+            marker={"symbol": self.symbol, "color": self.colour, "size": self.size},
+            name=self.name,
+            legendgroup=self.name,
+            showlegend=legend,
+            hovertext=[each["name"] for each, _ in points],
+        )
+
+
+FAMILIES = (
+    Family("known, own recipe", ("reference", "pair"), "own", "square-open", LINES[1], 7, False),
+    Family("known, found recipe", ("reference", "pair"), "found", "circle-open", LINES[2], 7, False),
+    Family("found, other ends", ("end",), "found", "diamond-open", COLOURS["front"], 9, True),
+    Family("found, knee", ("knee",), "found", "diamond", COLOURS["front"], 10, True),
+)

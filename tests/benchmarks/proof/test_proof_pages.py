@@ -86,16 +86,19 @@ def test_the_summary_leaves_no_cell_out() -> None:
     lines = summary(CELLS, finished)
     rows = [line for line in lines if line.startswith("| digits")]
     assert rows[0] == (
-        "| digits-gaussian-50-sixth | 1,066,667 | 921,272 | 20.80 ± 0.02 | 97.00 ± 0.25 | better than 2 of 2 "
+        "| digits-gaussian-50-sixth | trial 9: knee | 921,272 | 20.80 ± 0.02 | 97.00 ± 0.25 | better than 2 of 2 "
         "| better than 0 of 1, undecided 1 | better than 1 of 2, undecided 1 |"
     )
-    assert "| better than 1 of 2, mixed 1 |" in rows[1]
+    assert rows[1].startswith(
+        "| digits-gaussian-50-sixth | trial 4: best psnr | 921,272 | 21.00 ± 0.02 | 96.00 ± 0.25 |"
+    )
+    assert "| better than 1 of 2, mixed 1 |" in rows[2]
     assert (
         "Limit sixth: the knee is better than every reference under its own recipe in 1, and under the knee's recipe "
         "as well in 0, of 1 finished cells (8 in all)." in lines
     )
     assert "Limit whole: the knee is better than every reference under its own recipe in 0, and" in "\n".join(lines)
-    assert "Limit half: " in "\n".join(lines)
+    assert "Limit half: " not in "\n".join(lines), "none of its cells is finished"
     assert lines[-1].startswith("22 of 24 cells are missing: digits-gaussian-25-sixth, fashion-gaussian-25-sixth, ")
     assert summary(CELLS[:0], {})[-1] == "All cells are there."
 
@@ -109,7 +112,5 @@ def test_the_picture_has_every_network_in_the_panels_of_its_tasks() -> None:
     assert points["known, own recipe", "y3"] == 3
     assert points["known, found recipe", "y"] == 2, "a pair that diverged is not there"
     assert sum(each.showlegend for each in figure.data) == 4
-    assert [each.text for each in figure.layout.annotations if each.text] == [
-        "digits, gaussian:50",
-        "fashion, gaussian:25",
-    ]
+    rows = [figure.layout[axis].title.text for axis in ("yaxis", "yaxis3")]
+    assert rows == ["digits, gaussian:50<br>psnr (dB)", "fashion, gaussian:25<br>psnr (dB)"]

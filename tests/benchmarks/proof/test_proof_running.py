@@ -170,7 +170,7 @@ def test_a_tiny_cell_from_its_search_to_its_tables(
 ) -> None:
     tiny = replace(CELL, setting=replace(CELL.setting, subset=60, epochs=1), macs=300_000)
     monkeypatch.setattr(proof, "cells", lambda root, pneumonia: [tiny])
-    words = ["--cell", CELL.name, "--minutes", "0.5", "--seeds", "2", "--to", str(tmp_path)]
+    words = ["--cell", CELL.name, "--minutes", "1", "--seeds", "2", "--to", str(tmp_path)]
     picture = tmp_path / "proof.html"
     assert proof.main([*words, "--picture", str(picture)]) == 0
     told = capsys.readouterr()

@@ -16,7 +16,8 @@ correction for all differences of a cell. A search begins with the prior of the 
 figures of digits and Fashion-MNIST at gaussian:50, CIFAR-10 at gaussian:25 and photographs (benchmarks/ATLAS.md).
 
 Everything is kept in a folder, and the same command goes on after a stop, with further cells too. Each cell says before
-it begins how long it will take.
+it begins how long it will take. Ray lets its workers yield to all other programs; on a machine that is not idle
+RAY_worker_niceness=0 gives them their share.
 """
 
 from __future__ import annotations

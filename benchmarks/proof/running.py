@@ -133,7 +133,11 @@ def expected(cell: Cell, plan: Plan) -> str:
 
 
 def searched(cell: Cell, plan: Plan) -> bool:
-    """Searches for as long as is missing. Returns False when the search was stopped."""
+    """Searches for as long as is missing. Returns False when the search was stopped.
+
+    Raises:
+        StudyError: no candidate was trained to an end, so that the time of the search begins again.
+    """
     so_far = dict(plan.searched(cell))
     if so_far["reason"]:
         return True
@@ -156,6 +160,12 @@ def searched(cell: Cell, plan: Plan) -> bool:
             max_macs=cell.macs,
         )
         found = search(request, RunOptions(time_limit=left), quiet=False, tell=tell)
+        if found.choice is None and found.end.reason != "interrupted":
+            append(plan.records, {**so_far, "seconds": 0.0, "begun": None})
+            raise StudyError(
+                f"{cell.name}: no candidate was trained to an end within {duration(left)}, because the machine is busy "
+                "or `minutes` are few; the same command searches again"
+            )
         so_far |= {"seconds": so_far["seconds"] + found.end.seconds, "begun": None}
         reason = "" if found.end.reason == "interrupted" else found.end.reason
     append(plan.records, {**so_far, "reason": reason})

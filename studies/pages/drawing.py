@@ -48,7 +48,7 @@ def draw(figures: Sequence[tuple[go.Figure, Path, int]], suffix: str, option: st
 
 
 def check_target(target: Path, option: str = "to") -> None:
-    """Checks name and place of the file of one figure before anything is measured. Raises ConfigError about `option`."""
+    """Checks the name and the place of a figure's file before anything is measured. Raises ConfigError on `option`."""
     kind = target.suffix.lower().removeprefix(".")
     if kind not in (PAGE, *FIGURE_FORMATS):
         endings = ", ".join(f".{each}" for each in (PAGE, *FIGURE_FORMATS))

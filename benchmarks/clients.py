@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from benchmarks.lib.clients import CLIENTS, Job, NotInstalledError, differences
 from nas.bundles.bundle import open_bundle
 from nas.bundles.export import export_bundle
-from nas.bundles.formats import INT8, ONNX, Further
+from nas.bundles.formats import CONVERSIONS, ONNX, Further
 from nas.types import Candidate, Recipe, Task
 from search_spaces import get_space
 
@@ -56,13 +56,14 @@ class Kind:
     Attributes:
         changes: fields of its spec.
         channels, classes: of its task.
-        int8: whether its int8 program is run, whose difference is shown and not judged.
+        form: name of the less exact program that is run, whose difference is shown and not judged; empty for the
+            program itself.
     """
 
     changes: Mapping[str, Any] = field(default_factory=dict)
     channels: int = 1
     classes: int = 5
-    int8: bool = False
+    form: str = ""
 
 
 KINDS: Mapping[str, Kind] = {
@@ -86,7 +87,7 @@ KINDS: Mapping[str, Kind] = {
     "NDDR": Kind({"columns": 2, "sharing": "nddr"}),
     "colour": Kind(channels=3),
     "no classes": Kind(classes=0),
-    "int8": Kind(int8=True),
+    **{form.title: Kind(form=name) for name, form in CONVERSIONS.items()},
 }
 
 
@@ -117,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 errors = [each for each in own if isinstance(each, str)]
                 largest = max((each for each in own if isinstance(each, float)), default=0.0)
                 cells[kind].append("-" if not own else "refused" if errors else f"{largest:.0e}")
-                if errors or (not KINDS[kind].int8 and not largest <= MOST):
+                if errors or (not KINDS[kind].form and not largest <= MOST):
                     bad.append(f"{kind}, {CLIENTS[name].title}: {errors[0] if errors else f'differs by {largest:.1e}'}")
     for row in (["", *titles], ["---"] * (1 + len(titles)), *([kind, *cells[kind]] for kind in options.kinds)):
         print(f"| {' | '.join(row)} |")
@@ -150,8 +151,12 @@ def exported(name: str, folder: Path) -> dict[bool, list[Job]]:
         network=network,
         images=noisy[:4],
         facts={},
-        calibration=noisy if kind.int8 else None,
-        further=Further(size=[] if kind.int8 else list(SIZES)),
+        calibration=noisy if kind.form == "int8" else None,
+        further=Further(
+            size=[] if kind.form else list(SIZES),
+            float16_weights=kind.form == "float16_weights",
+            int8_weights=kind.form == "int8_weights",
+        ),
     )
     network = open_bundle(folder, get_space).network
     jobs: dict[bool, list[Job]] = {True: [], False: []}
@@ -159,9 +164,9 @@ def exported(name: str, folder: Path) -> dict[bool, list[Job]]:
         for height, width in SIZES:
             images = F.interpolate(noisy[:2], (height, width), mode="nearest")
             wanted = [each.numpy() for each in network(images)[: 2 if kind.classes else 1]]
-            program = folder / (INT8 if kind.int8 else ONNX)
+            program = folder / (CONVERSIONS[kind.form].file if kind.form else ONNX)
             jobs[True].append(Job(program, images.numpy(), tuple(wanted)))
-            if not kind.int8:
+            if not kind.form:
                 program = folder / f"model.{height}x{width}.onnx"
                 jobs[False].append(Job(program, images[:1].numpy(), tuple(each[:1] for each in wanted)))
     return jobs

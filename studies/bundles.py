@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nas.bundles.bundle import MAX_JSON, Bundle
 from nas.bundles.bundle import open_bundle as _open_bundle
 from nas.bundles.files import ARCHITECTURE
-from nas.bundles.formats import CALIBRATION_IMAGES, FORMATS, NOTHING_FURTHER, Further
+from nas.bundles.formats import CALIBRATION_IMAGES, CONVERSIONS, FORMATS, NOTHING_FURTHER, Further
 from nas.data.white import DATA, White, WhiteLevel
 from nas.errors import BundleError, ConfigError, DataError, in_short
 from nas.files import read_small
@@ -181,7 +181,7 @@ def export_again(
     bundle = open_bundle(path)
     _check_card(bundle.path)
     task = bundle.task
-    facts = {name: value for name, value in bundle.facts.items() if name != "int8"}
+    facts = {name: value for name, value in bundle.facts.items() if name not in CONVERSIONS}
     generator = torch.Generator().manual_seed(0)
     parity = export_bundle(
         target,
@@ -223,7 +223,7 @@ def _exported(target: Path, parity: Mapping[str, Any]) -> dict[str, Any]:
         "files": sorted(path.name for path in target.iterdir()),
         "measured": written.facts.get("measured") or written.description.get("measured", {}),
         "threshold": written.threshold,
-        "int8": written.facts.get("int8"),
+        **{name: written.facts.get(name) for name in CONVERSIONS},
         "differences": {program: max(outputs.values()) for program, outputs in parity["differences"].items()},
     }
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from nas.bundles.description import colours, start_in_words
 from nas.bundles.files import ARCHITECTURE, PARITY, SUMS, WEIGHTS
-from nas.bundles.formats import INT8, ONNX, PARITY_LIMIT, Format
+from nas.bundles.formats import CONVERSIONS, ONNX, PARITY_LIMIT, Format
 from nas.data.noise import parse_noise
 from nas.search.objectives import METRICS, Metric, cautions, of_basis
 
@@ -85,7 +85,7 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any], formats: Ma
             ),
             "",
             *_confirmed(facts.get("confirmed")),
-            *_int8(facts),
+            *_conversions(facts),
             "## Made with",
             *_items({"study": facts.get("study"), "trial": facts.get("trial"), "seed": facts.get("seed")}),
             *_items({"start": start_in_words(start)}),
@@ -95,13 +95,7 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any], formats: Ma
             *_items({"version of the training code": facts.get("training_version"), "versions": _pairs(versions)}),
             "",
             "## Files",
-            *_items(
-                {
-                    f"`{name}`": text
-                    for name, text in _files(formats, compared).items()
-                    if name != INT8 or facts.get("int8", {}).get("pays")
-                }
-            ),
+            *_items({f"`{name}`": text for name, text in _files(formats, compared, facts).items()}),
             "",
             "## Use",
             "With skipnas, on the data's test split or on other data:",
@@ -150,13 +144,17 @@ def _noise(task: Mapping[str, Any]) -> str:
     return "that of the images themselves (`data`); no clean ones are known, so its figures are self-supervised"
 
 
-def _files(formats: Mapping[str, Format], compared: Mapping[str, Format]) -> dict[str, str]:
+def _files(formats: Mapping[str, Format], compared: Mapping[str, Format], facts: Mapping[str, Any]) -> dict[str, str]:
     """Returns what each file is. The formats that are `compared` have their differences to PyTorch in one of them."""
     return {
         ARCHITECTURE: "spec, recipe, task, classes, versions and every fact behind this card",
         WEIGHTS: f"the weights; with {ARCHITECTURE} and {SUMS} all that skipnas itself needs",
         **{each.file: each.described for each in formats.values()},
-        INT8: f"{ONNX} in int8: less exact, and smaller or faster, as the section int8 says",
+        **{
+            form.file: f"{ONNX} with {form.title}: less exact, and smaller or faster, as the section {form.title} says"
+            for name, form in CONVERSIONS.items()
+            if facts.get(name, {}).get("pays")
+        },
         PARITY: f"largest differences of {' and '.join(each.file for each in compared.values())} to PyTorch",
         SUMS: "the SHA-256 sum of each file, which skipnas checks when it opens the bundle (so does `sha256sum -c`); "
         "this card may be edited, and files of other names may be added",
@@ -229,25 +227,25 @@ def _confirmed(confirmed: Mapping[str, Any] | None) -> list[str]:
     return [*lines, "", f"Seeds: {', '.join(map(str, seeds))}.", ""]
 
 
-def _int8(facts: Mapping[str, Any]) -> list[str]:
-    """Returns what the int8 program pays, and a table of the quality that it costs; nothing without one."""
-    if (int8 := facts.get("int8")) is None:
-        return []
-    lines = [
-        "## int8",
-        f"{INT8} is {'' if int8['pays'] else 'left out: it would be '}{int8['told']}. Its ranges come from "
-        f"{int8['images']} noisy training images.",
-    ]
-    found, whole = int8.get("measured", {}), facts.get("measured", {})
-    if found:
-        lines += ["", "| int8, and its difference to these weights | " + " | ".join(found) + " |"]
-        lines += ["|---" * (len(found) + 1) + "|"]
-        for metric in of_basis("images", "evaluation"):
-            if all(metric.name in found[part] for part in found):
-                values = [(found[part][metric.name], whole[part][metric.name]) for part in found]
-                cells = [f"{metric.figure(own)} ({metric.difference(own - full)})" for own, full in values]
-                lines.append(f"| {_with_unit(metric.described, metric)} | {' | '.join(cells)} |")
-    return [*lines, ""]
+def _conversions(facts: Mapping[str, Any]) -> Iterable[str]:
+    """Returns what each less exact program pays, and a table of the quality that it costs; nothing without one."""
+    for name, form in CONVERSIONS.items():
+        if (told := facts.get(name)) is None:
+            continue
+        yield f"## {form.title}"
+        ranges = f" Its ranges come from {told['images']} noisy training images." if "images" in told else ""
+        differs = f" Its pixels differ by at most {told['difference']:.1e}." if "difference" in told else ""
+        yield f"{form.file} is {'' if told['pays'] else 'left out: it would be '}{told['told']}.{ranges}{differs}"
+        found, whole = told.get("measured", {}), facts.get("measured", {})
+        if found:
+            yield from ("", f"| {form.title}, and its difference to these weights | " + " | ".join(found) + " |")
+            yield "|---" * (len(found) + 1) + "|"
+            for metric in of_basis("images", "evaluation"):
+                if all(metric.name in found[part] for part in found):
+                    values = [(found[part][metric.name], whole[part][metric.name]) for part in found]
+                    cells = [f"{metric.figure(own)} ({metric.difference(own - full)})" for own, full in values]
+                    yield f"| {_with_unit(metric.described, metric)} | {' | '.join(cells)} |"
+        yield ""
 
 
 def _with_unit(words: str, metric: Metric) -> str:

@@ -19,20 +19,21 @@ from torch.export import Dim, ExportedProgram
 
 from nas.bundles.bundle import FORMAT, Bundle, read_bundle
 from nas.bundles.card import card
+from nas.bundles.conversion import convert, say
 from nas.bundles.description import metadata
 from nas.bundles.files import ARCHITECTURE, CARD, PARITY, WEIGHTS
 from nas.bundles.formats import (
+    CONVERSIONS,
     FORMATS,
-    INT8,
     NOTHING_FURTHER,
     ONNX,
     PARITY_LIMIT,
+    Conversion,
     Exportable,
     Format,
     Further,
 )
 from nas.bundles.inference import Tiling, tiled
-from nas.bundles.int8 import convert, say
 from nas.bundles.onnx_export import exporters_quiet
 from nas.bundles.onnx_model import OUTPUTS, open_onnx
 from nas.bundles.sums import write_sums
@@ -94,11 +95,11 @@ def export_bundle(
             -> mean, sd, low, high, n), ``licence``, ``start`` (see `nas.bundles.start.origin`).
         judge: measures the network as it was written; kept as the fact ``measured``.
         calibration: noisy training images (N, C, H, W). When given, an int8 program is written too, and told in the
-            fact ``int8``: a `nas.bundles.int8.Gain`, whether it ``pays``, and ``measured`` by `judge`. One that does
-            not pay is not written.
+            fact ``int8``: a `nas.bundles.conversion.Gain`, whether it ``pays``, the largest ``difference`` of its
+            pixels, and ``measured`` by `judge`. One that does not pay is not written.
         white_level: value of white in the training images, if they have more than 8 bits and it is not their type's
             largest. It is written into the ONNX programs too.
-        further: the formats that are written beside `FORMATS`.
+        further: the formats that are written beside `FORMATS`, and the conversions, which are told as ``int8`` is.
         deep: whether the training images have more than 8 bits.
         threshold: the probability of the second of two classes from which on it is answered; see
             `nas.training.recognition.best_threshold`.
@@ -136,7 +137,8 @@ def export_bundle(
             raise BundleError(f"{target} exists and is not an empty folder; give a new one, or remove it")
         drop_partials(target.parent, f".{target.name}.*.partial")
         partial.mkdir(parents=True)
-        parity = _write(partial, architecture, space, network, formats, images, judge, calibration)
+        converted = [*(["int8"] if calibration is not None else []), *further.conversions]
+        parity = _write(partial, architecture, space, network, formats, images, judge, calibration, converted)
         partial.replace(target)
     except OSError as error:
         raise BundleError(f"{target} cannot be written ({error.strerror}); give a folder that can be") from error
@@ -154,6 +156,7 @@ def _write(
     images: Tensor,
     judge: Judge | None,
     calibration: Tensor | None,
+    converted: Sequence[str],
 ) -> dict[str, Any]:
     _write_json(folder / ARCHITECTURE, architecture)
     # safetensors accepts neither shared memory nor the layout that training leaves, so the tensors are copied.
@@ -184,30 +187,31 @@ def _write(
                     "allowed; export another network"
                 )
     _write_json(folder / PARITY, parity)
-    if calibration is not None:
-        architecture["facts"]["int8"] = _int8(folder, calibration, _timed(images, bundle.task), judge, bundle)
+    for name in converted:
+        architecture["facts"][name] = _converted(folder, CONVERSIONS[name], calibration, images, judge, bundle)
     _write_json(folder / ARCHITECTURE, architecture)
     (folder / CARD).write_text(card(architecture, parity, formats), "utf-8")
     write_sums(folder)
     return parity
 
 
-def _int8(folder: Path, calibration: Tensor, image: Tensor, judge: Judge | None, bundle: Bundle) -> dict[str, Any]:
-    """Writes the int8 program, unless it is neither smaller nor faster. Returns the fact ``int8``."""
-    gain = convert(folder / ONNX, folder / INT8, calibration, image)
-    found = {
-        **asdict(gain),
-        "size": list(gain.size),
-        "pays": gain.pays,
-        "told": gain.text(),
-        "images": len(calibration),
-    }
+def _converted(
+    folder: Path, form: Conversion, calibration: Tensor | None, images: Tensor, judge: Judge | None, bundle: Bundle
+) -> dict[str, Any]:
+    """Writes a less exact program, unless it is neither smaller nor faster. Returns what is told of it."""
+    file = folder / form.file
+    gain = convert(form, folder / ONNX, file, calibration, _timed(images, bundle.task))
+    found = {**asdict(gain), "size": list(gain.size), "pays": gain.pays, "told": gain.text()}
+    if form.calibrated and calibration is not None:
+        found["images"] = len(calibration)
     if not gain.pays:
-        (folder / INT8).unlink()
+        file.unlink()
         return found
-    run = tiled(bundle.network, bundle.task.channels, open_onnx(folder / INT8, trusted=True))
-    measured = {} if judge is None else judge(run)
-    say(folder / INT8, measured)
+    run = open_onnx(file, trusted=True)
+    with torch.no_grad():
+        found["difference"] = _largest_difference([run(images.cpu())[0]], [bundle.network(images.cpu())[0]])
+    measured = {} if judge is None else judge(tiled(bundle.network, bundle.task.channels, run))
+    say(file, form.title, measured)
     return {**found, "measured": measured}
 
 

@@ -3,7 +3,8 @@
 A new format is a file of its own, with a function that writes it and one that opens it, and an entry of `FORMATS`. The
 export then writes every format and compares it with the network, the card lists it and shows its use, and the command
 names it. Formats that are written on request are made by functions, such as `fixed_size`, and `Further` has an option
-for each. Libraries are imported only when a format is written or opened.
+for each. `CONVERSIONS` has the less exact forms of the ONNX program. Libraries are imported only when a format is
+written or opened.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from nas.settings import Setting, Settings, no_file
 from nas.types import Task
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
     from torch import Tensor, nn
     from torch.export import ExportedProgram
 
@@ -115,9 +117,6 @@ def _open_program(made: Exportable, file: Path) -> Predict:
 
 
 ONNX = "model.onnx"
-INT8 = "model.int8.onnx"
-"""The quantised form of `ONNX`, which is written on request. It is no `Format`, because it is less exact."""
-
 FORMATS: Mapping[str, Format] = {
     "onnx": Format(
         file=ONNX,
@@ -160,6 +159,53 @@ print(restored.shape{answer})
 }
 """The formats by their names in parity.json."""
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """A less exact form of the program `ONNX`. Its size, time and quality are measured beside those of the program, and
+    it is left out when it is neither smaller nor faster.
+
+    Attributes:
+        file: its name in a bundle.
+        title: its name in sentences.
+        convert: makes it of the program and of noisy training images (N, C, H, W), which are None unless `calibrated`.
+        calibrated: whether images show it the ranges of its numbers.
+    """
+
+    file: str
+    title: str
+    convert: Callable[[ModelProto, Tensor | None], ModelProto]
+    calibrated: bool = False
+
+
+def _int8(model: ModelProto, images: Tensor | None) -> ModelProto:
+    from nas.bundles.int8 import quantize
+
+    assert images is not None
+    return quantize(model, images)
+
+
+def _float16_weights(model: ModelProto, images: Tensor | None) -> ModelProto:
+    from nas.bundles.short_weights import float16_weights
+
+    return float16_weights(model)
+
+
+def _int8_weights(model: ModelProto, images: Tensor | None) -> ModelProto:
+    from nas.bundles.short_weights import int8_weights
+
+    return int8_weights(model)
+
+
+INT8 = "model.int8.onnx"
+
+CONVERSIONS: Mapping[str, Conversion] = {
+    "int8": Conversion(file=INT8, title="int8", convert=_int8, calibrated=True),
+    "float16_weights": Conversion(file="model.float16-weights.onnx", title="float16 weights", convert=_float16_weights),
+    "int8_weights": Conversion(file="model.int8-weights.onnx", title="int8 weights", convert=_int8_weights),
+}
+"""The less exact forms by their names in the facts of a bundle. Those that need no images are settings of `Further`."""
+
 CALIBRATION_IMAGES = 128
 """The noisy training images that show an int8 program the ranges of its activations."""
 
@@ -178,7 +224,7 @@ WEB_RUNTIME = Path("node_modules/onnxruntime-web")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Further(Settings):
-    """The formats that are asked for beside `FORMATS`."""
+    """The formats and conversions that are asked for beside `FORMATS`."""
 
     size: Annotated[
         list[tuple[int, int]] | None,
@@ -204,6 +250,17 @@ class Further(Settings):
     bioimage: Annotated[
         bool, Setting(help=f"Also {BIOIMAGE} and test tensors, which make the bundle a model of bioimage.io.")
     ] = False
+    float16_weights: Annotated[
+        bool, Setting(help="Also an ONNX program whose weights are float16, if it is smaller or faster.")
+    ] = False
+    int8_weights: Annotated[
+        bool, Setting(help="Also an ONNX program whose convolutions have weights of int8, if it is smaller or faster.")
+    ] = False
+
+    @property
+    def conversions(self) -> list[str]:
+        """The names in `CONVERSIONS` of those that are asked for."""
+        return [name for name, each in CONVERSIONS.items() if not each.calibrated and getattr(self, name)]
 
     def __post_init__(self) -> None:
         Settings.__post_init__(self)
@@ -400,7 +457,8 @@ def integer_top(white_level: float | None, *, deep: bool) -> int:
 
 def is_program(file: str) -> bool:
     """Whether a file of a bundle has the name of one that an export writes."""
-    always = {INT8, WEB, BIOIMAGE, *(each.file for each in FORMATS.values())}
+    forms = (each.file for each in CONVERSIONS.values())
+    always = {WEB, BIOIMAGE, *(each.file for each in FORMATS.values()), *forms}
     on_request = r"model\.(uint8|uint16|[0-9]+x[0-9]+)\.onnx|test_(noisy|denoised|logits)\.npy"
     return file in always or re.fullmatch(on_request, file) is not None
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nas.bundles.files import CARD, WEIGHTS
-from nas.bundles.formats import FORMATS
+from nas.bundles.formats import CONVERSIONS, FORMATS
 from nas.bundles.sums import card_is_edited
 from nas.data.corruptions import SHOWN
 from nas.search.objectives import METRICS, of_basis, titled, unequal
@@ -40,19 +40,23 @@ def export_lines(facts: Mapping[str, Any]) -> list[str]:
     by = "" if (threshold := facts["threshold"]) is None else f", the second class answered from {threshold:.3g} on"
     for part, found in facts["measured"].items():
         lines.append(f"{part} split{by}: {titled(found)}")
-    return [*lines, *int8_lines(facts["int8"])]
+    return [*lines, *conversion_lines(facts)]
 
 
-def int8_lines(facts: Mapping[str, Any] | None) -> list[str]:
-    """Returns what the fact ``int8`` of a bundle says for people; nothing without one."""
-    if facts is None:
-        return []
-    if not facts["pays"]:
-        return [f"int8 is left out: it would be {facts['told']}"]
-    return [
-        f"int8 is {facts['told']}",
-        *(f"int8, {part} split: {titled(found)}" for part, found in facts["measured"].items() if part == "test"),
-    ]
+def conversion_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Returns what facts of a bundle say of its less exact programs for people; nothing without one."""
+    lines = []
+    for name, form in CONVERSIONS.items():
+        if (told := facts.get(name)) is None:
+            continue
+        left_out = "" if told["pays"] else "left out: it would be "
+        lines.append(f"{form.file} is {left_out}{told['told']}")
+        lines += [
+            f"{form.title}, {part} split: {titled(found)}"
+            for part, found in told.get("measured", {}).items()
+            if part == "test"
+        ]
+    return lines
 
 
 def bundle_facts(bundle: Bundle) -> dict[str, Any]:

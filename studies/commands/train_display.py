@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from nas.search.objectives import METRICS, RESTORING, Metric, titled
 from nas.training.fit import FitProgress, Validation
 from nas.words import visible
-from studies.commands.bundle_lines import int8_lines
+from studies.commands.bundle_lines import conversion_lines
 from studies.commands.terminal import duration
 
 PLAIN_SECONDS, QUIET_SECONDS = 5.0, 60.0
@@ -78,7 +78,7 @@ def result_lines(result: Mapping[str, Any]) -> list[str]:
         f"test split, {result['images']} images, {result['noise']}: {restored.titled(result[restored.name])} "
         f"(noisy {restored.text(result[f'noisy_{restored.name}'])}){rest}",
         f"bundle written to {result['bundle']}",
-        *int8_lines(result["int8"]),
+        *conversion_lines(result),
     ]
 
 

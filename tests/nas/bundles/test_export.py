@@ -27,9 +27,10 @@ from nas.bundles import export, onnx_export, onnx_model
 from nas.bundles.assess import assess
 from nas.bundles.bundle import open_bundle
 from nas.bundles.card import card
+from nas.bundles.conversion import Gain, convert, measure
 from nas.bundles.files import ARCHITECTURE, CARD, PARITY, SUMS, WEIGHTS
-from nas.bundles.formats import FORMATS, INT8, ONNX, Exportable, Further, integer_pixels, integer_top
-from nas.bundles.int8 import Gain, convert, measure, quantize
+from nas.bundles.formats import CONVERSIONS, FORMATS, INT8, ONNX, Exportable, Further, integer_pixels, integer_top
+from nas.bundles.int8 import quantize
 from nas.bundles.onnx_model import open_onnx
 from nas.data.noise import parse_noise
 from nas.errors import BundleError
@@ -390,6 +391,36 @@ def test_an_int8_program_that_does_not_pay_is_left_out(
     assert "model.int8.onnx is left out: it would be neither smaller nor faster: " in text
     assert "`model.int8.onnx`" not in text
     assert json.loads((folder / ARCHITECTURE).read_text())["facts"]["int8"]["pays"] is False
+
+
+def test_weights_of_fewer_bits_are_written_beside_the_program_and_told(
+    tmp_path: Path, network: nn.Module, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split, folder = digits(40), tmp_path / "bundle"
+
+    def judge(predict: Any) -> dict[str, Any]:
+        return {"test": dict(assess(predict, split, parse_noise("gaussian:50"), seed=1).values)}
+
+    monkeypatch.setattr(export, "convert", lambda *given: replace(convert(*given), bytes=1))
+    further = Further(float16_weights=True, int8_weights=True)
+    write_bundle(folder, candidate(), network, judge=judge, further=further)
+    files = {name: CONVERSIONS[name].file for name in ("float16_weights", "int8_weights")}
+    assert {path.name for path in folder.iterdir()} == FILES | {*files.values()}
+    text, facts = (folder / CARD).read_text(), open_bundle(folder, get_space).facts
+    noisy = noisy_digits(16)
+    for (name, file), most in zip(files.items(), (1e-3, 0.05), strict=True):
+        run = open_onnx(folder / file)
+        with torch.no_grad():
+            differences = [(a - b).abs().max() for a, b in zip(run(noisy), network.eval()(noisy), strict=True)]
+        assert 0 < differences[0] < most
+        assert 0 < facts[name]["difference"] < most
+        title = CONVERSIONS[name].title
+        assert {each.key: each.value for each in onnx.load(folder / file).metadata_props}["precision"] == title
+        judged = judge(run)["test"]
+        assert facts[name]["measured"]["test"] == pytest.approx(judged)
+        assert f"## {title}\n{file} is smaller" in text
+        assert f"`{file}`: model.onnx with {title}: less exact" in text
+        assert f"{judged['psnr']:.2f} ({judged['psnr'] - facts['measured']['test']['psnr']:+.2f})" in text
 
 
 @pytest.mark.parametrize(

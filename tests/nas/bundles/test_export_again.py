@@ -30,18 +30,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_network_and_its_figures_stay_and_formats_come(folder: Path, tmp_path: Path) -> None:
-    facts = export(str(folder), tmp_path / "new", further=Further(size=[(9, 14)]), licence="CC0-1.0")
+    further = Further(size=[(9, 14)], float16_weights=True)
+    facts = export(str(folder), tmp_path / "new", further=further, licence="CC0-1.0")
     old, new = open_bundle(folder), open_bundle(tmp_path / "new")
     assert new.candidate == old.candidate
     assert new.classes == old.classes
     for name, tensor in old.network.state_dict().items():
         assert tensor.equal(new.network.state_dict()[name]), name
-    assert new.facts == FACTS | {"licence": "CC0-1.0"}
+    assert new.facts == FACTS | {"licence": "CC0-1.0", "float16_weights": facts["float16_weights"]}
+    assert facts["int8"] is None
     assert "model.9x14.onnx" in facts["files"]
     assert set(facts["differences"]) == {"onnx", "torch_export", "9x14"}
     lines = export_lines(facts)
     assert lines[0] == f"the network of {folder}"
     assert "validation split: PSNR 20.12 dB, accuracy 97.53 %" in "\n".join(lines)
+    assert f"model.float16-weights.onnx is {facts['float16_weights']['told']}" in lines
     assert "CC0-1.0" in (tmp_path / "new" / CARD).read_text()
 
 

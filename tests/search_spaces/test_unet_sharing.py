@@ -129,8 +129,17 @@ def test_the_shortcut_joins_every_stage_at_the_size_of_the_last() -> None:
     states = [torch.randn(2, 4, 8, 8), torch.randn(2, 8, 4, 4), torch.randn(2, 4, 8, 8)]
     shortcut = Shortcut([4, 8, 4])
     small = F.interpolate(states[1], size=(8, 8), mode="bilinear", align_corners=False)
-    assert torch.equal(shortcut(states), shortcut.reduce(torch.cat((states[0], small, states[2]), dim=1)))
+    wanted = shortcut.reduce(torch.cat((states[0], small, states[2]), dim=1))
     assert shortcut.reduce.weight.shape == (4, 16, 1, 1)
+    with torch.no_grad():
+        assert torch.equal(shortcut(states), wanted)
+    assert torch.allclose(shortcut(states), wanted, atol=1e-6)
+    given = torch.randn(wanted.shape)
+    inputs = list(shortcut.parameters())
+    for found, gradient in zip(
+        torch.autograd.grad(shortcut(states), inputs, given), torch.autograd.grad(wanted, inputs, given), strict=True
+    ):
+        assert torch.allclose(found, gradient, rtol=1e-5, atol=1e-4)
 
 
 def test_the_layer_mix_starts_as_the_mean() -> None:

@@ -23,6 +23,7 @@ from nas.data.splits import Dataset
 from nas.engine.job import Job
 from nas.engine.report import Report
 from nas.errors import LatencyError, is_out_of_memory
+from nas.machine import keep_memory, return_memory
 from nas.outcome import Outcome
 from nas.protocols import SearchSpace
 from nas.settings import Resources, StudyConfig
@@ -118,6 +119,7 @@ class CandidateTrainable(tune.Trainable):
         self, config: dict[str, Any], *, data: Dataset, space: SearchSpace, settings: WorkerSettings
     ) -> None:
         torch.set_num_threads(settings.threads)
+        keep_memory()
         self._space, self._settings, self._source = space, settings, data
         self._device = torch.device("cuda" if settings.device == "cuda" and torch.cuda.is_available() else "cpu")
         self._evaluation: Evaluation | None = None
@@ -181,6 +183,7 @@ class CandidateTrainable(tune.Trainable):
         """Frees a trial's memory, for the next trial and for other workers of the device, and stops watching it."""
         self._evaluation = None
         self._watch(None)
+        return_memory()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -20,7 +20,7 @@ from nas.data.sources import augmentation_for, check_paired, noise_for, parse_so
 from nas.data.white import White
 from nas.errors import BundleError, ConfigError, SpecError, StorageError, in_short, is_out_of_memory
 from nas.files import read_small
-from nas.machine import processors
+from nas.machine import keep_memory, processors
 from nas.protocols import Abilities
 from nas.search.objectives import of_basis, titled, unequal
 from nas.settings import FitSettings, settings_of
@@ -111,6 +111,7 @@ def train(
     from nas.training.run_folder import claimed, write_run
 
     torch.set_num_threads(request.threads or processors())
+    keep_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = _read(request, source, noise, device)
     candidate = _candidate(request, source, data.task)

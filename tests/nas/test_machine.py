@@ -80,3 +80,19 @@ def test_ray_s_files_go_where_tmpdir_says_if_they_can(monkeypatch: pytest.Monkey
     monkeypatch.setenv("TMPDIR", "/scratch/me")
     with pytest.raises(ClusterError, match=r"TMPDIR /scratch/me and /tmp cannot be used; set TMPDIR to a folder that"):
         machine.temporary_folder()
+
+
+@pytest.mark.skipif(machine._glibc() is None, reason="another C library keeps and returns memory by its own rules")
+def test_memory_that_is_freed_is_kept_until_it_is_returned() -> None:
+    def held() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    size = 2**26
+    machine.keep_memory()
+    machine.return_memory()
+    before = held()
+    piece = b"x" * size
+    del piece
+    assert held() - before > 0.9 * size
+    machine.return_memory()
+    assert held() - before < 0.1 * size

@@ -17,8 +17,8 @@ SOCKET = "/skipnas-12345678/session_2026-01-01_00-00-00_000000_4194304/sockets/p
 """The path of Ray's longest socket, below the folder for temporary files."""
 
 NEVER_TRIM, MOST_MAPPED = -1, -4
-"""M_TRIM_THRESHOLD and M_MMAP_MAX of glibc's malloc.h: the free memory beyond which some is returned, where -1 stands for
-never, and the number of pieces that are mapped one by one and returned with each."""
+"""M_TRIM_THRESHOLD and M_MMAP_MAX of glibc's malloc.h: the free memory beyond which some is returned, where -1 stands
+for never, and the largest number of pieces that are mapped one by one and returned when they are freed."""
 
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -55,8 +55,8 @@ def keep_memory() -> None:
     """Lets this process keep the memory that it frees for its next use, until `return_memory`.
 
     Each step of a training frees what the next one needs again. glibc returns large pieces to the system at once, and
-    the system fills every page with zeros before it is used again: up to a quarter of a step. Other C libraries are left
-    as they are.
+    the system fills every page with zeros before it is used again, which takes up to a quarter of a step. Other C
+    libraries are left as they are.
     """
     if (libc := _glibc()) is not None:
         libc.mallopt(NEVER_TRIM, -1)

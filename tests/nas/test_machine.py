@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 from pathlib import Path
 
 import pytest
 
+import nas
 from nas import machine
 from nas.errors import ClusterError
 
@@ -80,6 +82,17 @@ def test_ray_s_files_go_where_tmpdir_says_if_they_can(monkeypatch: pytest.Monkey
     monkeypatch.setenv("TMPDIR", "/scratch/me")
     with pytest.raises(ClusterError, match=r"TMPDIR /scratch/me and /tmp cannot be used; set TMPDIR to a folder that"):
         machine.temporary_folder()
+
+
+def test_threads_of_torch_wait_without_spinning_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for given, used in ((None, "passive"), ("active", "active")):
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        if given is not None:
+            monkeypatch.setenv("OMP_WAIT_POLICY", given)
+        importlib.reload(nas)
+        assert os.environ["OMP_WAIT_POLICY"] == used
 
 
 @pytest.mark.skipif(machine._glibc() is None, reason="another C library keeps and returns memory by its own rules")

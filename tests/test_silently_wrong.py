@@ -291,6 +291,16 @@ TABLE: dict[str, list[Row]] = {
             "its own results are no input",
             {FOLDER_COMMANDS: "denoise_says_what_it_leaves_out_and_leaves_its_own_results_alone"},
         ),
+        (
+            "a folder of results with pictures of evidence, and stacks of more pages than a picture has",
+            "denoise",
+            "the images alone, and one line that counts the pictures, which say which pages they show",
+            {
+                "studies/commands/test_explain.py": "the_pictures_are_no_images_of_a_folder "
+                "a_picture_of_some_pages_says_which",
+                FOLDERS: "what_is_left_out_changes_nothing_and_is_told_in_one_line",
+            },
+        ),
     ],
     # --- B. Machines and people
     "B1": [
@@ -358,6 +368,15 @@ TABLE: dict[str, list[Row]] = {
                 COMMANDS: "results_are_written_through_what_is_there",
                 FILES: "a_file_keeps_its_mode a_link_stays_and_its_file_is_replaced a_device_is_written_to "
                 "a_pipe_is_written_to_when_somebody_reads_it",
+            },
+        ),
+        (
+            "a place for a picture that cannot be written",
+            "evaluate",
+            "one line before anything is measured",
+            {
+                "studies/commands/test_noise_command.py": "a_picture_that_cannot_be_is_refused_first",
+                FILES: "a_place_is_tried_and_left_as_it_is",
             },
         ),
     ],

@@ -22,7 +22,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_origin, get_type_hints
+from typing import Annotated, Any, TextIO, get_origin, get_type_hints
 
 import typer
 from typer.exceptions import Abort, TyperException
@@ -189,11 +189,14 @@ def search(request: SearchRequest, options: RunOptions, quiet: Quiet = False, as
 
     Example: skipnas search --study cameras --data folder:images --noise gaussian:25 --trials 60
     """
-    from studies.commands import searched
-    from studies.store.urls import masked_words
+    from studies.commands.waiting import Waiting
 
-    typed = dataclasses.replace(request, command=shlex.join(["skipnas", *_arguments()]))
-    found = searched.search(typed, options, quiet, _say)
+    with Waiting("loading the libraries ...", quiet=quiet) as waiting:
+        from studies.commands import searched
+        from studies.store.urls import masked_words
+
+        typed = dataclasses.replace(request, command=shlex.join(["skipnas", *_arguments()]))
+        found = searched.search(typed, options, quiet, _say, waiting)
     if as_json:
         _print_json(found.facts())
     else:
@@ -706,7 +709,7 @@ def main(*, guarded: bool = False) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that a terminal cannot write does not stop the rest
             stream.reconfigure(errors="backslashreplace")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_Stderr()])
     for handler in logging.root.handlers:
         handler.addFilter(_visible)
     for library in ("alembic", "choreographer", "kaleido", "logistro", "onnx_ir", "onnxscript", "ray", "torch"):
@@ -743,6 +746,14 @@ def main(*, guarded: bool = False) -> None:
 def program() -> None:
     """Runs a command as the program `skipnas`."""
     main(guarded=True)
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Logs to what is stderr at that moment: while a display is drawn, rich stands there and keeps lines apart."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.setStream(sys.stderr)
+        super().emit(record)
 
 
 def _visible(record: logging.LogRecord) -> bool:

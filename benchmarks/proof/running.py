@@ -26,6 +26,7 @@ from search_spaces import get_space
 from studies.commands.confirm import confirm_members
 from studies.commands.searched import search
 from studies.commands.terminal import ConfirmDisplay, duration
+from studies.commands.waiting import Waiting
 from studies.provenance import describe, hardware
 from studies.reading.best import choose
 from studies.reading.data import study_data
@@ -159,7 +160,7 @@ def searched(cell: Cell, plan: Plan) -> bool:
             epochs=setting.epochs,
             max_macs=cell.macs,
         )
-        found = search(request, RunOptions(time_limit=left), quiet=False, tell=tell)
+        found = search(request, RunOptions(time_limit=left), quiet=False, tell=tell, waiting=Waiting(""))
         if found.choice is None and found.end.reason != "interrupted":
             append(plan.records, {**so_far, "seconds": 0.0, "begun": None})
             raise StudyError(

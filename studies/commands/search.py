@@ -90,8 +90,10 @@ class Search:
             raise
 
 
-def prepare(request: SearchRequest, options: RunOptions) -> Search:
+def prepare(request: SearchRequest, options: RunOptions, doing: Callable[[str], None] = lambda text: None) -> Search:
     """Opens the study that `request` names, or creates it, and loads its data.
+
+    `doing` is told what is being done, where that takes seconds.
 
     Raises:
         SkipnasError: anything asked for that is outside its rule; nothing has been created then.
@@ -103,12 +105,12 @@ def prepare(request: SearchRequest, options: RunOptions) -> Search:
     check_name(storage_url(request.storage), name)
     warm = request.warm_start is not None
     # What would not begin is refused before a database is made for it.
-    draft = _draft(request, options, name, None) if not warm and is_missing(request.storage) else None
+    draft = _draft(request, options, name, None, doing) if not warm and is_missing(request.storage) else None
     storage = open_storage(request.storage, must_exist=warm)
     source = None if request.warm_start is None else StudyReader.open(request.warm_start, storage)
     created = not has_study(storage, name)
     if created:
-        draft = draft or _draft(request, options, name, source)
+        draft = draft or _draft(request, options, name, source, doing)
         try:
             search = _create(request, draft, storage, source)
         except StudyError:
@@ -164,11 +166,18 @@ def _resume(request: SearchRequest, options: RunOptions, study: StudyReader, sou
     )
 
 
-def _draft(request: SearchRequest, options: RunOptions, name: str, source: StudyReader | None) -> _Draft:
+def _draft(
+    request: SearchRequest,
+    options: RunOptions,
+    name: str,
+    source: StudyReader | None,
+    doing: Callable[[str], None],
+) -> _Draft:
     """What was asked for as a new study; `source` is the one that it begins with."""
     wanted = request.settled()
     space = get_space(wanted["space"])
     noise = noise_for(parse_source(wanted["data"]), request.noise, wanted["noise"])
+    doing(f"reading {wanted['data']} ...")
     data = load(
         wanted["data"],
         root=request.data_root,
@@ -186,12 +195,15 @@ def _draft(request: SearchRequest, options: RunOptions, name: str, source: Study
     if line and "accuracy" in wanted["objectives"] and "balanced_accuracy" not in wanted["objectives"]:
         notes.append(f"{line} (--objectives psnr,balanced_accuracy,stability)")
     latency = request.latency_setting([o.name for o in objectives], task)
+    if latency is not None:
+        doing("measuring latency ...")
     smallest = None if latency is None else try_latency(space, task, constraints, latency)
     device, threads = "cuda" if options.gpus_per_trial > 0 else "cpu", max(1, int(options.cpus_per_trial))
     precision = wanted["precision"]
     if precision == "auto" and source is not None:
         precision = source.config.precision  # its measurements are of use in no other
     elif precision == "auto":
+        doing("timing training in fp32 and in bf16 ...")
         precision, problem = study_precision(space, data, task, constraints, wanted["epochs"], device, threads)
         notes += [problem] if problem else []
     # A front that a study begins with says itself which sizes are of use.

@@ -12,6 +12,7 @@ from nas.settings import RunOptions, StudyConfig
 from studies.commands.best import member_facts
 from studies.commands.search import prepare
 from studies.commands.terminal import SearchDisplay, front_table, say, size_table, stdout, summary
+from studies.commands.waiting import Waiting
 from studies.reading.best import Choice, choose
 from studies.reading.sizes import AtSize, Sized, best_at_sizes, sized_trials
 from studies.settings import SearchRequest
@@ -101,9 +102,17 @@ def _best_facts(best: Mapping[str, Sized]) -> dict[str, Any]:
     }
 
 
-def search(request: SearchRequest, options: RunOptions, quiet: bool, tell: Callable[[str], None]) -> Searched:
-    """Runs a search and shows its progress on stderr. `tell` receives lines that a person should read first."""
-    prepared = prepare(request, options)
+def search(
+    request: SearchRequest, options: RunOptions, quiet: bool, tell: Callable[[str], None], waiting: Waiting
+) -> Searched:
+    """Runs a search and shows its progress on stderr.
+
+    Args:
+        tell: receives lines that a person should read first.
+        waiting: says what is being done until the search begins.
+    """
+    prepared = prepare(request, options, waiting.say)
+    waiting.stop()
     config = prepared.study.config
     for note in () if quiet else prepared.notes:
         tell(note)

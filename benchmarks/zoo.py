@@ -62,14 +62,14 @@ BUNDLES = {
         photographs=(*COLOUR, *GRAY),
         source="photographs that scikit-image installs, in gray, which are in the public domain or have no known "
         f"restrictions: {', '.join(COLOUR + GRAY)}.",
-        options=("--group-by", "([a-z_]+)-"),
+        options=("--group-by", "([a-z_]+)-", "--objectives", "psnr", "--early-stopping"),
     ),
     "color": Shipped(
         data=f"images:{FOLDER}/photographs/color",
         noise="gaussian:5-50",
         photographs=COLOUR,
         source=f"photographs that scikit-image installs, which are in the public domain: {', '.join(COLOUR)}.",
-        options=("--group-by", "([a-z_]+)-"),
+        options=("--group-by", "([a-z_]+)-", "--objectives", "psnr", "--early-stopping"),
     ),
     "digits": Shipped(
         data="digits",
@@ -86,8 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=(__doc__ or "").split(":")[0])
     parser.add_argument("names", nargs="*", choices=[*BUNDLES, []], metavar="NAME", help=f"of {', '.join(BUNDLES)}")
     parser.add_argument("--trials", type=int, default=24, help="size of each search (24)")
-    parser.add_argument("--search-epochs", type=int, default=3, help="epochs of each candidate (3)")
-    parser.add_argument("--epochs", type=int, default=100, help="epochs of each training (100)")
+    parser.add_argument("--search-epochs", type=int, default=10, help="epochs of each candidate (10)")
+    parser.add_argument("--epochs", type=int, default=300, help="epochs of each training (300)")
     options = parser.parse_args(arguments)
     FOLDER.mkdir(parents=True, exist_ok=True)
     try:

@@ -65,9 +65,10 @@ class Page:
         """Returns the colours (H, W, C), from 0 for black to 1 for white; 0 where the image is transparent."""
         import numpy as np
 
-        values = np.asarray(self.pixels, np.float32) / np.float32(level)
+        # Photographs are large: each step in a place of its own would take as much memory again.
+        values: NDArray[np.float32] = np.divide(self.pixels, np.float32(level), dtype=np.float32)
         if self.inverted:
-            values = 1 - values
+            np.subtract(1, values, out=values)
         opacity = self.opacity(level)
         if opacity is not None:
             if self.premultiplied:
@@ -83,12 +84,12 @@ class Page:
         # 16 bits are exact in float32, more are not.
         made = np.clip(values, 0, 1, dtype=np.float32 if level <= 65535 else np.float64)
         if self.premultiplied and opacity is not None:
-            made = made * opacity
+            made *= opacity
         if self.inverted:
-            made = 1 - made
-        made = made * made.dtype.type(level)
+            np.subtract(1, made, out=made)
+        made *= made.dtype.type(level)
         if self.pixels.dtype.kind != "f":
-            made = np.rint(made)
+            np.rint(made, out=made)
         stored = made.astype(self.pixels.dtype)
         if opacity is not None:
             stored = np.where(opacity > 0, stored, self.pixels)

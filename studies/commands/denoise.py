@@ -265,13 +265,15 @@ def _denoise(
     for page in file.pages:
         noisy = _as_trained(source, page.floats(level), bundle.task.channels)
         restored = _restored(predict, tilings, source, noisy)
-        shown.append(noisy)
+        if explain:
+            shown.append(noisy)
         values = restored.image.flatten(0, 1).numpy().transpose(1, 2, 0)
         if page.pixels.shape[2] == 1:
             values = values.mean(2, keepdims=True)
         pages.append(page.with_floats(values, level))
         logits.append(restored.logits.mean(0))
         tiles, seam = max(tiles, restored.tiles), max(seam, restored.seam)
+        del noisy, restored, values  # a photograph's take hundreds of megabytes
     if evidence is not None and bundle.preparation is None and tiles > 1:
         raise DataError(
             f"image {source}: its class comes from {tiles} tiles, so where it lies is unknown; leave `explain` out"

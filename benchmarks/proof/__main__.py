@@ -31,6 +31,7 @@ from benchmarks.proof.cells import Cell, cells
 from benchmarks.proof.pages import details, picture, summary
 from benchmarks.proof.running import Plan, measure, tell
 from nas.errors import SkipnasError
+from studies.commands.terminal import duration
 from studies.pages.drawing import check_target, write_figure
 
 
@@ -95,7 +96,7 @@ def states(every: Sequence[Cell], plan: Plan) -> list[tuple[Cell, str]]:
         elif so_far["reason"]:
             state = "searched"
         elif so_far["seconds"] or so_far["begun"] is not None:
-            state = f"searched for {so_far['seconds'] / 60:.0f} minutes"
+            state = f"searched for {duration(so_far['seconds'])}"
         found.append((cell, state))
     return found
 

@@ -102,8 +102,6 @@ def measure(cell: Cell, plan: Plan) -> bool:
         with ConfirmDisplay() as display:
             end = confirm_members(study, space, members(contenders), request, display.observe)
         if end.reason != "complete":
-            for line in end.messages:
-                tell(line)
             return False
         append(plan.records, {"key": plan.key(cell), **record(cell, plan, study, space, contenders, over, end)})
     return True

@@ -46,7 +46,7 @@ def test_a_search_that_was_stopped_has_the_rest_of_its_time(tmp_path: Path, monk
     monkeypatch.setattr(running, "TRAINING_VERSION", 3)
     monkeypatch.setattr(running, "search", search)
     assert not searched(CELL, plan)
-    assert dict(proof.states([CELL], plan))[CELL] == "searched for 5 minutes"
+    assert dict(proof.states([CELL], plan))[CELL] == "searched for 5:00"
     # A second one is killed, and its trials say that it was alive for 20 seconds.
     append(plan.records, {**plan.searched(CELL), "begun": 1000.0})
     monkeypatch.setattr(running, "alive", lambda plan, name, begun: 1020.0 - begun)
@@ -85,7 +85,7 @@ def test_a_cell_that_was_stopped_in_its_trainings_has_no_record_before_they_end(
 
     def confirm(study: Any, space: Any, members: Any, request: Any, observe: Any) -> ConfirmEnd:
         assert request.seeds == 4
-        return ConfirmEnd(reason=next(ends), total=8, done=0, new=0, messages=("unet, seed 1: diverged",))
+        return ConfirmEnd(reason=next(ends), total=8, done=0, new=0)
 
     stubs: dict[str, Any] = {
         "expected": lambda *_: "an hour",
@@ -103,7 +103,7 @@ def test_a_cell_that_was_stopped_in_its_trainings_has_no_record_before_they_end(
     words = ["--seeds", "4", "--to", str(tmp_path)]
     assert proof.main(words) == 130
     told = capsys.readouterr()
-    assert f"{CELL.name}: an hour\nunet, seed 1: diverged\nstopped; " in told.err
+    assert f"{CELL.name}: an hour\nstopped; " in told.err
     assert not told.out
     assert proof.main([*words, "--list"]) == 0
     assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["-", "--pneumonia"]

@@ -284,11 +284,12 @@ def studies_to_csv(
 
     Example: skipnas studies to-csv digits-gaussian-50 trials.csv
     """
+    from nas.data.listing import counted
     from studies.reading.rows import to_csv
     from studies.reading.study import StudyReader
 
     rows = to_csv(StudyReader.open(name, storage), file)
-    _tell(f"{rows} trials written to {file}")
+    _tell(f"{counted(rows, 'trial')} written to {file}")
 
 
 @command(studies_app, "replay")

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from nas.data.listing import counted
 from nas.machine import processors
 
 PACKAGES = ("skipnas", "torch", "torchvision", "optuna", "ray", "numpy", "sqlalchemy")
@@ -30,7 +31,7 @@ def hardware() -> dict[str, Any]:
 def describe(found: Mapping[str, Any]) -> str:
     """Returns `hardware` in one line."""
     gpus = "".join(f", {gpu}" for gpu in found["gpus"])
-    return f"{found['processor']}, {found['cores']} cores{gpus}"
+    return f"{found['processor']}, {counted(found['cores'], 'core')}{gpus}"
 
 
 def provenance() -> dict[str, Any]:

@@ -504,7 +504,7 @@ def test_real_data_searches(tmp_path: Path, options: list[str], objectives: int)
 def test_what_is_stored_of_a_search_holds_no_password(
     run: Run, monkeypatch: pytest.MonkeyPatch, url: str, joined: bool
 ) -> None:
-    def refuse(request: SearchRequest, options: object) -> NoReturn:
+    def refuse(request: SearchRequest, *others: object) -> NoReturn:
         assert request.storage == url
         raise ConfigError(request.command)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from nas.data.listing import counted
 from nas.data.splits import Dataset
 from nas.engine.job import Job
 from nas.outcome import Outcome
@@ -89,7 +90,7 @@ class ConfirmEnd:
         """Returns lines for people about the end, and the command to type next."""
         if self.reason == "complete" and not self.new:
             return [f"study {study} is confirmed: all {self.total} runs are there; nothing to do"]
-        done = f"{self.new} runs in {self.seconds:.0f} s; the confirmation has {self.done} of {self.total}"
+        done = f"{counted(self.new, 'run')} in {self.seconds:.0f} s; the confirmation has {self.done} of {self.total}"
         if self.reason == "complete":
             return [done]
         why = {

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from nas.data.listing import counted
 from nas.errors import ClusterError, NoStudiesError, SkipnasError, StorageError
 from nas.machine import processors, temporary_folder
 
@@ -83,7 +84,7 @@ def _ray() -> Iterator[Finding]:
             advice="a search starts its own Ray all the same; give --address to join a cluster",
         )
     else:
-        text = f"a search starts its own, with {processors()} trials at a time"
+        text = f"a search starts its own, with {counted(processors(), 'trial')} at a time"
         yield Finding(subject="Ray", state="ok", text=text)
 
 

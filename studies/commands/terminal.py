@@ -20,6 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from nas.data.listing import counted
 from nas.data.noise import noise_in_words
 from nas.engine.confirm import ConfirmProgress
 from nas.engine.search import Progress, SearchEnd
@@ -359,7 +360,7 @@ def summary(end: SearchEnd, config: StudyConfig, trials: int | None, again: Sequ
         lines = [f"study {config.study} is complete: it has {c.trained} trained trials of {trials}; nothing to do"]
     else:
         lines = [
-            f"{end.new} trials in {duration(end.seconds)}; the study has {c.trained}"
+            f"{counted(end.new, 'trial')} in {duration(end.seconds)}; the study has {c.trained}"
             f"{'' if trials is None else f' of {trials}'}: "
             f"{c.complete} complete, {c.pruned} pruned; {c.failed} failed"
         ]

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from nas.data.listing import counted
 from nas.search.objectives import METRICS, RESTORING, Metric, titled
 from nas.training.fit import FitProgress, Validation
 from nas.words import visible
@@ -74,9 +75,9 @@ def result_lines(result: Mapping[str, Any]) -> list[str]:
     rest = f", {told}" if (told := titled(others)) else ""
     best = f"of epoch {result['best_epoch']}" if result["best_epoch"] else "those that it began with"
     return [
-        f"{result['epochs']} epochs in {result['seconds']:.0f} s; the best weights are {best}",
-        f"test split, {result['images']} images, {result['noise']}: {restored.titled(result[restored.name])} "
-        f"(noisy {restored.text(result[f'noisy_{restored.name}'])}){rest}",
+        f"{counted(result['epochs'], 'epoch')} in {result['seconds']:.0f} s; the best weights are {best}",
+        f"test split, {counted(result['images'], 'image')}, {result['noise']}: "
+        f"{restored.titled(result[restored.name])} (noisy {restored.text(result[f'noisy_{restored.name}'])}){rest}",
         f"bundle written to {result['bundle']}",
         *conversion_lines(result),
     ]

@@ -31,7 +31,7 @@ def test_a_search_that_was_stopped_has_the_rest_of_its_time(tmp_path: Path, monk
     asked: list[float] = []
     ends = iter([(300.0, "interrupted", None), (880.0, "time_limit", "the knee"), (60.0, "time_limit", None)])
 
-    def search(request: Any, options: Any, quiet: bool, tell: Any) -> Any:
+    def search(request: Any, options: Any, **display: Any) -> Any:
         asked.append(options.time_limit)
         assert (request.study.split("-")[-2:], request.max_macs) == (["20min", "v3"], 1_066_667)
         assert (request.data, request.noise, request.epochs, request.early_stopping) == (

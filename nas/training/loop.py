@@ -113,6 +113,7 @@ class Training:
     ) -> None:
         self.device = data.device
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._parameters = list(self.network.parameters())  # a step does not look for them again
         self.task, self.recipe, self.data = task, recipe, data
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.bf16 = precision == "bf16"
@@ -252,10 +253,10 @@ class Training:
             batch = self.data.batch(part, self.generator)
             denoise, logits = self._outputs(batch)
             losses = denoise, self._classification_loss(logits, batch.labels)
-            self.balance.backward(*losses, self.abilities.penalty(), list(self.network.parameters()))
+            self.balance.backward(*losses, self.abilities.penalty(), self._parameters)
             total += torch.stack(losses).detach()
         if len(parts) > 1:
-            for parameter in (*self.network.parameters(), *self.balance.parameters()):
+            for parameter in (*self._parameters, *self.balance.parameters()):
                 if parameter.grad is not None:
                     parameter.grad /= len(parts)
         return total / len(parts)

@@ -53,7 +53,7 @@ class LayerMix(Gather):
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:
         last = states[-1]
-        fitted = [*(_as_wide(resized(state, last), last.shape[1]) for state in states[:-1]), last]
+        fitted = [*(_fitted(state, last) for state in states[:-1]), last]
         return _sum(b * state for b, state in zip(self.b, fitted, strict=True))
 
     @staticmethod
@@ -270,11 +270,16 @@ def resized(features: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(features, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def _as_wide(features: Tensor, width: int) -> Tensor:
+def _fitted(features: Tensor, like: Tensor) -> Tensor:
+    """Gives features the size and the width of `like`, in channels-last memory.
+
+    Channels that are too many are averaged before they are resized, which is the same and less work.
+    """
+    width = like.shape[1]
     if features.shape[1] > width:
-        averaged: Tensor = features.unflatten(1, (-1, width)).mean(dim=1)
-        return averaged
-    return features.repeat(1, width // features.shape[1], 1, 1)
+        averaged = features.permute(0, 2, 3, 1).unflatten(3, (-1, width)).mean(dim=3).permute(0, 3, 1, 2)
+        return resized(averaged, like)
+    return concatenated(*[resized(features, like)] * (width // features.shape[1]))
 
 
 def _diagonal(weights: Tensor, width: int) -> nn.Conv2d:

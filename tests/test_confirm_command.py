@@ -188,6 +188,7 @@ def test_evaluate_on_photographs_and_folders(bundle: Path, run: Run) -> None:
     assert "true class down, answer across" in plain
 
 
+@pytest.mark.slow
 def test_a_bundle_is_judged_under_corruptions(bundle: Path, run: Run) -> None:
     arguments = (bundle, "--corruptions", "--split", "validation")
     found = evaluated(run, *arguments, "--to", "curves.html")

@@ -41,15 +41,20 @@ def called(folder: Path, *words: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.fixture(scope="module", params=["shots", pytest.param("single", marks=pytest.mark.slow)])
+def study(request: pytest.FixtureRequest) -> str:
+    """The name of a study and of its folder of images."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def searched(study: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("noisy")
     for label in ("lying", "standing"):
         for number in range(15):
             scene(folder / "shots" / label, label, number, shots=2)
             scene(folder / "single", label, number, shots=1)
-    for study, kind in STUDIES.items():
-        called(folder, "search", "--data", f"{kind}:{study}", "--study", study, *SHORT)
+    called(folder, "search", "--data", f"{STUDIES[study]}:{study}", "--study", study, *SHORT)
     return folder
 
 
@@ -61,7 +66,6 @@ def here(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return folder
 
 
-@pytest.mark.parametrize("study", STUDIES)
 def test_a_study_of_noisy_images_has_a_psnr_of_its_own(here: Path, run: Run, study: str) -> None:
     shown = json.loads(run("studies", "show", study, "--json").out)["config"]
     names = [objective["name"] for objective in shown["objectives"]]
@@ -81,7 +85,6 @@ def test_a_study_of_noisy_images_has_a_psnr_of_its_own(here: Path, run: Run, stu
     assert "has noisy images of its own; leave --noise out, or give data" in said.err
 
 
-@pytest.mark.parametrize("study", STUDIES)
 def test_a_bundle_of_noisy_images_says_what_its_psnr_is(here: Path, run: Run, study: str) -> None:
     said = run("export", study, "--quantize", "--to", "bundle")
     assert said.code == 0, said.err
@@ -112,7 +115,6 @@ def test_a_bundle_of_noisy_images_says_what_its_psnr_is(here: Path, run: Run, st
     assert len(list(Path("restored").iterdir())) == 30
 
 
-@pytest.mark.parametrize("study", STUDIES)
 def test_a_report_of_noisy_images_shows_what_was_removed(here: Path, run: Run, study: str) -> None:
     said = run("report", study, "--to", "report.html")
     assert said.code == 0, said.err
@@ -123,7 +125,6 @@ def test_a_report_of_noisy_images_shows_what_was_removed(here: Path, run: Run, s
     assert "self-supervised PSNR" in page or "self_psnr" in page
 
 
-@pytest.mark.parametrize("study", STUDIES)
 def test_a_training_on_noisy_images_is_told_by_its_own_psnr(here: Path, run: Run, study: str) -> None:
     common = ["--epochs", "1", "--threads", "1", "--precision", "fp32"]
     said = run("train", study, *common, "--to", "out")
@@ -136,8 +137,8 @@ def test_a_training_on_noisy_images_is_told_by_its_own_psnr(here: Path, run: Run
 
 
 @pytest.mark.slow
-def test_a_confirmation_judges_by_noisy_images(here: Path, run: Run) -> None:
-    said = run("confirm", "shots", "--seeds", "2", "--top", "1", "--json")
+def test_a_confirmation_judges_by_noisy_images(here: Path, run: Run, study: str) -> None:
+    said = run("confirm", study, "--seeds", "2", "--top", "1", "--json")
     assert said.code == 0, said.err
     assert "test_self_psnr" in said.out
 

@@ -54,6 +54,7 @@ def test_class_names_that_no_bundle_may_have_are_refused_before_training(tmp_pat
         load(f"folder:{class_folders(tmp_path, 'cat', EVIL)}")
 
 
+@pytest.mark.slow
 def test_a_training_on_such_classes_ends_with_a_bundle(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -282,6 +282,7 @@ def test_classes_that_come_new_are_learned_though_the_start_weighed_none(folder:
     assert open_bundle(tmp_path / "out/bundle").candidate.recipe.classification_weight == 0.3
 
 
+@pytest.mark.slow
 def test_groups_and_white_of_a_bundle_hold_for_its_data(tmp_path: Path) -> None:
     """Frames of a track that were kept together stay together, so that none of the test split was trained on."""
     frames = tmp_path / "frames"

@@ -58,6 +58,7 @@ def test_a_long_search_has_several_tuners_and_loses_nothing_between_them(
     assert search.states() == ["COMPLETE"] * 4
 
 
+@pytest.mark.slow
 def test_weights_are_kept_for_what_may_be_chosen_alone(make: Any) -> None:
     search = make()
     search.run(6)
@@ -102,6 +103,7 @@ def test_nothing_over_a_limit_is_trained(make: Any) -> None:
     assert all(result.values["params"] <= 400 for result in search.study.results())
 
 
+@pytest.mark.slow
 def test_an_enqueued_candidate_over_a_limit_is_told_and_asked_again(make: Any) -> None:
     search = make(constraints=(Constraint(name="params", upper=400), Constraint(name="macs", upper=10_000_000)))
     search.ledger.optuna_study.enqueue_trial({"width": 64, "fault": "none"})

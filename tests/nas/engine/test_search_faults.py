@@ -51,6 +51,7 @@ def test_each_fault_ends_as_the_design_says(make: Any, tmp_path: Path, monkeypat
     assert set(search.ledger.front()) <= {r.number for r in search.study.results()}
 
 
+@pytest.mark.slow
 def test_a_storm_of_failures_stops_the_search_which_goes_on_when_it_is_mended(make: Any, tmp_path: Path) -> None:
     space = ToySpace(faults=("exception",), widths=3, scratch=str(tmp_path))
     search = make(space, epochs=1)
@@ -113,7 +114,8 @@ def gone(search: Search) -> Iterator[Callable[[float], None]]:
     event.remove(search.ledger.storage.engine, "before_cursor_execute", fail)
 
 
-@pytest.mark.parametrize("seconds", [2.0, pytest.param(20.0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [2.0, 20.0])
 def test_a_database_that_is_gone_for_a_while_costs_no_trial(make: Any, tmp_path: Path, seconds: float) -> None:
     search = make(epochs=9, early_stopping=True)
     with gone(search) as begin:
@@ -143,6 +145,7 @@ def test_a_database_that_stays_away_ends_the_search_which_goes_on_later(
     assert (outcome.reason, outcome.counts.trained, outcome.counts.failed) == ("complete", 4, 0)
 
 
+@pytest.mark.slow
 def test_a_study_that_plain_optuna_deletes_ends_its_search(make: Any, tmp_path: Path) -> None:
     search = make(ToySpace(faults=("slow",), scratch=str(tmp_path)), epochs=9)
     plain = optuna.storages.RDBStorage(str(search.ledger.storage.engine.url))

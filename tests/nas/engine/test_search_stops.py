@@ -69,6 +69,7 @@ def test_an_interrupt_stops_cleanly(make: Any, tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_the_search_the_hard_way(make: Any, tmp_path: Path) -> None:
     search = make(ToySpace(faults=("slow",), scratch=str(tmp_path)), epochs=1000)
 
@@ -85,6 +86,7 @@ def test_a_second_interrupt_ends_the_search_the_hard_way(make: Any, tmp_path: Pa
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.slow
 def test_a_search_that_is_flat_begins_no_trial_and_ends_those_under_way(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +110,7 @@ def test_a_search_that_was_flat_is_told_so_whatever_its_last_trials_bring(
     assert ended.reason == "flat"
 
 
+@pytest.mark.slow
 def test_a_search_that_grows_goes_on_to_its_size(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.search.growth.LEAST_TRIALS", 1)
     monkeypatch.setattr(Growth, "pace", lambda growth: 0.5)

@@ -19,6 +19,12 @@ from search_spaces.unet import cost
 from search_spaces.unet.spec import Block, Norm, Resampling
 
 
+def wants_gradients() -> bool:
+    """Tells whether gradients will be asked of what is computed now. It is not so while a program is exported, which
+    has the formula as it stands."""
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
 class _Concatenation(torch.autograd.Function):
     """Works as `torch.cat` along channels, but gives each input a gradient tensor of its own instead of a slice.
 
@@ -46,7 +52,7 @@ def concatenated(*parts: Tensor) -> Tensor:
     """Concatenates tensors (N, C_i, H, W) along channels to (N, sum of C_i, H, W)."""
     if len(parts) == 1:
         return parts[0]
-    joined: Tensor = _Concatenation.apply(*parts) if torch.is_grad_enabled() else torch.cat(parts, dim=1)
+    joined: Tensor = _Concatenation.apply(*parts) if wants_gradients() else torch.cat(parts, dim=1)
     return joined
 
 
@@ -75,7 +81,7 @@ class _PixelMean(torch.autograd.Function):
 
 def pixel_mean(features: Tensor) -> Tensor:
     """Averages features (N, C, H, W) over pixels, to (N, C, 1, 1)."""
-    if not torch.is_grad_enabled():
+    if not wants_gradients():
         return features.mean(dim=(2, 3), keepdim=True)
     mean: Tensor = _PixelMean.apply(features)
     return mean
@@ -243,7 +249,7 @@ class DepthwiseConv(nn.Conv2d):
 
     def forward(self, features: Tensor) -> Tensor:
         slow = self.weight.shape[-1] > 3 and features.device.type == "cpu"
-        if not (slow and torch.is_grad_enabled() and torch.backends.mkldnn.is_available()):
+        if not (slow and wants_gradients() and torch.backends.mkldnn.is_available()):
             return super().forward(features)
         result: Tensor = _DepthwiseConvolution.apply(features, self.weight, self.bias)
         return result

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from nas.types import Cost
 from search_spaces.unet import cost, spec
-from search_spaces.unet.blocks import concatenated
+from search_spaces.unet.blocks import concatenated, wants_gradients
 
 COLUMNS = 2
 
@@ -76,7 +76,7 @@ class Shortcut(Gather):
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:
         last = states[-1]
-        if torch.is_grad_enabled():
+        if wants_gradients():
             return _sum(self._by_size(states))
         joined: Tensor = self.reduce(concatenated(*(resized(state, last) for state in states[:-1]), last))
         return joined
@@ -176,7 +176,7 @@ class CrossStitch(Exchange):
         self.a = nn.Parameter(torch.full((size, size), other).fill_diagonal_(same))
 
     def forward(self, states: Sequence[Tensor]) -> list[Tensor]:
-        if self.groups > 1 and torch.is_grad_enabled():
+        if self.groups > 1 and wants_gradients():
             return list(_Mixture.apply(self.a, *states))
         parts = [part for state in states for part in state.chunk(self.groups, dim=1)]
         mixed = [_sum(a * part for a, part in zip(row, parts, strict=True)) for row in self.a]

@@ -109,6 +109,9 @@ _NO_MEMORY = (
 """Texts of the errors by which torch tells it where it has no error of its own for it: the host's allocator, and what
 CUDA and its libraries allocate for themselves beside torch."""
 
+_NO_MEMORY_IN_ONNX_RUNTIME = ("Failed to allocate memory", "bad_alloc")
+"""Texts by which ONNX Runtime 1.32 tells it, in errors that have no kind of their own for it."""
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, the host's or a device's."""
@@ -116,4 +119,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
+    if type(error).__module__.startswith("onnxruntime"):
+        return any(text in str(error) for text in _NO_MEMORY_IN_ONNX_RUNTIME)
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)

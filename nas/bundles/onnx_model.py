@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nas.bundles.files import MAX_FILE
-from nas.errors import BundleError, in_short
+from nas.errors import BundleError, in_short, is_out_of_memory
 from nas.types import MAX_PARAMS
 
 A = TypeVar("A")
@@ -82,6 +82,8 @@ def open_onnx(
         try:
             denoised, *others = _foreign(lambda images: session.run(None, {INPUT: images}), given)
         except BundleError as error:
+            if error.__cause__ is not None and is_out_of_memory(error.__cause__):  # which is no fault of the file
+                raise MemoryError(in_short(error)) from error
             raise BundleError(f"{file}: it fails ({in_short(error)}); export the bundle again") from None
         logits = others[0] if others else np.zeros((len(given), 0), np.float32)
         wanted = (len(given), logits.shape[1] if classes is None and logits.ndim == 2 else classes)

@@ -8,6 +8,7 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -333,3 +334,27 @@ def test_a_folder_that_may_not_be_read(folder: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "open", forbid)
     assert "cannot be read" in refusal(folder)
+
+
+LITTLE = """
+import resource, sys
+from pathlib import Path
+import torch
+from nas.bundles.onnx_model import open_onnx
+
+run = open_onnx(Path(sys.argv[1]), trusted=True)
+images = torch.zeros(1, 1, 4000, 4000)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**27,) * 2)
+try:
+    run(images)
+except MemoryError:
+    print("no memory")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells how much memory a process has")
+def test_a_program_without_memory_is_no_broken_one(folder: Path) -> None:
+    words = [sys.executable, "-c", LITTLE, str(folder / ONNX)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "no memory\n", done.stderr

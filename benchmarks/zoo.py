@@ -1,7 +1,8 @@
-"""The bundles that skipnas ships: ``python -m benchmarks.zoo [NAME ...] [--trials N] [--epochs N]``.
+"""The bundles that skipnas ships: ``python -m benchmarks.zoo [NAME ...] --kodak DIR [--trials N] [--epochs N]``.
 
 Each is found by a search within limits of size, trained for longer, and written to studies/shipped without programs,
-which an export of it makes again. They learn from images that everybody may use. A search and a training that were
+which an export of it makes again. They learn from images that everybody may use. `DIR` has the 24 photographs of
+Kodak's PCD0992, as lossless PNG of 768x512 pixels, which `digits` does without. A search and a training that were
 stopped go on where they were; with more trials or more epochs they are longer.
 """
 
@@ -27,11 +28,19 @@ from studies.zoo import SHIPPED
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path("runs/zoo")
 
-COLOUR = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
-GRAY = ("brick.png", "camera.png", "clock_motion.png", "coins.png", "grass.png", "gravel.png")
-"""Photographs that scikit-image installs, which are in the public domain or have no known restrictions."""
+INSTALLED = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
+"""Photographs that scikit-image installs, which are in the public domain."""
+
+SOURCE = (
+    "the 24 photographs of Kodak's PCD0992, which the company has released for unrestricted use, and photographs that "
+    f"scikit-image installs, which are in the public domain: {', '.join(INSTALLED)}."
+)
+OPTIONS = ("--group-by", "(.+)-[0-9]", "--objectives", "psnr", "--early-stopping")
 
 LICENCE = "CC0-1.0"
+KODAK = 24
+"""The number of photographs of PCD0992."""
+
 MAX_PARAMS = 60_000
 """The limit of parameters: 240 kB of weights."""
 
@@ -41,40 +50,26 @@ class Shipped:
     """A bundle that is shipped.
 
     Attributes:
-        data: its data source; photographs lie in the folder of `write_photographs`.
+        data: its data source.
         noise: its noise.
-        photographs: the files that it learns from, none for other sources.
         source: what it learned from, and the licence of that, for the card.
         options: options of the search.
+        mode: of photographs, which `write_photographs` writes to the folder of `data`: Pillow's `L` or `RGB`.
     """
 
     data: str
     noise: str
-    photographs: tuple[str, ...]
     source: str
     options: tuple[str, ...] = ()
+    mode: str = ""
 
 
 BUNDLES = {
-    "gray": Shipped(
-        data=f"images:{FOLDER}/photographs/gray",
-        noise="gaussian:5-50",
-        photographs=(*COLOUR, *GRAY),
-        source="photographs that scikit-image installs, in gray, which are in the public domain or have no known "
-        f"restrictions: {', '.join(COLOUR + GRAY)}.",
-        options=("--group-by", "([a-z_]+)-", "--objectives", "psnr", "--early-stopping"),
-    ),
-    "color": Shipped(
-        data=f"images:{FOLDER}/photographs/color",
-        noise="gaussian:5-50",
-        photographs=COLOUR,
-        source=f"photographs that scikit-image installs, which are in the public domain: {', '.join(COLOUR)}.",
-        options=("--group-by", "([a-z_]+)-", "--objectives", "psnr", "--early-stopping"),
-    ),
+    "gray": Shipped(f"images:{FOLDER}/photographs/gray", "gaussian:5-50", SOURCE, OPTIONS, mode="L"),
+    "color": Shipped(f"images:{FOLDER}/photographs/color", "gaussian:5-50", SOURCE, OPTIONS, mode="RGB"),
     "digits": Shipped(
         data="digits",
         noise="gaussian:50",
-        photographs=(),
         source="the handwritten digits that scikit-learn installs: E. Alpaydin and C. Kaynak, Optical Recognition of "
         "Handwritten Digits, UCI Machine Learning Repository, 1998, CC BY 4.0.",
     ),
@@ -85,14 +80,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Makes the bundles. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=(__doc__ or "").split(":")[0])
     parser.add_argument("names", nargs="*", choices=[*BUNDLES, []], metavar="NAME", help=f"of {', '.join(BUNDLES)}")
+    parser.add_argument("--kodak", type=Path, metavar="DIR", help="the photographs of Kodak's PCD0992")
     parser.add_argument("--trials", type=int, default=24, help="size of each search (24)")
     parser.add_argument("--search-epochs", type=int, default=10, help="epochs of each candidate (10)")
     parser.add_argument("--epochs", type=int, default=300, help="epochs of each training (300)")
     options = parser.parse_args(arguments)
+    names = options.names or list(BUNDLES)
+    kodak = sorted(options.kodak.glob("*.png")) if options.kodak else []
+    if len(kodak) != KODAK and any(BUNDLES[name].mode for name in names):
+        parser.error(f"--kodak must be a folder with the {KODAK} photographs of Kodak's PCD0992 as .png")
     FOLDER.mkdir(parents=True, exist_ok=True)
+    photographs = [*kodak, *(Path(data_dir, name) for name in INSTALLED)]
     try:
-        for name in options.names or BUNDLES:
-            make(name, BUNDLES[name], options.trials, options.search_epochs, options.epochs)
+        for name in names:
+            each = BUNDLES[name]
+            if each.mode:
+                write_photographs(Path(each.data.partition(":")[2]), photographs, each.mode)
+            make(name, each, options.trials, options.search_epochs, options.epochs)
     except subprocess.CalledProcessError as error:  # the command has said why
         return error.returncode
     return 0
@@ -100,8 +104,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make(name: str, each: Shipped, trials: int, search_epochs: int, epochs: int) -> None:
     """Searches, trains and ships one bundle, as far as this is not done yet."""
-    if each.photographs:
-        write_photographs(Path(each.data.partition(":")[2]), each.photographs, "RGB" if name == "color" else "L")
     task = ("--data", each.data, "--noise", each.noise, *each.options)
     storage = ("--storage", f"{FOLDER}/studies.db")
     size = ("--max-params", str(MAX_PARAMS), "--trials", str(trials), "--epochs", str(search_epochs))
@@ -111,15 +113,15 @@ def make(name: str, each: Shipped, trials: int, search_epochs: int, epochs: int)
     ship(trained / "bundle", SHIPPED / name, name, each.source)
 
 
-def write_photographs(folder: Path, names: Sequence[str], mode: str) -> None:
+def write_photographs(folder: Path, files: Sequence[Path], mode: str) -> None:
     """Writes the quarters of photographs, which are named so that those of one photograph stay together."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        with PIL.Image.open(Path(data_dir, name)) as image:
+    for file in files:
+        with PIL.Image.open(file) as image:
             whole = image.convert(mode)
         right, down = whole.width // 2, whole.height // 2
         for number, (left, top) in enumerate(((0, 0), (right, 0), (0, down), (right, down))):
-            whole.crop((left, top, left + right, top + down)).save(folder / f"{Path(name).stem}-{number}.png")
+            whole.crop((left, top, left + right, top + down)).save(folder / f"{file.stem}-{number}.png")
 
 
 def skipnas(*words: str) -> None:

@@ -46,16 +46,22 @@ def test_a_bundle_is_searched_trained_and_shipped(tmp_path: Path, monkeypatch: p
             bundle(Path(words[words.index("--to") + 1], "bundle"))
 
     monkeypatch.setattr(zoo, "skipnas", skipnas)
-    assert zoo.main(["gray", "--trials", "5", "--search-epochs", "2", "--epochs", "7"]) == 0
+    kodak = tmp_path / "kodak"
+    kodak.mkdir()
+    for number in range(zoo.KODAK):
+        PIL.Image.new("RGB", (24, 16), (number, 0, 0)).save(kodak / f"{number:02}.png")
+    words = ["gray", "--kodak", str(kodak), "--trials", "5", "--search-epochs", "2", "--epochs", "7"]
+    assert zoo.main(words) == 0
     assert [words[0] for words in asked] == ["search", "train"]
     search = " ".join(asked[0])
-    assert "--noise gaussian:5-50 --group-by ([a-z_]+)- --objectives psnr --early-stopping" in search
+    assert "--noise gaussian:5-50 --group-by (.+)-[0-9] --objectives psnr --early-stopping" in search
     assert "--max-params 60000 --trials 5 --epochs 2" in search
     assert asked[1][1:4] == ("gray", "--epochs", "7")
     photographs = sorted((tmp_path / zoo.FOLDER / "photographs/gray").iterdir())
-    assert len(photographs) == 4 * len(zoo.COLOUR + zoo.GRAY)
-    with PIL.Image.open(photographs[0]) as image:
-        assert (image.mode, image.size) == ("L", (256, 256))
+    assert len(photographs) == 4 * (zoo.KODAK + len(zoo.INSTALLED))
+    for name, size in {"23-3.png": (12, 8), "astronaut-0.png": (256, 256)}.items():
+        with PIL.Image.open(photographs[0].with_name(name)) as image:
+            assert (image.mode, image.size) == ("L", size)
     made = tmp_path / "shipped/gray"
     assert {file.name for file in made.iterdir()} == {
         "README.md", "SHA256SUMS", "architecture.json", "weights.safetensors",
@@ -65,3 +71,9 @@ def test_a_bundle_is_searched_trained_and_shipped(tmp_path: Path, monkeypatch: p
     assert card.index("`skipnas denoise gray IMAGE --to DIR`") < card.index("## Task")
     assert "astronaut.png" in card
     assert "27.50" in card
+
+
+def test_photographs_that_are_missing_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        zoo.main(["gray", "--kodak", str(tmp_path)])
+    assert "--kodak must be a folder with the 24 photographs" in capsys.readouterr().err

@@ -20,12 +20,12 @@ from pathlib import Path
 import PIL.Image
 from skimage.data import data_dir
 
+from benchmarks.lib.commands import skipnas
 from nas.bundles.files import ARCHITECTURE, CARD, WEIGHTS
 from nas.bundles.sums import write_sums
 from studies.bundles import export_again
 from studies.zoo import SHIPPED
 
-ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path("runs/zoo")
 
 INSTALLED = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
@@ -122,10 +122,6 @@ def write_photographs(folder: Path, files: Sequence[Path], mode: str) -> None:
         right, down = whole.width // 2, whole.height // 2
         for number, (left, top) in enumerate(((0, 0), (right, 0), (0, down), (right, down))):
             whole.crop((left, top, left + right, top + down)).save(folder / f"{file.stem}-{number}.png")
-
-
-def skipnas(*words: str) -> None:
-    subprocess.run([sys.executable, str(ROOT / "app_cli.py"), *words], check=True)
 
 
 def ship(bundle: Path, target: Path, name: str, source: str) -> None:

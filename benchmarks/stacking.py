@@ -27,7 +27,7 @@ from benchmarks.lib.loops import NOISE, candidate, enlarged, in_turns
 from benchmarks.lib.records import Record, measured
 from nas.data.noise import parse_noise
 from nas.data.splits import load, to_float
-from nas.training.loop import OPTIMIZERS
+from nas.training.optimizers import OPTIMIZERS, Optimizer
 from nas.types import Task
 from search_spaces import get_space
 from search_spaces.unet.fusion import Concat
@@ -193,16 +193,16 @@ STEPS_OF: Mapping[str, Callable[..., Step]] = {
 }
 
 
-def _optimizer(parameters: list[Tensor]) -> torch.optim.Optimizer:
-    return OPTIMIZERS["adamw"](parameters, lr=0.003, weight_decay=0.0001)
+def _optimizer(parameters: list[Tensor]) -> Optimizer:
+    return OPTIMIZERS["adamw"]([{"params": parameters}], learning_rate=0.003, weight_decay=0.0001)
 
 
 def _loss(denoised: Tensor, logits: Tensor, clean: Tensor, labels: Tensor) -> Tensor:
     return F.mse_loss(denoised.float(), clean) / 0.04 + 0.3 * F.cross_entropy(logits.float(), labels)
 
 
-def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
+def _update(optimizer: Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
     loss.backward()
     optimizer.step()
 

@@ -14,7 +14,7 @@
 #   AdamW: largest difference from the plain step: row-major gradient 0.2, gradient laid out as the weight 6e-08
 #   SGD  : largest difference from the plain step: row-major gradient 0.501, gradient laid out as the weight 0
 #   the fused optimisers ignore strides, as before
-# Fails (exit 1) when that changes; nas/training/loop.py (make_optimizer) would then do without its hooks.
+# Fails (exit 1) when that changes; nas/training/optimizers.py would then take gradients and states as they lie.
 #
 # Usage: findings/fused-optimizers-ignore-strides.sh [VERSION OF TORCH]
 # It installs torch into a temporary virtual environment (some gigabytes with its CUDA packages) and nothing of this project.

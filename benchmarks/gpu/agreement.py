@@ -91,11 +91,11 @@ def steps(on: Setting, room: Room) -> Iterator[Finding]:
     """Compares what one step adds to the weights with the CPU's, for every way to balance losses and every optimiser.
 
     With gradient surgery each trial on a GPU once ended by an exception, as gradients came in another memory layout
-    than their parameters (`nas.training.loop.make_optimizer`).
+    than their parameters (`nas.training.optimizers.Optimizer`).
     """
     from nas.data.splits import load
     from nas.training.balancing import BALANCES
-    from nas.training.loop import OPTIMIZERS
+    from nas.training.optimizers import OPTIMIZERS
     from nas.types import Task
     from search_spaces.unet.references import reference_network
 
@@ -178,7 +178,7 @@ def _change(candidate: Candidate, task: Task, data: Dataset, device: torch.devic
     with _tf32(False):
         training = Training(network, task, candidate.recipe, DeviceData.of(data, task, device), seed=0)
         before = _flat(list(training.network.parameters()))
-        training.optimizer.zero_grad(set_to_none=True)
+        training.optimizer.zero_grad()
         training._backward(torch.arange(candidate.recipe.batch_size, device=device))
         training.optimizer.step()
     return _flat(list(training.network.parameters())) - before

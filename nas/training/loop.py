@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -15,8 +14,9 @@ from nas.errors import ConfigError
 from nas.protocols import Abilities
 from nas.training.balancing import BALANCES, Balance
 from nas.training.batches import NoisyBatch, TrainingData
+from nas.training.optimizers import OPTIMIZERS
 from nas.training.stability import PROBES
-from nas.types import Optimizer, ProbeCurve, Recipe, Task
+from nas.types import ProbeCurve, Recipe, Task
 
 WARM_UP = 0.05
 """The share of the run over which the learning rate rises from zero; it then decays to zero as a cosine."""
@@ -25,50 +25,6 @@ BLOWN_UP = 100.0
 """A run has diverged when the mean loss of an epoch exceeds this many times the untrained network's."""
 
 T = TypeVar("T", Tensor, float)
-
-OPTIMIZERS: Mapping[Optimizer, Callable[..., torch.optim.Optimizer]] = {
-    "adamw": partial(torch.optim.AdamW, fused=True),
-    "sgd": partial(torch.optim.SGD, momentum=0.9, fused=True),
-}
-
-
-def make_optimizer(
-    name: Optimizer, groups: list[dict[str, Any]], *, learning_rate: float, weight_decay: float
-) -> torch.optim.Optimizer:
-    """Makes an optimiser that reads every gradient and every state in the memory layout of its parameter.
-
-    On the CPU torch's fused kernels walk through parameter, gradient and state side by side and ignore their strides. A
-    row-major gradient of a channels-last weight would change the wrong weights without an error
-    (findings/fused-optimizers-ignore-strides.sh); on a GPU the kernels refuse it. Gradients of `Tensor.backward` have
-    their parameter's layout, but other gradients, such as TorchJD's, need not have it. The check before each step costs
-    0.1 % of it.
-
-    Args:
-        name: a key of `OPTIMIZERS`.
-        groups: parameters with their settings, as torch's optimisers take them.
-        learning_rate: peak rate.
-        weight_decay: as the optimiser has it.
-    """
-    optimizer = OPTIMIZERS[name](groups, lr=learning_rate, weight_decay=weight_decay)
-    optimizer.register_step_pre_hook(_lay_out_gradients)
-    optimizer.register_load_state_dict_post_hook(_lay_out_states)
-    return optimizer
-
-
-def _lay_out_gradients(optimizer: torch.optim.Optimizer, *_: object) -> None:
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            gradient = parameter.grad
-            if gradient is not None and gradient.stride() != parameter.stride():
-                parameter.grad = torch.empty_like(parameter, requires_grad=False).copy_(gradient)
-
-
-def _lay_out_states(optimizer: torch.optim.Optimizer) -> None:
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            # A state of another shape, such as the count of steps, does not belong to single elements of the parameter.
-            if value.shape == parameter.shape and value.stride() != parameter.stride():
-                state[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 class Diverged(Exception):  # noqa: N818 - an outcome of a trial, not an error
@@ -124,11 +80,8 @@ class Training:
         self.class_weights: Tensor | None = None
         if recipe.class_weights != "none" and data.labels is not None:
             self.class_weights = balanced_weights(data.labels, task.classes)
-        self.optimizer = make_optimizer(
-            recipe.optimizer,
-            self._parameter_groups(),
-            learning_rate=recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
+        self.optimizer = OPTIMIZERS[recipe.optimizer](
+            self._parameter_groups(), learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
         self.epoch = 0
         self.step = 0
@@ -164,7 +117,7 @@ class Training:
             rows = self._order[start : start + self.images_per_step]
             for group in self.optimizer.param_groups:
                 group["lr"] = self.recipe.learning_rate * self._schedule() * group["rate"]
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad()
             losses = self._backward(rows)
             self.optimizer.step()
             self.step += 1

@@ -79,7 +79,7 @@ def step_seconds(
         rows = data.order(training.generator)
         for _ in range(1 + (max(steps, GPU_STEPS) if gpu else steps)):  # the first one is slower
             started = now()
-            training.optimizer.zero_grad(set_to_none=True)
+            training.optimizer.zero_grad()
             training._backward(rows)
             training.optimizer.step()
             times.append(now() - started)

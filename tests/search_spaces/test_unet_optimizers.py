@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,12 +19,13 @@ from unet_strategies import DIGITS
 from nas.data.splits import load
 from nas.training.balancing import BALANCES
 from nas.training.batches import DeviceData
-from nas.training.loop import OPTIMIZERS, Training
+from nas.training.loop import Training
+from nas.training.optimizers import OPTIMIZERS, Optimizer
 from search_spaces.unet.references import REFERENCES, reference_network
 from search_spaces.unet.space import UNetSpace
 
 SPACE = UNetSpace()
-PLAIN = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+PLAIN = {"adamw": torch.optim.AdamW, "sgd": partial(torch.optim.SGD, momentum=0.9)}
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +66,15 @@ class Twin:
         renewed = [p for group in run.optimizer.param_groups for p in group["params"]]
         self.copies = {new: self.copies[old] for new, old in zip(renewed, self.parameters, strict=True)}
         self.parameters = renewed
-        run.optimizer.register_step_pre_hook(self._before)
+        step = run.optimizer.step
 
-    def _before(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        def both() -> None:
+            self._before(run.optimizer)
+            step()
+
+        run.optimizer.step = both  # type: ignore[method-assign]
+
+    def _before(self, optimizer: Optimizer) -> None:
         with torch.no_grad():
             for parameter, copy in self.copies.items():
                 copy.copy_(parameter)

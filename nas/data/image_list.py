@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from nas.data.folders import Column, ImagePage, labelled
 from nas.data.listing import SUFFIXES
 from nas.data.preparation import Preparation
-from nas.data.raw import PART_NAMES, PARTS, TRAIN, RawData
+from nas.data.raw import MISSING, PART_NAMES, PARTS, TRAIN, RawData
 from nas.data.white import White
 from nas.errors import DataError
 from nas.words import visible
@@ -71,6 +72,11 @@ def read_csv(
         cell = {name: row[place].strip() for name, place in places.items()}
         if empty := [name for name, text in cell.items() if not text]:
             raise DataError(f"{where} has no {empty[0]} ({header[places[empty[0]]]!r}); fill it in, or remove the line")
+        if missing := [name for name, text in cell.items() if text.lower() in MISSING]:
+            raise DataError(
+                f"{where}: {missing[0]} '{visible(cell[missing[0]])}' stands for a missing value; fill it in, or "
+                "remove the line"
+            )
         label = cell["label"]
         if "|" in label:
             raise DataError(f"{where}: '{visible(label)}' names several classes, and a network names one; keep one")
@@ -86,8 +92,7 @@ def read_csv(
         files.append(ImagePage(path=file, part=_part(cell.get("split"), where), name=cell["path"]))
         names.append(label)
         groups.append(cell.get("group", ""))
-    numbers = all(name.isdecimal() for name in names)
-    classes = sorted(set(names), key=lambda name: (int(name) if numbers else 0, name))
+    classes = _classes(names, source)
     if strangers := sorted(set(names) - {name for file, name in zip(files, names, strict=True) if file.part == TRAIN}):
         raise DataError(f"{source}: class '{visible(strangers[0])}' is not in train; add images of it, or remove it")
     if len(classes) < 2:
@@ -156,6 +161,24 @@ def _file(text: str, folder: Path, where: str) -> Path:
     if not path.is_file():
         raise DataError(f"{where}: {shown} does not exist; paths are relative to the folder of the table")
     return path
+
+
+def _classes(labels: Iterable[str], source: str) -> list[str]:
+    """Returns the classes in their order: that of their numbers, when all of them are numbers.
+
+    Raises:
+        DataError: two of them are the same number.
+    """
+    classes = sorted(set(labels))
+    written: dict[float, str] = {}
+    for name in classes:
+        with contextlib.suppress(ValueError):
+            other = written.setdefault(float(name), name)
+            if other != name:
+                raise DataError(
+                    f"{source}: labels '{visible(other)}' and '{visible(name)}' are one number; write it in one way"
+                )
+    return [written[number] for number in sorted(written)] if len(written) == len(classes) else classes
 
 
 def _part(text: str | None, where: str) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from nas.data.alike import together_in_training
 from nas.data.image_file import SMALLEST_SIDE
 from nas.data.preparation import KEPT_SIDE, SIDE, Preparation
-from nas.data.raw import PART_NAMES, PARTS, TRAIN, RawData, raw_data
+from nas.data.raw import MISSING, PART_NAMES, PARTS, TRAIN, RawData, raw_data
 from nas.data.white import is_far_below
 from nas.errors import DataError, in_short
 
@@ -26,6 +26,9 @@ FORMS = (("{}_images", "{}_labels"), ("x_{}", "y_{}"))
 """The names of a split's arrays: MedMNIST's, and Keras's."""
 
 CHANNELS = (1, 3)
+
+ROUNDING = 1e-5
+"""How far resizing and dividing may have led fractions beyond 0 and 1."""
 
 
 def read_npz(argument: str, _root: Path) -> RawData:
@@ -154,13 +157,13 @@ def _scaled(arrays: Mapping[str, NDArray[Any]], source: str) -> Images:
             f"{source}: {told[0]} has fractions from 0 to 1, and {told[1]} has whole numbers from 0 to 255; give all "
             "images one scale"
         )
-    if all(fractions.values()):
-        return np.concatenate([images.astype(np.float32) for images in arrays.values()])
-    most = float(max(images.max() for images in arrays.values()))
-    if is_far_below(most, 255):
+    most, full = float(max(images.max() for images in arrays.values())), 1 if all(fractions.values()) else 255
+    if is_far_below(most, full):
         raise DataError(
-            f"{source}: images have values up to {most:.6g}, far below 255; divide them by the value that is white"
+            f"{source}: images have values up to {most:.6g}, far below {full}; divide them by the value that is white"
         )
+    if full == 1:
+        return np.concatenate([images.astype(np.float32).clip(0, 1) for images in arrays.values()])
     return cast("Images", np.concatenate([images.astype(np.uint8) for images in arrays.values()]))
 
 
@@ -174,7 +177,7 @@ def _are_fractions(images: NDArray[Any], name: str) -> bool:
     if not finite.all():
         raise DataError(f"{name}: image {np.flatnonzero(~finite)[0]} has values that are no numbers; mend or drop it")
     least, most = float(images.min()), float(images.max())
-    if images.dtype.kind == "f" and least >= 0 and most <= 1:
+    if images.dtype.kind == "f" and least >= -ROUNDING and most <= 1 + ROUNDING:
         return True
     if not 0 <= least <= most <= 255 or (images.dtype.kind == "f" and (images % 1).any()):
         raise DataError(
@@ -197,7 +200,14 @@ def _labels(labels: NDArray[Any], count: int, name: str) -> NDArray[Any]:
         raise DataError(f"{name} is {labels.shape}, and there are {count} images; give one label an image")
     flat = labels.reshape(count)
     if flat.dtype.kind in "SU":
-        return np.char.decode(flat, "utf-8") if flat.dtype.kind == "S" else flat
+        words = np.char.decode(flat, "utf-8") if flat.dtype.kind == "S" else flat
+        missing = np.isin(np.char.lower(words), ["", *MISSING])
+        if missing.any():
+            first = int(missing.argmax())
+            raise DataError(
+                f"{name}: label '{words[first]}' of image {first} stands for a missing value; name it, or drop it"
+            )
+        return words
     if flat.dtype.kind not in "biuf":
         raise DataError(f"{name} is of the type {flat.dtype}; give whole numbers or words")
     if flat.dtype.kind == "f" and not (np.isfinite(flat) & (flat % 1 == 0)).all():

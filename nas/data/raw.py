@@ -28,6 +28,9 @@ PART_NAMES = {
 }
 """The names of folders that are splits, in small letters."""
 
+MISSING = frozenset({"nan", "na", "n/a", "<na>", "null"})
+"""What programs write in the place of a value that is missing, in small letters."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shots:

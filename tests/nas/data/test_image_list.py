@@ -96,6 +96,7 @@ def test_the_images_of_a_patient_stay_in_one_split(folder: Path, caplog: pytest.
 def test_classes_that_are_numbers_are_in_their_order(folder: Path) -> None:
     lines = ["path,label", *(f"{name_of(n)},{(2, 10, 1)[n % 3]}" for n in range(COUNT))]
     assert load(write(folder, lines)).classes == ("1", "2", "10")
+    assert load(write(folder, [lines[0], *(f"{line}.0" for line in lines[1:])])).classes == ("1.0", "2.0", "10.0")
 
 
 def test_a_path_below_the_folder_may_be_absolute_and_a_row_may_be_there_twice(folder: Path) -> None:
@@ -121,6 +122,11 @@ def with_line(text: str, at: int = 3) -> list[str]:
         (rows("{}", header="path,label,class"), "columns 'label' and 'class' may both be the label"),
         (with_line("images/0/2.png"), "line 4 has 1 values, the header has 2"),
         (with_line("images/0/2.png,"), r"line 4 has no label \('label'\)"),
+        (with_line("images/0/2.png,NaN"), "line 4: label 'NaN' stands for a missing value; fill it in"),
+        (
+            ["path,label", *(f"{name_of(n)},{('1', '1.0', 'dog')[n % 3]}" for n in range(COUNT))],
+            "labels '1' and '1.0' are one number",
+        ),
         (with_line(" ,cat"), "line 4 has no path"),
         (with_line("images/0/99.png,cat"), "line 4: images/0/99.png does not exist"),
         (with_line("../secret.png,cat"), "line 4: ../secret.png is not below the folder"),

@@ -82,6 +82,10 @@ def test_fractions_stay_what_they_are(tmp_path: Path) -> None:
     found = load(written(tmp_path, typed)).train.images
     assert found.dtype == np.float32
     np.testing.assert_allclose(found[:, 0], arrays["train_images"] / 255, rtol=1e-6)
+    rounded = {name: each * (1 + 1e-6) if name.endswith("images") else each for name, each in typed.items()}
+    found = load(written(tmp_path, rounded)).train.images
+    np.testing.assert_allclose(found[:, 0], arrays["train_images"] / 255, rtol=2e-6)
+    assert found.max() == 1
 
 
 @pytest.mark.parametrize(
@@ -144,6 +148,8 @@ def with_nan() -> Any:
         (changed(train_labels=np.zeros(39, int)), r"is \(39,\), and there are 40 images"),
         (changed(train_labels=np.full(40, np.nan)), "has values that are no whole numbers"),
         (changed(train_labels=np.array([None] * 40)), "none of Python objects"),
+        (changed(train_labels=np.array(["0", "1", "NaN", "1"] * 10)), "label 'NaN' of image 2 stands for a missing"),
+        (changed(train_labels=np.array([b"0", b""] * 20)), "train_labels: label '' of image 1 stands for a missing"),
         (changed(test_labels=np.full((12, 1), 5)), "label 5 of test is not in train"),
         ({"train_images": images(9), "train_labels": np.ones(9, int)}, "1 class, classification needs at least 2"),
         (changed(test_images=images(12, 32, 32)), r"test_images .* \(1, 32, 32\) and train_images of \(1, 28, 28\);"),
@@ -161,6 +167,10 @@ def with_nan() -> Any:
         (changed(train_images=np.full((40, 28, 28), "x")), "train_images is of the type <U1; give numbers"),
         (changed(validation_images=images(10)), "val_images and validation_images are both validation"),
         ({name: each // 16 if "images" in name else each for name, each in medmnist().items()}, "far below 255"),
+        (
+            {name: each / 255**2 if "images" in name else each for name, each in medmnist().items()},
+            "images have values up to 0.00392157, far below 1; divide them",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(tmp_path: Path, arrays: dict[str, Any], told: str) -> None:

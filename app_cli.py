@@ -27,7 +27,7 @@ from typing import Annotated, Any, TextIO, get_origin, get_type_hints
 import typer
 from typer.exceptions import Abort, TyperException
 
-from nas.bundles.formats import NOTHING_FURTHER, Further, formats_in_short
+from nas.bundles.formats import NO_CONVERSIONS, NOTHING_FURTHER, Conversions, Further, formats_in_short
 from nas.data.noise import parse_noises
 from nas.data.sources import parse_source
 from nas.engine import guardian
@@ -375,9 +375,6 @@ def export(
     prefer: Prefer = None,
     limits: SizeLimits = NO_LIMITS,
     further: Further = NOTHING_FURTHER,
-    quantize: Annotated[
-        bool, Setting(help="Also an int8 ONNX program, if it is smaller or faster; what it loses is on the card.")
-    ] = False,
     licence: Annotated[
         str | None,
         Setting(help="Licence of the network, for its card.", option="license", metavar="TEXT", rule=one_line),
@@ -398,7 +395,6 @@ def export(
         prefer=prefer,
         limits=limits,
         further=further,
-        quantize=quantize,
         licence=licence,
         data_root=data_root,
         own_space=own_space,
@@ -428,6 +424,7 @@ def train(
     request: TrainRequest,
     prefer: Prefer = None,
     limits: SizeLimits = NO_LIMITS,
+    further: Conversions = NO_CONVERSIONS,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -439,7 +436,7 @@ def train(
     from studies.commands.train_display import TrainDisplay, result_lines
 
     with TrainDisplay(quiet=quiet) as display:
-        result = train(request, display.observe, display.say, prefer=prefer, limits=limits)
+        result = train(request, display.observe, display.say, prefer=prefer, limits=limits, further=further)
     _print(as_json, result, result_lines(result))
 
 

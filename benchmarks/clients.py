@@ -154,6 +154,7 @@ def exported(name: str, folder: Path) -> dict[bool, list[Job]]:
         calibration=noisy if kind.form == "int8" else None,
         further=Further(
             size=[] if kind.form else list(SIZES),
+            quantize=kind.form == "int8",
             float16_weights=kind.form == "float16_weights",
             int8_weights=kind.form == "int8_weights",
         ),

@@ -64,7 +64,6 @@ def export_choice(
     data_root: Path | None = None,
     licence: str | None = None,
     further: Further = NOTHING_FURTHER,
-    quantize: bool = False,
     own_space: str | None = None,
 ) -> dict[str, Any]:
     """Writes the bundle of a member of a study's front.
@@ -76,7 +75,6 @@ def export_choice(
         data_root: where the data lies, if not where it lay when the study was made.
         licence: of the network, for its card.
         further: see `nas.bundles.export.export_bundle`.
-        quantize: whether an int8 program is written too.
         own_space: the study's own search space, whose code is imported; see `search_spaces.stored_space`.
 
     Returns:
@@ -108,7 +106,7 @@ def export_choice(
     batches = list(evaluation_batches(data, "validation", noise, cpu))
     threshold = best_threshold(recognition_of(network.eval(), batches))
     calibration = None
-    if quantize:
+    if further.quantize:
         shown = data.train.chosen(calibration_rows(len(data.train.images)))
         calibration = next(noisy_batches(shown, noise, cpu, seed=0))[0]
     searched = study.trial(chosen.number)

@@ -212,9 +212,6 @@ class TrainRequest(FitSettings):
     precision: Annotated[str, Setting(help="auto (the faster one), fp32, bf16.", rule=one_of(lambda: PRECISIONS))] = (
         "auto"
     )
-    quantize: Annotated[
-        bool, Setting(help="Also an int8 ONNX program, if it is smaller or faster; what it loses is on the card.")
-    ] = False
     threads: Annotated[
         int | None, Setting(help="Threads of torch. Default: all cores.", rule=at_least(1, most=1024))
     ] = None

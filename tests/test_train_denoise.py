@@ -60,7 +60,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(8):
         Image.fromarray(photograph(48 + i, 64, seed=i)).save(folder / "images" / f"{i}.png")
     (folder / "spec.json").write_text(json.dumps(SPEC))
-    command = ["train", "spec.json", "--data", "images:images", *OPTIONS, "--to", "out", "--json"]
+    command = ["train", "spec.json", "--data", "images:images", *OPTIONS, "--to", "out", "--json", "--float16-weights"]
     done = subprocess.run(
         [sys.executable, "-W", "error", str(ROOT / "app_cli.py"), *command],
         cwd=folder,
@@ -90,6 +90,11 @@ def test_a_training_leaves_a_bundle_with_test_numbers(here: Path) -> None:
     assert result["noisy_psnr"] == pytest.approx(20.17, abs=0.3)
     assert facts["data"] == "images:images", "no folder of this machine"
     assert facts["training"]["augmentation"] == "flips and quarter turns"
+    short = result["float16_weights"]
+    assert short == facts["float16_weights"]
+    assert (here / "out/bundle/model.float16-weights.onnx").exists() == short["pays"]
+    assert short["told"] in (here / "out/bundle/README.md").read_text()
+    assert result["int8"] is None
     assert "epoch 2/2: PSNR" in (here / "said.err").read_text()
     assert "augmentation: flips and quarter turns" in (here / "said.err").read_text()
 
@@ -111,6 +116,11 @@ def test_the_same_command_again_has_nothing_to_do_and_another_is_refused(here: P
     said = run(*command)
     assert said.code == 0, said.err
     assert "trained already" in said.err
+    assert "has no" not in said.err
+    said = run(*command, "--float16-weights", "--int8-weights")
+    assert said.err.splitlines()[-1] == (
+        "its bundle has no int8 weights; remove out/bundle, and the same command writes it again with them"
+    )
     said = run(*command, "--learning-rate", "0.001")
     assert said.code == 2
     assert said.err.strip().splitlines()[-1].startswith("error: --to out holds another training: learning_rate is")
@@ -118,7 +128,8 @@ def test_the_same_command_again_has_nothing_to_do_and_another_is_refused(here: P
 
 def test_a_training_that_was_killed_around_its_bundle_is_finished_by_the_same_command(here: Path, run: Run) -> None:
     stored = json.loads((here / "out/run.json").read_text())
-    command = ["train", "spec.json", "--data", stored["configuration"]["data"], *OPTIONS, "--to", "out"]
+    data = stored["configuration"]["data"]
+    command = ["train", "spec.json", "--data", data, *OPTIONS, "--to", "out", "--float16-weights"]
     bundle = here / "out/bundle"
     whole = {path.name for path in bundle.iterdir()}
     weights = (bundle / "weights.safetensors").read_bytes()

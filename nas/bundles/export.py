@@ -94,12 +94,12 @@ def export_bundle(
             (how it was measured), ``confirmed`` (``seeds``, and ``values`` as name
             -> mean, sd, low, high, n), ``licence``, ``start`` (see `nas.bundles.start.origin`).
         judge: measures the network as it was written; kept as the fact ``measured``.
-        calibration: noisy training images (N, C, H, W). When given, an int8 program is written too, and told in the
-            fact ``int8``: a `nas.bundles.conversion.Gain`, whether it ``pays``, the largest ``difference`` of its
-            pixels, and ``measured`` by `judge`. One that does not pay is not written.
+        calibration: noisy training images (N, C, H, W), for the conversions that are `calibrated`.
         white_level: value of white in the training images, if they have more than 8 bits and it is not their type's
             largest. It is written into the ONNX programs too.
-        further: the formats that are written beside `FORMATS`, and the conversions, which are told as ``int8`` is.
+        further: the formats that are written beside `FORMATS`, and the conversions. Each of these is told in the fact
+            of its name in `CONVERSIONS`: a `nas.bundles.conversion.Gain`, whether it ``pays``, the largest
+            ``difference`` of its pixels, and ``measured`` by `judge`. One that does not pay is not written.
         deep: whether the training images have more than 8 bits.
         threshold: the probability of the second of two classes from which on it is answered; see
             `nas.training.recognition.best_threshold`.
@@ -137,8 +137,7 @@ def export_bundle(
             raise BundleError(f"{target} exists and is not an empty folder; give a new one, or remove it")
         drop_partials(target.parent, f".{target.name}.*.partial")
         partial.mkdir(parents=True)
-        converted = [*(["int8"] if calibration is not None else []), *further.conversions]
-        parity = _write(partial, architecture, space, network, formats, images, judge, calibration, converted)
+        parity = _write(partial, architecture, space, network, formats, images, judge, calibration, further.conversions)
         partial.replace(target)
     except OSError as error:
         raise BundleError(f"{target} cannot be written ({error.strerror}); give a folder that can be") from error

@@ -3,8 +3,8 @@
 A new format is a file of its own, with a function that writes it and one that opens it, and an entry of `FORMATS`. The
 export then writes every format and compares it with the network, the card lists it and shows its use, and the command
 names it. Formats that are written on request are made by functions, such as `fixed_size`, and `Further` has an option
-for each. `CONVERSIONS` has the less exact forms of the ONNX program. Libraries are imported only when a format is
-written or opened.
+for each. `CONVERSIONS` has the less exact forms of the ONNX program, and `Conversions` an option for each of them.
+Libraries are imported only when a format is written or opened.
 """
 
 from __future__ import annotations
@@ -168,12 +168,14 @@ class Conversion:
     Attributes:
         file: its name in a bundle.
         title: its name in sentences.
+        setting: the setting of `Conversions` that asks for it.
         convert: makes it of the program and of noisy training images (N, C, H, W), which are None unless `calibrated`.
         calibrated: whether images show it the ranges of its numbers.
     """
 
     file: str
     title: str
+    setting: str
     convert: Callable[[ModelProto, Tensor | None], ModelProto]
     calibrated: bool = False
 
@@ -200,11 +202,18 @@ def _int8_weights(model: ModelProto, images: Tensor | None) -> ModelProto:
 INT8 = "model.int8.onnx"
 
 CONVERSIONS: Mapping[str, Conversion] = {
-    "int8": Conversion(file=INT8, title="int8", convert=_int8, calibrated=True),
-    "float16_weights": Conversion(file="model.float16-weights.onnx", title="float16 weights", convert=_float16_weights),
-    "int8_weights": Conversion(file="model.int8-weights.onnx", title="int8 weights", convert=_int8_weights),
+    "int8": Conversion(file=INT8, title="int8", setting="quantize", convert=_int8, calibrated=True),
+    "float16_weights": Conversion(
+        file="model.float16-weights.onnx",
+        title="float16 weights",
+        setting="float16_weights",
+        convert=_float16_weights,
+    ),
+    "int8_weights": Conversion(
+        file="model.int8-weights.onnx", title="int8 weights", setting="int8_weights", convert=_int8_weights
+    ),
 }
-"""The less exact forms by their names in the facts of a bundle. Those that need no images are settings of `Further`."""
+"""The less exact forms by their names in the facts of a bundle."""
 
 CALIBRATION_IMAGES = 128
 """The noisy training images that show an int8 program the ranges of its activations."""
@@ -223,7 +232,30 @@ WEB_RUNTIME = Path("node_modules/onnxruntime-web")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Further(Settings):
+class Conversions(Settings):
+    """The less exact programs that are asked for."""
+
+    quantize: Annotated[
+        bool, Setting(help="Also an int8 ONNX program, if it is smaller or faster; what it loses is on the card.")
+    ] = False
+    float16_weights: Annotated[
+        bool, Setting(help="Also an ONNX program whose weights are float16, if it is smaller or faster.")
+    ] = False
+    int8_weights: Annotated[
+        bool, Setting(help="Also an ONNX program whose convolutions have weights of int8, if it is smaller or faster.")
+    ] = False
+
+    @property
+    def conversions(self) -> list[str]:
+        """The names in `CONVERSIONS` of those that are asked for."""
+        return [name for name, each in CONVERSIONS.items() if getattr(self, each.setting)]
+
+
+NO_CONVERSIONS = Conversions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Further(Conversions):
     """The formats and conversions that are asked for beside `FORMATS`."""
 
     size: Annotated[
@@ -250,17 +282,6 @@ class Further(Settings):
     bioimage: Annotated[
         bool, Setting(help=f"Also {BIOIMAGE} and test tensors, which make the bundle a model of bioimage.io.")
     ] = False
-    float16_weights: Annotated[
-        bool, Setting(help="Also an ONNX program whose weights are float16, if it is smaller or faster.")
-    ] = False
-    int8_weights: Annotated[
-        bool, Setting(help="Also an ONNX program whose convolutions have weights of int8, if it is smaller or faster.")
-    ] = False
-
-    @property
-    def conversions(self) -> list[str]:
-        """The names in `CONVERSIONS` of those that are asked for."""
-        return [name for name, each in CONVERSIONS.items() if not each.calibrated and getattr(self, name)]
 
     def __post_init__(self) -> None:
         Settings.__post_init__(self)

@@ -25,7 +25,6 @@ def export(
     prefer: Mapping[str, float] | None = None,
     limits: SizeLimits = NO_LIMITS,
     further: Further = NOTHING_FURTHER,
-    quantize: bool = False,
     licence: str | None = None,
     data_root: Path | None = None,
     own_space: str | None = None,
@@ -37,7 +36,7 @@ def export(
         name: the folder of a bundle, or the name of a study or of a bundle that skipnas ships, looked up in this order.
         to: the folder to make.
         storage: where the study lies.
-        pick, prefer, limits, further, quantize, licence, data_root, own_space: see `export_choice`.
+        pick, prefer, limits, further, licence, data_root, own_space: see `export_choice`.
 
     Returns:
         See `export_choice`.
@@ -57,13 +56,12 @@ def export(
             data_root=data_root,
             licence=licence,
             further=further,
-            quantize=quantize,
             own_space=own_space,
         )
     given = {
         "pick": pick != KNEE,
         "prefer": prefer,
-        "quantize": quantize,
+        "quantize": further.quantize,
         "data_root": data_root,
         "space": own_space,
         "storage": storage,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.bundles.files import ARCHITECTURE
-from nas.bundles.formats import CALIBRATION_IMAGES
+from nas.bundles.formats import CALIBRATION_IMAGES, CONVERSIONS, NO_CONVERSIONS, Conversions, Further
 from nas.data.augmentation import Augmentation
 from nas.data.noise import Noise, noise_in_words, parse_noise
 from nas.data.sources import augmentation_for, check_paired, noise_for, parse_source, source_of
@@ -79,6 +79,7 @@ def train(
     *,
     prefer: Mapping[str, float] | None = None,
     limits: SizeLimits = NO_LIMITS,
+    further: Conversions = NO_CONVERSIONS,
 ) -> dict[str, Any]:
     """Trains, or goes on where the folder was left, and writes the bundle.
 
@@ -87,6 +88,7 @@ def train(
         observe: told of every step.
         say: told what is trained, in lines.
         prefer, limits: of the choice from a study (see `studies.reading.best.choose`).
+        further: the less exact programs that the bundle has too, if they pay.
 
     Returns:
         The result as JSON values: test figures, the epoch of the best weights, seconds, the bundle.
@@ -153,9 +155,11 @@ def train(
             by = run_file.get("training_version", FIRST_VERSION)
             other = f" by version {by} of the training code, and this is version {TRAINING_VERSION}"
             say(f"{request.to} is trained already{other if by != TRAINING_VERSION else ''}; nothing to do")
-            if request.quantize and _int8_of(bundle) is None:
-                say(f"its bundle has no int8; remove {bundle}, and the same command writes it again with one")
-            return {**run_file["result"], "bundle": str(bundle), "int8": _int8_of(bundle)}
+            told = _conversions_of(bundle)
+            if lacking := [CONVERSIONS[name].title for name in further.conversions if told[name] is None]:
+                asked = " or ".join(lacking)
+                say(f"its bundle has no {asked}; remove {bundle}, and the same command writes it again with them")
+            return {**run_file["result"], "bundle": str(bundle), **told}
         run_file = {**run_file, "training_version": TRAINING_VERSION}  # no other one's checkpoint is gone on from
         write_run(request.to, run_file)
         precision = run_file.get("precision", request.precision)
@@ -189,8 +193,8 @@ def train(
         write_run(request.to, {**run_file, "result": result})
         for cut_off in (bundle, *request.to.glob(f".{BUNDLE}.*.partial")):  # of a process that was killed
             shutil.rmtree(cut_off, ignore_errors=True)
-        _write_bundle(bundle, source, candidate, data, best, request, result, configuration, start, threshold)
-    return {**result, "bundle": str(bundle), "int8": _int8_of(bundle)}
+        _write_bundle(bundle, source, candidate, data, best, request, result, configuration, start, threshold, further)
+    return {**result, "bundle": str(bundle), **_conversions_of(bundle)}
 
 
 @contextmanager
@@ -566,6 +570,7 @@ def _write_bundle(
     configuration: Mapping[str, Any],
     start: Mapping[str, Any] | None,
     threshold: float | None,
+    further: Conversions,
 ) -> None:
     from nas.bundles.export import PARITY_IMAGES, export_bundle
     from nas.training.batches import calibration
@@ -606,21 +611,22 @@ def _write_bundle(
                 "seconds": round(result["seconds"], 1),
             },
         },
-        judge=judge if request.quantize else None,
-        calibration=calibration(data.training, CALIBRATION_IMAGES, request.seed) if request.quantize else None,
+        judge=judge if further.conversions else None,
+        calibration=calibration(data.training, CALIBRATION_IMAGES, request.seed) if further.quantize else None,
+        further=Further(**asdict(further)),
     )
 
 
-def _int8_of(bundle: Path) -> dict[str, Any] | None:
-    """Returns what the bundle of a training says of its int8 program; None without one."""
+def _conversions_of(bundle: Path) -> dict[str, Any]:
+    """Returns what the bundle of a training says of each conversion, by name; None of one that was not asked for."""
     file = bundle / ARCHITECTURE
     try:
-        found: dict[str, Any] | None = json.loads(read_small(file))["facts"].get("int8")
+        facts = json.loads(read_small(file))["facts"]
+        return {name: facts.get(name) for name in CONVERSIONS}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise BundleError(
             f"{file}: cannot be read ({in_short(error)}); remove {bundle}, and the same command writes it again"
         ) from None
-    return found
 
 
 def _existing(folder: Path) -> Path:

@@ -347,7 +347,8 @@ def test_the_card_holds_what_was_measured_confirmed_and_allowed(
 
     folder = tmp_path / "bundle"
     monkeypatch.setattr(export, "convert", lambda *given: replace(convert(*given), bytes=1))
-    write_bundle(folder, candidate(), network, facts=facts, judge=judge, calibration=noisy_digits(32))
+    given = {"calibration": noisy_digits(32), "further": Further(quantize=True)}
+    write_bundle(folder, candidate(), network, facts=facts, judge=judge, **given)
     assert {path.name for path in folder.iterdir()} == FILES | {INT8}
     text = (folder / CARD).read_text()
     whole, int8 = judge(network.eval())["test"], judge(open_onnx(folder / INT8))["test"]
@@ -384,7 +385,8 @@ def test_an_int8_program_that_does_not_pay_is_left_out(
     monkeypatch.setattr(export, "convert", lambda *given: replace(GAIN, bytes=convert(*given).bytes, float_bytes=1))
     folder = tmp_path / "bundle"
     judged: list[Any] = []
-    write_bundle(folder, candidate(), network, calibration=noisy_digits(4), judge=lambda run: judged.append(run) or {})
+    given = {"calibration": noisy_digits(4), "further": Further(quantize=True)}
+    write_bundle(folder, candidate(), network, judge=lambda run: judged.append(run) or {}, **given)
     assert len(judged) == 1  # the network alone
     assert {path.name for path in folder.iterdir()} == FILES
     text = (folder / CARD).read_text()

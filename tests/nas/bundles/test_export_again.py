@@ -54,7 +54,7 @@ def test_the_network_and_its_figures_stay_and_formats_come(folder: Path, tmp_pat
         ({"pick": "psnr"}, "pick"),
         ({"prefer": {"psnr": 2.0}}, "prefer"),
         ({"limits": SizeLimits(max_params=9)}, "max_params"),
-        ({"quantize": True}, "quantize"),
+        ({"further": Further(quantize=True)}, "quantize"),
         ({"data_root": Path("data")}, "data_root"),
         ({"own_space": "a:b"}, "space"),
         ({"storage": "a.db"}, "storage"),

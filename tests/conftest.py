@@ -55,6 +55,22 @@ def _one_look_at_migrations() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def installs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], contextlib.AbstractContextManager[Path]]:
+    """Makes folders for what a test installs, which are gone at the end of their block. Pytest keeps temporary folders,
+    and packages have hundreds of megabytes."""
+
+    @contextlib.contextmanager
+    def folder() -> Iterator[Path]:
+        place = tmp_path_factory.mktemp("installed")
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    return folder
+
+
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Said]]:
     """Runs a command in this process, which spares every test the imports."""

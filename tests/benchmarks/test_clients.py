@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -80,11 +82,15 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, list[Job]]:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", CLIENTS)
 def test_a_client_computes_what_pytorch_does(
-    name: str, jobs: dict[bool, list[Job]], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    name: str,
+    jobs: dict[bool, list[Job]],
+    tmp_path: Path,
+    installs: Callable[[], AbstractContextManager[Path]],
 ) -> None:
-    try:
-        found = differences(name, jobs[CLIENTS[name].every_size], tmp_path_factory.mktemp("clients"), tmp_path)
-    except NotInstalledError as error:
-        pytest.skip(f"it cannot be installed here: {error}")
+    with installs() as folder:
+        try:
+            found = differences(name, jobs[CLIENTS[name].every_size], folder, tmp_path)
+        except NotInstalledError as error:
+            pytest.skip(f"it cannot be installed here: {error}")
     assert [each for each in found if isinstance(each, str)] == []
     assert max(each for each in found if isinstance(each, float)) <= clients.MOST

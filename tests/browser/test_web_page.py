@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import http.server
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,13 @@ WHOLE = {"gate": "squeeze_excitation"}
 
 
 @pytest.fixture(scope="module")
-def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clients")
-    try:
-        installed("web", folder)
-    except NotInstalledError as error:
-        pytest.skip(f"onnxruntime-web cannot be installed here: {error}")
-    return folder / "web/node_modules/onnxruntime-web"
+def runtime(installs: Callable[[], AbstractContextManager[Path]]) -> Iterator[Path]:
+    with installs() as folder:
+        try:
+            installed("web", folder)
+        except NotInstalledError as error:
+            pytest.skip(f"onnxruntime-web cannot be installed here: {error}")
+        yield folder / "web/node_modules/onnxruntime-web"
 
 
 def write(folder: Path, runtime: Path, task: Task, *, threshold: float | None = None, **changes: Any) -> Path:

@@ -6,6 +6,8 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -74,14 +76,14 @@ def test_a_tensor_that_was_changed_is_told(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def validator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("bioimageio")
-    pip = [str(place / "bin/python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    for command in ([sys.executable, "-m", "venv", str(place)], [*pip, *BIOIMAGEIO]):
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
-        if ended.returncode != 0:
-            pytest.skip(f"it cannot be installed here: {' '.join(ended.stderr.split())[-200:]}")
-    return place / "bin/bioimageio"
+def validator(installs: Callable[[], AbstractContextManager[Path]]) -> Iterator[Path]:
+    with installs() as place:
+        pip = [str(place / "bin/python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        for command in ([sys.executable, "-m", "venv", str(place)], [*pip, *BIOIMAGEIO]):
+            ended = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+            if ended.returncode != 0:
+                pytest.skip(f"it cannot be installed here: {' '.join(ended.stderr.split())[-200:]}")
+        yield place / "bin/bioimageio"
 
 
 @pytest.mark.slow

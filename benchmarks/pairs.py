@@ -224,11 +224,7 @@ def table(rows: Mapping[str, Sequence[Sequence[Record]]]) -> list[str]:
         for what, digits in (("psnr", 2), ("ssim", 3)):
             mean = mean_interval(found[what])
             cells.append(f"{mean.mean:.{digits}f} ± {mean.high - mean.mean:.{digits}f}")
-            for rival in RIVALS:
-                pairs = zip(found[what], figures[rival][what], strict=True)
-                gain = mean_interval([ours - theirs for ours, theirs in pairs])
-                told = f"{gain.mean:+.{digits}f} ({gain.low:+.{digits}f} to {gain.high:+.{digits}f})"
-                cells.append("" if name == rival else told)
+            cells += ["" if name == rival else gain(found[what], figures[rival][what], digits) for rival in RIVALS]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     for name, seeds in rows.items():
         if len(seeds) > 1:
@@ -237,9 +233,36 @@ def table(rows: Mapping[str, Sequence[Sequence[Record]]]) -> list[str]:
     return lines
 
 
+def gain(ours: Sequence[float], theirs: Sequence[float], digits: int) -> str:
+    """Returns the mean difference of the same images with its interval."""
+    mean = mean_interval([one - other for one, other in zip(ours, theirs, strict=True)])
+    return f"{mean.mean:+.{digits}f} ({mean.low:+.{digits}f} to {mean.high:+.{digits}f})"
+
+
 def by_image(seeds: Sequence[Sequence[Record]], what: str) -> list[float]:
     """Returns a figure of each image, the mean over seeds."""
     return [fmean(image[what] for image in images) for images in zip(*seeds, strict=True)]
+
+
+def instrument_table(rows: Mapping[str, Sequence[Sequence[Record]]]) -> list[str]:
+    """Returns the lines of a table with the PSNR at each instrument, beside the stronger rival, in Markdown.
+
+    An image's name begins with its instrument.
+    """
+    of_image = [record["image"].partition("_")[0] for record in next(iter(rows.values()))[0]]
+    instruments = sorted(set(of_image))
+    heads = [f"{name} ({of_image.count(name)} images)" for name in instruments]
+    lines = [f"| PSNR (dB), to {RIVALS[-1]} | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    rival = by_image(rows[RIVALS[-1]], "psnr")
+    for name, seeds in rows.items():
+        values, cells = by_image(seeds, "psnr"), []
+        for instrument in instruments:
+            chosen = [place for place, each in enumerate(of_image) if each == instrument]
+            ours, theirs = ([figures[place] for place in chosen] for figures in (values, rival))
+            told = "" if name == RIVALS[-1] else f", {gain(ours, theirs, 2)}"
+            cells.append(f"{fmean(ours):.2f}{told}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
 
 
 def image_table(rows: Mapping[str, Sequence[Sequence[Record]]]) -> list[str]:
@@ -314,7 +337,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = {label: [rows_of(method)] for method, label in CLASSICAL.items()}
     for label, paths in bundles.items():
         rows[label] = [rows_of(str(path), open_bundle(path).weights_digest) for path in paths]
-    print("\n".join([*table(rows), "", *image_table(rows)]))
+    tables = [table(rows), *([instrument_table(rows)] if options.microscope else []), image_table(rows)]
+    print("\n\n".join("\n".join(lines) for lines in tables))
     return 0
 
 

@@ -85,7 +85,8 @@ def test_shots_are_judged_beside_their_clean_image() -> None:
 
 def test_the_table_compares_images_pair_by_pair() -> None:
     def images(*psnr: float) -> list[dict[str, float | str]]:
-        return [{"image": name, "psnr": value, "ssim": value / 40} for name, value in zip("ab", psnr, strict=True)]
+        names = ("Confocal_MICE", "Confocal_FISH")
+        return [{"image": name, "psnr": value, "ssim": value / 40} for name, value in zip(names, psnr, strict=True)]
 
     plain, better = pairs.RIVALS
     rows = {plain: [images(30, 32)], better: [images(32, 34)], "found": [images(30, 33), images(32, 33)]}
@@ -94,7 +95,17 @@ def test_the_table_compares_images_pair_by_pair() -> None:
     assert lines[2].startswith("| BM3D | 31.00 ± 12.71 |  | -2.00 (-2.00 to -2.00) | 0.775 ± 0.318 |  | -0.050 ")
     assert lines[4].startswith("| found | 32.00 ± 12.71 | +1.00 (+1.00 to +1.00) | -1.00 (-1.00 to -1.00) | 0.800 ")
     assert lines[-1] == "found: 31.50, 32.50 dB by seed."
-    assert pairs.image_table(rows)[2:] == ["| a | 30.00 | 32.00 | 31.00 |", "| b | 32.00 | 34.00 | 33.00 |"]
+    assert pairs.instrument_table(rows) == [
+        "| PSNR (dB), to BM3D, variance stabilised | Confocal (2 images) |",
+        "|---|---|",
+        "| BM3D | 31.00, -2.00 (-2.00 to -2.00) |",
+        "| BM3D, variance stabilised | 33.00 |",
+        "| found | 32.00, -1.00 (-1.00 to -1.00) |",
+    ]
+    assert pairs.image_table(rows)[2:] == [
+        "| Confocal_MICE | 30.00 | 32.00 | 31.00 |",
+        "| Confocal_FISH | 32.00 | 34.00 | 33.00 |",
+    ]
 
 
 def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--data-root", type=Path, required=True, help="folder of train400 and set12")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=96)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--to", type=Path, default=Path("runs/noisy-targets.jsonl"), help="file of finished trainings")
     options = parser.parse_args(arguments)

@@ -381,6 +381,11 @@ class StudyConfig:
         """The names of the objectives, in their order."""
         return tuple(objective.name for objective in self.objectives)
 
+    @property
+    def max_macs(self) -> int:
+        """The limit of MACs, 0 where there is none."""
+        return next((limit.upper for limit in self.constraints if limit.name == "macs"), 0)
+
     def in_order(self, values: Mapping[str, float]) -> tuple[float, ...]:
         """Returns the values of the objectives, in their order, out of all that were measured.
 

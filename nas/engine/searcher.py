@@ -215,6 +215,7 @@ class StudySearcher(JobSearcher):
             self._acceptable,
             sketch=self._sketch,
             prior=prior_of(space, config, ledger.distributions),
+            max_macs=config.max_macs,
         )
 
     def ask(self, trial_id: str) -> Job | None:

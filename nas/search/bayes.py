@@ -74,6 +74,13 @@ PACE = 0.75
 It was chosen so that the default search takes about as long as the one with `tpe` and the papers' networks did
 (benchmarks/RESULTS.md, "The default search under ten study seeds")."""
 
+LEAST = 0.1
+"""The least time of a training, as a share of that of the largest network that the limits allow.
+
+On large images small networks are hundreds of times faster than large ones. Divided by such times, the improvement
+that a large one brings is never the largest, and a search goes through all sizes before it comes to the right ones
+(benchmarks/RESULTS.md, "A search on photographs")."""
+
 
 def score(shortfall: Array, unit: float) -> Array:
     """Returns ``-log(1 + shortfall / unit)``: near the best it is linear, and far from it differences count little.
@@ -103,11 +110,15 @@ def bayes_draws(question: Question) -> Iterator[dict[str, Any]]:
 
 
 def merits_before(
-    space: Mapping[str, BaseDistribution], objectives: Sequence[Objective], prior: Prior, sketches: Sequence[Sketch]
+    space: Mapping[str, BaseDistribution],
+    objectives: Sequence[Objective],
+    prior: Prior,
+    max_macs: int,
+    sketches: Sequence[Sketch],
 ) -> Array:
     """Returns the merit that candidates have while a study has no trial, (n,): larger is better."""
     with _blas().limit(limits=1, user_api="blas"):
-        return _Model(space, objectives, prior, _Known.nothing(len(objectives))).merits(sketches)
+        return _Model(space, objectives, prior, max_macs, _Known.nothing(len(objectives))).merits(sketches)
 
 
 @cache
@@ -121,7 +132,7 @@ def _ordered_pool(question: Question) -> list[Sketch]:
     if not question.prior.trials and known.trained < STARTUP_TRIALS:
         return []
     rng = np.random.default_rng(question.seed)
-    model = _Model(question.space, question.objectives, question.prior, known)
+    model = _Model(question.space, question.objectives, question.prior, question.max_macs, known)
     pool = Pool(question, rng, model.relevance)
     parents = known.best(model, PARENTS)
     earlier = [trial.hyperparameters for trial in question.prior.trials]
@@ -262,9 +273,14 @@ class _Model:
     """
 
     def __init__(
-        self, space: Mapping[str, BaseDistribution], objectives: Sequence[Objective], prior: Prior, known: _Known
+        self,
+        space: Mapping[str, BaseDistribution],
+        objectives: Sequence[Objective],
+        prior: Prior,
+        max_macs: int,
+        known: _Known,
     ) -> None:
-        self._codes, self._step_macs = Codes(space), prior.step_macs
+        self._codes, self._step_macs, self._least = Codes(space), prior.step_macs, max(LEAST * max_macs, 1.0)
         beliefs = [prior.beliefs.get(metric_of(o.name).stands_for or o.name, NO_BELIEF) for o in objectives]
         self.relevance = {
             name: max((b.relevance.get(name, DEFAULT_RELEVANCE) for b in beliefs), default=DEFAULT_RELEVANCE)
@@ -314,7 +330,7 @@ class _Model:
         efforts = np.array([effort(each, self._step_macs) for each in sketches])
         if self._slowness is not None:
             efforts *= np.exp(self._slowness(codes)[0])
-        return np.asarray(gains / np.maximum(efforts, 1.0) ** PACE)
+        return np.asarray(gains / np.maximum(efforts, self._least) ** PACE)
 
 
 def _slowness(prior: Prior, codes: Codes, earlier: Array) -> GaussianProcess | None:

@@ -42,6 +42,7 @@ class Question:
             after one that is not acceptable.
         sketch: returns the candidate of a proposal, or None for one that is not valid.
         prior: earlier trials of other tasks.
+        max_macs: the limit of MACs, 0 for none.
     """
 
     number: int
@@ -53,6 +54,7 @@ class Question:
     acceptable: Acceptable
     sketch: Callable[[Mapping[str, Any]], Sketch | None]
     prior: Prior
+    max_macs: int
 
 
 Sampler = Callable[[Question], Iterator[dict[str, Any]]]
@@ -140,6 +142,7 @@ def proposer(
     *,
     sketch: Callable[[Mapping[str, Any]], Sketch | None] = plain_sketch,
     prior: Prior = NO_PRIOR,
+    max_macs: int = 0,
 ) -> Propose:
     """Returns the function that proposes the trials of a study.
 
@@ -155,6 +158,7 @@ def proposer(
         acceptable: tells whether a proposal may be trained.
         sketch: returns the candidate of a proposal, or None for one that is not valid; by default one without costs.
         prior: earlier trials of other tasks; none by default.
+        max_macs: the limit of MACs; 0 for none.
 
     Raises:
         ConfigError: the name is not known.
@@ -175,6 +179,7 @@ def proposer(
             acceptable=acceptable,
             sketch=sketch,
             prior=prior,
+            max_macs=max_macs,
         )
         params: dict[str, Any] = {}
         for params in chain(sampler(question), islice(random_draws(trial_seed, space), TRIES)):

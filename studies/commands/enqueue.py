@@ -121,6 +121,9 @@ def _some(
         return references if len(references) <= trials // 2 else {}
     sketches = [sketched(space, params, study.config) for params in references.values()]
     there = [(name, sketch) for name, sketch in zip(references, sketches, strict=True) if sketch is not None]
-    merits = merits_before(study.distributions, study.config.objectives, prior, [sketch for _, sketch in there])
+    config = study.config
+    merits = merits_before(
+        study.distributions, config.objectives, prior, config.max_macs, [sketch for _, sketch in there]
+    )
     best = sorted(range(len(there)), key=lambda row: -merits[row])[: trials // REFERENCES]
     return {there[row][0]: references[there[row][0]] for row in best}

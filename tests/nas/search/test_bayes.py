@@ -79,7 +79,9 @@ def searched(sampler: str, seed: int, trials: int, prior: Prior = NO_PRIOR, **op
     def acceptable(params: Mapping[str, Any]) -> bool:
         return of(params).fits and of(params).digest not in known
 
-    propose = proposer(sampler, seed, SPACE, UP, acceptable, sketch=of, prior=prior)
+    propose = proposer(
+        sampler, seed, SPACE, UP, acceptable, sketch=of, prior=prior, max_macs=options.get("max_macs", 0)
+    )
     for number in range(trials):
         past.params[number] = params = propose(number, past)
         assert propose(number, past) == params, "a proposal depends on the past alone"
@@ -138,15 +140,22 @@ def test_time_is_a_price() -> None:
     def of(params: Mapping[str, Any]) -> Sketch:
         return sketch(params, macs=lambda given: 10 if given["x0"] in "ab" else 1000)
 
-    past = searched("bayes", 0, 24, known_before(), sketch=of)
-    assert sum(params["x0"] in "ab" for params in past.params.values()) > 12
+    def cheap(**options: Any) -> int:
+        past = searched("bayes", 0, 24, known_before(), sketch=of, **options)
+        return sum(params["x0"] in "ab" for params in past.params.values())
+
+    assert cheap() > 12
+    # All are as cheap as a tenth of the largest that is allowed.
+    assert cheap(max_macs=10_000) == sum(
+        params["x0"] in "ab" for params in searched("bayes", 0, 24, known_before()).params.values()
+    )
 
 
 def question(past: Past, space: Mapping[str, BaseDistribution] = SPACE, **changes: Any) -> Any:
     from nas.search.sampler import Question
 
     given: dict[str, Any] = {"number": 10**6, "seed": 0, "study_seed": 0, "space": space, "objectives": UP}
-    given |= {"past": past, "acceptable": lambda params: True, "sketch": sketch, "prior": NO_PRIOR}
+    given |= {"past": past, "acceptable": lambda params: True, "sketch": sketch, "prior": NO_PRIOR, "max_macs": 0}
     return Question(**given | changes)
 
 
@@ -230,9 +239,9 @@ def test_what_is_not_known_at_rungs_is_not_learned_as_divergence() -> None:
     assert known.values[8, 0] == pytest.approx(16.0 + 2.0)
     assert np.isnan(known.values[8, 1])
     assert known.spread[8].tolist() == [0.0, 0.0]
-    model = bayes._Model(SPACE, objectives, NO_PRIOR, known)
+    model = bayes._Model(SPACE, objectives, NO_PRIOR, 0, known)
     others = bayes._Known.of(question(past_of(past, 8), objectives=objectives))
-    latency = bayes._Model(SPACE, objectives, NO_PRIOR, others)._columns[1].predict(known.sketches, codes_of(known))
+    latency = bayes._Model(SPACE, objectives, NO_PRIOR, 0, others)._columns[1].predict(known.sketches, codes_of(known))
     assert model._columns[1].predict(known.sketches, codes_of(known))[0] == pytest.approx(latency[0])
     assert next(bayes.bayes_draws(asked))
 
@@ -253,7 +262,7 @@ def codes_of(known: Any) -> Array:
 def test_an_objective_that_nobody_has_measured_stops_nothing() -> None:
     objectives = [UP[0], Objective(name="latency", direction="minimize", unit="ms", reference=1000.0)]
     candidates = [sketch(dict.fromkeys(SPACE, letter)) for letter in LETTERS]
-    merits = bayes.merits_before(SPACE, objectives, known_before(), candidates)
+    merits = bayes.merits_before(SPACE, objectives, known_before(), 0, candidates)
     assert np.isfinite(merits).all()
     assert len(set(merits.tolist())) == 4
     past = Past(SPACE)

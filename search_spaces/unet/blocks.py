@@ -357,7 +357,8 @@ class HaarDown(nn.Module):
         self.copies = outputs // inputs
 
     def forward(self, features: Tensor) -> Tensor:
-        return F.avg_pool2d(features, 2).repeat(1, self.copies, 1, 1)
+        # litert-torch repeats along another axis, so copies are concatenated.
+        return concatenated(*[F.avg_pool2d(features, 2)] * self.copies)
 
 
 class Up(nn.Sequential):

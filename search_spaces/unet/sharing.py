@@ -178,7 +178,8 @@ class CrossStitch(Exchange):
     def forward(self, states: Sequence[Tensor]) -> list[Tensor]:
         if self.groups > 1 and wants_gradients():
             return list(_Mixture.apply(self.a, *states))
-        parts = [part for state in states for part in state.chunk(self.groups, dim=1)]
+        # litert-torch refuses a program that cuts channels into one part.
+        parts = [part for state in states for part in state.chunk(self.groups, dim=1)] if self.groups > 1 else states
         mixed = [_sum(a * part for a, part in zip(row, parts, strict=True)) for row in self.a]
         return [concatenated(*mixed[start : start + self.groups]) for start in range(0, len(mixed), self.groups)]
 

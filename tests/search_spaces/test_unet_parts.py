@@ -212,6 +212,8 @@ def test_the_haar_step_is_average_pooling() -> None:
     assert np.allclose(HaarDown(3, 3)(features), low / 2, atol=1e-6)
     assert torch.equal(HaarDown(3, 3)(features), nn.AvgPool2d(2)(features))
     assert torch.equal(HaarDown(3, 6)(features), nn.AvgPool2d(2)(features).repeat(1, 2, 1, 1))
+    program = torch.export.export(HaarDown(3, 6), (features,))
+    assert "repeat" not in str(program.graph)  # litert-torch computes it wrongly
 
 
 def test_a_residual_block_without_norm_starts_as_the_identity() -> None:

@@ -41,6 +41,13 @@ def test_cross_stitch_starts_at_its_mixture(kind: type[CrossStitch]) -> None:
     assert torch.equal(second, 0.1 * ONE + 0.9 * OTHER)
 
 
+@pytest.mark.parametrize("kind", [CrossStitch, Sluice])
+def test_a_program_does_not_cut_channels_into_one_part(kind: type[CrossStitch]) -> None:
+    with torch.no_grad():
+        program = torch.export.export(kind(4, 0.9), ([ONE, OTHER],))
+    assert {node.name.rstrip("_0123456789") for node in program.graph.nodes} & {"split", "chunk"} == set()
+
+
 def test_cross_stitch_by_channel() -> None:
     layer = ChannelCrossStitch(4, 0.9)
     torch.nn.init.normal_(layer.a)

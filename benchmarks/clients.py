@@ -13,16 +13,16 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.lib.clients import CLIENTS, Job, NotInstalledError, differences
+from benchmarks.lib.clients import CLIENTS, Job, NotInstalledError, Takes, differences
 from nas.bundles.bundle import open_bundle
 from nas.bundles.export import export_bundle
-from nas.bundles.formats import CONVERSIONS, ONNX, Further
+from nas.bundles.formats import CONVERSIONS, FORMATS, ONNX, Further, fixed_size
 from nas.types import Candidate, Recipe, Task
 from search_spaces import get_space
 
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bad, titles = [], []
         for name in options.clients:
             print(f"{name} ...", file=sys.stderr, flush=True)
-            flat = [(kind, job) for kind in options.kinds for job in jobs[kind][CLIENTS[name].every_size]]
+            flat = [(kind, job) for kind in options.kinds for job in jobs[kind][CLIENTS[name].takes]]
             (folder := Path(work, name)).mkdir()
             try:
                 found = differences(name, [job for _, job in flat], options.installed, folder)
@@ -127,11 +127,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(bool(bad))
 
 
-def exported(name: str, folder: Path) -> dict[bool, list[Job]]:
+def exported(name: str, folder: Path) -> dict[Takes, list[Job]]:
     """Trains and exports a kind of network.
 
     Returns:
-        The jobs of clients that take every size (True), and of those that take a program for each size (False).
+        The jobs of clients by what they take; of a form there are those for every size alone.
     """
     kind = KINDS[name]
     task = Task(channels=kind.channels, classes=kind.classes, height=32, width=32, noise="gaussian:50")
@@ -160,16 +160,17 @@ def exported(name: str, folder: Path) -> dict[bool, list[Job]]:
         ),
     )
     network = open_bundle(folder, get_space).network
-    jobs: dict[bool, list[Job]] = {True: [], False: []}
+    jobs: dict[Takes, list[Job]] = {takes: [] for takes in get_args(Takes)}
     with torch.no_grad():
         for height, width in SIZES:
             images = F.interpolate(noisy[:2], (height, width), mode="nearest")
             wanted = [each.numpy() for each in network(images)[: 2 if kind.classes else 1]]
             program = folder / (CONVERSIONS[kind.form].file if kind.form else ONNX)
-            jobs[True].append(Job(program, images.numpy(), tuple(wanted)))
+            jobs["every size"].append(Job(program, images.numpy(), tuple(wanted)))
             if not kind.form:
-                program = folder / f"model.{height}x{width}.onnx"
-                jobs[False].append(Job(program, images[:1].numpy(), tuple(each[:1] for each in wanted)))
+                one = images[:1].numpy(), tuple(each[:1] for each in wanted)
+                jobs["one size"].append(Job(folder / fixed_size(height, width).file, *one))
+                jobs["model.pt2"].append(Job(folder / FORMATS["torch_export"].file, *one))
     return jobs
 
 

@@ -1,4 +1,4 @@
-"""Runs ONNX programs in one runtime. A client's own Python runs this file, so it uses NumPy and the runtime alone.
+"""Runs exported programs in one runtime. A client's own Python runs this file, so it uses NumPy and the runtime alone.
 
     python client_program.py RUNTIME FOLDER < list of jobs in JSON > results in JSON
 
@@ -72,26 +72,26 @@ def ncnn(program: str, images: Images, outputs: int) -> Any:
 
 
 def litert(program: str, images: Images, outputs: int) -> Any:
+    import litert_torch
+    import torch
     from ai_edge_litert.interpreter import Interpreter
 
+    class Asked(torch.nn.Module):
+        """The network with the outputs that it has values for, because LiteRT takes no empty one."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = torch.export.load(program).module()
+
+        def forward(self, noisy: torch.Tensor) -> Any:
+            return self.network(noisy)[:outputs]
+
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder, "model.onnx")  # onnx2tf writes its input anew
-        copy.write_bytes(Path(program).read_bytes())
-        command = [sys.executable, "-m", "onnx2tf", "-i", str(copy), "-o", folder, "-n"]
-        command += ["--copy_onnx_input_output_names_to_tflite"]
-        said = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        converted = Path(folder, "model_float32.tflite")
-        if said.returncode != 0 or not converted.is_file():
-            raise RuntimeError(f"onnx2tf wrote no program: {said.stderr[-200:]}")
-        network = Interpreter(str(converted), num_threads=1)
-        network.allocate_tensors()
-        (given,) = network.get_input_details()
-        network.set_tensor(given["index"], np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
-        network.invoke()
-        found = {each["name"]: network.get_tensor(each["index"]) for each in network.get_output_details()}
-    if found["denoised"].shape != images.shape:  # channels are first or last, as the graph ends
-        found["denoised"] = found["denoised"].transpose(0, 3, 1, 2)
-    return [found[name] for name in ("denoised", "logits")[:outputs]]
+        converted = Path(folder, "model.tflite")
+        litert_torch.convert(Asked(), (torch.zeros(images.shape),)).export(str(converted))
+        run = Interpreter(str(converted), num_threads=1).get_signature_runner()
+        found = run(args_0=images)
+    return [found[f"output_{place}"] for place in range(outputs)]
 
 
 def onnx_to_torch(program: str, images: Images, outputs: int) -> Any:

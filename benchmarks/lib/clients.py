@@ -17,6 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Kind = Literal["python", "node", "page"]
+Takes = Literal["every size", "one size", "model.pt2"]
+"""What a client is given: the ONNX program for every batch and size, that for one image of one size, or model.pt2, of
+which it makes a program for one image of one size."""
+
 PROGRAMS: Mapping[Kind, Path] = {
     "python": Path(__file__).with_name("client_program.py"),
     "node": Path(__file__).with_name("client_program.mjs"),
@@ -38,18 +42,16 @@ class Client:
         title: its name in the table.
         packages: what is installed for it, by pip for `python`, otherwise by npm.
         runtime: its name in `client_program.py`, or the package of npm.
-        every_size: whether it takes the program for every size, or one for each size alone.
+        takes: the program that it is given.
         kind: what runs it.
-        oldest: the oldest Python 3 that its packages take, for `python`.
         ours: whether it uses the libraries of this project, such as PyTorch, for `python`.
     """
 
     title: str
     packages: tuple[str, ...]
     runtime: str
-    every_size: bool
+    takes: Takes
     kind: Kind = "python"
-    oldest: int = 11
     ours: bool = False
 
 
@@ -63,18 +65,18 @@ class Job:
 
 
 CLIENTS: Mapping[str, Client] = {
-    "onnxruntime-1.17": Client("ONNX Runtime 1.17", ("onnxruntime==1.17.3", "numpy<2"), "onnxruntime", True),
-    "onnxruntime-1.32": Client("ONNX Runtime 1.32", ("onnxruntime==1.32.0",), "onnxruntime", True),
-    "openvino": Client("OpenVINO 2026.4", ("openvino==2026.4.1",), "openvino", True),
-    "node": Client("node 1.30", ("onnxruntime-node@1.30.0",), "onnxruntime-node", True, "node"),
-    "web": Client("web (wasm) 1.30", ("onnxruntime-web@1.30.0",), "onnxruntime-web", True, "node"),
-    "page": Client("page in Chromium", ("onnxruntime-web@1.30.0",), "onnxruntime-web", True, "page"),
-    "opencv-4.10": Client("OpenCV 4.10", ("opencv-python-headless==4.10.0.84",), "opencv", False),
-    "opencv-4.14": Client("OpenCV 4.14", ("opencv-python-headless==4.14.0.94",), "opencv", False),
-    "opencv-5": Client("OpenCV 5.0", ("opencv-python-headless==5.0.0.93",), "opencv", False),
-    "ncnn": Client("ncnn 20261020", ("ncnn==1.0.20261020", "pnnx==20261020"), "ncnn", False),
-    "litert": Client("LiteRT 2.1 (onnx2tf 2.6.9)", ("onnx2tf==2.6.9",), "litert", False, oldest=12),
-    "onnx2torch": Client("onnx2torch 1.5.15", ("onnx2torch==1.5.15",), "onnx2torch", False, ours=True),
+    "onnxruntime-1.17": Client("ONNX Runtime 1.17", ("onnxruntime==1.17.3", "numpy<2"), "onnxruntime", "every size"),
+    "onnxruntime-1.32": Client("ONNX Runtime 1.32", ("onnxruntime==1.32.0",), "onnxruntime", "every size"),
+    "openvino": Client("OpenVINO 2026.4", ("openvino==2026.4.1",), "openvino", "every size"),
+    "node": Client("node 1.30", ("onnxruntime-node@1.30.0",), "onnxruntime-node", "every size", "node"),
+    "web": Client("web (wasm) 1.30", ("onnxruntime-web@1.30.0",), "onnxruntime-web", "every size", "node"),
+    "page": Client("page in Chromium", ("onnxruntime-web@1.30.0",), "onnxruntime-web", "every size", "page"),
+    "opencv-4.10": Client("OpenCV 4.10", ("opencv-python-headless==4.10.0.84",), "opencv", "one size"),
+    "opencv-4.14": Client("OpenCV 4.14", ("opencv-python-headless==4.14.0.94",), "opencv", "one size"),
+    "opencv-5": Client("OpenCV 5.0", ("opencv-python-headless==5.0.0.93",), "opencv", "one size"),
+    "ncnn": Client("ncnn 20261020", ("ncnn==1.0.20261020", "pnnx==20261020"), "ncnn", "one size"),
+    "litert": Client("LiteRT 2.3 (litert-torch 0.10)", ("litert-torch==0.10.0",), "litert", "model.pt2", ours=True),
+    "onnx2torch": Client("onnx2torch 1.5.15", ("onnx2torch==1.5.15",), "onnx2torch", "one size", ours=True),
 }
 
 
@@ -105,7 +107,7 @@ def installed(name: str, folder: Path) -> Path:
         else:
             pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
             alone = [package for package in client.packages if package.startswith("pnnx")]  # without its PyTorch
-            _step([_interpreter(client), "-m", "venv", str(place)])
+            _step([sys.executable, "-m", "venv", str(place)])
             if client.ours:
                 (library,) = place.glob("lib/*/site-packages")
                 (library / "ours.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
@@ -121,17 +123,6 @@ def _step(command: Sequence[str]) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     if ended.returncode != 0:
         raise NotInstalledError(" ".join(ended.stderr.split())[-300:])
-
-
-def _interpreter(client: Client) -> str:
-    """Returns this Python, or one on the PATH where this one is too old for the client."""
-    if sys.version_info >= (3, client.oldest):
-        return sys.executable
-    for minor in range(client.oldest, client.oldest + 4):
-        found = shutil.which(f"python3.{minor}")
-        if found and subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode == 0:
-            return found
-    raise NotInstalledError(f"it needs Python 3.{client.oldest}, which is not on the PATH")
 
 
 def differences(name: str, jobs: Sequence[Job], folder: Path, work: Path) -> list[float | str]:

@@ -261,7 +261,7 @@ class Further(Conversions):
     size: Annotated[
         list[tuple[int, int]] | None,
         Setting(
-            help="Also an ONNX program for one image of this size, for OpenCV, ncnn, LiteRT; may be repeated.",
+            help="Also an ONNX program for one image of this size, for OpenCV and ncnn; may be repeated.",
             metavar="HxW",
         ),
     ] = None
@@ -326,7 +326,7 @@ def fixed_size(height: int, width: int) -> Format:
     return Format(
         file=file,
         title=f"ONNX for {height}x{width}",
-        described=f"for OpenCV, ncnn, LiteRT and other small runtimes: one image of {height}x{width} pixels",
+        described=f"for OpenCV, ncnn and other small runtimes: one image of {height}x{width} pixels",
         write=write,
         open=_open_onnx,
         heading=f"With OpenCV alone, for images of {height}x{width} pixels:",

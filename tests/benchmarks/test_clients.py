@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from benchmarks import clients
-from benchmarks.lib.clients import CLIENTS, Job, NotInstalledError, differences
+from benchmarks.lib.clients import CLIENTS, Job, NotInstalledError, Takes, differences
 from nas.bundles.formats import LOWEST_RUNTIME
 from search_spaces.unet.blocks import BLOCKS, NORMS, POOLS
 from search_spaces.unet.fusion import FUSIONS, GATES
@@ -56,7 +57,7 @@ def test_a_refusal_and_a_large_difference_are_told_and_fail(
             raise values
         return values  # type: ignore[return-value]
 
-    monkeypatch.setattr(clients, "exported", lambda kind, folder: {True: [job, job], False: [job, job]})
+    monkeypatch.setattr(clients, "exported", lambda kind, folder: {takes: [job, job] for takes in get_args(Takes)})
     monkeypatch.setattr(clients, "differences", measured)
     assert clients.main(["--clients", "openvino", "node", "--kinds", "concat"]) == 0
     said = capsys.readouterr()
@@ -71,11 +72,11 @@ def test_a_refusal_and_a_large_difference_are_told_and_fail(
 
 
 @pytest.fixture(scope="module")
-def jobs(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, list[Job]]:
-    """The programs of a few kinds of networks, for clients that take every size and for those that do not."""
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> dict[Takes, list[Job]]:
+    """The programs of a few kinds of networks, by what clients take."""
     folder = tmp_path_factory.mktemp("exported")
     made = [clients.exported(kind, folder / str(place)) for place, kind in enumerate((*KINDS, NO_CLASSES))]
-    return {every: [job for each in made for job in each[every]] for every in (True, False)}
+    return {takes: [job for each in made for job in each[takes]] for takes in get_args(Takes)}
 
 
 @pytest.mark.slow
@@ -83,13 +84,13 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, list[Job]]:
 @pytest.mark.parametrize("name", CLIENTS)
 def test_a_client_computes_what_pytorch_does(
     name: str,
-    jobs: dict[bool, list[Job]],
+    jobs: dict[Takes, list[Job]],
     tmp_path: Path,
     installs: Callable[[], AbstractContextManager[Path]],
 ) -> None:
     with installs() as folder:
         try:
-            found = differences(name, jobs[CLIENTS[name].every_size], folder, tmp_path)
+            found = differences(name, jobs[CLIENTS[name].takes], folder, tmp_path)
         except NotInstalledError as error:
             pytest.skip(f"it cannot be installed here: {error}")
     assert [each for each in found if isinstance(each, str)] == []

@@ -543,7 +543,7 @@ def test_a_program_for_one_size_has_none_of_what_small_runtimes_lack(tmp_path: P
             found, wanted = open_onnx(file)(noisy), network.eval()(noisy)
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
     text = (folder / CARD).read_text()
-    assert "`model.9x14.onnx`: for OpenCV, ncnn, LiteRT and other small runtimes: one image of 9x14 pixels" in text
+    assert "`model.9x14.onnx`: for OpenCV, ncnn and other small runtimes: one image of 9x14 pixels" in text
     assert text.count("readNetFromONNX") == 1
 
 

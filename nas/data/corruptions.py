@@ -25,7 +25,7 @@ CORRUPTIONS: Mapping[str, Sequence[str]] = {
 }
 """Kind -> noises by name, from mild to strong."""
 
-SHOWN = ("psnr", "accuracy", "auc")
+SHOWN = ("psnr", "accuracy", "balanced_accuracy", "auc")
 """The metrics that tables and figures of corruptions show, where they apply."""
 
 

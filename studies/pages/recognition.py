@@ -98,7 +98,7 @@ def roc_curves(answered: Answered | None) -> go.Figure | None:
             hovertemplate="%{y:.1%} found, %{x:.1%} of the others taken for it<extra></extra>",
         )
     _diagonal(figure)
-    figure.update_xaxes(title="other images that are taken for the class", range=[0, 1], tickformat=".0%")
+    figure.update_xaxes(title="other images that are taken for the class", range=[0, 1.02], tickformat=".0%")
     figure.update_yaxes(title="images of the class that are found", range=[0, 1.01], tickformat=".0%")
     return laid_out(figure, 420)
 

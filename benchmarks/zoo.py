@@ -66,7 +66,10 @@ class Shipped:
 
 BUNDLES = {
     "gray": Shipped(f"images:{FOLDER}/photographs/gray", "gaussian:5-50", SOURCE, OPTIONS, mode="L"),
-    "color": Shipped(f"images:{FOLDER}/photographs/color", "gaussian:5-50", SOURCE, OPTIONS, mode="RGB"),
+    # What is good for gray photographs is tried first.
+    "color": Shipped(
+        f"images:{FOLDER}/photographs/color", "gaussian:5-50", SOURCE, (*OPTIONS, "--warm-start", "gray"), mode="RGB"
+    ),
     "digits": Shipped(
         data="digits",
         noise="gaussian:50",
@@ -81,9 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=(__doc__ or "").split(":")[0])
     parser.add_argument("names", nargs="*", choices=[*BUNDLES, []], metavar="NAME", help=f"of {', '.join(BUNDLES)}")
     parser.add_argument("--kodak", type=Path, metavar="DIR", help="the photographs of Kodak's PCD0992")
-    parser.add_argument("--trials", type=int, default=24, help="size of each search (24)")
-    parser.add_argument("--search-epochs", type=int, default=10, help="epochs of each candidate (10)")
-    parser.add_argument("--epochs", type=int, default=300, help="epochs of each training (300)")
+    parser.add_argument("--trials", type=int, default=20, help="size of each search (20)")
+    parser.add_argument("--search-epochs", type=int, default=8, help="epochs of each candidate (8)")
+    parser.add_argument("--epochs", type=int, default=100, help="epochs of each training (100)")
     options = parser.parse_args(arguments)
     names = options.names or list(BUNDLES)
     kodak = sorted(options.kodak.glob("*.png")) if options.kodak else []

@@ -357,7 +357,7 @@ class HaarDown(nn.Module):
         self.copies = outputs // inputs
 
     def forward(self, features: Tensor) -> Tensor:
-        # litert-torch repeats along another axis, so copies are concatenated.
+        # litert-torch repeats another axis (findings/litert-torch-repeats-other-axes.sh).
         return concatenated(*[F.avg_pool2d(features, 2)] * self.copies)
 
 

@@ -48,8 +48,7 @@ def differs(network):
     images = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     wanted = network(images)
     with contextlib.redirect_stdout(io.StringIO()):  # it says a page about each step
-        program = litert_torch.convert(network.eval(), (images,))
-    found = torch.as_tensor(program(images))
+        found = torch.as_tensor(litert_torch.convert(network.eval(), (images,))(images))
     name = type(network).__name__.lower()
     if found.shape != wanted.shape:
         print(f"{name}: shape {tuple(found.shape)}, where PyTorch has {tuple(wanted.shape)}")

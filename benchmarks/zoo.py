@@ -32,8 +32,8 @@ INSTALLED = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 """Photographs that scikit-image installs, which are in the public domain."""
 
 SOURCE = (
-    "the 24 photographs of Kodak's PCD0992, which Kodak is understood to have released for unrestricted use, and photographs that "
-    f"scikit-image installs, which are in the public domain: {', '.join(INSTALLED)}."
+    "the 24 photographs of Kodak's PCD0992, which Kodak is understood to have released for unrestricted use, and "
+    f"photographs that scikit-image installs, which are in the public domain: {', '.join(INSTALLED)}."
 )
 OPTIONS = ("--group-by", "(.+)-[0-9]", "--objectives", "psnr", "--early-stopping")
 

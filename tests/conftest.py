@@ -32,6 +32,16 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("skipnas")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the slow tests that may take longest, so that none of them is left for last."""
+
+    def limit(item: pytest.Item) -> float:
+        own = item.get_closest_marker("timeout")
+        return float(own.args[0]) if own is not None and item.get_closest_marker("slow") is not None else 0.0
+
+    items.sort(key=limit, reverse=True)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     """The networks here are too small for more, which would only wait for each other."""

@@ -307,7 +307,8 @@ def said_while_ray_is_killed(command: str, folder: Path, process: str, moment: s
 def test_a_search_and_a_confirmation_whose_ray_is_killed_go_on(tmp_path: Path, process: str) -> None:
     assert "the study has 3 of 3" in said_while_ray_is_killed(SEARCH, tmp_path, process, UNDER_WAY)
     said = said_while_ray_is_killed("confirm s --seeds 2 --top 1", tmp_path, process, UNDER_WAY)
-    assert "the confirmation has 2 of 2" in said
+    # A kill that comes when both runs are done leaves nothing to go on with.
+    assert "the confirmation has 2 of 2" in said or "all 2 runs are there" in said
 
 
 @pytest.mark.slow

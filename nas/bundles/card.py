@@ -172,7 +172,7 @@ def _usage(formats: Mapping[str, Format], shape: str, answer: str, likely: str) 
         usage = each.usage.format(
             shape=shape,
             channels=shape.split(", ")[1],
-            outputs=", ".join(outputs) if answer else f"{outputs[0]},",
+            outputs=", ".join(outputs) if answer else f"({outputs[0]},)",
             names=json.dumps(outputs),
             answer=answer,
             likely=likely,

@@ -74,6 +74,8 @@ PACE = 0.75
 It was chosen so that the default search takes about as long as the one with `tpe` and the papers' networks did
 (benchmarks/RESULTS.md, "The default search under ten study seeds")."""
 
+USUAL_BATCH = 16
+
 LEAST = 0.1
 """The least time of a training, as a share of that of the largest network that the limits allow.
 
@@ -280,7 +282,10 @@ class _Model:
         max_macs: int,
         known: _Known,
     ) -> None:
-        self._codes, self._step_macs, self._least = Codes(space), prior.step_macs, max(LEAST * max_macs, 1.0)
+        self._codes, self._step_macs = Codes(space), prior.step_macs
+        least = LEAST * max_macs
+        # On images as small as digits the time that every step takes is more than this and bounds times by itself.
+        self._least = least if least > prior.step_macs / USUAL_BATCH else 1.0
         beliefs = [prior.beliefs.get(metric_of(o.name).stands_for or o.name, NO_BELIEF) for o in objectives]
         self.relevance = {
             name: max((b.relevance.get(name, DEFAULT_RELEVANCE) for b in beliefs), default=DEFAULT_RELEVANCE)

@@ -27,7 +27,7 @@ from benchmarks.lib.loops import NOISE, candidate, enlarged, in_turns
 from benchmarks.lib.records import Record, measured
 from nas.data.noise import parse_noise
 from nas.data.splits import load, to_float
-from nas.training.optimizers import OPTIMIZERS, Optimizer
+from nas.training.optimizers import Optimizer
 from nas.types import Task
 from search_spaces import get_space
 from search_spaces.unet.fusion import Concat
@@ -194,7 +194,7 @@ STEPS_OF: Mapping[str, Callable[..., Step]] = {
 
 
 def _optimizer(parameters: list[Tensor]) -> Optimizer:
-    return OPTIMIZERS["adamw"]([{"params": parameters}], learning_rate=0.003, weight_decay=0.0001)
+    return Optimizer("adamw", [{"params": parameters}], learning_rate=0.003, weight_decay=0.0001)
 
 
 def _loss(denoised: Tensor, logits: Tensor, clean: Tensor, labels: Tensor) -> Tensor:

@@ -74,14 +74,16 @@ PACE = 0.75
 It was chosen so that the default search takes about as long as the one with `tpe` and the papers' networks did
 (benchmarks/RESULTS.md, "The default search under ten study seeds")."""
 
-USUAL_BATCH = 16
-
 LEAST = 0.1
 """The least time of a training, as a share of that of the largest network that the limits allow.
 
 On large images small networks are hundreds of times faster than large ones. Divided by such times, the improvement
 that a large one brings is never the largest, and a search goes through all sizes before it comes to the right ones
-(benchmarks/RESULTS.md, "A search on photographs")."""
+(benchmarks/RESULTS.md, "A search on photographs"). On images as small as digits the time that every step takes is more
+than this share and bounds times by itself; the share does not count there."""
+
+USUAL_BATCH = 16
+"""The batch size for which the time that every step takes is compared with `LEAST`."""
 
 
 def score(shortfall: Array, unit: float) -> Array:
@@ -284,7 +286,6 @@ class _Model:
     ) -> None:
         self._codes, self._step_macs = Codes(space), prior.step_macs
         least = LEAST * max_macs
-        # On images as small as digits the time that every step takes is more than this and bounds times by itself.
         self._least = least if least > prior.step_macs / USUAL_BATCH else 1.0
         beliefs = [prior.beliefs.get(metric_of(o.name).stands_for or o.name, NO_BELIEF) for o in objectives]
         self.relevance = {

@@ -14,7 +14,7 @@ from nas.errors import ConfigError
 from nas.protocols import Abilities
 from nas.training.balancing import BALANCES, Balance
 from nas.training.batches import NoisyBatch, TrainingData
-from nas.training.optimizers import OPTIMIZERS
+from nas.training.optimizers import Optimizer
 from nas.training.stability import PROBES
 from nas.types import ProbeCurve, Recipe, Task
 
@@ -80,8 +80,11 @@ class Training:
         self.class_weights: Tensor | None = None
         if recipe.class_weights != "none" and data.labels is not None:
             self.class_weights = balanced_weights(data.labels, task.classes)
-        self.optimizer = OPTIMIZERS[recipe.optimizer](
-            self._parameter_groups(), learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay
+        self.optimizer = Optimizer(
+            recipe.optimizer,
+            self._parameter_groups(),
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
         )
         self.epoch = 0
         self.step = 0

@@ -7,8 +7,10 @@ of 90 parameters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +18,33 @@ from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
 from nas.types import Optimizer as Name
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """The arithmetic of a step.
+
+    Attributes:
+        move: moves parameters by their gradients and renews their states, which are given by name, a list each.
+        states: the name of each state of a parameter as it is kept, and as `move` takes it. All but ``step``, the
+            count of steps, have the shape of the parameter. They begin at zero.
+    """
+
+    move: Callable[..., None]
+    states: Mapping[str, str]
+
+
+OPTIMIZERS: Mapping[Name, Kernel] = {
+    # Loshchilov and Hutter, 2019
+    "adamw": Kernel(
+        partial(adamw, fused=True, beta1=0.9, beta2=0.999, eps=1e-8, amsgrad=False, max_exp_avg_sqs=[], maximize=False),
+        {"step": "state_steps", "exp_avg": "exp_avgs", "exp_avg_sq": "exp_avg_sqs"},
+    ),
+    "sgd": Kernel(
+        partial(sgd, fused=True, momentum=0.9, dampening=0.0, nesterov=False, maximize=False),
+        {"momentum_buffer": "momentum_buffer_list"},
+    ),
+}
 
 
 class Optimizer:
@@ -28,6 +57,7 @@ class Optimizer:
     each of them is brought into the layout of its parameter.
 
     Args:
+        name: a key of `OPTIMIZERS`.
         groups: parameters as ``params``, with settings of their own for ``lr`` and ``weight_decay``.
         learning_rate: of the groups that have none.
         weight_decay: of the groups that have none.
@@ -37,18 +67,17 @@ class Optimizer:
         state: for each parameter that was moved its tensors by name.
     """
 
-    names: ClassVar[tuple[str, ...]]
-    """The tensors of a parameter's state that have its shape."""
-
-    def __init__(self, groups: Iterable[Mapping[str, Any]], *, learning_rate: float, weight_decay: float) -> None:
+    def __init__(
+        self, name: Name, groups: Iterable[Mapping[str, Any]], *, learning_rate: float, weight_decay: float
+    ) -> None:
+        self._kernel = OPTIMIZERS[name]
         self.param_groups = [{"lr": learning_rate, "weight_decay": weight_decay, **group} for group in groups]
         self.state: dict[Tensor, dict[str, Tensor]] = {}
 
     def zero_grad(self) -> None:
         """Takes all gradients away."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = None
+        for parameter in self._parameters():
+            parameter.grad = None
 
     @torch.no_grad()
     def step(self) -> None:
@@ -67,7 +96,9 @@ class Optimizer:
                 parameters.append(parameter)
                 gradients.append(gradient)
             if parameters:
-                self._move(parameters, gradients, [self.state[each] for each in parameters], group)
+                states = [self.state[parameter] for parameter in parameters]
+                given = {taken: [state[kept] for state in states] for kept, taken in self._kernel.states.items()}
+                self._kernel.move(parameters, gradients, **given, lr=group["lr"], weight_decay=group["weight_decay"])
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what `load_state_dict` takes, as torch's optimisers write it: states by the place of parameters."""
@@ -80,9 +111,8 @@ class Optimizer:
         parameters = self._parameters()
         self.state = {
             parameters[place]: {
-                # The count of steps does not belong to single elements of the parameter.
                 name: _laid_out(value, parameters[place])
-                if name in self.names
+                if value.shape == parameters[place].shape
                 else value.to(parameters[place].device, copy=True)
                 for name, value in state.items()
             }
@@ -94,79 +124,10 @@ class Optimizer:
 
     def _first(self, parameter: Tensor) -> dict[str, Tensor]:
         """Returns the state of a parameter that was not moved yet."""
-        return {name: torch.zeros_like(parameter) for name in self.names}
-
-    def _move(
-        self,
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        states: Sequence[Mapping[str, Tensor]],
-        group: Mapping[str, Any],
-    ) -> None:
-        """Moves the parameters of one group and renews their states."""
-        raise NotImplementedError
-
-
-class AdamW(Optimizer):
-    """AdamW (Loshchilov and Hutter, 2019) with betas of 0.9 and 0.999."""
-
-    names = ("exp_avg", "exp_avg_sq")
-
-    def _first(self, parameter: Tensor) -> dict[str, Tensor]:
-        return {"step": torch.zeros((), device=parameter.device), **super()._first(parameter)}
-
-    def _move(
-        self,
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        states: Sequence[Mapping[str, Tensor]],
-        group: Mapping[str, Any],
-    ) -> None:
-        adamw(
-            parameters,
-            gradients,
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [],
-            [state["step"] for state in states],
-            fused=True,
-            amsgrad=False,
-            beta1=0.9,
-            beta2=0.999,
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=1e-8,
-            maximize=False,
-        )
-
-
-class Momentum(Optimizer):
-    """Stochastic gradient descent with a momentum of 0.9."""
-
-    names = ("momentum_buffer",)
-
-    def _move(
-        self,
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        states: Sequence[Mapping[str, Tensor]],
-        group: Mapping[str, Any],
-    ) -> None:
-        sgd(
-            parameters,
-            gradients,
-            [state["momentum_buffer"] for state in states],
-            fused=True,
-            weight_decay=group["weight_decay"],
-            momentum=0.9,
-            lr=group["lr"],
-            dampening=0.0,
-            nesterov=False,
-            maximize=False,
-        )
-
-
-OPTIMIZERS: Mapping[Name, type[Optimizer]] = {"adamw": AdamW, "sgd": Momentum}
+        return {
+            name: torch.zeros((), device=parameter.device) if name == "step" else torch.zeros_like(parameter)
+            for name in self._kernel.states
+        }
 
 
 def _laid_out(values: Tensor, parameter: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -140,8 +141,8 @@ def test_time_is_a_price() -> None:
     def of(params: Mapping[str, Any]) -> Sketch:
         return sketch(params, macs=lambda given: 10 if given["x0"] in "ab" else 1000)
 
-    def cheap(**options: Any) -> int:
-        past = searched("bayes", 0, 24, known_before(), sketch=of, **options)
+    def cheap(prior: Prior = known_before(), **options: Any) -> int:  # noqa: B008 (it is not changed)
+        past = searched("bayes", 0, 24, prior, sketch=of, **options)
         return sum(params["x0"] in "ab" for params in past.params.values())
 
     assert cheap() > 12
@@ -149,6 +150,9 @@ def test_time_is_a_price() -> None:
     assert cheap(max_macs=10_000) == sum(
         params["x0"] in "ab" for params in searched("bayes", 0, 24, known_before()).params.values()
     )
+    # The time of a step is more than that, so that the limit changes no proposal.
+    slow = dataclasses.replace(known_before(), step_macs=16_001)
+    assert cheap(slow, max_macs=10_000) == cheap(slow) != cheap(max_macs=10_000)
 
 
 def question(past: Past, space: Mapping[str, BaseDistribution] = SPACE, **changes: Any) -> Any:

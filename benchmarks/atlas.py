@@ -8,9 +8,10 @@ one to four hyperparameters are drawn anew; and children of the atlas's own best
 drawn evenly over its logarithm, so that small networks are as well known as large ones.
 
 Finished runs are kept, one a line, under ``runs/atlas``, with their probe curves; the same command with a larger
-``--count`` goes on. ``--times`` times some training steps of every finished candidate, which compares networks more
-exactly than the seconds of whole runs on a busy machine. ``--write`` packs the runs of all tasks, without the curves,
-into ``benchmarks/atlas.npz`` and writes its card, `ATLAS.md`.
+``--count`` goes on, on another machine from the candidates of ``benchmarks/atlas.npz``. ``--times`` times some training
+steps of every finished candidate, which compares networks more exactly than the seconds of whole runs on a busy
+machine. ``--write`` packs the runs of all tasks, without the curves, into ``benchmarks/atlas.npz`` and writes its card,
+`ATLAS.md`.
 """
 
 from __future__ import annotations
@@ -160,12 +161,21 @@ def perform(entry: Entry) -> dict[str, Any]:
     }
 
 
-def grow(name: str, at: AtlasTask, count: int, folder: Path) -> bool:
-    """Trains what an atlas of `count` candidates lacks. Returns False when it was stopped."""
+def grow(name: str, at: AtlasTask, count: int, folder: Path, begun: Sequence[Record] = ()) -> bool:
+    """Trains what an atlas of `count` candidates lacks. Returns False when it was stopped.
+
+    Args:
+        name: the task.
+        at: its setting.
+        count: the number of candidates that there should be.
+        folder: the folder of runs.
+        begun: records of the atlas that goes on.
+    """
     path, _ = atlases.paths(name, folder)
     task = runs.task_of(at.setting)
+    before = {record["number"]: _with_digest(record, task, at.setting.epochs) for record in begun}
     while True:
-        known = list(read(path).values())
+        known = [*({**before, **{record["number"]: record for record in read(path).values()}}).values()]
         numbers = {record["number"] for record in known}
         lacking = [number for number in range(count) if number not in numbers]
         if not lacking:
@@ -178,6 +188,10 @@ def grow(name: str, at: AtlasTask, count: int, folder: Path) -> bool:
             raise RuntimeError(f"no candidate of {name} from {first} on fits its limits")
         if not runs.perform_all(todo, path, perform):
             return False
+
+
+def _with_digest(record: Record, task: Task, epochs: int) -> Record:
+    return {**record, "candidate": SPACE.decode(record["hyperparameters"], task, epochs).digest}
 
 
 def time_steps(name: str, at: AtlasTask, folder: Path) -> bool:
@@ -251,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     if options.write:
-        found = atlases.from_runs(options.results)
+        found = atlases.from_runs(options.results, atlases.read())
         atlases.write(found)
         CARD.write_text(card(found))
         print(CARD.read_text())
@@ -262,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.times:
         done = time_steps(options.task, at, options.results)
     else:
-        done = grow(options.task, at, options.count, options.results)
+        done = grow(options.task, at, options.count, options.results, atlases.read()[options.task])
     if not done:
         print(f"stopped; {options.results} has what is finished, and the same command goes on", file=sys.stderr)
         return 130

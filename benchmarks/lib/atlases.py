@@ -60,16 +60,22 @@ def paths(name: str, folder: Path) -> tuple[Path, Path]:
     return folder / f"{name}.jsonl", folder / f"{name}-times.jsonl"
 
 
-def from_runs(folder: Path = FOLDER) -> dict[str, list[Record]]:
-    """Reads the finished runs of each task that are timed, in the order of their numbers."""
+def from_runs(folder: Path = FOLDER, begun: Mapping[str, Sequence[Record]] | None = None) -> dict[str, list[Record]]:
+    """Reads the finished runs of each task that are timed, in the order of their numbers.
+
+    Args:
+        folder: the folder of runs.
+        begun: records of an atlas that goes on: they stand where the folder has no run of that number.
+    """
     found: dict[str, list[Record]] = {}
     for name in atlas_tasks(None):
         runs, times = (records.read(path) for path in paths(name, folder))
-        timed = [
-            {**record, "image_seconds": times[key]["image_seconds"]} for key, record in runs.items() if key in times
-        ]
+        timed = {record["number"]: record for record in (begun or {}).get(name, ())}
+        for key, record in runs.items():
+            if key in times:
+                timed[record["number"]] = {**record, "image_seconds": times[key]["image_seconds"]}
         if timed:
-            found[name] = sorted(timed, key=lambda record: record["number"])
+            found[name] = [timed[number] for number in sorted(timed)]
     return found
 
 

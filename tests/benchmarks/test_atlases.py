@@ -140,3 +140,28 @@ def test_runs_are_read_once_they_are_timed(known: list[dict[str, Any]], tmp_path
     timing = atlas.perform_timing(entry)
     assert timing["key"] == known[0]["key"]
     assert 0 < timing["image_seconds"] < 1
+
+
+def test_an_atlas_goes_on_from_its_file(
+    known: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    atlases.write({"digits": known}, tmp_path / "a.npz")
+    begun = atlases.read(tmp_path / "a.npz")
+    made: list[atlas.Entry] = []
+
+    def perform_all(entries: list[atlas.Entry], path: Path, work: object) -> bool:
+        made.extend(entries)
+        for entry in entries:
+            append(path, record_of(entry, good=1.0))
+            append(atlases.paths("digits", tmp_path)[1], {"key": entry.key, "number": entry.number, "image_seconds": 1})
+        return True
+
+    monkeypatch.setattr(atlas.runs, "perform_all", perform_all)
+    digits = atlas_tasks(None)["digits"]
+    assert atlas.grow("digits", digits, 60, tmp_path, begun["digits"])
+    assert [entry.candidate for entry in made] == [
+        entry.candidate for entry in atlas.wave(digits, DIGITS, 48, 12, known)
+    ]
+    found = atlases.from_runs(tmp_path, begun)["digits"]
+    assert [record["number"] for record in found] == list(range(60))
+    assert found[:48] == begun["digits"]

@@ -75,7 +75,8 @@ TABLE: dict[str, list[Row]] = {
                 DENOISE: "an_image_is_restored_as_its_eight_bits_are a_white_level_is_kept_and_used_by_every_command",
                 READER: "a_tiff_states_its_white_level significant_bits_of_a_png_state_its_white_level "
                 "a_pgm_states_its_white_level packed_bits_state_their_white",
-                WHITE: "the_level_of_a_folder_is_what_is_given_or_what_all_files_say a_level_that_cannot_be_is_refused",
+                WHITE: "the_level_of_a_folder_is_what_is_given_or_what_all_files_say a_level_that_cannot_be_is_refused "
+                "pages_that_state_different_levels_are_asked_about",
             },
         ),
         (
@@ -231,16 +232,18 @@ TABLE: dict[str, list[Row]] = {
             "the same in the restored file",
             {
                 PICTURES: "a_png_keeps_all_of_its_chunks a_tiff_keeps_its_tags a_stack_keeps_its_pages_and_axes "
-                "a_jpeg_keeps_what_surrounds_its_pixels exif_that_another_program_wrote_is_kept"
+                "a_jpeg_keeps_what_surrounds_its_pixels exif_that_another_program_wrote_is_kept "
+                "each_page_of_a_tiff_keeps_what_it_says_of_itself a_bmp_keeps_its_alpha"
             },
         ),
         (
-            "makers' notes and pyramids in a TIFF",
+            "makers' notes and pyramids in a TIFF, and images behind the first one of a JPEG",
             "denoise",
             "the line of the restored file says what it lacks",
             {
                 DENOISE: "what_a_restored_file_lacks_is_told",
-                PICTURES: "a_tiff_keeps_exif_and_place_and_says_what_it_loses",
+                PICTURES: "a_tiff_keeps_exif_and_place_and_says_what_it_loses "
+                "images_behind_the_first_one_of_a_jpeg_are_told_as_lost",
             },
         ),
     ],

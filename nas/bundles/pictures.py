@@ -97,7 +97,22 @@ def _webp(file: ImageFile) -> bytes:
 
 
 def _bmp(file: ImageFile) -> bytes:
-    return _plain(replace(file, kept={name: value for name, value in file.kept.items() if name == "dpi"}))
+    kept = {name: value for name, value in file.kept.items() if name == "dpi"}
+    if file.pages[0].alpha is None:
+        return _plain(replace(file, kept=kept))
+    return _bmp_with_alpha(_values(file.pages[0]), kept.get("dpi", (96, 96)))
+
+
+def _bmp_with_alpha(values: NDArray[Any], dpi: tuple[float, float]) -> bytes:
+    """Writes (H, W, 4) with a header that says which samples are alpha (BITMAPV4HEADER), as Pillow's has not."""
+    height, width, _ = values.shape
+    samples = values[::-1, :, (2, 1, 0, 3)].tobytes()  # rows from below, each pixel as blue, green, red, alpha
+    x, y = (round(value / 0.0254) for value in dpi)
+    start = 14 + 108
+    begin = struct.pack("<2sIHHI", b"BM", start + len(samples), 0, 0, start)
+    size = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(samples), x, y, 0, 0)
+    masks = struct.pack("<4I4s48x", 0xFF0000, 0xFF00, 0xFF, 0xFF000000, b"BGRs")
+    return begin + size + masks + samples
 
 
 def _netpbm(file: ImageFile) -> bytes:
@@ -115,7 +130,6 @@ def _tiff(file: ImageFile) -> bytes:
     import tifffile
 
     buffer = io.BytesIO()
-    resolution = file.kept.get("resolution") or {}
     with tifffile.TiffWriter(
         buffer, byteorder=file.kept.get("byteorder"), bigtiff=file.kept.get("bigtiff", False), shaped=False
     ) as writer:
@@ -131,8 +145,8 @@ def _tiff(file: ImageFile) -> bytes:
                 extrasamples=["unspecified"] * page.bands + alpha or None,
                 compression="zlib",
                 subfiletype=page.kind or None,
-                resolution=(resolution["x"], resolution["y"]) if resolution else None,
-                resolutionunit=resolution["unit"] if resolution else None,
+                resolution=None if page.resolution is None else page.resolution[:2],
+                resolutionunit=None if page.resolution is None else page.resolution[2],
                 software=False,
                 metadata=None,
                 extratags=[(code, kind, count, content, False) for code, kind, count, content in page.tags],

@@ -41,6 +41,8 @@ class Page:
         kind: the kind of page in a TIFF (its NewSubfileType).
         bands: how many of the channels a TIFF has beside gray or RGB.
         planar: whether a TIFF stores one channel after the other.
+        resolution: pixels per unit in x and y as fractions, and the unit, as a TIFF tells them; None without them.
+        orientation: how a viewer turns the page, by EXIF's numbers 1 to 8.
     """
 
     pixels: Pixels
@@ -51,6 +53,8 @@ class Page:
     kind: int = 0
     bands: int = 0
     planar: bool = False
+    resolution: tuple[tuple[int, int], tuple[int, int], int] | None = field(default=None, repr=False)
+    orientation: int = 1
 
     def opacity(self, level: float) -> NDArray[np.float32] | None:
         """Returns alpha from 0 to 1, (H, W, 1); None for an opaque image."""
@@ -121,8 +125,8 @@ class ImageFile:
         pages: its images.
         full: the largest value of the samples' type; 1 for floats.
         stated: white level that the file states (sBIT, MaxSampleValue, SMaxSampleValue); None without one, and for 8
-            bits.
-        orientation: how a viewer turns it, by EXIF's numbers 1 to 8.
+            bits, and where pages state different ones.
+        disagreeing: the white levels that its pages state, where these are several.
         converted: colours in which it is stored, such as CMYK, where they were converted to RGB for good.
         kept: what its format keeps beside the pixels, in the format's own terms (see `nas.bundles.pictures`).
         lost: what it has that a restored file does not keep, in words.
@@ -133,7 +137,7 @@ class ImageFile:
     pages: tuple[Page, ...]
     full: float
     stated: float | None = None
-    orientation: int = 1
+    disagreeing: tuple[float, ...] = ()
     converted: str = ""
     kept: Mapping[str, Any] = field(default_factory=dict, repr=False)
     lost: tuple[str, ...] = ()
@@ -162,6 +166,11 @@ def full_of(dtype: np.dtype[Any]) -> float:
 
 def refuse(path: Path, reason: str) -> NoReturn:
     raise DataError(f"image {path}: {reason}") from None
+
+
+def known_orientation(told: object) -> int:
+    """Returns the orientation that a file tells; 1 where it tells none, or none that there is."""
+    return told if isinstance(told, int) and told in range(1, 9) else 1
 
 
 def finite(path: Path, values: Pixels) -> Pixels:

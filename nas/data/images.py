@@ -75,7 +75,7 @@ def shown_images(file: ImageFile, level: float) -> list[Image]:
         file: the file.
         level: its white level.
     """
-    return [_image(turned(page.shown(level), file.orientation)) for page in file.pages]
+    return [_image(turned(page.shown(level), page.orientation)) for page in file.pages]
 
 
 def _image(values: Shown) -> Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,10 @@ from nas.data.image_file import (
     decoding,
     finite,
     full_of,
+    known_orientation,
     refuse,
 )
+from nas.data.listing import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,9 +49,10 @@ def read_plain(path: Path) -> ImageFile:
         for number in range(frames_in(image)):
             image.seek(number)
             frames.append((_plain_values(path, image), image.info.get("transparency")))
-        orientation = image.getexif().get(ORIENTATION, 1)
+        orientation = known_orientation(image.getexif().get(ORIENTATION))
+        behind = getattr(image, "n_frames", 1) - frames_in(image)
         kept = {"chunks": chunks} if chunks is not None else _plain_kept(image)
-    pages = tuple(_page(finite(path, _keyed(*frame))) for frame in frames)
+    pages = tuple(replace(_page(finite(path, _keyed(*frame))), orientation=orientation) for frame in frames)
     first = pages[0].pixels
     return ImageFile(
         path=path,
@@ -56,9 +60,9 @@ def read_plain(path: Path) -> ImageFile:
         pages=pages,
         full=full_of(first.dtype),
         stated=None if chunks is None else _significant(chunks, first),
-        orientation=orientation if orientation in range(1, 9) else 1,
         converted=converted,
         kept=kept,
+        lost=(f"the {counted(behind, 'image')} behind its first one",) if behind else (),
     )
 
 

@@ -9,7 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.data.image_file import ORIENTATION, ImageFile, Page, check_size, decoding, finite, full_of, refuse
+from nas.data.image_file import (
+    ORIENTATION,
+    ImageFile,
+    Page,
+    check_size,
+    decoding,
+    finite,
+    full_of,
+    known_orientation,
+    refuse,
+)
 from nas.data.tiff_directories import DIRECTORIES, EXIF, Budget, Form, read_directory
 from nas.types import MAX_CHANNELS
 
@@ -31,7 +41,7 @@ JPEG = {6, 7, 34892, 33007}
 """Compressions whose decoder turns YCbCr into RGB."""
 
 DESCRIPTION, MAX_SAMPLE, S_MAX_SAMPLE, NODATA = 270, 281, 341, 42113
-RESOLUTION = {282: "x", 283: "y", 296: "unit"}
+RESOLUTION = (282, 283, 296)
 
 LAYOUT = {
     *(
@@ -112,7 +122,7 @@ class _Samples:
         nodata: value of pixels without data; None without one.
         palette: (colours, 3), uint16; None without one.
         stated: the white level that MaxSampleValue or SMaxSampleValue state.
-        tags, kind: see `nas.data.image_file.Page`.
+        tags, kind, resolution, orientation: see `nas.data.image_file.Page`.
     """
 
     height: int
@@ -127,6 +137,8 @@ class _Samples:
     stated: float | None
     tags: tuple[tuple[int, int, int, bytes], ...]
     kind: int
+    resolution: tuple[tuple[int, int], tuple[int, int], int] | None
+    orientation: int
 
 
 def read_tiff(path: Path) -> ImageFile:
@@ -146,13 +158,11 @@ def read_tiff(path: Path) -> ImageFile:
             values = list(file.series[0].asarray().reshape(planes, *images[0].shape))
             # The first page tells of the whole stack.
             samples += [replace(samples[0], tags=())] * (planes - 1)
-        orientation = images[0].tags.valueof(ORIENTATION, 1)
         budget = Budget()
         below = [_directories(file, page, budget) for page in images]
         kept = {
             "byteorder": file.byteorder,
             "bigtiff": file.is_bigtiff,
-            "resolution": _resolution(images[0]),
             "directories": [found for found, _ in below],
         }
         lost = dict.fromkeys(what for _, page in below for what in page)
@@ -166,15 +176,18 @@ def read_tiff(path: Path) -> ImageFile:
         refuse(path, "has pages of different types; split it")
     packed = dtype.kind == "u" and 8 < first.bits < 8 * dtype.itemsize
     full = float(2**first.bits - 1) if packed else full_of(dtype)
-    stated = first.stated if first.stated is not None and (dtype.kind == "f" or first.stated < full) else None
+    whites = sorted(
+        {told.stated for told in samples if told.stated is not None and (dtype.kind == "f" or told.stated < full)}
+    )
+    stated = whites[0] if len(whites) == 1 else None
     return ImageFile(
         path=path,
         format="TIFF",
         pages=pages,
         full=full,
-        stated=full if packed and stated is None else stated,
-        orientation=orientation if orientation in range(1, 9) else 1,
-        converted="CMYK" if first.photometric == CMYK else "",
+        stated=full if packed and not whites else stated,
+        disagreeing=tuple(whites) if len(whites) > 1 else (),
+        converted="CMYK" if any(told.photometric == CMYK for told in samples) else "",
         kept=kept,
         lost=tuple(lost),
     )
@@ -262,6 +275,8 @@ def _page(path: Path, told: _Samples, values: NDArray[Any]) -> Page:
         kind=told.kind,
         bands=told.bands,
         planar=told.planar,
+        resolution=told.resolution,
+        orientation=told.orientation,
     )
 
 
@@ -283,6 +298,8 @@ def _samples(path: Path, page: TiffPage, contents: _Contents) -> _Samples:
         stated=_stated(page),
         tags=_tags(page, contents),
         kind=int(page.subfiletype),
+        resolution=_resolution(page),
+        orientation=known_orientation(page.tags.valueof(ORIENTATION)),
     )
 
 
@@ -372,14 +389,12 @@ def _stated(page: TiffPage) -> float | None:
     return None
 
 
-def _resolution(page: TiffPage) -> dict[str, Any]:
-    """Returns XResolution and YResolution as fractions, and their unit."""
-    found = {name: page.tags.valueof(code) for code, name in RESOLUTION.items()}
-    good = all(
-        isinstance(found[name], tuple) and len(found[name]) == 2 and found[name][0] > 0 < found[name][1]
-        for name in "xy"
-    )
-    return {**found, "unit": int(found["unit"] or 2)} if good else {}
+def _resolution(page: TiffPage) -> tuple[tuple[int, int], tuple[int, int], int] | None:
+    """Returns XResolution and YResolution as fractions, and their unit, which is the inch where none is told."""
+    x, y, unit = (page.tags.valueof(code) for code in RESOLUTION)
+    if not all(isinstance(value, tuple) and len(value) == 2 and value[0] > 0 < value[1] for value in (x, y)):
+        return None
+    return x, y, int(unit) if unit in range(1, 6) else 2  # 1 is no unit, which is false for tifffile
 
 
 class _Contents:

@@ -97,6 +97,11 @@ class White:
         assert not self.of_data, "the level was not looked up"
         stated = file.stated
         wanted = self.given if self.given is not None and _can_have(file, self.given) else None
+        if wanted is None and file.disagreeing:
+            raise DataError(
+                f"image {file.path}: its pages say that white is {' and '.join(map(_figure, file.disagreeing))}; give "
+                "`white_level`, or split it"
+            )
         if wanted is None and self.trained is not None and _can_have(file, self.trained):
             wanted = self.trained
             if stated not in (None, wanted):

@@ -18,6 +18,7 @@ from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
 from nas.bundles.pictures import read_picture, write_picture
 from nas.data.image_file import ImageFile
+from nas.data.images import shown_images
 from nas.data.reader import read_file
 from nas.data.tiff_directories import Budget, Form, read_directory, with_directories
 from nas.data.white import White
@@ -377,6 +378,56 @@ def test_a_stack_keeps_its_pages_and_axes(tmp_path: Path, options: dict[str, Any
         for told in (before.shaped_metadata, after.shaped_metadata):
             assert told is None or ("exposure" not in options.get("metadata", {})) or told[0]["exposure"] == 20
         assert after.pages[0].resolution == pytest.approx(before.pages[0].resolution)
+        assert after.pages[0].resolutionunit == before.pages[0].resolutionunit
+
+
+def test_each_page_of_a_tiff_keeps_what_it_says_of_itself(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for resolution, unit, orientation in ((300, "INCH", 1), (200, "CENTIMETER", 6), (7, "NONE", 3)):
+            told = [(274, "H", 1, orientation, True)]
+            writer.write(
+                pixels(1)[..., 0], photometric="minisblack", metadata=None, extratags=told,
+                resolution=(resolution, resolution), resolutionunit=unit,
+            )  # fmt: skip
+    before, after = negative(tmp_path / "a.tif", tmp_path / "b.tif")
+    for pages in (before.pages, after.pages):
+        assert [page.orientation for page in pages] == [1, 6, 3]
+        assert [page.resolution for page in pages] == [
+            ((300, 1), (300, 1), 2),
+            ((200, 1), (200, 1), 3),
+            ((7, 1), (7, 1), 1),
+        ]
+    assert [image.size for image in shown_images(before, 255)] == [(23, 19), (19, 23), (23, 19)]
+
+
+def test_printing_colours_of_a_later_page_are_refused(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(pixels(3), photometric="rgb", metadata=None)
+        writer.write(pixels(4), photometric="separated", metadata=None)
+    with pytest.raises(DataError, match="has the mode CMYK"):
+        read_picture(tmp_path / "a.tif", White())
+
+
+def test_a_bmp_keeps_its_alpha(tmp_path: Path) -> None:
+    values = pixels(4)
+    header = struct.pack("<IiiHHIIiiII", 124, 23, 19, 1, 32, 3, values.size, 3780, 3780, 0, 0)  # as GIMP writes it
+    masks = struct.pack("<4I4s64x", 0xFF0000, 0xFF00, 0xFF, 0xFF000000, b"BGRs")
+    begin = struct.pack("<2sIHHI", b"BM", 138 + values.size, 0, 0, 138)
+    (tmp_path / "a.bmp").write_bytes(begin + header + masks + values[::-1, :, [2, 1, 0, 3]].tobytes())
+    before, after = negative(tmp_path / "a.bmp", tmp_path / "b.bmp")
+    np.testing.assert_array_equal(before.pages[0].pixels, values[..., :3])
+    opaque = values[..., 3:] > 0
+    np.testing.assert_array_equal(after.pages[0].pixels, np.where(opaque, 255 - values[..., :3], values[..., :3]))
+    np.testing.assert_array_equal(after.pages[0].alpha, values[..., 3])
+    assert after.kept["dpi"] == pytest.approx(before.kept["dpi"])
+
+
+def test_images_behind_the_first_one_of_a_jpeg_are_told_as_lost(tmp_path: Path) -> None:
+    first, *others = (Image.fromarray(pixels(3)) for _ in range(3))
+    first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=others)
+    before, after = negative(tmp_path / "a.jpg", tmp_path / "b.jpg")
+    assert before.lost == ("the 2 images behind its first one",)
+    assert after.lost == ()
 
 
 def test_pages_of_several_sizes_are_all_restored(tmp_path: Path) -> None:

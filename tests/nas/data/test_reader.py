@@ -418,11 +418,11 @@ def test_orientation_is_told_and_pixels_stay_as_they_are_stored(tmp_path: Path, 
     file = read_file(tmp_path / "a.tif")
     np.testing.assert_array_equal(file.pages[0].pixels, values)
     with Image.open(tmp_path / "a.tif") as image:
-        np.testing.assert_array_equal(turned(file.pages[0].pixels, file.orientation), np.asarray(image))
+        np.testing.assert_array_equal(turned(file.pages[0].pixels, file.pages[0].orientation), np.asarray(image))
     made = Image.Exif()
     made[0x0112] = orientation
     Image.fromarray(values).save(tmp_path / "b.png", exif=made)
-    assert read_file(tmp_path / "b.png").orientation == orientation
+    assert read_file(tmp_path / "b.png").pages[0].orientation == orientation
 
 
 # --- what a network sees ---

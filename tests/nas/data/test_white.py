@@ -59,6 +59,19 @@ def test_the_level_of_a_folder_is_what_is_given_or_what_all_files_say(
     assert max(split.images.max() for split in (data.train, data.validation, data.test)) == pytest.approx(top)
 
 
+def test_pages_that_state_different_levels_are_asked_about(tmp_path: Path) -> None:
+    folder = frames(tmp_path / "a", white=1023, tags=WHITE_12)
+    with tifffile.TiffWriter(folder / "pages.tif") as writer:
+        for level in (4095, 1023):
+            values = np.random.default_rng(level).integers(0, 1024, (20, 24), np.uint16)
+            told = [(281, "H", 1, level, True)]
+            writer.write(values, photometric="minisblack", metadata=None, extratags=told)
+    for white in (White(), White(trained=4095)):
+        with pytest.raises(DataError, match="its pages say that white is 1,023 and 4,095; give `white_level`"):
+            load(f"images:{folder}", white=white)
+    assert load(f"images:{folder}", white=White(given=4095)).white_level == 4095
+
+
 @pytest.mark.parametrize(
     ("made", "known", "told"),
     [

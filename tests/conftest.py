@@ -25,6 +25,9 @@ import app_cli
 # Ray's workers are no nicer than the tests, which would starve them at the niceness of 15 that Ray gives them.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
+# Tests import ONNX Runtime beside `nas.bundles`, and some before it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 # One commit has the same tests in every run: examples are drawn alike. On a loaded machine one may take any time.
 hypothesis.settings.register_profile(
     "skipnas", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]

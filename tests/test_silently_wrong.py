@@ -311,7 +311,10 @@ TABLE: dict[str, list[Row]] = {
             "ONNX Runtime 1.32, whose telemetry is on",
             "export",
             "no socket, and no file but the bundle",
-            {"nas/bundles/test_no_telemetry.py": "export_and_use_leave_nothing_behind"},
+            {
+                "nas/bundles/test_no_telemetry.py": "export_and_use_leave_nothing_behind "
+                "whatever_imports_it_has_switched_it_off_before"
+            },
         ),
         (
             "a whole search, export and denoising",

@@ -22,6 +22,7 @@ Images = NDArray[np.float32]
 
 
 def onnx_runtime(program: str, images: Images, outputs: int) -> Any:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as `nas.bundles` does, which is not installed here
     import onnxruntime
 
     session = onnxruntime.InferenceSession(program, providers=["CPUExecutionProvider"])

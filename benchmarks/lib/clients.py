@@ -30,8 +30,11 @@ PROGRAMS: Mapping[Kind, Path] = {
 browser."""
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 900
-"""The longest time for an installation, and for all programs of one client."""
+INSTALL_SECONDS = 900
+"""The longest time for a step of an installation."""
+
+PROGRAM_SECONDS = 120
+"""The longest time for a program, on average over those of a client. Converters take most of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,10 @@ def installed(name: str, folder: Path) -> Path:
 
 
 def _step(command: Sequence[str]) -> None:
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise NotInstalledError(f"{command[0]} took more than {INSTALL_SECONDS} s") from None
     if ended.returncode != 0:
         raise NotInstalledError(" ".join(ended.stderr.split())[-300:])
 
@@ -151,15 +157,19 @@ def differences(name: str, jobs: Sequence[Job], folder: Path, work: Path) -> lis
             }
         )
     command = [str(program), str(PROGRAMS[client.kind]), client.runtime]
-    ended = subprocess.run(
-        [*command, str(folder / name)],
-        input=json.dumps(asked),
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)} if client.kind == "page" else None,
-    )
+    longest = PROGRAM_SECONDS * len(jobs)
+    try:
+        ended = subprocess.run(
+            [*command, str(folder / name)],
+            input=json.dumps(asked),
+            capture_output=True,
+            text=True,
+            timeout=longest,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)} if client.kind == "page" else None,
+        )
+    except subprocess.TimeoutExpired:
+        return [f"all programs together took more than {longest} s"] * len(jobs)
     try:
         errors = json.loads(ended.stdout)
     except ValueError:  # the process has crashed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import get_args
 import pytest
 
 from benchmarks import clients
+from benchmarks.lib import clients as lib
 from benchmarks.lib.clients import CLIENTS, Job, NotInstalledError, Takes, differences
 from nas.bundles.formats import LOWEST_RUNTIME
 from search_spaces.unet.blocks import BLOCKS, NORMS, POOLS
@@ -69,6 +71,23 @@ def test_a_refusal_and_a_large_difference_are_told_and_fail(
         "concat, OpenCV 4.10: unknown operator",
         "concat, ncnn 20261020: differs by 1.0e-04",
     ]
+
+
+def test_a_client_that_does_not_end_is_told_of_in_each_of_its_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numpy as np
+
+    endless = tmp_path / "endless.py"
+    endless.write_text("while True: pass")
+    monkeypatch.setattr(lib, "installed", lambda name, folder: Path(sys.executable))
+    monkeypatch.setattr(lib, "PROGRAMS", {"python": endless})
+    monkeypatch.setattr(lib, "PROGRAM_SECONDS", 0.1)
+    job = Job(tmp_path, np.zeros((1, 1, 2, 2), np.float32), ())
+    assert differences("litert", [job, job], tmp_path, tmp_path) == ["all programs together took more than 0.2 s"] * 2
+    monkeypatch.setattr(lib, "INSTALL_SECONDS", 0.1)
+    with pytest.raises(NotInstalledError, match=r"took more than 0\.1 s"):
+        lib._step([sys.executable, str(endless)])
 
 
 @pytest.fixture(scope="module")

@@ -262,6 +262,7 @@ def _milliseconds(command: str, file: Path, working: Path | None) -> float:
     if code:
         last = in_short(([*said.splitlines(), *told.splitlines()] or ["it printed nothing"])[-1])
         raise _FailedError(f"ended with code {code} ({last})")
+    said = re.sub(rf"\S*{re.escape(file.name)}\S*", "", said.replace(str(file), ""))  # its digits are no time
     numbers = NUMBER.findall(said)
     if not numbers:
         raise _FailedError(f"printed no number ({in_short(said) if said.strip() else 'nothing at all'})")

@@ -132,6 +132,20 @@ def test_a_command_gets_the_program_and_its_last_number_is_the_time(
     assert not (tmp_path / "it.onnx").exists()
 
 
+@pytest.mark.parametrize("told", ["sys.argv[1]", "Path(sys.argv[1]).name", "'./' + Path(sys.argv[1]).name + ':'"])
+def test_the_digits_of_the_programs_own_name_are_no_time(
+    model: bytes, tmp_path: Path, by: Callable[[str], LatencySetting], told: str
+) -> None:
+    """Many programs end with the name of the file that they have run, and that of a study's file is a digest."""
+    file = tmp_path / "2026 11" / "latency-903afdd359133501.onnx"
+    file.parent.mkdir()
+    assert timed(model, by(f"print('12.5 ms of', {told})"), file, runs=1) == [12.5]
+    setting = by(f"print('done:', {told})")
+    with pytest.raises(LatencyError) as error:
+        timed(model, setting, file, runs=1)
+    assert str(error.value) == f"{setting.command!r} printed no number (done:), 3 times in a row"
+
+
 def test_a_noisy_command_has_its_median_and_its_spread(
     model: bytes, tmp_path: Path, by: Callable[[str], LatencySetting]
 ) -> None:

@@ -52,6 +52,7 @@ from nas.words import visible
 from studies.settings import (
     FIGURE_FORMATS,
     NO_LIMITS,
+    BundlePath,
     ConfirmRequest,
     DataRoot,
     Json,
@@ -405,7 +406,7 @@ def export(
 
 @command(app)
 def show(
-    bundle: Annotated[Path, Setting(help="Folder that export or train wrote.", metavar="BUNDLE", argument=True)],
+    bundle: BundlePath,
     as_json: Json = False,
 ) -> None:
     """What a bundle is: its task, inputs and outputs, how images are made ready, classes, figures and licence.
@@ -442,7 +443,7 @@ def train(
 
 @command(app)
 def evaluate(
-    bundle: Annotated[Path, Setting(help="Folder that export wrote.", metavar="BUNDLE", argument=True)],
+    bundle: BundlePath,
     data: Annotated[
         str | None,
         Setting(
@@ -513,7 +514,7 @@ def evaluate(
 
 @command(app)
 def denoise(
-    bundle: Annotated[Path, Setting(help="Folder that export or train wrote.", metavar="BUNDLE", argument=True)],
+    bundle: BundlePath,
     images: Annotated[list[Path], Setting(help="Image files, and folders of them.", metavar="IMAGE...", argument=True)],
     to: Annotated[
         Path, Setting(help="Folder for the restored images, under their own names.", metavar="DIR", rule=no_file)

@@ -140,8 +140,8 @@ def ship(bundle: Path, target: Path, name: str, source: str) -> None:
         about = (
             f"This is the bundle `{name}` that skipnas ships: `skipnas denoise {name} IMAGE --to DIR` uses it. It\n"
             f"learned from {source}\nIts weights are free for any use ({LICENCE}).\n\n"
-            "The programs that this card tells of are left out. `skipnas show "
-            f"{name}` prints the bundle's folder, and\n`skipnas export FOLDER --to DIR` writes it with all of them."
+            f"The programs that this card tells of are left out; `skipnas export {name} --to DIR` writes the bundle\n"
+            "with them."
         )
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)

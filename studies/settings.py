@@ -35,6 +35,14 @@ Storage = Annotated[
     str | None,
     Setting(help="SQLAlchemy URL or SQLite file. Default: runs/studies.db.", metavar="URL", variable="SKIPNAS_STORAGE"),
 ]
+BundlePath = Annotated[
+    Path,
+    Setting(
+        help="Folder that export or train wrote, or the name of a bundle that skipnas ships (gray, ...).",
+        metavar="BUNDLE",
+        argument=True,
+    ),
+]
 DataRoot = Annotated[
     Path | None,
     Setting(help="Where data sets lie or are downloaded to (~/.cache/skipnas/data).", metavar="DIR", rule=no_file),
@@ -153,7 +161,8 @@ class TrainRequest(FitSettings):
     start: Annotated[
         Path | None,
         Setting(
-            help="Go on with the network and the weights of a bundle, on other noise or data.",
+            help="Go on with the network and the weights of a bundle, given by its folder or name, on other noise or "
+            "data.",
             metavar="BUNDLE",
             option="from",
         ),

@@ -12,7 +12,7 @@ from nas.errors import ConfigError, NoStudiesError, StudyError
 from studies.bundles import export_again, export_choice
 from studies.reading.study import StudyReader
 from studies.settings import NO_LIMITS, SizeLimits
-from studies.zoo import shipped
+from studies.zoo import shipped, unknown
 
 KNEE = "knee"
 
@@ -88,9 +88,6 @@ def _study(name: str, storage: str | None) -> StudyReader | None:
     try:
         return StudyReader.open(name, storage)
     except (NoStudiesError, StudyError) as error:
-        if name in (names := shipped()):
+        if name in shipped():
             return None
-        known = f" ({', '.join(names)})" if names else ""
-        raise ConfigError(
-            f"{error}; and {name!r} is neither the folder of a bundle nor a bundle that skipnas ships{known}"
-        ) from None
+        raise ConfigError(f"{error}; and {unknown(name)}") from None

@@ -11,6 +11,7 @@ import pytest
 from skimage.data import data_dir
 
 from nas.bundles.files import ARCHITECTURE
+from nas.bundles.sums import card_is_edited
 from nas.errors import BundleError
 from studies import zoo
 from studies.bundles import open_bundle
@@ -33,8 +34,13 @@ def some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_name_stands_for_the_shipped_bundle(some: Path) -> None:
     assert shipped() == ("gray",)
     assert bundle_folder(Path("gray")) == some / "gray"
-    for other in (Path("else"), Path("gray/bundle"), some / "gray", Path("../shipped/gray")):
+    Path("mine").mkdir()
+    for other in (Path("mine"), Path("gray/bundle"), some / "gray", Path("../shipped/gray")):
         assert bundle_folder(other) == other
+    with pytest.raises(
+        BundleError, match=r"^'grey' is neither the folder .* nor a bundle that skipnas ships \(gray\); give"
+    ):
+        open_bundle("grey")
     with pytest.raises(BundleError, match=r"shipped/gray/architecture\.json: format is None"):
         open_bundle("gray")
 
@@ -57,6 +63,7 @@ def test_each_opens_by_its_name_and_says_where_it_comes_from() -> None:
         bundle = open_bundle(name)
         assert bundle.description["licence"] == "CC0-1.0"
         assert bundle.facts["study"] == name, "it is found by a search"
+        assert not card_is_edited(bundle.path), "the sums are those of the card that is shipped"
         card = (SHIPPED / name / "README.md").read_text("utf-8")
         assert f"`skipnas denoise {name} IMAGE --to DIR`" in card
         assert "scikit-" in card

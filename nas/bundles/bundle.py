@@ -6,9 +6,10 @@ code. Sizes, names and types are checked before they are used. `nas.bundles.expo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -148,7 +149,7 @@ def read_bundle(path: Path, get_space: Callable[[str], SearchSpace]) -> Bundle:
     value = _read_object(source)
     if type(version := value.get("format")) is not int or not 1 <= version <= FORMAT:
         _refuse(source, f"format is {version!r}, this skipnas reads 1 to {FORMAT}; update skipnas")
-    try:
+    with _blaming(source):
         space = _space(_field(value, "space", dict), get_space)
         spec = space.spec(_field(value, "spec", dict))
         candidate = Candidate(spec=spec, recipe=Recipe.from_dict(_field(value, "recipe", dict)))
@@ -161,8 +162,9 @@ def read_bundle(path: Path, get_space: Callable[[str], SearchSpace]) -> Bundle:
             raise BundleError(f"digest is {digest!r}, that of the spec and recipe is {candidate.digest!r}")
         if (params := space.cost(spec, task).params) > MAX_PARAMS:
             raise BundleError(f"the network has {params} parameters, a bundle at most {MAX_PARAMS}")
-        # A file that is too small for them is refused before it takes memory, too.
-        _check_size(path / WEIGHTS, 4 * params, 8 * MAX_PARAMS)
+    # A file that is too small for them is refused before it takes memory, too.
+    _check_size(path / WEIGHTS, 4 * params, 8 * MAX_PARAMS)
+    with _blaming(source):
         # Fresh weights are drawn and thrown away, which must not change the caller's random numbers.
         with torch.random.fork_rng(devices=[]):
             network = space.build(spec, task).eval()
@@ -180,10 +182,17 @@ def read_bundle(path: Path, get_space: Callable[[str], SearchSpace]) -> Bundle:
             threshold=threshold,
         )
         _check_preparation(value, bundle.preparation)
-    except SkipnasError as error:
-        _refuse(source, f"{error}; export the bundle again")
     network.load_state_dict(_read_weights(path / WEIGHTS, network.state_dict()))
     return bundle
+
+
+@contextlib.contextmanager
+def _blaming(file: Path) -> Iterator[None]:
+    """Turns what is wrong with the values of a file into its refusal."""
+    try:
+        yield
+    except SkipnasError as error:
+        _refuse(file, f"{error}; export the bundle again")
 
 
 def _refuse(file: Path, reason: str) -> NoReturn:

@@ -120,6 +120,7 @@ def export_choice(
         "fingerprint": config.fingerprint,
         "group_by": config.group_by,
         "pair_by": config.pair_by,
+        "deep": data.deep,
         "images": {part: len(getattr(data, part).images) for part in ("train", "validation", "test")},
         "values": {
             **(searched.values or {}),
@@ -147,7 +148,6 @@ def export_choice(
         calibration=calibration,
         white_level=data.white_level,
         further=further,
-        deep=str(data.train.images.dtype) != "uint8",
         threshold=threshold,
     )
     return {"trial": chosen.number, "reason": choice.reason, **_exported(target, parity)}

@@ -220,9 +220,10 @@ def test_studies_are_listed_shown_written_and_deleted(studied: Studied, run: Run
 
 def test_a_bundle_evaluates_to_what_the_study_measured(studied: Studied, run: Run) -> None:
     best = json.loads(run("best", "small", "--json").out)["chosen"]["values"]
-    said = run("export", "small", "--to", "bundle", "--json")
+    said = run("export", "small", "--integer-io", "--to", "bundle", "--json")
     assert said.code == 0, said.err
     exported = json.loads(said.out)
+    assert "model.uint8.onnx" in exported["files"]
     assert exported["differences"]["onnx"] < 1e-4
     assert exported["differences"]["torch_export"] < 1e-4
     found = json.loads(run("evaluate", "bundle", "--split", "validation", "--json").out)["levels"][0]

@@ -86,8 +86,9 @@ def test_a_study_of_noisy_images_has_a_psnr_of_its_own(here: Path, run: Run, stu
 
 
 def test_a_bundle_of_noisy_images_says_what_its_psnr_is(here: Path, run: Run, study: str) -> None:
-    said = run("export", study, "--quantize", "--to", "bundle")
+    said = run("export", study, "--quantize", "--integer-io", "--to", "bundle")
     assert said.code == 0, said.err
+    assert Path("bundle/model.uint8.onnx").is_file(), "its files have 8 bits, whatever their means have"
     assert "self-supervised PSNR" in said.out
     card = Path("bundle/README.md").read_text()
     assert "no clean ones are known, so its figures are self-supervised" in card

@@ -525,7 +525,8 @@ def test_a_white_level_is_kept_and_used_by_every_command(camera: Path, run: Run)
     # Other values have another fingerprint, and so another split. Nearly black images would have over 35 dB.
     assert found["psnr"] == pytest.approx(before["psnr"], abs=3)
     assert found["noisy_psnr"] == pytest.approx(before["noisy_psnr"], abs=0.3)
-    assert json.loads(Path("new/bundle/architecture.json").read_text())["white_level"] == 4095
+    written = json.loads(Path("new/bundle/architecture.json").read_text())
+    assert (written["white_level"], written["facts"]["deep"]) == (4095, True)
     program = onnx.load("new/bundle/model.onnx")
     assert float({each.key: each.value for each in program.metadata_props}["white_level"]) == 4095
     said = run("evaluate", "new/bundle", "--data", f"images:{camera}", "--json")

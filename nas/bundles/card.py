@@ -95,7 +95,7 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any], formats: Ma
             *_items({"version of the training code": facts.get("training_version"), "versions": _pairs(versions)}),
             "",
             "## Files",
-            *_items({f"`{name}`": text for name, text in _files(formats, compared, facts).items()}),
+            *_items({f"`{name}`": text for name, text in _files(formats, compared, facts, bool(classes)).items()}),
             "",
             "## Use",
             "With skipnas, on the data's test split or on other data:",
@@ -120,7 +120,7 @@ def card(architecture: Mapping[str, Any], parity: Mapping[str, Any], formats: Ma
             "- Trained and measured on this data and noise; other images and strengths may come out worse.",
             *(TRAINED_LIMIT if facts.get("split") == "test" else SEARCHED_LIMIT),
             *(STARTED_LIMIT if start and set(start["seen"]) != {facts.get("fingerprint")} else ()),
-            f"- {' and '.join(each.file for each in exact.values())} differ from PyTorch by at most "
+            f"- {_listed(each.file for each in exact.values())} differ from PyTorch by at most "
             f"{difference:.1e} at (N, C, H, W) = " + ", ".join(str(tuple(size)) for size in parity["sizes"]) + ".",
             "  Much smaller images may be refused.",
             *(
@@ -144,18 +144,22 @@ def _noise(task: Mapping[str, Any]) -> str:
     return "that of the images themselves (`data`); no clean ones are known, so its figures are self-supervised"
 
 
-def _files(formats: Mapping[str, Format], compared: Mapping[str, Format], facts: Mapping[str, Any]) -> dict[str, str]:
+def _files(
+    formats: Mapping[str, Format], compared: Mapping[str, Format], facts: Mapping[str, Any], classifies: bool
+) -> dict[str, str]:
     """Returns what each file is. The formats that are `compared` have their differences to PyTorch in one of them."""
+    outputs = "`denoised` and `logits`" if classifies else "`denoised`"
+    probabilities = ", and with probabilities in place of logits" if classifies else ""
     return {
         ARCHITECTURE: "spec, recipe, task, classes, versions and every fact behind this card",
         WEIGHTS: f"the weights; with {ARCHITECTURE} and {SUMS} all that skipnas itself needs",
-        **{each.file: each.described for each in formats.values()},
+        **{each.file: each.described.format(outputs=outputs, probabilities=probabilities) for each in formats.values()},
         **{
             form.file: f"{ONNX} with {form.title}: less exact, and smaller or faster, as the section {form.title} says"
             for name, form in CONVERSIONS.items()
             if facts.get(name, {}).get("pays")
         },
-        PARITY: f"largest differences of {' and '.join(each.file for each in compared.values())} to PyTorch",
+        PARITY: f"largest differences of {_listed(each.file for each in compared.values())} to PyTorch",
         SUMS: "the SHA-256 sum of each file, which skipnas checks when it opens the bundle (so does `sha256sum -c`); "
         "this card may be edited, and files of other names may be added",
     }
@@ -246,6 +250,12 @@ def _conversions(facts: Mapping[str, Any]) -> Iterable[str]:
                     cells = [f"{metric.figure(own)} ({metric.difference(own - full)})" for own, full in values]
                     yield f"| {_with_unit(metric.described, metric)} | {' | '.join(cells)} |"
         yield ""
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Returns two or more names as a sentence has them: a, b and c."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}"
 
 
 def _with_unit(words: str, metric: Metric) -> str:

@@ -74,7 +74,6 @@ def export_bundle(
     calibration: Tensor | None = None,
     white_level: float | None = None,
     further: Further = NOTHING_FURTHER,
-    deep: bool = False,
     threshold: float | None = None,
 ) -> dict[str, Any]:
     """Writes a bundle and proves that its programs compute the same as the network.
@@ -92,7 +91,8 @@ def export_bundle(
             ``images`` (split -> number), ``values`` (as in `nas.types.Measurement`, and ``noisy_psnr``), ``split``
             (from which the values are), ``hardware`` (of the latency), ``latency_of``
             (how it was measured), ``confirmed`` (``seeds``, and ``values`` as name
-            -> mean, sd, low, high, n), ``licence``, ``start`` (see `nas.bundles.start.origin`).
+            -> mean, sd, low, high, n), ``licence``, ``start`` (see `nas.bundles.start.origin`). Those on request need
+            ``deep`` (see `nas.data.splits.Dataset`).
         judge: measures the network as it was written; kept as the fact ``measured``.
         calibration: noisy training images (N, C, H, W), for the conversions that are `calibrated`.
         white_level: value of white in the training images, if they have more than 8 bits and it is not their type's
@@ -100,7 +100,6 @@ def export_bundle(
         further: the formats that are written beside `FORMATS`, and the conversions. Each of these is told in the fact
             of its name in `CONVERSIONS`: a `nas.bundles.conversion.Gain`, whether it ``pays``, the largest
             ``difference`` of its pixels, and ``measured`` by `judge`. One that does not pay is not written.
-        deep: whether the training images have more than 8 bits.
         threshold: the probability of the second of two classes from which on it is answered; see
             `nas.training.recognition.best_threshold`.
 
@@ -116,7 +115,7 @@ def export_bundle(
     partial = target.parent / f".{target.name}.{os.getpid()}.partial"
     cost = space.cost(candidate.spec, task)
     preparation = preparation_for(str(facts.get("data")), task)
-    formats = {**FORMATS, **further.formats(task, white_level, deep=deep)}
+    formats = {**FORMATS, **further.formats(task, white_level, deep=facts.get("deep") is True)}
     architecture = {
         "format": FORMAT,
         "versions": _versions(),
@@ -200,18 +199,21 @@ def _converted(
     """Writes a less exact program, unless it is neither smaller nor faster. Returns what is told of it."""
     file = folder / form.file
     gain = convert(form, folder / ONNX, file, calibration, _timed(images, bundle.task))
-    found = {**asdict(gain), "size": list(gain.size), "pays": gain.pays, "told": gain.text()}
-    if form.calibrated and calibration is not None:
-        found["images"] = len(calibration)
+    quality: dict[str, Any] = {}
+    if gain.pays:
+        run = open_onnx(file, trusted=True)
+        with torch.no_grad():
+            difference = _largest_difference([run(images.cpu())[0]], [bundle.network(images.cpu())[0]])
+        measured = {} if judge is None else judge(tiled(bundle.network, bundle.task.channels, run))
+        say(file, form.title, measured)
+        gain = replace(gain, bytes=file.stat().st_size)  # what it says of itself counts
+        quality = {"difference": difference, "measured": measured}
     if not gain.pays:
         file.unlink()
-        return found
-    run = open_onnx(file, trusted=True)
-    with torch.no_grad():
-        found["difference"] = _largest_difference([run(images.cpu())[0]], [bundle.network(images.cpu())[0]])
-    measured = {} if judge is None else judge(tiled(bundle.network, bundle.task.channels, run))
-    say(file, form.title, measured)
-    return {**found, "measured": measured}
+        quality = {}
+    if form.calibrated and calibration is not None:
+        quality["images"] = len(calibration)
+    return {**asdict(gain), "size": list(gain.size), "pays": gain.pays, "told": gain.text(), **quality}
 
 
 def _check_sizes(bundle: Bundle, formats: Mapping[str, Format]) -> None:

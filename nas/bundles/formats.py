@@ -58,7 +58,8 @@ class Format:
     Attributes:
         file: its name in a bundle.
         title: its name in sentences.
-        described: its line in the card's list of files.
+        described: its line in the card's list of files. ``{outputs}`` stands there for their names, and
+            ``{probabilities}`` says that these are in place of logits, where there are any.
         write: writes a file of this format.
         heading: heading above `usage` in the card.
         usage: a program in Python that uses the file without skipnas, in the bundle's folder. ``{shape}`` stands for an
@@ -121,8 +122,8 @@ FORMATS: Mapping[str, Format] = {
     "onnx": Format(
         file=ONNX,
         title="ONNX",
-        described=f"for ONNX Runtime {LOWEST_RUNTIME} and newer, and its like: `noisy` to `denoised` and `logits`, any "
-        "batch and size",
+        described=f"for ONNX Runtime {LOWEST_RUNTIME} and newer, and its like: `noisy` to {{outputs}}, any batch and "
+        "size",
         write=_write_onnx,
         open=_open_onnx,
         heading="With ONNX Runtime alone:",
@@ -359,7 +360,7 @@ def integer_pixels(top: int) -> Format:
     return Format(
         file=f"model.{kind}.onnx",
         title=f"ONNX of {kind}",
-        described=f"{ONNX} with {kind} from 0 to {top} in and out, and with probabilities in place of logits",
+        described=f"{ONNX} with {kind} from 0 to {top} in and out{{probabilities}}",
         write=write,
         open=lambda made, file: _open_integers(file, top),
         heading=f"With ONNX Runtime alone, on the pixels of image files ({kind} from 0 to {top}):",
@@ -462,7 +463,7 @@ def integer_top(white_level: float | None, *, deep: bool) -> int:
 
     Args:
         white_level: the one of the training images, None where each has its type's largest value.
-        deep: whether they have more than 8 bits.
+        deep: whether their files have more than 8 bits.
 
     Raises:
         BundleError: no whole number of 8 to 16 bits stands for white.

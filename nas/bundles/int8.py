@@ -50,6 +50,7 @@ def quantize(model: onnx.ModelProto, images: Tensor) -> onnx.ModelProto:
             weight_type=QuantType.QInt8,
         )
         result: onnx.ModelProto = onnx.load_model_from_string(target.read_bytes())
+    result.producer_name, result.producer_version = model.producer_name, model.producer_version
     result.ClearField("metadata_props")
     result.metadata_props.extend(model.metadata_props)
     result.graph.ClearField("value_info")

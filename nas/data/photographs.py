@@ -111,6 +111,11 @@ class Photographs:
         stored = content.view(dtype).reshape(shape)
         return np.broadcast_to(stored, (*shape[:2], self.channels), subok=True)
 
+    @property
+    def deep(self) -> bool:
+        """Whether some of them have more than 8 bits."""
+        return any(dtype != np.uint8 for dtype in self._types)
+
     def of(self, part: int) -> list[int]:
         """Returns the indices of the photographs in a split."""
         return np.flatnonzero(self.part == part).tolist()

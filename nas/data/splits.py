@@ -109,6 +109,12 @@ class Dataset:
     white_level: float | None = None
     pair_by: str | None = None
 
+    @property
+    def deep(self) -> bool:
+        """Whether the files of noisy images, as a network gets them, have more than 8 bits; False without files."""
+        noisy = self.train.images if self.train.shots is None else self.train.shots.images
+        return source_of(self.name).files and str(noisy.dtype) != "uint8"
+
     def task(self, noise: str) -> Task:
         """Returns what a network for this data and a noise, given by its canonical name, is built for."""
         _, channels, height, width = self.train.images.shape

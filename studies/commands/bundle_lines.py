@@ -105,7 +105,8 @@ def _interval(name: str, found: Mapping[str, Any]) -> tuple[str, str]:
     """Returns a mean over seeds with its interval."""
     metric = METRICS.get(name.removeprefix("test_"))
     told = {key: metric.figure(found[key]) if metric else f"{found[key]:.4g}" for key in ("mean", "low", "high")}
-    where = f"{metric.title if metric else name} on {'test' if name.startswith('test_') else 'validation'}"
+    split = "" if metric and metric.basis == "run" else " on test" if name.startswith("test_") else " on validation"
+    where = f"{metric.title if metric else name}{split}"
     unit = f" {metric.unit}" if metric and metric.unit else ""
     return where, f"{told['mean']}{unit}, {told['low']} to {told['high']} (95 %, {found['n']:.0f} seeds)"
 

@@ -379,7 +379,7 @@ class _Data:
         images: images of each split; unit: what an epoch counts.
         group_by, pair_by: see `nas.data.splits.load`.
         unequal: a line where one class has most of the training images.
-        white_level: see `nas.data.splits.Dataset`.
+        white_level, deep: see `nas.data.splits.Dataset`.
     """
 
     name: str
@@ -392,6 +392,7 @@ class _Data:
     images: Mapping[str, int]
     group_by: str | None
     white_level: float | None
+    deep: bool
     test: Callable[[Any, Noise, float | None], tuple[dict[str, float | None], int]]
     pair_by: str | None = None
     unequal: str | None = None
@@ -453,6 +454,7 @@ def _read_by(request: TrainRequest, source: _Source, noise: Noise, device: torch
         images={part: len(getattr(loaded, part).images) for part in ("train", "validation", "test")},
         group_by=group_by,
         white_level=loaded.white_level,
+        deep=loaded.deep,
         test=lambda network, noise, threshold: _test_split(network, loaded, noise, threshold),
         pair_by=pair_by,
         unequal=unequal(loaded.classes, class_counts(loaded.train.labels, len(loaded.classes))),
@@ -496,6 +498,7 @@ def _read_photographs(
         images={**counts, "train": len(patches.chosen)},
         group_by=group_by,
         white_level=photographs.white_level,
+        deep=photographs.deep,
         test=lambda network, noise, threshold: _test_photographs(network, photographs, noise, white),
     )
 
@@ -600,6 +603,7 @@ def _write_bundle(
             "fingerprint": data.fingerprint,
             "group_by": data.group_by,
             "pair_by": data.pair_by,
+            "deep": data.deep,
             "images": dict(data.images),
             **({} if start is None else {"start": start}),
             "values": {name: value for name in TESTED if (value := result.get(name)) is not None},

@@ -346,7 +346,7 @@ def test_the_card_holds_what_was_measured_confirmed_and_allowed(
         return {"test": dict(found.values)}
 
     folder = tmp_path / "bundle"
-    monkeypatch.setattr(export, "convert", lambda *given: replace(convert(*given), bytes=1))
+    monkeypatch.setattr(export, "convert", lambda *given: replace(convert(*given), float_bytes=10**9))
     given = {"calibration": noisy_digits(32), "further": Further(quantize=True)}
     write_bundle(folder, candidate(), network, facts=facts, judge=judge, **given)
     assert {path.name for path in folder.iterdir()} == FILES | {INT8}
@@ -369,6 +369,9 @@ def test_the_card_holds_what_was_measured_confirmed_and_allowed(
     value = json.loads((folder / ARCHITECTURE).read_text())["facts"]
     assert value["measured"]["test"] == pytest.approx(whole, abs=1e-3)
     assert value["int8"]["measured"]["test"] == pytest.approx(int8)
+    assert value["int8"]["bytes"] == (folder / INT8).stat().st_size, "what it says of itself counts"
+    assert f"{value['int8']['bytes']:,} bytes beside" in text
+    assert onnx.load(folder / INT8).producer_name == onnx.load(folder / ONNX).producer_name == "skipnas"
     said = {each.key: each.value for each in onnx.load(folder / INT8).metadata_props}
     assert said["precision"] == "int8"
     assert json.loads(said["measured"])["test"] == pytest.approx(int8)
@@ -403,7 +406,7 @@ def test_weights_of_fewer_bits_are_written_beside_the_program_and_told(
     def judge(predict: Any) -> dict[str, Any]:
         return {"test": dict(assess(predict, split, parse_noise("gaussian:50"), seed=1).values)}
 
-    monkeypatch.setattr(export, "convert", lambda *given: replace(convert(*given), bytes=1))
+    monkeypatch.setattr(export, "convert", lambda *given: replace(convert(*given), float_bytes=10**9))
     further = Further(float16_weights=True, int8_weights=True)
     write_bundle(folder, candidate(), network, judge=judge, further=further)
     files = {name: CONVERSIONS[name].file for name in ("float16_weights", "int8_weights")}
@@ -529,6 +532,15 @@ def test_what_the_search_alone_measures_is_shown_with_its_number(folder: Path) -
     assert "searched" not in open_bundle(folder, get_space).description, "there they are among the figures of the split"
 
 
+def test_means_over_seeds_are_told_with_the_split_that_they_are_of(folder: Path) -> None:
+    interval = {"mean": 0.5, "sd": 0.1, "low": 0.25, "high": 0.75, "n": 3}
+    confirmed = {"seeds": [1, 2, 3], "values": dict.fromkeys(("ssim", "test_ssim", "stability"), interval)}
+    bundle = replace(open_bundle(folder, get_space), facts=FACTS | {"confirmed": confirmed})
+    lines = dict(re.split("  +", line) for line in bundle_lines(bundle_facts(bundle)))
+    assert lines["SSIM on validation"] == lines["SSIM on test"] == "0.5000, 0.2500 to 0.7500 (95 %, 3 seeds)"
+    assert lines["training stability"] == "0.500, 0.250 to 0.750 (95 %, 3 seeds)"
+
+
 def test_a_program_for_one_size_has_none_of_what_small_runtimes_lack(tmp_path: Path, network: nn.Module) -> None:
     folder = tmp_path / "bundle"
     parity = write_bundle(folder, candidate(), network, further=Further(size=[(8, 8), (9, 14)]))
@@ -543,6 +555,9 @@ def test_a_program_for_one_size_has_none_of_what_small_runtimes_lack(tmp_path: P
             found, wanted = open_onnx(file)(noisy), network.eval()(noisy)
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
     text = (folder / CARD).read_text()
+    assert "differences of model.onnx, model.pt2, model.8x8.onnx and model.9x14.onnx to PyTorch" in text
+    assert "\n- model.onnx, model.pt2, model.8x8.onnx and model.9x14.onnx differ from PyTorch by at most" in text
+    assert "and its like: `noisy` to `denoised` and `logits`, any batch" in text
     assert "`model.9x14.onnx`: for OpenCV, ncnn and other small runtimes: one image of 9x14 pixels" in text
     assert text.count("readNetFromONNX") == 1
 
@@ -567,6 +582,8 @@ def test_a_program_takes_and_gives_pixels_as_files_have_them(
     assert parity["differences"]["integers"]["denoised"] <= 1.001 / top
     assert parity["differences"]["integers"]["logits"] <= 1e-5
     assert f"{kind} from 0 to {top}" in session.get_modelmeta().custom_metadata_map["denoised"]
+    described = f"model.onnx with {kind} from 0 to {top} in and out, and with probabilities in place of logits\n"
+    assert described in (folder / CARD).read_text()
 
 
 def test_pixels_of_no_whole_white_level_are_refused(tmp_path: Path, network: nn.Module, quick: None) -> None:
@@ -629,3 +646,6 @@ def test_a_network_without_classes_has_one_output_everywhere(tmp_path: Path) -> 
         assert "ConstantOfShape" not in {node.op_type for node in model.graph.node}
     denoised, logits = open_onnx(folder / ONNX, classes=0)(torch.rand(2, 1, 9, 8))
     assert (denoised.shape, logits.shape) == ((2, 1, 9, 8), (2, 0))
+    files = (folder / CARD).read_text().partition("## Files")[2].partition("## Use")[0]
+    assert "and its like: `noisy` to `denoised`, any batch and size" in files
+    assert "logits" not in files

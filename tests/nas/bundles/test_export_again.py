@@ -48,6 +48,14 @@ def test_the_network_and_its_figures_stay_and_formats_come(folder: Path, tmp_pat
     assert "CC0-1.0" in (tmp_path / "new" / CARD).read_text()
 
 
+@pytest.mark.parametrize(("deep", "file"), [(True, "model.uint16.onnx"), (False, "model.uint8.onnx")])
+def test_pixels_are_those_of_the_training_images_files(tmp_path: Path, deep: bool, file: str) -> None:
+    write_bundle(tmp_path / "old", candidate(), network_of(candidate()), facts=FACTS | {"deep": deep})
+    facts = export(str(tmp_path / "old"), tmp_path / "new", further=Further(integer_io=True))
+    assert file in facts["files"]
+    assert open_bundle(tmp_path / "new").facts["deep"] is deep
+
+
 @pytest.mark.parametrize(
     ("given", "name"),
     [

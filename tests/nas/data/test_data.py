@@ -27,6 +27,7 @@ from nas.data import folders, installed
 from nas.data import splits as data
 from nas.data import torchvision as torchvision_sets
 from nas.data.installed import PHOTO_PATCH
+from nas.data.photographs import Photographs
 from nas.data.raw import TEST, TRAIN, VALIDATION, RawData
 from nas.data.sources import parse_source, sources_in_short
 from nas.data.splits import Dataset, load
@@ -349,6 +350,22 @@ def test_sixteen_bits_become_floats(tmp_path: Path) -> None:
     assert raw.images.dtype == np.float32
     assert raw.images[3] == pytest.approx(0.8)
     assert raw.images[0, 0] * 255 == pytest.approx(noise_image(0, 16, 16).astype(float), abs=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "deep"), [(np.uint8, False), (np.uint16, True)])
+def test_images_are_deep_where_their_files_have_more_than_8_bits(
+    tmp_path: Path, digits: Dataset, dtype: type[np.generic], deep: bool
+) -> None:
+    for scene in range(6):
+        waves = np.sin(np.mgrid[:24, :24] * (scene + 2) / 10).sum(0)[..., None] / 4 + 0.5
+        for shot, place in enumerate(("pairs/clean/{}.png", "pairs/noisy/{}.png", "shots/{}/1.png", "shots/{}/2.png")):
+            noise = np.random.default_rng([scene, shot]).normal(0, 0.1 * min(shot, 1), (24, 24, 1))
+            values = (waves + noise).clip(0, 1) * np.iinfo(dtype).max
+            write(tmp_path / place.format(scene), values[..., 0].astype(dtype))
+    for source in (f"images:{tmp_path}/pairs/clean", f"pairs:{tmp_path}/pairs", f"noisy-shots:{tmp_path}/shots"):
+        assert load(source).deep is deep, source
+    assert Photographs.read(f"images:{tmp_path}/pairs/clean", tmp_path).deep is deep
+    assert not digits.deep, "its 17 levels are in no file"
 
 
 def test_floats_outside_the_unit_interval_are_refused(tmp_path: Path) -> None:

@@ -448,12 +448,13 @@ TABLE: dict[str, list[Row]] = {
     ],
     "B7": [
         (
-            "ONNX programs of strangers: other operators, outside tensors, loops, wrong sizes",
+            "ONNX programs of strangers: other operators, outside tensors, loops, wrong sizes, answers of NaN",
             "evaluate",
             "one line",
             {
                 "nas/bundles/test_bundle_fuzz.py": "a_program_that_is_no_bundle_s strange_bundles "
-                "a_program_that_fails_or_returns_other_sizes_is_one_line every_operator_of_our_programs_is_allowed"
+                "a_program_that_fails_or_returns_other_sizes_is_one_line every_operator_of_our_programs_is_allowed "
+                "answers_that_are_no_numbers_become_neither_image_nor_class"
             },
         ),
         (

@@ -15,7 +15,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 from nas.bundles.bundle import Bundle
-from nas.bundles.inference import Predict, tiled
+from nas.bundles.inference import Predict, check_numbers, tiled
 from nas.bundles.reference_denoisers import Denoiser, restore_batch
 from nas.data.folders import read_photographs
 from nas.data.noise import Noise
@@ -241,6 +241,7 @@ def _assess(
             images += len(noisy)
             # Networks are trained and judged in this layout; in another one they round differently.
             denoised, logits = predict(noisy.contiguous(memory_format=torch.channels_last))
+            check_numbers((denoised, logits))
             tally.add(
                 Answers(
                     noisy=noisy,

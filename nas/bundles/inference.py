@@ -8,12 +8,13 @@ image's. The tiles are then blended, and their largest difference at a seam is m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from nas.errors import BundleError
 from nas.protocols import Abilities
 
 Predict = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -118,6 +119,12 @@ def restore(predict: Predict, noisy: Tensor, tiling: Tiling) -> Restored:
                 above[number] = image[..., after_down, right.inner].clone()
     assert total is not None
     return Restored(restored, total, tiles=len(rows) * len(columns), seam=seam)
+
+
+def check_numbers(answers: Iterable[Tensor]) -> None:
+    """Raises BundleError where a network answers something else than numbers, which no image and no class shows."""
+    if not all(bool(answer.isfinite().all()) for answer in answers):
+        raise BundleError("the network answers values that are no numbers (NaN or infinity); give another bundle")
 
 
 def tiled(network: nn.Module, channels: int, run: Predict | None = None) -> Predict:

@@ -12,6 +12,7 @@ import onnx
 import onnx.numpy_helper
 import onnxruntime
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.bundles.files import MAX_FILE
@@ -158,12 +159,26 @@ def _check_sizes(graph: onnx.GraphProto) -> None:
         weights += math.prod(tensor.dims)
         if weights > MAX_PARAMS or min(tensor.dims, default=0) < 0:
             raise BundleError(f"tensor {tensor.name!r} is larger than a network's")
-        if tensor.name in dequantized and tensor.data_type == onnx.TensorProto.INT32:
-            continue
+    # A slice ends with its images, however far its end lies.
+    slices = [node for node in graph.node if node.op_type == "Slice"]
+    ends = {name for node in slices for name in node.input[1:3]}
+    ends -= {name for node in graph.node if node.op_type != "Slice" for name in node.input}
+    ends -= {name for node in slices for name in (node.input[0], *node.input[3:])}
+    for name, numbers in _whole_numbers(graph):
+        harmless = name in ends or (name in dequantized and numbers.dtype == np.int32)
+        if not harmless and (np.abs(numbers.astype(np.float64)) > MAX_WHOLE).any():
+            raise BundleError(f"tensor {name!r} has whole numbers above {MAX_WHOLE}")
+
+
+def _whole_numbers(graph: onnx.GraphProto) -> Iterator[tuple[str, NDArray[np.int64] | NDArray[np.int32]]]:
+    """Yields the embedded whole numbers of the types that sizes have, with the name by which nodes take them."""
+    for name, tensor in _named_tensors(graph):
         if tensor.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32):
-            whole = np.abs(_foreign(onnx.numpy_helper.to_array, tensor).astype(np.float64))
-            if ((whole > MAX_WHOLE) & (whole < 2**31 - 1)).any():
-                raise BundleError(f"tensor {tensor.name!r} has whole numbers above {MAX_WHOLE}")
+            yield name, _foreign(onnx.numpy_helper.to_array, tensor)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.name in ("value_int", "value_ints"):
+                yield "".join(node.output[:1]), np.array([attribute.i, *attribute.ints], np.int64)
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
@@ -177,9 +192,18 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
+    for _, tensor in _named_tensors(graph):
+        yield tensor
+
+
+def _named_tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    """Yields the embedded tensors of a graph with their names, which are those of its output in a constant."""
+    for tensor in graph.initializer:
+        yield tensor.name, tensor
     for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
+        for tensor in (sparse.values, sparse.indices):
+            yield tensor.name, tensor
     for node in graph.node:
         for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
+            for tensor in (attribute.t, *attribute.tensors):
+                yield "".join(node.output[:1]) if node.op_type == "Constant" else tensor.name, tensor

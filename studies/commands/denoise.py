@@ -18,7 +18,7 @@ from nas.bundles.pictures import read_picture, write_picture
 from nas.data.listing import EVIDENCE, SUFFIXES, Listing, counted, list_folder
 from nas.data.reader import read_file
 from nas.data.white import White, WhiteLevel
-from nas.errors import ConfigError, DataError, is_out_of_memory
+from nas.errors import BundleError, ConfigError, DataError, is_out_of_memory
 from studies.bundles import open_bundle, white_asked
 
 if TYPE_CHECKING:
@@ -265,6 +265,7 @@ def _denoise(
     for page in file.pages:
         noisy = _as_trained(source, page.floats(level), bundle.task.channels)
         restored = _restored(predict, tilings, source, noisy)
+        _check_answers(source, (restored.image,))
         if explain:
             shown.append(noisy)
         values = restored.image.flatten(0, 1).numpy().transpose(1, 2, 0)
@@ -278,12 +279,13 @@ def _denoise(
         raise DataError(
             f"image {source}: its class comes from {tiles} tiles, so where it lies is unknown; leave `explain` out"
         )
+    if bundle.classes and bundle.preparation is not None:
+        prepared = _prepared(file, level, bundle.preparation)
+        logits, shown = list(_logits(predict, prepared)), list(prepared.split(1))
+    _check_answers(source, logits)
     write_picture(target, file, pages)
     label, probability, rule = None, None, None
     if bundle.classes:
-        if bundle.preparation is not None:
-            prepared = _prepared(file, level, bundle.preparation)
-            logits, shown = list(_logits(predict, prepared)), list(prepared.split(1))
         from nas.training.metrics import answered
 
         mean = sum(logits[1:], logits[0]).div(len(logits))
@@ -377,6 +379,15 @@ def _restored(predict: Predict, tilings: Callable[[int], Tiling], source: Path, 
         if not is_out_of_memory(error):
             raise
         raise DataError(f"image {source}: not enough memory; give a smaller `tile`") from None
+
+
+def _check_answers(source: Path, answers: Iterable[Tensor]) -> None:
+    from nas.bundles.inference import check_numbers
+
+    try:
+        check_numbers(answers)
+    except BundleError as error:
+        raise DataError(f"image {source}: {error}") from None
 
 
 def _as_trained(source: Path, floats: np.ndarray[Any, np.dtype[np.float32]], channels: int) -> Tensor:

@@ -15,18 +15,22 @@ from typing import Any
 import onnx
 import pytest
 import torch
-from bundle_samples import candidate, network_of, noisy_digits, write_bundle
+from bundle_samples import candidate, digits, network_of, noisy_digits, write_bundle
 from onnx import TensorProto, helper
+from PIL import Image
 from safetensors.torch import load, save
 
 from nas.bundles import onnx_model
+from nas.bundles.assess import assess
 from nas.bundles.bundle import open_bundle
 from nas.bundles.files import ARCHITECTURE, WEIGHTS
 from nas.bundles.formats import FORMATS, ONNX
 from nas.bundles.onnx_model import open_onnx
 from nas.bundles.sums import write_sums
+from nas.data.noise import parse_noise
 from nas.errors import BundleError
 from search_spaces import known_space
+from studies.commands.denoise import denoise
 
 CASES = 200
 PLANTED = "import pathlib; pathlib.Path('executed').touch()"
@@ -255,6 +259,20 @@ def huge(model: onnx.ModelProto) -> None:
     model.graph.initializer.append(helper.make_tensor("side", TensorProto.INT64, [1], [2**28]))
 
 
+def endless(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(helper.make_tensor("side", TensorProto.INT64, [1], [2**40]))
+
+
+def endless_constant(model: onnx.ModelProto) -> None:
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["side"], value_ints=[3 * 10**9]))
+
+
+def shared_end(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(helper.make_tensor("end", TensorProto.INT64, [1], [2**63 - 1]))
+    model.graph.node.append(helper.make_node("Slice", ["noisy", "end", "end"], ["nothing"]))
+    model.graph.node.append(helper.make_node("ConstantOfShape", ["end"], ["everything"]))
+
+
 def promised(model: onnx.ModelProto) -> None:
     model.graph.initializer.append(TensorProto(name="all", data_type=TensorProto.FLOAT, dims=[2**30, 2**30]))
 
@@ -277,6 +295,9 @@ def strings(model: onnx.ModelProto) -> None:
         (strings, "must be float32 of 4 dimensions"),
         (loop, "operator 'Loop' is in no program that skipnas writes"),
         (huge, "tensor 'side' has whole numbers above 65536"),
+        (endless, "tensor 'side' has whole numbers above 65536"),
+        (endless_constant, "tensor 'side' has whole numbers above 65536"),
+        (shared_end, "tensor 'end' has whole numbers above 65536"),
         (promised, "tensor 'all' is larger than a network's"),
         (many, "nodes, may have 20000"),
     ],
@@ -321,6 +342,28 @@ def test_a_program_that_fails_or_returns_other_sizes_is_one_line(tmp_path: Path)
     run = open_onnx(program([same, three_each], tmp_path / ONNX), classes=4)
     with pytest.raises(BundleError, match=r"logits \(2, 3\), not \(2, 1, 1, 3\) and \(2, 4\)"):
         run(torch.rand(2, 1, 1, 3))
+
+
+@pytest.mark.parametrize("output", ["denoised", "logits"])
+def test_answers_that_are_no_numbers_become_neither_image_nor_class(
+    prepared: Path, tmp_path: Path, output: str
+) -> None:
+    bundle = shutil.copytree(prepared, tmp_path / "bundle")
+    model = onnx.load_model_from_string((bundle / ONNX).read_bytes())
+    for node in model.graph.node:
+        node.output[:] = ["before" if name == output else name for name in node.output]
+    model.graph.initializer.append(helper.make_tensor("nothing", TensorProto.FLOAT, [], [float("nan")]))
+    model.graph.node.append(helper.make_node("Mul", ["before", "nothing"], [output]))
+    (bundle / ONNX).write_bytes(model.SerializeToString())
+    write_sums(bundle)
+    noisy = tmp_path / "noisy.png"
+    Image.fromarray(digits(1).images[0, 0]).save(noisy)
+    finished, (refused,) = denoise(bundle, [noisy], tmp_path / "to", onnx=True)
+    assert finished == []
+    assert refused.reason == ("the network answers values that are no numbers (NaN or infinity); give another bundle")
+    assert list(tmp_path.rglob("to/*.png")) == []
+    with pytest.raises(BundleError, match="the network answers values that are no numbers"):
+        assess(open_onnx(bundle / ONNX), digits(8), parse_noise("gaussian:50"), seed=0)
 
 
 def test_every_operator_of_our_programs_is_allowed(prepared: Path) -> None:

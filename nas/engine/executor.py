@@ -161,7 +161,7 @@ def _start_local(folder: Path, cpus: int | None) -> None:
     have_token()
     for last in (False, True):
         try:
-            with _no_api_server():
+            with _without_helpers():
                 _init("local", include_dashboard=False, num_cpus=cpus or processors(), _temp_dir=str(folder))
         except Exception as error:  # Ray raises all kinds, plain exceptions among them
             ray.shutdown()
@@ -222,14 +222,21 @@ def scratch(place: Path | None = None) -> Iterator[Path]:
             time.sleep(0.2)
 
 
-@contextlib.contextmanager
-def _no_api_server() -> Iterator[None]:
-    """Keeps Ray from starting the server of its dashboard, which it does even without one.
+HELPERS = ("start_api_server", "start_monitor", "start_log_monitor")
+"""Methods of Ray's `Node` that start processes which a run on one machine has no use for.
 
-    All that this server does then is to ask for the cloud that it runs in, at hosts of Google, Amazon and Microsoft
-    (findings/ray-looks-up-hosts.sh).
-    """
-    with unittest.mock.patch.object(Node, "start_api_server"):
+The server of the dashboard, which Ray starts even without one, asks for the cloud that it runs in, at hosts of Google,
+Amazon and Microsoft (findings/ray-looks-up-hosts.sh). The other two start machines of a cloud, and bring what workers
+print to the driver, which has no use for it; each takes a second of a core and 80 MB.
+"""
+
+
+@contextlib.contextmanager
+def _without_helpers() -> Iterator[None]:
+    """Keeps Ray from starting its `HELPERS`."""
+    with contextlib.ExitStack() as patches:
+        for name in HELPERS:
+            patches.enter_context(unittest.mock.patch.object(Node, name))
         yield
 
 

@@ -25,8 +25,9 @@ import optuna
 from benchmarks.lib.made_up import TASK, WorkingSpace, study_config
 from benchmarks.lib.made_up_searches import WORKERS, Watch, busy_share, made_up_workers, search
 from nas.data.splits import Dataset, load
-from nas.engine.executor import ray_session, run_jobs, worker_pool
+from nas.engine.executor import run_jobs, worker_pool
 from nas.engine.job import Job
+from nas.engine.session import ray_session
 from nas.settings import Resources
 
 SPEED_TRIALS = 400
@@ -117,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     data = load("digits", subset=128)
-    with ray_session(None, cpus=WORKERS):
+    with ray_session(Resources(), cpus=WORKERS):
         if not options.parts or "speed" in options.parts:
             print(speed_table(data, options.trials or SPEED_TRIALS, options.samplers, options.rounds), flush=True)
         if not options.parts or "busy" in options.parts:

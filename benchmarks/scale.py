@@ -30,7 +30,8 @@ from benchmarks.lib.made_up import TASK, WorkingSpace, study_config, values
 from benchmarks.lib.made_up_searches import busy_share, resident, search
 from benchmarks.lib.virtual import Skipnas, Trace, Values, run
 from nas.data.splits import load
-from nas.engine.executor import ray_session
+from nas.engine.session import ray_session
+from nas.settings import Resources
 from nas.types import Candidate
 from studies.store.catalog import create_study
 from studies.store.database import open_storage
@@ -124,7 +125,7 @@ def clusters_part(nodes: Sequence[int], sampler: str) -> None:
     )
     for count in nodes:
         workers = count * WORKERS_OF_A_NODE
-        with cluster(count) as address, ray_session(address):
+        with cluster(count) as address, ray_session(Resources(address=address)):
             trials = TRIALS_OF_A_WORKER * workers
             watch = search(data, sampler, trials, space=WorkingSpace(sleep=SLEEP), workers=workers)
         share = busy_share(watch.spans, SLEEP)

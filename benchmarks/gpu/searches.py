@@ -156,11 +156,12 @@ def at_a_time(on: Setting, room: Room) -> Iterator[Finding]:
     needs("ray", "optuna")
     from benchmarks.lib.loops import candidate
     from nas.data.splits import load
-    from nas.engine.executor import ray_session
+    from nas.engine.session import ray_session
+    from nas.settings import Resources
 
     made = candidate("unet", 16, TRIAL_EPOCHS)
     data = load("digits", subset=on.scale.subset)
-    with ray_session(None, cpus=max(on.scale.at_a_time)):
+    with ray_session(Resources(), cpus=max(on.scale.at_a_time)):
         for count in on.scale.at_a_time:
             pace = Pace(count, on.scale.window)
             _train_jobs(made, data, count, pace, on, room)
@@ -223,9 +224,10 @@ class Pace:
 
 def _train_jobs(made: Candidate, data: Dataset, count: int, pace: Pace, on: Setting, room: Room) -> None:
     """Trains a candidate under ever new seeds, `count` at a time, until the pace is known."""
-    from nas.engine.executor import Pool, Session, run_jobs
+    from nas.engine.executor import Pool, run_jobs
     from nas.engine.interrupts import Stopping
     from nas.engine.job import Job
+    from nas.engine.session import Session
     from nas.engine.trainable import WorkerSettings
     from nas.types import Task
     from search_spaces import get_space

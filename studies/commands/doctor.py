@@ -89,7 +89,7 @@ def _ray() -> Iterator[Finding]:
 
 
 def _disk(url: str | None) -> Iterator[Finding]:
-    """Checks the room for the studies, for Ray's files (see `nas.engine.executor.scratch`), and for its shared
+    """Checks the room for the studies, for Ray's files (see `nas.engine.session.scratch`), and for its shared
     memory."""
     from studies.store.files import files_dir
 

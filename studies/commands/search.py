@@ -90,10 +90,19 @@ class Search:
             raise
 
 
-def prepare(request: SearchRequest, options: RunOptions, doing: Callable[[str], None] = lambda text: None) -> Search:
+def prepare(
+    request: SearchRequest,
+    options: RunOptions,
+    doing: Callable[[str], None] = lambda text: None,
+    start_ray: Callable[[], None] = lambda: None,
+) -> Search:
     """Opens the study that `request` names, or creates it, and loads its data.
 
-    `doing` is told what is being done, where that takes seconds.
+    Args:
+        request: what is asked for.
+        options: resources and limits of the run.
+        doing: told what is being done, where that takes seconds.
+        start_ray: called once a run is sure to follow, or nearly so, where other work can go on beside Ray's start.
 
     Raises:
         SkipnasError: anything asked for that is outside its rule; nothing has been created then.
@@ -105,12 +114,12 @@ def prepare(request: SearchRequest, options: RunOptions, doing: Callable[[str], 
     check_name(storage_url(request.storage), name)
     warm = request.warm_start is not None
     # What would not begin is refused before a database is made for it.
-    draft = _draft(request, options, name, None, doing) if not warm and is_missing(request.storage) else None
+    draft = _draft(request, options, name, None, doing, start_ray) if not warm and is_missing(request.storage) else None
     storage = open_storage(request.storage, must_exist=warm)
     source = None if request.warm_start is None else StudyReader.open(request.warm_start, storage)
     created = not has_study(storage, name)
     if created:
-        draft = draft or _draft(request, options, name, source, doing)
+        draft = draft or _draft(request, options, name, source, doing, start_ray)
         try:
             search = _create(request, draft, storage, source)
         except StudyError:
@@ -172,6 +181,7 @@ def _draft(
     name: str,
     source: StudyReader | None,
     doing: Callable[[str], None],
+    start_ray: Callable[[], None],
 ) -> _Draft:
     """What was asked for as a new study; `source` is the one that it begins with."""
     wanted = request.settled()
@@ -187,6 +197,11 @@ def _draft(
         white=White.asked(wanted["white_level"]),
     )
     task = data.task(noise.name)
+    latency = request.latency_setting(wanted["objectives"], task)
+    # What is measured in seconds that pass, and not in those of this process, has the machine for itself.
+    if options.size is not None and latency is None:
+        doing("starting Ray ...")
+        start_ray()
     space = space_of_study(space, task, wanted["class_weights"], wanted["label_smoothing"])
     constraints = _limited(space.limits(task), wanted["max_params"], wanted["max_macs"])
     trivial = trivial_quality(data, task)
@@ -194,7 +209,6 @@ def _draft(
     line = unequal(data.classes, class_counts(data.train.labels, len(data.classes)))
     if line and "accuracy" in wanted["objectives"] and "balanced_accuracy" not in wanted["objectives"]:
         notes.append(f"{line} (--objectives psnr,balanced_accuracy,stability)")
-    latency = request.latency_setting([o.name for o in objectives], task)
     if latency is not None:
         doing("measuring latency ...")
     smallest = None if latency is None else try_latency(space, task, constraints, latency)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nas.engine.ahead import Ahead
 from nas.engine.search import SearchEnd
 from nas.settings import RunOptions, StudyConfig
 from studies.commands.best import member_facts
@@ -111,13 +112,14 @@ def search(
         tell: receives lines that a person should read first.
         waiting: says what is being done until the search begins.
     """
-    prepared = prepare(request, options, waiting.say)
-    waiting.stop()
-    config = prepared.study.config
-    for note in () if quiet else prepared.notes:
-        tell(note)
-    with SearchDisplay(config, quiet=quiet) as display:
-        end = prepared.run(options, display.observe)
+    with Ahead(options) as ray:
+        prepared = prepare(request, options, waiting.say, ray.begin)
+        waiting.stop()
+        config = prepared.study.config
+        for note in () if quiet else prepared.notes:
+            tell(note)
+        with SearchDisplay(config, quiet=quiet) as display:
+            end = prepared.run(options, display.observe)
     choice = choose(prepared.study, confirmed=False) if prepared.study.progress.objective_values() else None
     sizes = best_at_sizes(sized_trials(prepared.study), config.objective_names)
     return Searched(config=config, end=end, trials=options.size, choice=choice, sizes=sizes)

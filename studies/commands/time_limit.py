@@ -106,7 +106,7 @@ def limits_in_time(
     """
     import torch
 
-    from nas.engine.executor import expected_slots
+    from nas.engine.session import expected_slots
     from nas.training.precision import step_seconds
 
     if resources.time_limit is None or (device == "cuda" and not torch.cuda.is_available()):

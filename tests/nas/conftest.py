@@ -21,7 +21,7 @@ def one_ray() -> Iterator[None]:
     """One Ray for all tests of a file: starting it takes seconds. It claims 2 GPUs, which nothing checks."""
     import ray
 
-    from nas.engine.executor import have_token
+    from nas.engine.session import have_token
 
     have_token()
     with pytest.MonkeyPatch.context() as patch:

@@ -9,7 +9,8 @@ from benchmarks.lib import ROOT
 from benchmarks.lib.made_up import WorkingSpace
 from benchmarks.lib.made_up_searches import Watch, busy_share, search
 from nas.data.splits import load
-from nas.engine.executor import ray_session
+from nas.engine.session import ray_session
+from nas.settings import Resources
 
 
 def test_the_share_of_workers_counts_work_and_not_waiting() -> None:
@@ -33,7 +34,7 @@ def test_trials_a_second_are_counted_from_the_first_end() -> None:
 def test_made_up_trials_go_the_whole_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # where workers find the made-up trainable
     data = load("digits", subset=128)
-    with ray_session(None, cpus=2):
+    with ray_session(Resources(), cpus=2):
         watch = search(data, "auto", 12, space=WorkingSpace(work=0.05))
         assert len(watch.ends) == len(watch.spans) == 12
         assert 0 < busy_share(watch.spans, 0.05) <= 1.01

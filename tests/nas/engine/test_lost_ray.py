@@ -19,15 +19,17 @@ from command_samples import ROOT, Studied
 from ray import tune
 from ray.exceptions import ObjectStoreFullError, OutOfDiskError, RaySystemError
 
-from nas.engine import executor, presence
-from nas.engine.executor import Pool, _going_on, _start_local, ray_session, scratch
+from nas.engine import presence, session
+from nas.engine.executor import Pool, _going_on
 from nas.engine.interrupts import Stopping
 from nas.engine.job import Job
 from nas.engine.presence import Presence, RayLost
 from nas.engine.report import Report
 from nas.engine.scheduler import short_memory
 from nas.engine.searcher import JobSearcher
+from nas.engine.session import _start_local, ray_session, scratch
 from nas.errors import ClusterError
+from nas.settings import Resources
 
 SHORT = (
     "Caught unexpected exception: 2 worker(s) were killed due to the node running low on memory. Memory on the node "
@@ -185,7 +187,7 @@ def test_ray_that_does_not_start_is_tried_twice(
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     with pytest.raises(ClusterError, match=r"^Ray cannot start on this machine \(The current node timed out.*again$"):
-        _start_local(tmp_path, None)
+        _start_local(tmp_path, Resources(), None)
     assert len(starts) == 2
     [told] = [message for message in caplog.messages if message.startswith("Ray did not start (The current node timed")]
     assert told.endswith("it is started once more")
@@ -205,9 +207,9 @@ def test_ray_has_stopped_before_its_folder_is_deleted(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", stop)
-    monkeypatch.setattr(executor, "_start_local", lambda folder, cpus: folders.append(folder))
-    monkeypatch.setattr(executor, "Presence", lambda: None)
-    with ray_session(None):
+    monkeypatch.setattr(session, "_start_local", lambda folder, resources, cpus: folders.append(folder))
+    monkeypatch.setattr(session, "Presence", lambda: None)
+    with ray_session(Resources()):
         assert folders[0].exists()
     assert not folders[0].exists()
 

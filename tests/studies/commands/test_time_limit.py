@@ -51,7 +51,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found = [space.cost(candidate.spec, DIGITS) for candidate in [*candidates, *narrow]]
     costs = {cost.params: cost.macs for cost in found}
     monkeypatch.setattr(nas.training.precision, "step_seconds", seconds)
-    monkeypatch.setattr("nas.engine.executor.expected_slots", lambda resources: 2)
+    monkeypatch.setattr("nas.engine.session.expected_slots", lambda resources: 2)
     return threads
 
 

@@ -50,4 +50,4 @@ def test_a_new_study_says_what_takes_seconds(tmp_path: Path) -> None:
     said: list[str] = []
     request = SearchRequest(study="one", storage=f"sqlite:///{tmp_path}/one.db", data="digits", subset=60)
     prepare(request, RunOptions(trials=1), said.append).ledger.close()
-    assert said == ["reading digits ...", "timing training in fp32 and in bf16 ..."]
+    assert said == ["reading digits ...", "starting Ray ...", "timing training in fp32 and in bf16 ..."]

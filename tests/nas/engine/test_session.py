@@ -1,4 +1,4 @@
-"""Ray: what runs on it at a time, clusters that are not there, and what it leaves behind."""
+"""Ray: what runs on it at a time, in which processes, clusters that are not there, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+import ray._private.worker as ray_worker
+from ray import tune
 from toy_space import ToySpace
 
-from nas.engine import executor
+from nas.engine import session
+from nas.engine.ahead import Ahead
 from nas.engine.carried import Carried
-from nas.engine.executor import ray_session, scratch, slots
 from nas.engine.interrupts import Stopping, stop_signals
+from nas.engine.session import ray_session, scratch, slots
 from nas.errors import ClusterError, ConfigError
+from nas.settings import Resources
 
 
 def test_slots_count_whole_devices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +51,7 @@ def test_scratch_folders_of_killed_processes_are_deleted(tmp_path: Path) -> None
     code = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from nas.engine.executor import scratch\n"
+        "from nas.engine.session import scratch\n"
         "with scratch(Path(sys.argv[1])) as folder:\n"
         "    (folder / 'file').touch()\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -76,28 +81,33 @@ def test_scratch_folders_without_a_lock_are_deleted_when_they_are_old(tmp_path: 
     ("address", "message"),
     [
         ("127.0.0.1:1", "no Ray cluster answers at '127.0.0.1:1'"),
-        ("nonsense", "'nonsense' is no address of a cluster"),
         ("ray://127.0.0.1:1", "no Ray cluster answers"),
     ],
 )
 def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch, address: str, message: str) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with pytest.raises(ClusterError, match=message), ray_session(address):
+    with pytest.raises(ClusterError, match=message), ray_session(Resources(address=address)):
         pass
 
 
 def test_auto_finds_the_cluster_and_says_when_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(ClusterError, match=r"no Ray cluster answers at '[0-9.]+:1' \("), ray_session("auto"):
+    with (
+        pytest.raises(ClusterError, match=r"no Ray cluster answers at '[0-9.]+:1' \("),
+        ray_session(Resources(address="auto")),
+    ):
         pass
     monkeypatch.delenv("RAY_ADDRESS")
 
     def nothing(address: str) -> str:
         raise ConnectionError("Could not find any running Ray instance")
 
-    monkeypatch.setattr(executor.services, "canonicalize_bootstrap_address", nothing)
-    with pytest.raises(ClusterError, match="no Ray cluster is to be found here"), ray_session("auto"):
+    monkeypatch.setattr(session.services, "canonicalize_bootstrap_address", nothing)
+    with (
+        pytest.raises(ClusterError, match="no Ray cluster is to be found here"),
+        ray_session(Resources(address="auto")),
+    ):
         pass
 
 
@@ -119,7 +129,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_a_run_cleanly_though_ray_wants_it(started: dict[str, Any], number: signal.Signals) -> None:
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
-    with stop_signals() as signalled, ray_session(None):
+    with stop_signals() as signalled, ray_session(Resources()):
         stopping = Stopping(signalled, None)
         assert not stopping()
         os.kill(os.getpid(), number)
@@ -131,8 +141,8 @@ def test_a_signal_stops_a_run_cleanly_though_ray_wants_it(started: dict[str, Any
 
 def test_ray_gets_what_the_process_may_use(started: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(executor, "processors", lambda: 3)
-    with ray_session(None):
+    monkeypatch.setattr(session, "processors", lambda: 3)
+    with ray_session(Resources()):
         assert started["num_cpus"] == 3
     signal.signal(signal.SIGTERM, before)
 
@@ -152,13 +162,14 @@ def test_a_file_of_the_working_folder_hides_no_module_from_workers(tmp_path: Pat
         (tmp_path / f"{name}.py").write_text("raise ImportError('hidden')")
     code = (
         "import ray\n"
-        "from nas.engine.executor import ray_session\n"
+        "from nas.engine.session import ray_session\n"
+        "from nas.settings import Resources\n"
         "@ray.remote\n"
         "def found():\n"
         "    import importlib, sys, nas\n"
         "    [importlib.reload(__import__(name)) for name in ('random', 'statistics', 'queue', 'json')]\n"
         "    return nas.__file__\n"
-        "with ray_session(None, cpus=1):\n"
+        "with ray_session(Resources(), cpus=1):\n"
         "    print(ray.get(found.remote(), timeout=60))\n"
     )
     root = Path(__file__).parents[3]
@@ -167,3 +178,82 @@ def test_a_file_of_the_working_folder_hides_no_module_from_workers(tmp_path: Pat
     script.write_text(f"import sys\nsys.path.append({str(root)!r})\n{code}")
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == str(root / "nas" / "__init__.py"), done.stderr
+
+
+def test_workers_have_imported_what_takes_long_before_they_have_work() -> None:
+    @ray.remote
+    class Worker:
+        def imported(self) -> set[str]:
+            return {*sys.modules} & {*session.PRELOADED}
+
+    with ray_session(Resources(concurrency=1)):
+        assert ray.cluster_resources()["CPU"] == 1, "so that no idle worker is started for nothing"
+        assert ray.get(Worker.remote().imported.remote(), timeout=60) == {"torch", "ray.tune"}
+
+
+def test_trials_take_the_processes_that_ray_has_started_ahead(tmp_path: Path) -> None:
+    class Telling(tune.Trainable):
+        def step(self) -> dict[str, Any]:
+            return {"process": os.getpid(), "done": True}
+
+    with ray_session(Resources(concurrency=1)):
+        begun = time.monotonic()
+        while not (idle := _idle_workers()):
+            assert time.monotonic() - begun < 60
+            time.sleep(0.1)
+        time.sleep(1.5)  # after a second Ray ends idle workers that it thinks are too many
+        found = tune.Tuner(Telling, run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0)).fit()
+    assert [result.metrics["process"] for result in found] == idle
+
+
+def _idle_workers() -> list[int]:
+    """Returns the workers of this process's Ray that have had no work."""
+    [raylet] = ray_worker._global_node.all_processes["raylet"]
+    children = Path(f"/proc/{raylet.process.pid}/task/{raylet.process.pid}/children").read_text().split()
+    return [int(child) for child in children if Path(f"/proc/{child}/cmdline").read_text().startswith("ray::IDLE")]
+
+
+def test_a_session_within_a_session_is_the_outer_one() -> None:
+    resources = Resources(concurrency=1)
+    with Ahead(resources) as ahead:
+        assert not ray.is_initialized()
+        ahead.begin()
+        with ray_session(resources) as outer, ray_session(resources) as inner:
+            assert outer is inner
+            assert outer.lost() == ""
+        assert ray.is_initialized()
+    assert not ray.is_initialized()
+
+
+def test_a_ray_that_was_started_ahead_is_stopped_by_an_error() -> None:
+    def refused() -> None:
+        with Ahead(Resources(concurrency=1)) as ahead:
+            ahead.begin()
+            raise ConfigError("refused after all")
+
+    with pytest.raises(ConfigError):
+        refused()
+    assert not ray.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("resources", "cpus", "ahead"),
+    [
+        (Resources(), 8, True),
+        (Resources(concurrency=3), 3, True),
+        (Resources(cpus_per_trial=0.5), 8, True),
+        (Resources(cpus_per_trial=0.5, concurrency=5), 3, True),
+        (Resources(cpus_per_trial=3.0), 6, False),
+        (Resources(cpus_per_trial=16.0), 8, False),
+    ],
+)
+def test_a_local_ray_has_the_processors_that_trials_can_use(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, resources: Resources, cpus: int, ahead: bool
+) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda address, **options: asked.update(options))
+    monkeypatch.setattr(session, "processors", lambda: 8)
+    session._start_local(tmp_path, resources, None)
+    assert asked["num_cpus"] == cpus
+    assert asked["_system_config"]["prestart_worker_first_driver"] is ahead

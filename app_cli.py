@@ -52,6 +52,7 @@ from nas.words import visible
 from studies.settings import (
     FIGURE_FORMATS,
     NO_LIMITS,
+    STORAGE_VARIABLE,
     BundlePath,
     ConfirmRequest,
     DataRoot,
@@ -203,7 +204,7 @@ def search(request: SearchRequest, options: RunOptions, quiet: Quiet = False, as
     else:
         found.show()
     if not quiet:
-        named = request.storage if request.storage != os.environ.get("SKIPNAS_STORAGE") else None
+        named = request.storage if request.storage != os.environ.get(STORAGE_VARIABLE) else None
         _say_all(found.closing(_program(), _arguments(), named and masked_words(["--storage", named])[1]))
 
 

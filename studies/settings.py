@@ -30,10 +30,13 @@ from nas.settings import (
 )
 from nas.types import PRECISIONS, ClassWeights
 
+STORAGE_VARIABLE = "SKIPNAS_STORAGE"
+"""The environment variable that names the storage where no option does."""
+
 Study = Annotated[str, Setting(help="Name of the study (skipnas studies list).", metavar="NAME", argument=True)]
 Storage = Annotated[
     str | None,
-    Setting(help="SQLAlchemy URL or SQLite file. Default: runs/studies.db.", metavar="URL", variable="SKIPNAS_STORAGE"),
+    Setting(help="SQLAlchemy URL or SQLite file. Default: runs/studies.db.", metavar="URL", variable=STORAGE_VARIABLE),
 ]
 BundlePath = Annotated[
     Path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from nas.bundles.formats import NOTHING_FURTHER, Further
 from nas.errors import ConfigError, NoStudiesError, StudyError
 from studies.bundles import export_again, export_choice
 from studies.reading.study import StudyReader
-from studies.settings import NO_LIMITS, SizeLimits
+from studies.settings import NO_LIMITS, STORAGE_VARIABLE, SizeLimits
 from studies.zoo import shipped, unknown
 
 KNEE = "knee"
@@ -64,7 +65,7 @@ def export(
         "quantize": further.quantize,
         "data_root": data_root,
         "space": own_space,
-        "storage": storage,
+        "storage": storage and storage != os.environ.get(STORAGE_VARIABLE),  # the variable is for other commands too
         **{f"max_{limit}": True for limit in limits.upper},
     }
     for setting in (setting for setting, value in given.items() if value):

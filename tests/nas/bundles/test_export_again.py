@@ -74,6 +74,15 @@ def test_settings_of_a_study_are_refused(folder: Path, tmp_path: Path, given: di
     assert not (tmp_path / "new").exists()
 
 
+def test_the_storage_of_the_environment_is_none_that_was_given(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKIPNAS_STORAGE", "a.db")
+    assert export(str(folder), tmp_path / "new", storage="a.db")["to"] == str(tmp_path / "new")
+    with pytest.raises(ConfigError, match="`storage` is for a study"):
+        export(str(folder), tmp_path / "other", storage="b.db")
+
+
 def test_a_shipped_bundle_is_exported_by_its_name(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

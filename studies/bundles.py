@@ -150,7 +150,7 @@ def export_choice(
         further=further,
         threshold=threshold,
     )
-    return {"trial": chosen.number, "reason": choice.reason, **_exported(target, parity)}
+    return {"trial": chosen.number, "reason": choice.reason, **_exported(target, parity, space)}
 
 
 def export_again(
@@ -194,7 +194,7 @@ def export_again(
         further=further,
         threshold=bundle.threshold,
     )
-    return {"trial": facts.get("trial"), "reason": f"the network of {path}", **_exported(target, parity)}
+    return {"trial": facts.get("trial"), "reason": f"the network of {path}", **_exported(target, parity, bundle.space)}
 
 
 def _check_card(path: Path) -> None:
@@ -213,9 +213,9 @@ def _check_card(path: Path) -> None:
         raise BundleError(f"{path / ARCHITECTURE}: has facts that no export writes ({in_short(error)})") from None
 
 
-def _exported(target: Path, parity: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what is told of a bundle that was written, with its `parity`."""
-    written = open_bundle(target)
+def _exported(target: Path, parity: Mapping[str, Any], space: SearchSpace) -> dict[str, Any]:
+    """Returns what is told of a bundle of this space that was written, with its `parity`."""
+    written = _open_bundle(target, lambda _: space)  # it may be the user's own, which no bundle names for import
     return {
         "to": str(target),
         "files": sorted(path.name for path in target.iterdir()),

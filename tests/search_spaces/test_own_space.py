@@ -76,6 +76,7 @@ def test_the_commands_of_the_example_run(folder: Path) -> None:
     assert facts["config"]["space"] == "chains:SPACE"
     assert facts["counts"]["trained"] == 2
     assert facts["counts"]["failed"] == 0
+    assert (folder / "chains-bundle/model.onnx").is_file()
 
 
 @pytest.mark.parametrize(

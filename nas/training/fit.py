@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nas.settings import FitSettings
 from nas.training.batches import TrainingData
@@ -74,11 +74,21 @@ class Validation:
     values: Mapping[str, float]
 
 
+RATE_CUTS = 3
+"""The number of times that a run which diverges goes on at half the rate."""
+
+
 class Fit(Training):
     """A `Training` whose weights are also averaged over steps. The average is judged and kept.
 
     The average's decay rises to `FitSettings.ema` as (1 + t) / (10 + t), so that it forgets the first steps. Buffers,
     such as the statistics of batch normalisation, are the newest.
+
+    A rate that a short search has found good may be too high for a long training. So a run that diverges goes back to
+    the best weights and on at half the rate, see `go_back`.
+
+    Attributes:
+        cuts: the number of times that the rate was halved.
     """
 
     def __init__(
@@ -98,6 +108,8 @@ class Fit(Training):
         self.best: Validation | None = None
         self.validated: Validation | None = None
         self.seconds = 0.0
+        self.cuts = 0
+        self._untrained = copy.deepcopy(self.average.state_dict()), copy.deepcopy(self.balance.state_dict())
 
     @property
     def done(self) -> bool:
@@ -134,9 +146,27 @@ class Fit(Training):
             self.best = self.validated
         return self.validated
 
+    def go_back(self, best: Mapping[str, Tensor] | None) -> None:
+        """Goes on after a divergence: from the best averaged weights, or the first ones, at half the rate.
+
+        What the optimiser and the balance of losses have learned may be spoilt, so they begin anew. Epochs that were
+        lost are not trained again.
+        """
+        weights, balance = self._untrained
+        for network in (self.network, self.average):
+            network.load_state_dict(weights if best is None else best)
+        self.balance.load_state_dict(balance)
+        self.optimizer.state.clear()
+        self._order = None
+        self.cuts += 1
+
+    def _schedule(self) -> float:
+        return super()._schedule() * 0.5**self.cuts
+
     def state(self) -> dict[str, Any]:
         return {
             **super().state(),
+            "cuts": self.cuts,
             "average": self.average.state_dict(),
             "best": None if self.best is None else flat(self.best),
             "validated": None if self.validated is None else flat(self.validated),
@@ -150,6 +180,7 @@ class Fit(Training):
             None if state[name] is None else from_flat(Validation, state[name]) for name in ("best", "validated")
         )
         self.seconds = state["seconds"]
+        self.cuts = state.get("cuts", 0)  # files of older versions have none
 
     def _average(self) -> None:
         decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
@@ -180,7 +211,7 @@ def fit(
             returned is then never worse on the validation split than the start.
 
     Raises:
-        Diverged: see `nas.training.loop.Training.run_epoch` and `Fit.validate`.
+        Diverged: it diverged once more after `RATE_CUTS` times, or ended so before it was judged.
     """
     checkpoint, best = folder / CHECKPOINT, folder / BEST
     if (state := read_state(checkpoint)) is not None:
@@ -213,13 +244,32 @@ def fit(
         if judge_start and run.validated is None:
             validate(None)
         while not run.done:
-            train_loss, _ = run.run_epoch(after_step)
             epochs = run.recipe.epochs
-            if run.epoch == epochs or run.epoch * VALIDATIONS // epochs != (run.epoch - 1) * VALIDATIONS // epochs:
-                validate(train_loss)
+            try:
+                train_loss, _ = run.run_epoch(after_step)
+                if run.epoch == epochs or run.epoch * VALIDATIONS // epochs != (run.epoch - 1) * VALIDATIONS // epochs:
+                    validate(train_loss)
+            except Diverged as error:
+                if run.cuts == RATE_CUTS or (run.done and run.best is None):
+                    raise
+                found = None if run.best is None else _read_best(best, run.device)
+                run.go_back(found)
+                came = "the first weights" if run.best is None else f"the weights of epoch {run.best.epoch}"
+                log.warning(
+                    "the training diverged (%s); it goes on from %s at %g of the learning rate",
+                    error,
+                    came,
+                    0.5**run.cuts,
+                )
+                save()
     network: nn.Module = copy.deepcopy(run.average)
-    network.load_state_dict(torch.load(best, weights_only=True, map_location=run.device))
+    network.load_state_dict(_read_best(best, run.device))
     return network
+
+
+def _read_best(file: Path, device: torch.device) -> dict[str, Tensor]:
+    weights: dict[str, Tensor] = torch.load(file, weights_only=True, map_location=device)
+    return weights
 
 
 class _Clock:

@@ -106,7 +106,7 @@ def train(
 
     from nas.bundles.files import CARD
     from nas.bundles.start import carry_over, origin
-    from nas.training.fit import Fit, fit
+    from nas.training.fit import RATE_CUTS, Fit, fit
     from nas.training.loop import Diverged
     from nas.training.precision import faster_precision
     from nas.training.recognition import best_threshold, recognition_of
@@ -184,8 +184,8 @@ def train(
             best = fit(run, request.to, observe, logs, judge_start=source.start is not None)
         except Diverged as error:
             raise ConfigError(
-                f"the training diverged: {error}; give a smaller `learning_rate` than "
-                f"{candidate.recipe.learning_rate:g} and another `to`"
+                f"the training diverged, at {0.5**RATE_CUTS:g} of the learning rate too: {error}; give a smaller "
+                f"`learning_rate` than {candidate.recipe.learning_rate:g} and another `to`"
             ) from None
         threshold = best_threshold(recognition_of(best.eval(), data.training.validation))
         values, images = data.test(best.cpu(), noise, threshold)
@@ -554,6 +554,7 @@ def _result(run: Fit, values: Mapping[str, float | None], images: int, data: _Da
         "noise": data.task.noise,
         "epochs": run.epoch,
         "best_epoch": run.best.epoch,
+        "rate_cuts": run.cuts,
         **{f"validation_{metric.name}": run.best.values.get(metric.name) for metric in of_basis("images")},
         "seconds": run.seconds,
         "split": "test",
@@ -612,6 +613,7 @@ def _write_bundle(
             "training": {
                 **{name: configuration[name] for name in told},
                 "best_epoch": result["best_epoch"],
+                **({"rate_cuts": result["rate_cuts"]} if result["rate_cuts"] else {}),
                 "seconds": round(result["seconds"], 1),
             },
         },

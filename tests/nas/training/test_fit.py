@@ -215,10 +215,69 @@ def test_a_validation_that_is_not_a_number_is_divergence_and_never_the_best(
             torch.nn.init.constant_(run.average.out.weight, torch.nan)
 
     monkeypatch.setattr(run, "_average", spoil)
-    with pytest.raises(Diverged, match="validation loss is nan after epoch 1"):
+    fit(run, tmp_path)
+    assert run.cuts == 1
+    assert run.best is not None
+    assert run.best.epoch > 1
+    assert all(value.isfinite().all() for value in torch.load(tmp_path / BEST, weights_only=True).values())
+
+
+def test_a_run_that_diverges_goes_back_to_the_best_weights_at_half_the_rate(
+    data: DeviceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = start(data)
+    second = run.steps_per_epoch + 1
+    rates: list[float] = []
+    best: dict[str, Tensor] = {}
+    average = run._average
+
+    def spoil() -> None:
+        average()
+        rates.append(run.optimizer.param_groups[0]["lr"])
+        if run.step == second:
+            best.update(torch.load(tmp_path / BEST, weights_only=True))
+            torch.nn.init.constant_(run.network.out.weight, torch.nan)
+
+    went_back = run.go_back
+
+    def go_back(weights: dict[str, Tensor] | None) -> None:
+        went_back(weights)
+        for network in (run.network, run.average):
+            assert all(torch.equal(value, best[name]) for name, value in network.state_dict().items())
+        assert not run.optimizer.state
+
+    monkeypatch.setattr(run, "_average", spoil)
+    monkeypatch.setattr(run, "go_back", go_back)
+    fit(run, tmp_path)
+    assert run.done
+    assert run.cuts == 1
+    plain = start(data)
+    plain.step = 2 * run.steps_per_epoch
+    assert rates[2 * run.steps_per_epoch] == pytest.approx(0.01 * 0.5 * plain._schedule())
+    assert (
+        "the training diverged (loss is nan in epoch 2); it goes on from the weights of epoch 1 at 0.5 of the learning "
+        "rate" in caplog.messages
+    )
+    again = start(data)
+    fit(again, tmp_path)
+    assert again.cuts == 1, "which the checkpoint keeps"
+
+
+def test_a_rate_that_is_far_too_high_ends_the_run(data: DeviceData, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    recipe = Recipe(
+        epochs=9,
+        batch_size=16,
+        learning_rate=1e9,
+        weight_decay=0.0,
+        classification_weight=0.3,
+        optimizer="sgd",
+    )
+    run = Fit(Small(), TASK, recipe, data, FitSettings(), precision="fp32")
+    with pytest.raises(Diverged):
         fit(run, tmp_path)
-    assert run.best is None
-    assert not (tmp_path / BEST).exists()
+    assert run.cuts == 3
+    assert run.epoch == 4
 
 
 def test_events_are_written_for_tensorboard(data: DeviceData, tmp_path: Path) -> None:

@@ -10,6 +10,9 @@ front of PSNR, accuracy and each latency. At the PSNR of each member of these fr
 of at least this PSNR, by the latency of the front. The table has how much longer the shipped program of
 the pick runs at the large size when the front is that of the old latency.
 
+``--studies NEW OLD`` asks the same of two searches for PSNR, accuracy and latency, each a study's name and its database
+(``NAME@URL``): one that measured latency at the large size, and one of an earlier build.
+
 All run on one thread of a CPU and are timed by that thread's clock. Every finished measurement is kept, and the same
 command goes on.
 """
@@ -38,8 +41,10 @@ from nas.bundles.latency import metrics, program, run_times, timed
 from nas.bundles.onnx_export import exporters_quiet
 from nas.bundles.onnx_model import INPUT, OUTPUTS
 from nas.search.pareto import non_dominated
-from nas.types import Candidate, LatencySetting, Task
+from nas.types import Candidate, LatencySetting, Spec, Task, TrialResult
 from search_spaces.draws import sampled
+from studies.reading.best import choose
+from studies.reading.study import StudyReader
 
 SPACE = atlases.SPACE
 TASK = Task(channels=1, classes=10, height=8, width=8, noise="gaussian:50")
@@ -71,16 +76,16 @@ def measure(what: Record) -> Record:
         model = program(lambda: SPACE.build(candidate.spec, TASK), TASK, setting)
         found = metrics(timed(model, setting, Path()))
     elif what["kind"] == "shipped":
-        found = metrics(run_times(_shipped(candidate), setting, shape=(1, TASK.channels, size, size)))
+        found = metrics(run_times(_shipped(candidate.spec), setting, shape=(1, TASK.channels, size, size)))
     else:
         found = {"latency": _eager(candidate)}
     return {**what, **found, "cpu_seconds": round(time.process_time() - started, 3)}
 
 
-def _shipped(candidate: Candidate) -> bytes:
+def _shipped(spec: Spec) -> bytes:
     """Returns the program for every size, as an export writes it."""
     torch.manual_seed(1)
-    network = SPACE.build(candidate.spec, TASK).eval()
+    network = SPACE.build(spec, TASK).eval()
     dynamic = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     with tempfile.TemporaryDirectory() as folder, exporters_quiet():
         exported = torch.export.export(network, (torch.zeros(2, 1, 8, 8),), dynamic_shapes=(dynamic,))
@@ -141,6 +146,34 @@ def ratios(
     return [of["shipped"][picked("eager", level)] / of["shipped"][picked("search", level)] for level in levels]
 
 
+def fronts_compared(new: str, old: str, size: int) -> list[float]:
+    """Returns the time of what the front of an old study offers over that of a new one, at each PSNR of both.
+
+    At each PSNR of their members that both reach, the fastest member of at least this PSNR is picked by the latency
+    that its own study measured, and its shipped program is timed at `size`.
+    """
+    members = [choose(StudyReader.open(*at.split("@", 1)), confirmed=False).front for at in (new, old)]
+
+    def picked(front: Sequence[TrialResult], least: float) -> TrialResult:
+        fitting = [each for each in front if each.values["psnr"] >= least]
+        return min(fitting, key=lambda each: each.values["latency"])
+
+    @cache
+    def shipped(side: int, number: int) -> float:
+        [spec] = [SPACE.spec(each.spec) for each in members[side] if each.number == number]
+        found = metrics(run_times(_shipped(spec), setting_of(size), shape=(1, TASK.channels, size, size)))
+        return found["latency"]
+
+    most = min(max(each.values["psnr"] for each in front) for front in members)
+    levels = sorted({each.values["psnr"] for front in members for each in front if each.values["psnr"] <= most})
+    ratios = []
+    for level in levels:
+        ours, others = (picked(front, level) for front in members)
+        ratios.append(shipped(1, others.number) / shipped(0, ours.number))
+        print(f"| {level:.2f} | {shipped(1, others.number):.1f} | {shipped(0, ours.number):.1f} | {ratios[-1]:.2f} |")
+    return ratios
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures what is missing and prints both tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.latency", description=(__doc__ or "").split("?")[0])
@@ -149,8 +182,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--front", type=int, default=40, help="candidates of the atlas")
     parser.add_argument("--large", type=int, default=256, help="side of their images")
     parser.add_argument("--to", type=Path, default=Path("runs/latency.jsonl"), help="file of finished measurements")
+    parser.add_argument("--studies", nargs=2, metavar="NAME@URL", help="compare the fronts of a new and an old study")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    if options.studies:
+        print("| PSNR of at least | old, ms | new, ms | ratio |\n|---|---|---|---|")
+        new, old = options.studies
+        told(fronts_compared(new, old, options.large))
+        return 0
     parts = [("random", options.candidates, options.size), ("atlas", options.front, options.large)]
     print("| candidates | size | search | eager PyTorch | spread (median) | CPU seconds of a measurement (median) |")
     print("|---|---|---|---|---|---|")
@@ -166,10 +205,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     known = [values for _, values in candidates("atlas", options.front)]
     psnr, accuracy = (np.array([values[name] for values in known]) for name in ("psnr", "accuracy"))
-    slower = ratios(psnr, accuracy, of)
+    told(ratios(psnr, accuracy, of))
+    return 0
+
+
+def told(slower: Sequence[float]) -> None:
+    """Prints a summary of ratios."""
     print("\n| PSNRs | geometric mean of old / new | least | largest |\n|---|---|---|---|")
     print(f"| {len(slower)} | {statistics.geometric_mean(slower):.2f} | {min(slower):.2f} | {max(slower):.2f} |")
-    return 0
 
 
 if __name__ == "__main__":

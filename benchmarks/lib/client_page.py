@@ -29,7 +29,7 @@ def open_page(page: Page, program: Path, runtime: Path, file: Path) -> None:
     said = {each.key: each.value for each in model.metadata_props}
     channels = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
     whole = Tiling(side=512, whole=2**20, overlap=0, blend=False)
-    file.write_text(page_text(said, channels, {1: whole, 3: whole}, program, runtime), "utf-8")
+    file.write_text(page_text(said, channels, whole, program, runtime), "utf-8")
     page.goto(file.as_uri())
     page.locator("#state:has-text('ready'), #state.wrong").wait_for(timeout=60_000)
 

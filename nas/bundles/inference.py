@@ -15,13 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import BundleError
+from nas.machine import return_memory
 from nas.protocols import Abilities
 
 Predict = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Noisy (N, C, H, W) -> denoised (N, C, H, W) and logits (N, K)."""
 
-WORKING_MEMORY = 2**30
-"""The bytes of features that a pass may need, which decide the size of a tile."""
+WHOLE_MEMORY, TILE_MEMORY = 2**30, 3 * 2**26
+"""The bytes of features that a pass over a whole image, and one over a tile, may need. Smaller tiles take less memory
+and hardly more time, as their features stay in the processor's caches, but a whole image has no seams."""
 
 ALIVE = 8
 """The approximate number of feature maps of the widest layer that a pass keeps at once."""
@@ -41,7 +43,7 @@ class Tiling:
 
     Attributes:
         side: side of a tile without its overlap, in pixels.
-        whole: images up to this many pixels are not cut.
+        whole: pixels of a pass: larger images are cut, and images that have more pixels together go one by one.
         overlap: overlap in pixels on either side.
         blend: whether values are mixed over the overlap; otherwise each pixel is taken from one tile.
     """
@@ -52,22 +54,22 @@ class Tiling:
     blend: bool
 
     @classmethod
-    def of(cls, network: nn.Module, channels: int, *, images: int = 1, side: int | None = None) -> Tiling:
+    def of(cls, network: nn.Module, channels: int, *, side: int | None = None) -> Tiling:
         """Chooses the tiling for a network in evaluation mode, from its reach and the size of its features.
 
         Args:
             network: tiles overlap by its reach (see `nas.protocols.Abilities`).
             channels: channels of its images.
-            images: number of images in one pass.
-            side: side of a tile, and of the largest image that is not cut; by default as `WORKING_MEMORY` allows.
+            side: side of a tile, and of the largest image that is not cut; by default as `WHOLE_MEMORY` and
+                `TILE_MEMORY` allow.
         """
         reach = Abilities.of(network).reach
         overlap = BLEND if reach is None else _up(reach)
         if side is not None:
             return cls(_up(side), side**2, overlap, reach is None)
-        whole = WORKING_MEMORY // (images * _bytes_per_pixel(network, channels))
-        side = max(SMALLEST_TILE, (math.isqrt(whole) - 2 * overlap) // GRID * GRID)
-        return cls(side, whole, overlap, reach is None)
+        each = _bytes_per_pixel(network, channels)
+        side = max(SMALLEST_TILE, (math.isqrt(TILE_MEMORY // each) - 2 * overlap) // GRID * GRID)
+        return cls(side, WHOLE_MEMORY // each, overlap, reach is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +91,12 @@ class Restored:
 
 def restore(predict: Predict, noisy: Tensor, tiling: Tiling) -> Restored:
     """Runs a network over images (N, C, H, W) of one size, float32 in about [0, 1], on the CPU."""
-    height, width = noisy.shape[-2:]
-    if height * width <= tiling.whole:
+    count, _, height, width = noisy.shape
+    if count * height * width <= tiling.whole:
         image, logits = _run(predict, noisy)
         return Restored(image, logits, tiles=1, seam=0.0)
+    if count > 1:  # so that a pass has larger tiles, of which less is margin
+        return _one_by_one(predict, noisy, tiling)
     rows, columns = list(_spans(height, tiling)), list(_spans(width, tiling))
     restored = torch.zeros_like(noisy)
     seam, total = 0.0, None
@@ -100,6 +104,7 @@ def restore(predict: Predict, noisy: Tensor, tiling: Tiling) -> Restored:
     for down in rows:
         left: Tensor | None = None
         for number, right in enumerate(columns):
+            return_memory()  # pieces that earlier passes have freed would otherwise add up
             image, logits = _run(predict, noisy[..., down.start : down.stop, right.start : right.stop])
             weights = down.weights[:, None] * right.weights
             restored[..., down.start : down.stop, right.start : right.stop] += image * weights
@@ -119,6 +124,16 @@ def restore(predict: Predict, noisy: Tensor, tiling: Tiling) -> Restored:
                 above[number] = image[..., after_down, right.inner].clone()
     assert total is not None
     return Restored(restored, total, tiles=len(rows) * len(columns), seam=seam)
+
+
+def _one_by_one(predict: Predict, noisy: Tensor, tiling: Tiling) -> Restored:
+    restored, logits, seam = torch.empty_like(noisy), [], 0.0
+    for place, image in enumerate(noisy.split(1)):
+        found = restore(predict, image, tiling)
+        restored[place] = found.image[0]
+        logits.append(found.logits)
+        seam = max(seam, found.seam)
+    return Restored(restored, torch.cat(logits), tiles=found.tiles, seam=seam)
 
 
 def check_numbers(answers: Iterable[Tensor]) -> None:

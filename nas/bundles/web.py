@@ -84,19 +84,16 @@ def write_page(made: Exportable, program: Path, runtime: Path, file: Path) -> No
         file: the page.
     """
     channels = made.task.channels
-    tilings = {images: _tiling(made, images) for images in ((1, 3) if channels == 1 else (1,))}
-    file.write_text(page_text(made.said, channels, tilings, program, runtime), "utf-8")
+    file.write_text(page_text(made.said, channels, _tiling(made), program, runtime), "utf-8")
 
 
-def page_text(
-    said: Mapping[str, str], channels: int, tilings: Mapping[int, Tiling], program: Path, runtime: Path
-) -> str:
+def page_text(said: Mapping[str, str], channels: int, tiling: Tiling, program: Path, runtime: Path) -> str:
     """Returns the page.
 
     Args:
         said: what the program says of itself (see `nas.bundles.description.metadata`).
         channels: of its images.
-        tilings: how images are cut, by the number of images that go through the network at once.
+        tiling: how images are cut.
         program, runtime: see `write_page`.
     """
     classes = json.loads(said.get("classes", "[]"))
@@ -107,7 +104,7 @@ def page_text(
         "classes": classes,
         "threshold": json.loads(said.get("threshold", "null")),
         "preparation": {**form.to_dict(), "side": SIDE, "kept_side": KEPT_SIDE} if "class_of" in said else None,
-        "tilings": {images: asdict(tiling) for images, tiling in tilings.items()},
+        "tiling": asdict(tiling),
     }
     heading = f"Restores noisy {'gray' if channels == 1 else 'colour'} images" + (
         f" and names one of {len(classes)} classes" if classes else ""
@@ -128,10 +125,10 @@ def page_text(
     return page.format(**parts)
 
 
-def _tiling(made: Exportable, images: int) -> Tiling:
-    """Returns the way in which an image is cut that `images` passes at once make: as `skipnas denoise` cuts it, or
-    smaller where tiles equal the whole."""
-    found = Tiling.of(made.network, made.task.channels, images=images)
+def _tiling(made: Exportable) -> Tiling:
+    """Returns the way in which an image is cut: as `skipnas denoise` cuts it, or smaller where tiles equal the
+    whole."""
+    found = Tiling.of(made.network, made.task.channels)
     if found.blend:
         return found
     return replace(found, side=min(found.side, LARGEST_TILE), whole=min(found.whole, LARGEST_TILE**2))

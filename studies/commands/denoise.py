@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import re
@@ -183,18 +182,14 @@ def denoise(
 
     predict: Predict = open_onnx(bundle.path / ONNX, classes=len(bundle.classes)) if onnx else bundle.network
 
-    # A gray network restores all channels of an image in one pass.
-    @functools.cache
-    def tilings(images: int) -> Tiling:
-        return Tiling.of(bundle.network, channels, images=images, side=tile)
-
+    tiling = Tiling.of(bundle.network, channels, side=tile)
     white = white_asked(bundle, white_level).found(
         "the images", _readable(source for source, _ in pairs), lambda text, *values: tell(text % values)
     )
     finished, refused = [], []
     for source, target in pairs:
         try:
-            result = _denoise(bundle, predict, tilings, source, target, to, white, explain)
+            result = _denoise(bundle, predict, tiling, source, target, to, white, explain)
         except DataError as error:
             reason = str(error).removeprefix(f"image {source}: ")
             refused.append(Refused(image=str(source), reason=reason, target=str(target)))
@@ -246,7 +241,7 @@ def _files(folder: Path, to: Path) -> Listing:
 def _denoise(
     bundle: Bundle,
     predict: Predict,
-    tilings: Callable[[int], Tiling],
+    tiling: Tiling,
     source: Path,
     target: Path,
     to: Path,
@@ -264,7 +259,7 @@ def _denoise(
     pages, logits, tiles, seam = [], [], 1, 0.0
     for page in file.pages:
         noisy = _as_trained(source, page.floats(level), bundle.task.channels)
-        restored = _restored(predict, tilings, source, noisy)
+        restored = _restored(predict, tiling, source, noisy)
         _check_answers(source, (restored.image,))
         if explain:
             shown.append(noisy)
@@ -370,11 +365,11 @@ def _logits(predict: Predict, images: Tensor) -> Tensor:
         return predict(images.contiguous(memory_format=torch.channels_last))[1]
 
 
-def _restored(predict: Predict, tilings: Callable[[int], Tiling], source: Path, noisy: Tensor) -> Restored:
+def _restored(predict: Predict, tiling: Tiling, source: Path, noisy: Tensor) -> Restored:
     from nas.bundles.inference import restore
 
     try:
-        return restore(predict, noisy, tilings(len(noisy)))
+        return restore(predict, noisy, tiling)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

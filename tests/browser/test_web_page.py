@@ -113,7 +113,7 @@ def wanted(bundle: Path, file: Path, tile: int | None = None) -> Any:
     pixels = np.asarray(PIL.Image.open(file))
     planes = torch.from_numpy(np.atleast_3d(pixels).transpose(2, 0, 1).astype(np.float32) / np.float32(255))
     images = planes[:, None] if opened.task.channels == 1 else planes.expand(3, -1, -1)[None]
-    tiling = inference.Tiling.of(opened.network, opened.task.channels, images=len(images), side=tile)
+    tiling = inference.Tiling.of(opened.network, opened.task.channels, side=tile)
     values = inference.restore(opened.network, images, tiling).image.flatten(0, 1).numpy()
     if len(planes) == 1:
         values = values.mean(0, keepdims=True)
@@ -158,7 +158,8 @@ def test_an_image_is_restored_and_named_as_denoise_does_it(
 def test_a_large_image_is_restored_in_tiles_as_denoise_does_it(
     changes: dict[str, Any], tmp_path: Path, runtime: Path, browser: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inference, "WORKING_MEMORY", 2**24)
+    for budget in ("WHOLE_MEMORY", "TILE_MEMORY"):
+        monkeypatch.setattr(inference, budget, 2**24)
     bundle = write(tmp_path / "bundle", runtime, GRAY, **changes)
     files = saved(tmp_path / "noisy", cat=noisy(photographs.chelsea(), 300, 451))
     visit = Visit(browser, (bundle / WEB).as_uri())

@@ -113,19 +113,18 @@ async function read(file) {
 
 // ---- A network on an image, on the whole of it or in tiles, as `nas.bundles.inference` does it.
 
-// Returns values from 0 to 1 of a part of an image: (N, C, H, W), where a gray network takes each channel as an image.
-function part({ pixels, width, gray }, top, bottom, left, right) {
-  const planes = gray && network.channels === 1 ? 1 : 3;
+// Returns values from 0 to 1 of a part of an image: (1, C, H, W), of the channels from the first one.
+function part({ pixels, width }, first, top, bottom, left, right) {
   const [high, wide] = [bottom - top, right - left];
-  const values = new Float32Array(planes * high * wide);
-  for (let channel = 0, place = 0; channel < planes; channel++) {
+  const values = new Float32Array(network.channels * high * wide);
+  for (let channel = first, place = 0; channel < first + network.channels; channel++) {
     for (let row = top; row < bottom; row++) {
       for (let column = left; column < right; column++, place++) {
         values[place] = pixels[4 * (row * width + column) + channel] / 255;
       }
     }
   }
-  return { values, shape: [planes / network.channels, network.channels, high, wide] };
+  return { values, shape: [1, network.channels, high, wide] };
 }
 
 const up = (value) => Math.ceil(value / GRID) * GRID;
@@ -149,37 +148,41 @@ function spans(length, tiling) {
   return found;
 }
 
-// Returns the planes of the restored image, not clipped, one after the other, and logits, the mean of tiles by area.
+// Returns the planes of the restored image, not clipped, one after the other, and logits, the mean of tiles by area. A
+// gray network takes each channel as an image.
 async function restore(image, tell) {
   const { width, height } = image;
   const planes = image.gray && network.channels === 1 ? 1 : 3;
-  const tiling = network.tilings[planes / network.channels];
+  const images = planes / network.channels;
+  const { tiling } = network;
   const cut = width * height > tiling.whole ? tiling : { ...tiling, side: Math.max(width, height) };
   const [down, across] = [spans(height, cut), spans(width, cut)];
+  const tiles = down.length * across.length;
   const restored = new Float32Array(planes * width * height);
   const logits = new Float64Array(network.classes.length);
   let done = 0;
-  for (const rows of down) {
-    for (const columns of across) {
-      if (down.length * across.length > 1) tell(`tile ${done + 1} of ${down.length * across.length}`);
-      const given = part(image, rows.start, rows.stop, columns.start, columns.stop);
-      const found = await ask(given, [given.values.buffer]);
-      const [high, wide] = [rows.stop - rows.start, columns.stop - columns.start];
-      for (let plane = 0, place = 0; plane < planes; plane++) {
-        for (let row = 0; row < high; row++) {
-          const line = (plane * height + rows.start + row) * width + columns.start;
-          for (let column = 0; column < wide; column++, place++) {
-            const weight = rows.weights[row] * columns.weights[column];
-            if (weight > 0) restored[line + column] += found.denoised[place] * weight;
+  for (let first = 0; first < planes; first += network.channels) {
+    for (const rows of down) {
+      for (const columns of across) {
+        if (tiles > 1) tell(`tile ${done + 1} of ${images * tiles}`);
+        const given = part(image, first, rows.start, rows.stop, columns.start, columns.stop);
+        const found = await ask(given, [given.values.buffer]);
+        const [high, wide] = [rows.stop - rows.start, columns.stop - columns.start];
+        for (let plane = first, place = 0; plane < first + network.channels; plane++) {
+          for (let row = 0; row < high; row++) {
+            const line = (plane * height + rows.start + row) * width + columns.start;
+            for (let column = 0; column < wide; column++, place++) {
+              const weight = rows.weights[row] * columns.weights[column];
+              if (weight > 0) restored[line + column] += found.denoised[place] * weight;
+            }
           }
         }
+        addMean(logits, found.logits, (rows.core * columns.core) / (height * width) / images);
+        done += 1;
       }
-      const share = (rows.core * columns.core) / (height * width);
-      addMean(logits, found.logits, share);
-      done += 1;
     }
   }
-  return { restored, planes, logits, tiles: done };
+  return { restored, planes, logits, tiles };
 }
 
 // Adds the mean of the logits of N images.

@@ -151,11 +151,35 @@ def test_an_image_that_fits_is_not_cut() -> None:
     tiling = Tiling.of(made, 1)
     tiled = restore(made, image(100, 90), tiling)
     assert (tiled.tiles, tiled.seam) == (1, 0.0)
-    assert Tiling.of(made, 1, images=3).whole <= tiling.whole // 2
+
+
+def test_images_that_do_not_fit_together_go_one_by_one() -> None:
+    made = network(norm="group")
+    noisy = torch.rand(3, 1, 40, 30, generator=torch.Generator().manual_seed(0))
+    passes: list[tuple[int, ...]] = []
+
+    def predict(images: Tensor) -> tuple[Tensor, Tensor]:
+        passes.append(tuple(images.shape))
+        answer: tuple[Tensor, Tensor] = made(images)
+        return answer
+
+    together, apart, cut = (
+        restore(predict, noisy, Tiling(side=32, whole=whole, overlap=16, blend=True)) for whole in (3600, 3599, 1199)
+    )
+    assert passes[:4] == [(3, 1, 40, 30), *[(1, 1, 40, 30)] * 3]
+    assert {shape[0] for shape in passes[4:]} == {1}
+    torch.testing.assert_close(together.image, apart.image, rtol=0, atol=1e-6)
+    torch.testing.assert_close(together.logits, apart.logits, rtol=0, atol=1e-6)
+    assert (together.tiles, apart.tiles, cut.tiles) == (1, 1, 2)
+    each = [restore(made, one, Tiling(side=32, whole=1199, overlap=16, blend=True)) for one in noisy.split(1)]
+    assert torch.equal(cut.image, torch.cat([found.image for found in each]))
+    assert torch.equal(cut.logits, torch.cat([found.logits for found in each]))
+    assert cut.seam == max(found.seam for found in each)
 
 
 def test_a_program_is_cut_as_the_network_that_it_was_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.bundles.inference.WORKING_MEMORY", 64 * 64 * 8 * 4 * 4)
+    for budget in ("WHOLE_MEMORY", "TILE_MEMORY"):
+        monkeypatch.setattr(f"nas.bundles.inference.{budget}", 64 * 64 * 8 * 4 * 4)
     network = nn.Conv2d(1, 4, 3, padding=1)
     shapes = []
 

@@ -113,7 +113,8 @@ def read_csv(
 def _table(path: Path, source: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Returns the header of a table, and its rows with their lines; empty lines are left out."""
     if not path.is_file():
-        raise DataError(f"{source}: there is no such file; give a .csv file")
+        found = "is no regular file" if path.exists() else "there is no such file"
+        raise DataError(f"{source}: {found}; give a .csv file")
     try:
         if path.stat().st_size > MOST_BYTES:
             raise DataError(f"{source}: has more than {MOST_BYTES:,} bytes; a list of images is shorter")

@@ -94,7 +94,8 @@ def _read(path: Path, source: str) -> dict[str, NDArray[Any]]:
 
     wanted = {form.format(name) for name in PART_NAMES for forms in FORMS for form in forms}
     if not path.is_file():
-        raise DataError(f"{source}: there is no such file; give a .npz file")
+        found = "is no regular file" if path.exists() else "there is no such file"
+        raise DataError(f"{source}: {found}; give a .npz file")
     try:
         with path.open("rb") as opened:
             if not zipfile.is_zipfile(opened):

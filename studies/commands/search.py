@@ -36,7 +36,7 @@ from studies.store.connection import Storage
 from studies.store.database import is_missing, open_storage
 from studies.store.deletion import delete_study
 from studies.store.files import check_name, claim_files, drop_files
-from studies.store.finding import has_study
+from studies.store.finding import has_study, refuse_foreign
 from studies.store.ledger import SqlLedger
 from studies.store.urls import storage_url
 
@@ -119,6 +119,7 @@ def prepare(
     source = None if request.warm_start is None else StudyReader.open(request.warm_start, storage)
     created = not has_study(storage, name)
     if created:
+        refuse_foreign(storage, name)  # before the seconds that a new study takes
         draft = draft or _draft(request, options, name, source, doing, start_ray)
         try:
             search = _create(request, draft, storage, source)

@@ -28,7 +28,7 @@ from studies.store import statements as sql
 from studies.store.connection import Storage
 from studies.store.deletion import drop_orphans
 from studies.store.files import check_name
-from studies.store.finding import foreign_study, has_study
+from studies.store.finding import foreign_study, has_study, refuse_foreign
 from studies.store.identity import new_identity
 from studies.store.ledger import SqlLedger
 from studies.store.optuna_bridge import OPTUNA_STUDIES, OPTUNA_TRIALS, VALUES, bear_identity, optuna_id
@@ -100,6 +100,7 @@ def create_study(
     exists = StudyError(f"study {config.study!r} exists already in {storage.masked}; choose another name")
     if has_study(storage, config.study):
         raise exists
+    refuse_foreign(storage, config.study)
     drop_orphans(storage)
     directions = [optuna.study.StudyDirection[o.direction.upper()] for o in config.objectives]
     with storage.guard():

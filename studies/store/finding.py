@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from nas.errors import StudyError
 from studies.store import statements as sql
 from studies.store.connection import Storage
-from studies.store.optuna_bridge import OPTUNA_STUDIES
+from studies.store.optuna_bridge import OPTUNA_STUDIES, OPTUNA_TRIALS
 from studies.store.records import StudyRecord
 
 
@@ -48,6 +48,19 @@ def find_study(session: Session, storage: Storage, name: str) -> StudyRecord:
         f"no study {name!r} in {storage.masked}; "
         + (f"there are: {listed}" if names else "it holds none, run `skipnas search` first")
     )
+
+
+def refuse_foreign(storage: Storage, name: str) -> None:
+    """Raises StudyError when a study of that name has trials, and skipnas did not make it.
+
+    Without trials it may be one whose creation was cut off.
+    """
+    studies, trials = OPTUNA_STUDIES.c, OPTUNA_TRIALS.c
+    found = select(trials.trial_id).join(OPTUNA_STUDIES, studies.study_id == trials.study_id)
+    with storage.session() as session:
+        has_trials = session.scalar(found.where(studies.study_name == name).limit(1)) is not None
+    if has_trials and not has_study(storage, name):
+        raise foreign_study(storage, name)
 
 
 def foreign_study(storage: Storage, name: str) -> StudyError:

@@ -166,8 +166,12 @@ def test_what_is_no_table_is_one_line(folder: Path) -> None:
     with pytest.raises(DataError, match="is no table of comma-separated values in UTF-8"):
         load(f"csv:{folder / 'list.csv'}")
     os.mkfifo(folder / "pipe.csv")
-    for name in ("none.csv", "pipe.csv", "images"):
-        with pytest.raises(DataError, match="there is no such file"):
+    for name, told in (
+        ("none.csv", "there is no such file"),
+        ("pipe.csv", "is no regular file"),
+        ("images", "is no regular file"),
+    ):
+        with pytest.raises(DataError, match=told):
             load(f"csv:{folder / name}")
 
 

@@ -213,8 +213,8 @@ def test_a_single_array_a_folder_and_a_missing_file_are_one_line(tmp_path: Path)
     np.save(tmp_path / "one.npy", images(3))
     with pytest.raises(DataError, match=r"is no \.npz file"):
         load(f"npz:{tmp_path / 'one.npy'}")
-    for path in (tmp_path, tmp_path / "none.npz"):
-        with pytest.raises(DataError, match="there is no such file"):
+    for path, told in ((tmp_path, "is no regular file"), (tmp_path / "none.npz", "there is no such file")):
+        with pytest.raises(DataError, match=told):
             load(f"npz:{path}")
     with pytest.raises(SkipnasError, match="no files to group"):
         load(written(tmp_path, medmnist()), group_by="a")

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from PIL import Image
 from sqlalchemy import text
@@ -67,3 +68,15 @@ def test_objectives_that_drop_out_are_no_difference(tmp_path: Path) -> None:
     first = prepared(tmp_path, **asked)
     assert "objective accuracy drops out: the data has no labels" in first.notes
     assert prepared(tmp_path, **asked).ledger.config == first.ledger.config
+
+
+def test_a_study_of_plain_optuna_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    prepared(tmp_path, subset=60)
+    with open_storage(f"sqlite:///{tmp_path / 's.db'}") as storage:
+        theirs = optuna.create_study(study_name="theirs", storage=storage.optuna)
+        theirs.tell(theirs.ask(), 1.0)
+    said: list[str] = []
+    request = SearchRequest(study="theirs", storage=f"sqlite:///{tmp_path / 's.db'}")
+    with pytest.raises(StudyError, match=r"'theirs' .* was not made by skipnas; choose another name"):
+        prepare(request, RunOptions(trials=1), said.append)
+    assert said == []

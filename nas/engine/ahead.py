@@ -14,10 +14,14 @@ class Ahead:
 
     Ray and its workers take several seconds of two cores until the first trial trains, in which a command can read data
     and decide what a new study needs to be decided. Ray is stopped when the block ends.
+
+    Args:
+        resources: those of the run.
+        most: the number of trials that there are at the most; None for any number.
     """
 
-    def __init__(self, resources: Resources) -> None:
-        self._resources = resources
+    def __init__(self, resources: Resources, most: int | None = None) -> None:
+        self._resources, self._most = resources, most
         self._open = contextlib.ExitStack()
 
     def begin(self) -> None:
@@ -29,7 +33,7 @@ class Ahead:
         # Ray is slow to import, and not needed by a command that refuses what it was asked for.
         from nas.engine.session import ray_session
 
-        self._open.enter_context(ray_session(self._resources))
+        self._open.enter_context(ray_session(self._resources, most=self._most))
 
     def __enter__(self) -> Self:
         return self

@@ -105,7 +105,7 @@ def worker_pool(
         ClusterError: no cluster answers.
     """
     checked_command(config, resources.latency_command)
-    with stop_signals() as signalled, ray_session(resources) as session:
+    with stop_signals() as signalled, ray_session(resources, most=most) as session:
         size = slots(resources.cpus_per_trial, resources.gpus_per_trial, resources.concurrency)
         yield Pool(
             space=space,

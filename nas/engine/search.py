@@ -190,7 +190,8 @@ def run_search(
 
     _update_quality(progress, ledger, front)
     progress.growth.begun = progress.hypervolume
-    with worker_pool(config, space, data, files, options, tell=tell) as pool, ledger.drive():
+    lacking = None if size is None else size - counts.trained
+    with worker_pool(config, space, data, files, options, most=lacking, tell=tell) as pool, ledger.drive():
         progress.concurrency, progress.deadline = pool.size, pool.stopping.deadline
         observe(progress)
         searcher = StudySearcher(

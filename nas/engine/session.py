@@ -92,7 +92,7 @@ class Session:
 
 
 @contextlib.contextmanager
-def ray_session(resources: Resources, *, cpus: int | None = None) -> Iterator[Session]:
+def ray_session(resources: Resources, *, most: int | None = None, cpus: int | None = None) -> Iterator[Session]:
     """Provides a running Ray: the one that this process is connected to, a cluster at an address, or a new local one.
 
     A local one and its files are gone afterwards. Only a Ray that this function started is stopped. A block within
@@ -100,6 +100,7 @@ def ray_session(resources: Resources, *, cpus: int | None = None) -> Iterator[Se
 
     Args:
         resources: the address, and what decides how many trials a local Ray has at a time.
+        most: the number of trials that there are; None for any number.
         cpus: processors of a local Ray; None for those of this machine that the trials can use.
 
     Raises:
@@ -112,7 +113,7 @@ def ray_session(resources: Resources, *, cpus: int | None = None) -> Iterator[Se
     with scratch() as folder, connected():  # Ray never cleans its session folders
         try:
             Session.current = Session(
-                lambda: _start_local(folder, resources, cpus) if address is None else _connect(address)
+                lambda: _start_local(folder, resources, most, cpus) if address is None else _connect(address)
             )
             yield Session.current
         finally:
@@ -150,7 +151,7 @@ whose code it has to run.
 """
 
 
-def _start_local(folder: Path, resources: Resources, cpus: int | None) -> None:
+def _start_local(folder: Path, resources: Resources, most: int | None, cpus: int | None) -> None:
     """Starts a local Ray, at the second try where the first one found the machine too busy.
 
     Ray starts an idle worker for each of its processors at once. So it has no more of them than trials can use, and
@@ -158,7 +159,8 @@ def _start_local(folder: Path, resources: Resources, cpus: int | None) -> None:
     """
     have_token()
     each = resources.cpus_per_trial
-    cpus = cpus or min(processors(), max(1, math.ceil(each * expected_slots(resources))))
+    trials = expected_slots(resources) if most is None else min(expected_slots(resources), most)
+    cpus = cpus or min(processors(), max(1, math.ceil(each * trials)))
     system = {
         "preload_python_modules": list(PRELOADED),
         "prestart_worker_first_driver": each <= 1,

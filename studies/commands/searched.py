@@ -112,7 +112,7 @@ def search(
         tell: receives lines that a person should read first.
         waiting: says what is being done until the search begins.
     """
-    with Ahead(options) as ray:
+    with Ahead(options, options.size) as ray:
         prepared = prepare(request, options, waiting.say, ray.begin)
         waiting.stop()
         config = prepared.study.config

@@ -187,7 +187,7 @@ def test_ray_that_does_not_start_is_tried_twice(
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     with pytest.raises(ClusterError, match=r"^Ray cannot start on this machine \(The current node timed out.*again$"):
-        _start_local(tmp_path, Resources(), None)
+        _start_local(tmp_path, Resources(), None, None)
     assert len(starts) == 2
     [told] = [message for message in caplog.messages if message.startswith("Ray did not start (The current node timed")]
     assert told.endswith("it is started once more")
@@ -207,7 +207,7 @@ def test_ray_has_stopped_before_its_folder_is_deleted(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", stop)
-    monkeypatch.setattr(session, "_start_local", lambda folder, resources, cpus: folders.append(folder))
+    monkeypatch.setattr(session, "_start_local", lambda folder, resources, most, cpus: folders.append(folder))
     monkeypatch.setattr(session, "Presence", lambda: None)
     with ray_session(Resources()):
         assert folders[0].exists()

@@ -237,23 +237,26 @@ def test_a_ray_that_was_started_ahead_is_stopped_by_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("resources", "cpus", "ahead"),
+    ("resources", "most", "cpus", "ahead"),
     [
-        (Resources(), 8, True),
-        (Resources(concurrency=3), 3, True),
-        (Resources(cpus_per_trial=0.5), 8, True),
-        (Resources(cpus_per_trial=0.5, concurrency=5), 3, True),
-        (Resources(cpus_per_trial=3.0), 6, False),
-        (Resources(cpus_per_trial=16.0), 8, False),
+        (Resources(), None, 8, True),
+        (Resources(), 24, 8, True),
+        (Resources(), 2, 2, True),
+        (Resources(concurrency=3), None, 3, True),
+        (Resources(cpus_per_trial=0.5), None, 8, True),
+        (Resources(cpus_per_trial=0.5, concurrency=5), None, 3, True),
+        (Resources(cpus_per_trial=3.0), None, 6, False),
+        (Resources(cpus_per_trial=3.0), 1, 3, False),
+        (Resources(cpus_per_trial=16.0), None, 8, False),
     ],
 )
 def test_a_local_ray_has_the_processors_that_trials_can_use(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, resources: Resources, cpus: int, ahead: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, resources: Resources, most: int | None, cpus: int, ahead: bool
 ) -> None:
     asked: dict[str, Any] = {}
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda address, **options: asked.update(options))
     monkeypatch.setattr(session, "processors", lambda: 8)
-    session._start_local(tmp_path, resources, None)
+    session._start_local(tmp_path, resources, most, None)
     assert asked["num_cpus"] == cpus
     assert asked["_system_config"]["prestart_worker_first_driver"] is ahead

@@ -33,7 +33,7 @@ from studies.reading.best import Choice
 from studies.reading.sizes import AtSize
 
 PLAIN_SECONDS = 5.0
-"""In a pipe a line is printed when trials have ended, but at most once in this time."""
+"""In a pipe a line is printed at once, and then when trials have ended, but at most once in this time."""
 
 
 def duration(seconds: float) -> str:
@@ -55,7 +55,7 @@ class _Display(AbstractContextManager[Any], Generic[P]):
         self._live: Live | None = None
         self._shown = -1
         self._messages = 0
-        self._last = time.monotonic()
+        self._last = -math.inf  # the first line comes at once
         self._progress: P | None = None
 
     def __enter__(self) -> Self:

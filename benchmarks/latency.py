@@ -174,6 +174,12 @@ def fronts_compared(new: str, old: str, size: int) -> list[float]:
     return ratios
 
 
+def told(slower: Sequence[float]) -> None:
+    """Prints a summary of ratios."""
+    print("\n| PSNRs | geometric mean of old / new | least | largest |\n|---|---|---|---|")
+    print(f"| {len(slower)} | {statistics.geometric_mean(slower):.2f} | {min(slower):.2f} | {max(slower):.2f} |")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures what is missing and prints both tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.latency", description=(__doc__ or "").split("?")[0])
@@ -207,12 +213,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     psnr, accuracy = (np.array([values[name] for values in known]) for name in ("psnr", "accuracy"))
     told(ratios(psnr, accuracy, of))
     return 0
-
-
-def told(slower: Sequence[float]) -> None:
-    """Prints a summary of ratios."""
-    print("\n| PSNRs | geometric mean of old / new | least | largest |\n|---|---|---|---|")
-    print(f"| {len(slower)} | {statistics.geometric_mean(slower):.2f} | {min(slower):.2f} | {max(slower):.2f} |")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from PIL import Image, TiffImagePlugin
 from nas.data.reader import read_file
 from nas.errors import StudyError
 from nas.settings import RunOptions, kept_settings
+from nas.training.loop import Diverged
 from nas.training.version import TRAINING_VERSION
 from studies.commands.search import prepare
 from studies.settings import SearchRequest
@@ -211,6 +212,25 @@ def test_a_batch_that_memory_does_not_hold_is_refused(here: Path, run: Run, monk
     assert said.err == (
         "error: --batch-size 40 does not fit into memory (CUDA out of memory. Tried to allocate 2.00 GiB); "
         "give a smaller one and another --to (--accumulate makes a step of several batches)\n"
+    )
+
+
+@pytest.mark.parametrize(("epochs", "told"), [("1", ""), ("9", ", at 0.125 of its rate too")])
+def test_a_training_that_diverges_at_every_rate_is_one_line(
+    here: Path, run: Run, monkeypatch: pytest.MonkeyPatch, epochs: str, told: str
+) -> None:
+    def diverges(training: Any, after_step: object) -> None:
+        training.epoch += 1
+        raise Diverged(f"loss is nan in epoch {training.epoch}")
+
+    monkeypatch.setattr("nas.training.loop.Training.run_epoch", diverges)
+    options = [*OPTIONS, "--epochs", epochs, "--learning-rate", "0.5", "--to", "new", "--quiet"]
+    said = run("train", "spec.json", "--data", "images:images", *options)
+    assert said.code == 2
+    last = said.err.splitlines()[-1]
+    assert last == (
+        f"error: the training diverged{told}: loss is nan in epoch {min(int(epochs), 4)}; give a smaller "
+        "--learning-rate than 0.5 and another --to"
     )
 
 

@@ -79,7 +79,7 @@ class Restored:
     Attributes:
         image: (N, C, H, W), not clipped.
         logits: (N, K), the mean over tiles by area.
-        tiles: number of tiles; 1 for the whole image at once.
+        tiles: number of tiles of each image; 1 for a whole image at once.
         seam: largest difference of two tiles where they meet; 0 without tiles.
     """
 

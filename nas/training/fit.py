@@ -252,15 +252,13 @@ def fit(
             except Diverged as error:
                 if run.cuts == RATE_CUTS or (run.done and run.best is None):
                     raise
-                found = None if run.best is None else _read_best(best, run.device)
-                run.go_back(found)
                 came = "the first weights" if run.best is None else f"the weights of epoch {run.best.epoch}"
-                log.warning(
-                    "the training diverged (%s); it goes on from %s at %g of the learning rate",
-                    error,
-                    came,
-                    0.5**run.cuts,
-                )
+                if run.done:
+                    log.warning("the training diverged in its last epoch (%s); it ends with %s", error, came)
+                    break
+                run.go_back(None if run.best is None else _read_best(best, run.device))
+                rate = 0.5**run.cuts
+                log.warning("the training diverged (%s); it goes on from %s at %g of its rate", error, came, rate)
                 save()
     network: nn.Module = copy.deepcopy(run.average)
     network.load_state_dict(_read_best(best, run.device))

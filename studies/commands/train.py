@@ -106,7 +106,7 @@ def train(
 
     from nas.bundles.files import CARD
     from nas.bundles.start import carry_over, origin
-    from nas.training.fit import RATE_CUTS, Fit, fit
+    from nas.training.fit import Fit, fit
     from nas.training.loop import Diverged
     from nas.training.precision import faster_precision
     from nas.training.recognition import best_threshold, recognition_of
@@ -178,14 +178,15 @@ def train(
         if data.unequal is not None:
             say(data.unequal)
         torch.manual_seed(request.seed)
+        run = Fit(network, data.task, candidate.recipe, data.training, request, precision=precision)
+        logs = request.log_dir or request.to / LOGS
         try:
-            run = Fit(network, data.task, candidate.recipe, data.training, request, precision=precision)
-            logs = request.log_dir or request.to / LOGS
             best = fit(run, request.to, observe, logs, judge_start=source.start is not None)
         except Diverged as error:
+            too = f", at {0.5**run.cuts:g} of its rate too" if run.cuts else ""
             raise ConfigError(
-                f"the training diverged, at {0.5**RATE_CUTS:g} of the learning rate too: {error}; give a smaller "
-                f"`learning_rate` than {candidate.recipe.learning_rate:g} and another `to`"
+                f"the training diverged{too}: {error}; give a smaller `learning_rate` than "
+                f"{candidate.recipe.learning_rate:g} and another `to`"
             ) from None
         threshold = best_threshold(recognition_of(best.eval(), data.training.validation))
         values, images = data.test(best.cpu(), noise, threshold)

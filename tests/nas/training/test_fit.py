@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,10 +44,18 @@ def data() -> DeviceData:
     return DeviceData.of(load("digits", subset=90), TASK, CPU, NONE)
 
 
-def start(data: DeviceData, task: Task = TASK, network: nn.Module | None = None, **settings: object) -> Fit:
+RECIPE = Recipe(epochs=3, batch_size=16, learning_rate=0.01, weight_decay=0.0, classification_weight=0.3)
+
+
+def start(
+    data: DeviceData,
+    task: Task = TASK,
+    network: Callable[[], nn.Module] = Small,
+    recipe: Recipe = RECIPE,
+    **settings: object,
+) -> Fit:
     torch.manual_seed(0)
-    recipe = Recipe(epochs=3, batch_size=16, learning_rate=0.01, weight_decay=0.0, classification_weight=0.3)
-    return Fit(network or Small(), task, recipe, data, FitSettings(**settings), precision="fp32")  # type: ignore[arg-type]
+    return Fit(network(), task, recipe, data, FitSettings(**settings), precision="fp32")  # type: ignore[arg-type]
 
 
 def same(first: nn.Module, second: nn.Module) -> bool:
@@ -123,16 +132,7 @@ def test_the_average_of_channels_last_weights_is_the_formula_also_after_a_checkp
             self.conv.append(nn.Conv2d(4, 4, 3, padding=1))
 
     def begin() -> Fit:
-        torch.manual_seed(0)
-        recipe = Recipe(
-            epochs=2,
-            batch_size=16,
-            learning_rate=0.01,
-            weight_decay=0.0,
-            classification_weight=0.3,
-            balancing=balancing,
-        )
-        return Fit(Wide(), TASK, recipe, data, FitSettings(ema=0.5, accumulate=2), precision="fp32")
+        return start(data, network=Wide, recipe=replace(RECIPE, epochs=2, balancing=balancing), ema=0.5, accumulate=2)
 
     def row_major(state: object) -> object:
         if isinstance(state, Tensor):
@@ -174,11 +174,11 @@ def test_accumulated_batches_give_the_step_of_one_large_batch() -> None:
     data = DeviceData.of(load("digits", subset=64), CLEAN, CPU, NONE)
     torch.manual_seed(1)
     network = Linear()
-    first = start(data, CLEAN, network)
+    first = start(data, CLEAN, lambda: network)
     rows = torch.arange(32)
     whole = first._backward(rows)
     wanted = [parameter.grad.clone() for parameter in network.parameters()]
-    second = start(data, CLEAN, network, accumulate=4)
+    second = start(data, CLEAN, lambda: network, accumulate=4)
     network.zero_grad()
     parts = second._backward(rows)
     torch.testing.assert_close(parts, whole)
@@ -255,25 +255,38 @@ def test_a_run_that_diverges_goes_back_to_the_best_weights_at_half_the_rate(
     plain.step = 2 * run.steps_per_epoch
     assert rates[2 * run.steps_per_epoch] == pytest.approx(0.01 * 0.5 * plain._schedule())
     assert (
-        "the training diverged (loss is nan in epoch 2); it goes on from the weights of epoch 1 at 0.5 of the learning "
-        "rate" in caplog.messages
+        "the training diverged (loss is nan in epoch 2); it goes on from the weights of epoch 1 at 0.5 of its rate"
+        in caplog.messages
     )
     again = start(data)
     fit(again, tmp_path)
     assert again.cuts == 1, "which the checkpoint keeps"
 
 
-def test_a_rate_that_is_far_too_high_ends_the_run(data: DeviceData, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    recipe = Recipe(
-        epochs=9,
-        batch_size=16,
-        learning_rate=1e9,
-        weight_decay=0.0,
-        classification_weight=0.3,
-        optimizer="sgd",
+def test_a_run_that_diverges_in_its_last_epoch_ends_with_its_best_weights(
+    data: DeviceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = start(data)
+    average = run._average
+
+    def spoil() -> None:
+        average()
+        if run.step == run.total_steps:
+            torch.nn.init.constant_(run.average.out.weight, torch.nan)
+
+    monkeypatch.setattr(run, "_average", spoil)
+    network = fit(run, tmp_path)
+    assert (run.cuts, run.best is not None and run.best.epoch < 3) == (0, True)
+    best = torch.load(tmp_path / BEST, weights_only=True)
+    assert all(torch.equal(value, best[name]) for name, value in network.state_dict().items())
+    [told] = caplog.messages
+    assert told.startswith(
+        "the training diverged in its last epoch (validation loss is nan after epoch 3); it ends with"
     )
-    run = Fit(Small(), TASK, recipe, data, FitSettings(), precision="fp32")
+
+
+def test_a_rate_that_is_far_too_high_ends_the_run(data: DeviceData, tmp_path: Path) -> None:
+    run = start(data, recipe=replace(RECIPE, epochs=9, learning_rate=1e9, optimizer="sgd"))
     with pytest.raises(Diverged):
         fit(run, tmp_path)
     assert run.cuts == 3

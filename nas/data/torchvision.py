@@ -9,19 +9,21 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nas.data.alike import together_in_training
 from nas.data.augmentation import MIRRORS, NONE, TURNS, Augmentation
 from nas.data.images import stacked
-from nas.data.preparation import one_size, shrunk
+from nas.data.preparation import KEPT_SIDE, one_size, shrunk
 from nas.data.raw import TEST, TRAIN, VALIDATION, RawData, raw_data
 from nas.errors import DataError, in_short
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from nas.data.raw import Images
 
 
 log = logging.getLogger(__name__)
@@ -179,7 +181,6 @@ def _open_torchvision(name: str, root: Path, *, download: bool) -> RawData:
 
     set_name, parts, _, track = TORCHVISION[name]
     labels: list[int] = []
-    part: list[int] = []
     tracks: list[str] = []
 
     small: list[Image] = []
@@ -187,21 +188,45 @@ def _open_torchvision(name: str, root: Path, *, download: bool) -> RawData:
     with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to results
         cls = getattr(torchvision.datasets, set_name)
         sets = {code: cls(str(root), download=download, **arguments) for code, arguments in parts.items()}
-        for code, own in sets.items():
-            for index in range(len(own)):
-                image, label = own[index]
-                labels.append(int(label))
-                part.append(code)
-                tracks.append(track(own, index) if track is not None and code == TRAIN else "")
-                sizes.append(image.size)
-                small.append(shrunk(image))
-        stack = stacked(one_size(small, sizes, name))
+        part = [code for code, own in sets.items() for _ in range(len(own))]
+        if (stack := _in_memory(sets.values())) is not None:
+            labels = [label for own in sets.values() for label in np.asarray(own.targets).tolist()]
+            tracks = [""] * len(part)
+        else:
+            for code, own in sets.items():
+                for index in range(len(own)):
+                    image, label = own[index]
+                    labels.append(int(label))
+                    tracks.append(track(own, index) if track is not None and code == TRAIN else "")
+                    sizes.append(image.size)
+                    small.append(shrunk(image))
+            stack = stacked(one_size(small, sizes, name))
     # Some sets skip numbers or have no names, so the classes are the labels that occur.
     numbers, compact = np.unique(labels, return_inverse=True)
     names = getattr(sets[TRAIN], "classes", None) or range(int(numbers.max()) + 1)
     classes = [names[n][0] if isinstance(names[n], tuple) else str(names[n]) for n in numbers]
     groups, together = together_in_training(name, stack, part, tracks)
     return raw_data(stack, compact, classes, part=part, groups=groups, joined=together)
+
+
+def _in_memory(sets: Collection[Any]) -> Images | None:
+    """Returns the small images (N, C, H, W) of sets that hold them as arrays, and None for other sets.
+
+    Images made of these arrays one after the other would take seconds.
+    """
+    import numpy as np
+    from torchvision.datasets import CIFAR10, MNIST
+
+    found: list[Images] = []
+    for own in sets:
+        if type(own).__getitem__ is MNIST.__getitem__:
+            found.append(own.data.numpy()[:, None])
+        elif type(own).__getitem__ is CIFAR10.__getitem__:
+            found.append(own.data.transpose(0, 3, 1, 2))
+    if len(found) < len(sets) or len({each.shape[1:] for each in found}) > 1:
+        return None
+    stack = np.concatenate([np.ascontiguousarray(each) for each in found])
+    return stack if max(stack.shape[2:]) <= KEPT_SIDE else None
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -605,6 +606,24 @@ def test_equal_images_of_a_published_set_are_told_and_its_test_split_is_kept(
     assert len(data.test.images) == 20
     assert len(data.train.images) + len(data.validation.images) == 100
     assert not {i.tobytes() for i in data.train.images} & {i.tobytes() for i in data.validation.images}
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("FashionMNIST", ()), ("CIFAR10", (3,))])
+def test_images_in_arrays_are_those_that_the_set_gives(kind: str, shape: tuple[int, ...]) -> None:
+    sets = []
+    for count in (4, 3):
+        own = getattr(torchvision.datasets, kind).__new__(getattr(torchvision.datasets, kind))
+        own.transform = own.target_transform = None
+        values = noise_image(count, count, 6, 5, *shape)
+        own.data, own.targets = (values if shape else torch.from_numpy(values)), list(range(count))
+        sets.append(own)
+    found = torchvision_sets._in_memory(sets)
+    assert found is not None
+    given = [np.asarray(own[index][0]) for own in sets for index in range(len(own))]
+    assert (found == [np.atleast_3d(image).transpose(2, 0, 1) for image in given]).all()
+    sets[1].data = sets[1].data[:, 1:]
+    assert torchvision_sets._in_memory(sets) is None, "they are of two sizes"
+    assert torchvision_sets._in_memory([sets[0], torchvision.datasets.SVHN.__new__(torchvision.datasets.SVHN)]) is None
 
 
 def test_frames_of_a_track_of_gtsrb_stay_in_one_split(tmp_path: Path) -> None:

@@ -102,20 +102,38 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> I
 
 
 @pytest.fixture(scope="session")
-def _searched(tmp_path_factory: pytest.TempPathFactory) -> Studied:
-    """The study of `SEARCH`, made by the first of the test processes that wants it."""
-    base = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent  # which all of them share
-    folder, said = base / "searched", base / "said.json"
-    with (base / "searched.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not said.exists():
-            folder.mkdir()
-            command = [sys.executable, str(ROOT / "app_cli.py"), *SEARCH]
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
-            said.write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
-    return Studied(folder, "small", Said(*json.loads(said.read_text())))
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Makes a folder that the tests of all processes share: the first of them that wants it makes it."""
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        base = tmp_path_factory.getbasetemp()
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            base = base.parent  # which all of them share
+        folder, whole = base / name, base / f"{name}.whole"
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not whole.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a making that failed
+                folder.mkdir()
+                make(folder)
+                whole.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def _searched(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Studied:
+    """The study of `SEARCH`."""
+
+    def search(folder: Path) -> None:
+        command = [sys.executable, str(ROOT / "app_cli.py"), *SEARCH]
+        (folder / "work").mkdir()
+        done = subprocess.run(command, cwd=folder / "work", capture_output=True, text=True, timeout=240)
+        (folder / "said.json").write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
+
+    folder = made_once("searched", search)
+    return Studied(folder / "work", "small", Said(*json.loads((folder / "said.json").read_text())))
 
 
 @pytest.fixture

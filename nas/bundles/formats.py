@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,7 +34,7 @@ LOWEST_RUNTIME = "1.17"
 """The first ONNX Runtime that runs the ONNX programs, by a test with the real one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Exportable:
     """A trained network, ready to be written.
 
@@ -49,6 +49,13 @@ class Exportable:
     program: ExportedProgram
     task: Task
     said: Mapping[str, str]
+
+    @cached_property
+    def model(self) -> ModelProto:
+        """The program in ONNX, converted once for all files that are made of it. Copies of it are written."""
+        from nas.bundles import onnx_export
+
+        return onnx_export.converted(self.program, self.task)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

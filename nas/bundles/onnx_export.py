@@ -37,7 +37,7 @@ PROBABILITIES = "probabilities"
 
 def write_onnx(made: Exportable, file: Path) -> None:
     """Writes the program for every batch, height and width: `INPUT` to `OUTPUTS`."""
-    model = _model(made.program, made.task)
+    model = _copied(made.model)
     image = model.graph.input[0], model.graph.output[0]
     for value in image:
         for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
@@ -56,7 +56,7 @@ def fixed_model(network: nn.Module, task: Task, height: int, width: int, batch: 
     """Returns the program of a network, on the CPU in evaluation mode, for `batch` images of `height` and `width`."""
     example = torch.zeros(batch, task.channels, height, width)
     program = torch.export.export(network, (example,))
-    return plainer(shape_inference.infer_shapes(_model(program, task), data_prop=True))
+    return plainer(shape_inference.infer_shapes(converted(program, task), data_prop=True))
 
 
 @contextlib.contextmanager
@@ -69,7 +69,7 @@ def exporters_quiet() -> Iterator[None]:
 
 def write_integers(made: Exportable, top: int, file: Path) -> None:
     """Writes the program with whole numbers from 0 to `top` in and out, and with probabilities instead of logits."""
-    model = _model(made.program, made.task)
+    model = _copied(made.model)
     graph = model.graph
     kind = onnx.TensorProto.UINT8 if top < 2**8 else onnx.TensorProto.UINT16
     inner = {name: f"skipnas_{name}" for name in (INPUT, *OUTPUTS)}
@@ -115,7 +115,7 @@ def write_integers(made: Exportable, top: int, file: Path) -> None:
     _save(model, {name: text for name, text in said.items() if name != OUTPUTS[1]}, file)
 
 
-def _model(program: ExportedProgram, task: Task) -> onnx.ModelProto:
+def converted(program: ExportedProgram, task: Task) -> onnx.ModelProto:
     """Converts a program of torch.export, without notes about its origin and without an output of no classes."""
     exported = torch.onnx.export(
         program, dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=list(OUTPUTS), verbose=False
@@ -132,6 +132,12 @@ def _model(program: ExportedProgram, task: Task) -> onnx.ModelProto:
         del graph.output[1:]
         drop_unused(graph)
     return model
+
+
+def _copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
 
 
 def _save(model: onnx.ModelProto, said: Mapping[str, str], file: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from bundle_samples import CLASSES, FACTS, RECIPE, SPACE, TASK, candidate, network_of, noisy_digits, write_bundle
+from bundle_samples import CLASSES, FACTS, RECIPE, SPACE, TASK, candidate, noisy_digits
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -29,22 +29,10 @@ from search_spaces import get_space
 PROGRAM = FORMATS["torch_export"].file
 
 
-@pytest.fixture(scope="module")
-def network() -> nn.Module:
-    return network_of(candidate())
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory, network: nn.Module) -> Path:
-    target = tmp_path_factory.mktemp("bundle") / "bundle"
-    write_bundle(target, candidate(), network)
-    return target
-
-
 @pytest.fixture
-def folder(exported: Path, tmp_path: Path) -> Path:
+def folder(standard: Path, tmp_path: Path) -> Path:
     """A copy that may be broken."""
-    return Path(shutil.copytree(exported, tmp_path / "bundle"))
+    return Path(shutil.copytree(standard, tmp_path / "bundle"))
 
 
 def edit(folder: Path, **changes: Any) -> None:
@@ -79,9 +67,9 @@ def refusal(folder: Path) -> str:
     return text
 
 
-def test_what_was_exported_comes_back(exported: Path, network: nn.Module) -> None:
-    bundle = open_bundle(exported, get_space)
-    assert (bundle.path, bundle.space, bundle.task, bundle.classes) == (exported, SPACE, TASK, CLASSES)
+def test_what_was_exported_comes_back(standard: Path, network: nn.Module) -> None:
+    bundle = open_bundle(standard, get_space)
+    assert (bundle.path, bundle.space, bundle.task, bundle.classes) == (standard, SPACE, TASK, CLASSES)
     assert bundle.candidate == candidate()
     assert bundle.candidate.recipe == RECIPE
     assert bundle.facts == FACTS
@@ -94,9 +82,9 @@ def test_what_was_exported_comes_back(exported: Path, network: nn.Module) -> Non
     assert all(map(torch.equal, found, wanted))
 
 
-def test_opening_draws_no_random_numbers(exported: Path) -> None:
+def test_opening_draws_no_random_numbers(standard: Path) -> None:
     before = torch.random.get_rng_state()
-    open_bundle(exported, get_space)
+    open_bundle(standard, get_space)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

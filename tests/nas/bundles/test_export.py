@@ -45,24 +45,9 @@ SIZES = [(2, 11, 19), (1, 8, 8), (5, 24, 40), (3, 31, 13)]
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.fixture(scope="module")
-def network() -> nn.Module:
-    return network_of(candidate())
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, network: nn.Module) -> Path:
-    target = tmp_path_factory.mktemp("export") / "new" / "bundle"
-    write_bundle(target, candidate(), network)
-    return target
-
-
 @pytest.fixture
-def quick(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The programs of the exported bundle in place of seconds in torch's exporters, for tests about files."""
-    program, model = torch.export.load(folder / PROGRAM), onnx.load(folder / ONNX)
-    monkeypatch.setattr(export, "_program", lambda bundle: program)
-    monkeypatch.setattr(onnx_export, "write_onnx", lambda made, file: file.write_bytes(model.SerializeToString()))
+def folder(standard: Path) -> Path:
+    return standard
 
 
 def onnx_outputs(folder: Path, noisy: Tensor) -> list[Tensor]:
@@ -146,11 +131,11 @@ def test_architecture_says_what_is_inside(folder: Path) -> None:
     assert value["classes"] == list(CLASSES)
 
 
-def test_no_file_names_a_path_of_this_machine(tmp_path: Path, network: nn.Module) -> None:
+def test_no_file_names_a_path_of_this_machine(folder: Path, tmp_path: Path, network: nn.Module, quick: None) -> None:
     facts = FACTS | {"data": f"folder:{tmp_path}/pictures"}
     write_bundle(tmp_path / "bundle", candidate(), network, facts=facts)
-    places = {str(ROOT), str(tmp_path), str(Path.home()), sysconfig.get_path("purelib"), sys.prefix}
-    for file in (tmp_path / "bundle").iterdir():
+    places = {str(ROOT), str(tmp_path), str(folder), str(Path.home()), sysconfig.get_path("purelib"), sys.prefix}
+    for file in (*folder.iterdir(), *(tmp_path / "bundle").iterdir()):
         contents = [file.read_bytes()]
         if file.name == PROGRAM:
             with zipfile.ZipFile(file) as archive:
@@ -158,7 +143,7 @@ def test_no_file_names_a_path_of_this_machine(tmp_path: Path, network: nn.Module
         for place in places - {"/"}:
             assert not any(place.encode() in content for content in contents), (file.name, place)
     assert "folder:pictures" in (tmp_path / "bundle" / CARD).read_text()
-    assert not any(node.metadata_props for node in onnx.load(tmp_path / "bundle" / ONNX).graph.node)
+    assert not any(node.metadata_props for node in onnx.load(folder / ONNX).graph.node)
 
 
 def test_the_card_holds_the_numbers_and_their_split(folder: Path) -> None:
@@ -203,16 +188,25 @@ def test_the_examples_of_the_card_run_without_skipnas(folder: Path, index: int, 
     assert "(1, 1, 8, 8)" in done.stdout or "1, 1, 8, 8" in done.stdout
 
 
-def test_a_network_without_classes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_network_without_classes_has_one_output_everywhere(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     task = replace(TASK, classes=0)
-    one = candidate()
+    one, folder = candidate(), tmp_path / "bundle"
     network = network_of(one, task)
-    parity = write_bundle(tmp_path / "bundle", one, network, task)
+    parity = write_bundle(folder, one, network, task, further=Further(size=[(8, 8)], integer_io=True))
     assert capfd.readouterr() == ("", "")
     assert parity["differences"]["onnx"]["logits"] == 0
-    check_programs(tmp_path / "bundle", network)
-    assert open_bundle(tmp_path / "bundle", get_space).classes == ()
-    assert "knows no classes" in (tmp_path / "bundle" / CARD).read_text()
+    check_programs(folder, network)
+    assert open_bundle(folder, get_space).classes == ()
+    assert "knows no classes" in (folder / CARD).read_text()
+    for file in folder.glob("*.onnx"):
+        model = onnx.load(file)
+        assert [value.name for value in model.graph.output] == ["denoised"], file.name
+        assert "ConstantOfShape" not in {node.op_type for node in model.graph.node}
+    denoised, logits = open_onnx(folder / ONNX, classes=0)(torch.rand(2, 1, 9, 8))
+    assert (denoised.shape, logits.shape) == ((2, 1, 9, 8), (2, 0))
+    files = (folder / CARD).read_text().partition("## Files")[2].partition("## Use")[0]
+    assert "and its like: `noisy` to `denoised`, any batch and size" in files
+    assert "logits" not in files
 
 
 def test_the_network_given_is_left_as_it_was(tmp_path: Path, network: nn.Module, quick: None) -> None:
@@ -292,8 +286,17 @@ def test_nothing_is_left_when_the_network_has_no_finite_outputs(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("step", ["_program", "write_onnx", "_parity", "card"])
-@pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyboardInterrupt(), OSError(28, "No space left on device")])
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [
+        ("_program", RuntimeError("a bug")),
+        ("write_onnx", RuntimeError("a bug")),
+        ("_parity", KeyboardInterrupt()),
+        ("_parity", RuntimeError("a bug")),
+        ("_parity", OSError(28, "No space left on device")),
+        ("card", OSError(28, "No space left on device")),
+    ],
+)
 def test_nothing_is_left_when_a_step_fails(
     tmp_path: Path, network: nn.Module, quick: None, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException
 ) -> None:
@@ -473,7 +476,7 @@ def test_onnx_programs_are_of_versions_that_old_runtimes_read(folder: Path) -> N
     assert (model.ir_version, [each.version for each in model.opset_import]) == (9, [20])
 
 
-def test_each_file_says_what_it_is(tmp_path: Path, network: nn.Module) -> None:
+def test_each_file_says_what_it_is(tmp_path: Path, network: nn.Module, quick: None) -> None:
     interval = {"mean": 21.5, "sd": 0.25, "low": 21.19, "high": 21.81, "n": 5}
     facts = FACTS | {"licence": "CC-BY-4.0", "confirmed": {"seeds": [1, 2], "values": {"psnr": interval}}}
     folder = tmp_path / "bundle"
@@ -541,7 +544,9 @@ def test_means_over_seeds_are_told_with_the_split_that_they_are_of(folder: Path)
     assert lines["training stability"] == "0.500, 0.250 to 0.750 (95 %, 3 seeds)"
 
 
-def test_a_program_for_one_size_has_none_of_what_small_runtimes_lack(tmp_path: Path, network: nn.Module) -> None:
+def test_a_program_for_one_size_has_none_of_what_small_runtimes_lack(
+    tmp_path: Path, network: nn.Module, quick: None
+) -> None:
     folder = tmp_path / "bundle"
     parity = write_bundle(folder, candidate(), network, further=Further(size=[(8, 8), (9, 14)]))
     for height, width in ((8, 8), (9, 14)):
@@ -566,7 +571,7 @@ def test_a_program_for_one_size_has_none_of_what_small_runtimes_lack(tmp_path: P
     ("white_level", "kind", "top"), [(None, "uint8", 255), (255.0, "uint8", 255), (4095.0, "uint16", 4095)]
 )
 def test_a_program_takes_and_gives_pixels_as_files_have_them(
-    tmp_path: Path, network: nn.Module, white_level: float | None, kind: str, top: int
+    tmp_path: Path, network: nn.Module, quick: None, white_level: float | None, kind: str, top: int
 ) -> None:
     folder = tmp_path / "bundle"
     parity = write_bundle(folder, candidate(), network, white_level=white_level, further=Further(integer_io=True))
@@ -632,20 +637,3 @@ def test_a_size_beyond_all_memory_is_one_line(tmp_path: Path, network: nn.Module
     with pytest.raises(BundleError, match=r"^`size` 20000x20000: a pass over 400,000,000 pixels needs too much memory"):
         write_bundle(tmp_path / "bundle", candidate(), network, further=Further(size=[(20000, 20000)]))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_network_without_classes_has_one_output_everywhere(tmp_path: Path) -> None:
-    task = replace(TASK, classes=0)
-    folder = tmp_path / "bundle"
-    write_bundle(
-        folder, candidate(), network_of(candidate(), task), task, further=Further(size=[(8, 8)], integer_io=True)
-    )
-    for file in folder.glob("*.onnx"):
-        model = onnx.load(file)
-        assert [value.name for value in model.graph.output] == ["denoised"], file.name
-        assert "ConstantOfShape" not in {node.op_type for node in model.graph.node}
-    denoised, logits = open_onnx(folder / ONNX, classes=0)(torch.rand(2, 1, 9, 8))
-    assert (denoised.shape, logits.shape) == ((2, 1, 9, 8), (2, 0))
-    files = (folder / CARD).read_text().partition("## Files")[2].partition("## Use")[0]
-    assert "and its like: `noisy` to `denoised`, any batch and size" in files
-    assert "logits" not in files

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bundle_samples import FACTS, candidate, network_of, write_bundle
+from bundle_samples import FACTS
 
 from nas.bundles.files import ARCHITECTURE, CARD, WEIGHTS
 from nas.bundles.formats import Further
@@ -22,11 +23,18 @@ from studies.settings import SizeLimits
 INT8 = {"pays": True, "told": "half of the size", "images": 128}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    target = tmp_path_factory.mktemp("again") / "bundle"
-    write_bundle(target, candidate(), network_of(candidate()), facts=FACTS | {"int8": INT8})
+def with_facts(bundle: Path, target: Path, facts: dict[str, Any]) -> Path:
+    """A copy of a bundle, with other facts."""
+    shutil.copytree(bundle, target)
+    value = json.loads((target / ARCHITECTURE).read_text())
+    (target / ARCHITECTURE).write_text(json.dumps(value | {"facts": facts}))
+    write_sums(target)
     return target
+
+
+@pytest.fixture(scope="module")
+def folder(standard: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return with_facts(standard, tmp_path_factory.mktemp("again") / "bundle", FACTS | {"int8": INT8})
 
 
 def test_the_network_and_its_figures_stay_and_formats_come(folder: Path, tmp_path: Path) -> None:
@@ -49,9 +57,11 @@ def test_the_network_and_its_figures_stay_and_formats_come(folder: Path, tmp_pat
 
 
 @pytest.mark.parametrize(("deep", "file"), [(True, "model.uint16.onnx"), (False, "model.uint8.onnx")])
-def test_pixels_are_those_of_the_training_images_files(tmp_path: Path, deep: bool, file: str) -> None:
-    write_bundle(tmp_path / "old", candidate(), network_of(candidate()), facts=FACTS | {"deep": deep})
-    facts = export(str(tmp_path / "old"), tmp_path / "new", further=Further(integer_io=True))
+def test_pixels_are_those_of_the_training_images_files(
+    folder: Path, tmp_path: Path, quick: None, deep: bool, file: str
+) -> None:
+    old = with_facts(folder, tmp_path / "old", FACTS | {"deep": deep})
+    facts = export(str(old), tmp_path / "new", further=Further(integer_io=True))
     assert file in facts["files"]
     assert open_bundle(tmp_path / "new").facts["deep"] is deep
 
@@ -75,7 +85,7 @@ def test_settings_of_a_study_are_refused(folder: Path, tmp_path: Path, given: di
 
 
 def test_the_storage_of_the_environment_is_none_that_was_given(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SKIPNAS_STORAGE", "a.db")
     assert export(str(folder), tmp_path / "new", storage="a.db")["to"] == str(tmp_path / "new")
@@ -84,7 +94,7 @@ def test_the_storage_of_the_environment_is_none_that_was_given(
 
 
 def test_a_shipped_bundle_is_exported_by_its_name(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(zoo, "SHIPPED", folder.parent)
     monkeypatch.chdir(tmp_path)

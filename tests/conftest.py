@@ -14,6 +14,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+# The matrices of tests are too small for more threads, which would only wait for each other. Read with NumPy's import.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import hypothesis
 import pytest
 import torch

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 Array = NDArray[np.float64]
 
@@ -85,11 +86,12 @@ def importances(chosen: Sequence[Mapping[str, Hashable]], values: Sequence[float
     blocks = {name: block for name, block in blocks.items() if block.shape[1] > 1}
     if not blocks or not target.any():
         return {}
-    model = _Model.fitted(list(blocks.values()), target)
-    shares = model.shares(target[:, None])[:, 0]
-    generator = np.random.Generator(np.random.PCG64(0))
-    spread = _resampled(model, target, generator)
-    marks = _marks(model, target, generator)
+    with threadpool_limits(1, "blas"):  # matrices are too small for more threads, which would only wait for each other
+        model = _Model.fitted(list(blocks.values()), target)
+        shares = model.shares(target[:, None])[:, 0]
+        generator = np.random.Generator(np.random.PCG64(0))
+        spread = _resampled(model, target, generator)
+        marks = _marks(model, target, generator)
     found = {
         name: Importance(share=float(share), low=float(low), high=float(high), noise=float(mark))
         for name, share, low, high, mark in zip(blocks, shares, *_intervals(shares, spread), marks, strict=True)

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
+from nas.search import importance
 from nas.search.importance import FEWEST, MOST, importances
 
 EFFECTS = (1.0, 0.6, 0.3)
@@ -142,3 +144,19 @@ def test_in_short_studies_what_decides_nothing_does_not_stand_out(half: bool) ->
         chosen, values, _ = made_up(40, seed=seed, others=12, half=half)
         fooled += any(each.stands_out for name, each in importances(chosen, values).items() if int(name[1:]) > 2)
     assert fooled <= 2, "of 10, with a probability of 5 % each"
+
+
+def test_one_thread_computes_the_small_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of them took ten times its seconds, because they waited for each other."""
+    threads: set[int] = set()
+    resampled = importance._resampled
+
+    def seen(*given: Any) -> Any:
+        threads.update(each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas")
+        return resampled(*given)
+
+    monkeypatch.setattr(importance, "_resampled", seen)
+    chosen, values, _ = made_up(FEWEST)
+    with threadpool_limits(2, "blas"):
+        assert importances(chosen, values)
+    assert threads == {1}

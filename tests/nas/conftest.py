@@ -21,12 +21,13 @@ def one_ray() -> Iterator[None]:
     """One Ray for all tests of a file: starting it takes seconds. It claims 2 GPUs, which nothing checks."""
     import ray
 
-    from nas.engine.session import have_token
+    from nas.engine.session import QUIET, _without_helpers, have_token
 
     have_token()
-    with pytest.MonkeyPatch.context() as patch:
+    fewest = {"prestart_worker_first_driver": False}  # otherwise five workers start, of which most get no work
+    with pytest.MonkeyPatch.context() as patch, _without_helpers():
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find the toy space
-        ray.init("local", num_cpus=5, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init("local", num_cpus=5, num_gpus=2, include_dashboard=False, _system_config=fewest, **QUIET)
     yield
     ray.shutdown()
 

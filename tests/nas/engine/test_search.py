@@ -19,10 +19,10 @@ from nas.training.checkpoint import load_weights, weights_path
 from nas.types import Constraint, EpochRow
 
 
-def test_a_search_fills_the_study_and_continues_it(make: Any) -> None:
+def test_a_search_fills_the_study_and_continues_it(make: Any, tmp_path: Path) -> None:
     search = make()
-    first = search.run(3)
-    assert (first.reason, first.new, first.counts.complete) == ("complete", 3, 3)
+    first = search.run(3, time_limit=100)
+    assert (first.reason, first.new, first.counts.complete) == ("complete", 3, 3), "a size is reached if there is time"
     again = search.run(3)
     assert (again.reason, again.new, again.workers) == ("complete", 0, 0)
     more = search.run(5, concurrency=2)
@@ -35,6 +35,24 @@ def test_a_search_fills_the_study_and_continues_it(make: Any) -> None:
         assert rows[-1].values["psnr"] == result.values["psnr"]
         assert len(search.study.probe(result.number).steps) > 3
         assert search.study.trial(result.number).gates
+    check_weights(search)
+    by_optuna = optuna.load_study(study_name="toy", storage=f"sqlite:///{tmp_path / 'studies.db'}")
+    assert by_optuna.metric_names == ["psnr", "accuracy", "stability"]
+    assert np.isfinite([t.values for t in by_optuna.trials]).all()
+
+
+def check_weights(search: Search) -> None:
+    """Checks that weights are kept for what may be chosen alone."""
+    kept = sorted(int(path.stem.split("-")[1]) for path in search.files.glob("*.safetensors"))
+    assert kept == search.ledger.kept()
+    (shown,) = search.study.results(kept[:1])
+    network = search.space.build(search.space.spec(shown.spec), TASK)
+    load_weights(network, search.files, kept[0], shown.digest)
+    off = next((n for n in range(5) if n not in kept), None)
+    if off is not None:
+        with pytest.raises(StudyError, match=f"trial {off} has no weights"):
+            load_weights(network, search.files, off, "")
+    assert not list(search.files.glob("*.partial"))
 
 
 @pytest.mark.slow
@@ -56,22 +74,6 @@ def test_a_long_search_has_several_tuners_and_loses_nothing_between_them(
     assert tuners == [3, 3]
     assert (outcome.reason, outcome.counts.complete, outcome.counts.proposals) == ("complete", 4, 4)
     assert search.states() == ["COMPLETE"] * 4
-
-
-@pytest.mark.slow
-def test_weights_are_kept_for_what_may_be_chosen_alone(make: Any) -> None:
-    search = make()
-    search.run(6)
-    kept = sorted(int(path.stem.split("-")[1]) for path in search.files.glob("*.safetensors"))
-    assert kept == search.ledger.kept()
-    (shown,) = search.study.results(kept[:1])
-    network = search.space.build(search.space.spec(shown.spec), TASK)
-    load_weights(network, search.files, kept[0], shown.digest)
-    off = next((n for n in range(6) if n not in kept), None)
-    if off is not None:
-        with pytest.raises(StudyError, match=f"trial {off} has no weights"):
-            load_weights(network, search.files, off, "")
-    assert not list(search.files.glob("*.partial"))
 
 
 def test_weak_candidates_are_stopped_at_rungs(make: Any, tmp_path: Path) -> None:
@@ -97,19 +99,14 @@ def test_weak_candidates_are_stopped_at_rungs(make: Any, tmp_path: Path) -> None
 def test_nothing_over_a_limit_is_trained(make: Any) -> None:
     limits = (Constraint(name="params", upper=400), Constraint(name="macs", upper=10_000_000))
     search = make(constraints=limits)
-    search.run(5)
+    search.ledger.optuna_study.enqueue_trial({"width": 64, "fault": "none"})
+    outcome = search.run(5)
+    assert search.study.trial(0).reason == "over_limit", "an enqueued candidate is told, and another one is asked for"
+    assert (outcome.counts.trained, outcome.counts.failed) == (5, 0)
+    assert outcome.counts.over_limit == sum(record.reason == "over_limit" for record in search.study.trials())
     for record in search.study.trials():
         assert record.params <= 400 or record.reason == "over_limit"
     assert all(result.values["params"] <= 400 for result in search.study.results())
-
-
-@pytest.mark.slow
-def test_an_enqueued_candidate_over_a_limit_is_told_and_asked_again(make: Any) -> None:
-    search = make(constraints=(Constraint(name="params", upper=400), Constraint(name="macs", upper=10_000_000)))
-    search.ledger.optuna_study.enqueue_trial({"width": 64, "fault": "none"})
-    outcome = search.run(2)
-    assert (outcome.counts.trained, outcome.counts.over_limit, outcome.counts.failed) == (2, 1, 0)
-    assert search.study.trial(0).reason == "over_limit"
 
 
 def test_a_finite_space_is_never_trained_twice_and_ends_exhausted(make: Any, tmp_path: Path) -> None:
@@ -160,15 +157,6 @@ def test_the_same_seed_proposes_the_same_one_at_a_time(make: Any, tmp_path: Path
         proposals.append([(t.params, t.values) for t in search.ledger.optuna_study.get_trials(deepcopy=False)])
         search.ledger.close()
     assert proposals[0] == proposals[1]
-
-
-@pytest.mark.slow
-def test_a_plain_script_reads_the_study(make: Any, tmp_path: Path) -> None:
-    search = make()
-    search.run(2)
-    study = optuna.load_study(study_name="toy", storage=f"sqlite:///{tmp_path / 'studies.db'}")
-    assert study.metric_names == ["psnr", "accuracy", "stability"]
-    assert np.isfinite([t.values for t in study.trials]).all()
 
 
 def test_weights_path_is_keyed_by_number(tmp_path: Path) -> None:

@@ -46,11 +46,6 @@ def test_a_time_limit_without_a_size_trains_as_many_as_fit(make: Any, monkeypatc
     assert ended.new == ended.counts.trained >= 3
 
 
-def test_a_size_with_a_time_limit_is_reached_if_there_is_time(make: Any) -> None:
-    ended = make().run(2, time_limit=100)
-    assert (ended.reason, ended.counts.trained) == ("complete", 2)
-
-
 @pytest.mark.slow
 def test_an_interrupt_before_anything_was_trained_stops_cleanly(make: Any, tmp_path: Path) -> None:
     search = make(ToySpace(faults=("exception",), scratch=str(tmp_path)))

@@ -39,13 +39,18 @@ hypothesis.settings.load_profile("skipnas")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begins with the slow tests that may take longest, so that none of them is left for last."""
+    """Begins with the slow tests that may take longest, so that none of them is left for last. Skips those that need a
+    server where there is none."""
 
     def limit(item: pytest.Item) -> float:
         own = item.get_closest_marker("timeout")
         return float(own.args[0]) if own is not None and item.get_closest_marker("slow") is not None else 0.0
 
     items.sort(key=limit, reverse=True)
+    if not os.environ.get("SKIPNAS_TEST_POSTGRES"):
+        for item in items:
+            if item.get_closest_marker("postgres") is not None:
+                item.add_marker(pytest.mark.skip(reason="SKIPNAS_TEST_POSTGRES names no server"))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -16,7 +16,7 @@ from studies.store.connection import Storage
 from studies.store.database import open_storage
 from studies.store.ledger import SqlLedger
 
-DATABASES = ["sqlite", "postgresql"] if POSTGRES else ["sqlite"]
+DATABASES = ["sqlite", *[pytest.param("postgresql", marks=pytest.mark.postgres)] * bool(POSTGRES)]
 
 
 @pytest.fixture(autouse=True)

@@ -191,7 +191,7 @@ def test_a_database_that_is_deleted_under_a_search_ends_it(make: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("SKIPNAS_TEST_POSTGRES"), reason="SKIPNAS_TEST_POSTGRES names no server")
+@pytest.mark.postgres
 def test_a_server_s_database_that_is_replaced_under_a_search_ends_it(make: Any) -> None:
     name = f"skipnas_{uuid.uuid4().hex[:12]}"
     server = make_url(os.environ["SKIPNAS_TEST_POSTGRES"])

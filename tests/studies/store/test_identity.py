@@ -16,7 +16,7 @@ from optuna_dashboard import wsgi
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
-from study_samples import DISTRIBUTIONS, POSTGRES, Driver, fresh_postgres, make_config, make_measurement, read, row
+from study_samples import DISTRIBUTIONS, Driver, fresh_postgres, make_config, make_measurement, read, row
 
 from nas.errors import StorageError, StudyError
 from nas.outcome import Outcome
@@ -292,7 +292,7 @@ def test_a_copy_of_a_database_beside_it_does_not_get_its_folder(tmp_path: Path) 
         claim_files(copied, "first")
 
 
-@pytest.mark.skipif(not POSTGRES, reason="SKIPNAS_TEST_POSTGRES names no server")
+@pytest.mark.postgres
 def test_one_database_is_one_whatever_its_url_and_two_schemas_are_two() -> None:
     with fresh_postgres() as url:
         execute(url, "CREATE SCHEMA other", "DROP ROLE IF EXISTS skipnas_other", "CREATE ROLE skipnas_other LOGIN")

@@ -14,7 +14,6 @@ from sqlalchemy.pool import NullPool
 from study_samples import (
     COST,
     DISTRIBUTIONS,
-    POSTGRES,
     Driver,
     at_random,
     fresh_postgres,
@@ -34,7 +33,7 @@ from studies.store.database import open_storage
 from studies.store.ledger import SqlLedger
 from studies.store.urls import parse_url
 
-pytestmark = pytest.mark.skipif(not POSTGRES, reason="SKIPNAS_TEST_POSTGRES names no server")
+pytestmark = pytest.mark.postgres
 
 
 def execute(url: str, *statements: str) -> None:

@@ -93,7 +93,7 @@ def test_a_database_that_optuna_made_gains_our_tables(tmp_path: Path) -> None:
             create_study(storage, make_config("theirs"), DISTRIBUTIONS, {}, "")
 
 
-@pytest.mark.parametrize("postgres", [False] + [True] * bool(POSTGRES))
+@pytest.mark.parametrize("postgres", [False, *[pytest.param(True, marks=pytest.mark.postgres)] * bool(POSTGRES)])
 def test_eight_processes_create_one_database_at_once(tmp_path: Path, postgres: bool) -> None:
     script = (
         "import sys\n"
@@ -227,7 +227,7 @@ def test_tables_of_another_optuna_are_refused(url: str, revision: str, fix: str)
     assert message.endswith(fix)
 
 
-@pytest.mark.skipif(not POSTGRES, reason="SKIPNAS_TEST_POSTGRES names no server")
+@pytest.mark.postgres
 def test_a_database_that_the_server_does_not_have() -> None:
     wrong = parse_url(POSTGRES).set(password=SECRET, database="nowhere").render_as_string(hide_password=False)
     assert 'database "nowhere" does not exist' in refused(lambda: open_storage(wrong))

@@ -267,8 +267,8 @@ class Ledger(Protocol):
     def interrupt(self, number: int) -> None:
         """Says that this driver no longer trains a trial, and may claim it again."""
 
-    def counts(self) -> Counts:
-        """Returns the number of trials by outcome, from the store."""
+    def counts(self, *, reread: bool = True) -> Counts:
+        """Returns the number of trials by outcome, from the store, or as they were when trials were read last."""
 
     def started_digests(self) -> Set[str]:
         """Returns the digest of every trial that this version of the training code began to train, except for those

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
@@ -334,16 +335,19 @@ class TrialResult:
     training_version: int = 1
 
 
+@cache
+def _defaults(cls: type) -> Mapping[str, Any]:
+    """Returns the default of each field of a dataclass; ``dataclasses.MISSING`` for none."""
+    return {f.name: f.default for f in dataclasses.fields(cls)}
+
+
 def without_defaults(value: Any) -> dict[str, Any]:
     """Returns a dataclass as a dictionary without fields at their default.
 
     A field that a later version adds has a default, so older dictionaries and digests stay the same.
     """
-    return {
-        f.name: getattr(value, f.name)
-        for f in dataclasses.fields(value)
-        if f.default is dataclasses.MISSING or getattr(value, f.name) != f.default
-    }
+    found = ((name, default, getattr(value, name)) for name, default in _defaults(type(value)).items())  # type: ignore[arg-type]
+    return {name: each for name, default, each in found if each != default}
 
 
 def flat(row: Any) -> dict[str, Any]:
@@ -363,10 +367,10 @@ def from_flat(cls: type[T], row: Mapping[str, Any]) -> T:
 
 def from_fields(cls: type[T], value: Mapping[str, Any], what: str) -> T:
     """Builds a dataclass from a mapping. Raises SpecError that names a missing or unknown field."""
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if unknown := sorted(set(value) - set(fields)):
-        raise SpecError(f"{what}: unknown field {unknown[0]!r}; known are {', '.join(fields)}")
-    missing = [n for n, f in fields.items() if n not in value and f.default is dataclasses.MISSING]
+    defaults = _defaults(cls)  # type: ignore[arg-type]
+    if unknown := sorted(value.keys() - defaults.keys()):
+        raise SpecError(f"{what}: unknown field {unknown[0]!r}; known are {', '.join(defaults)}")
+    missing = [n for n, default in defaults.items() if default is dataclasses.MISSING and n not in value]
     if missing:
         raise SpecError(f"{what}: field {missing[0]!r} is missing")
     return cls(**value)

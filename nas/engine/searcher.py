@@ -234,8 +234,10 @@ class StudySearcher(JobSearcher):
         if late or self.had_enough:
             self.over = True
             return None
+        reread = False  # claiming has just read the trials
         while not self.failing:
-            counts = self.ledger.counts()
+            counts = self.ledger.counts(reread=reread)
+            reread = True
             size = MANY if self.trials is None else self.trials
             wanted = counts.trained + TRIALS if self.trials is None else self.trials
             if counts.trained >= size:

@@ -49,6 +49,11 @@ LEAST_OWN = 4
 KNOWN = 100
 """The largest number of the study's trials that are learned from: the best quarter, and a random choice of others."""
 
+PENDING = 100
+"""The largest number of trials under way that are learned from, a random choice where there are more.
+
+With a thousand workers a proposal would otherwise take ten times as long, for points of which nothing is known yet."""
+
 PARENTS = 10
 """The number of best known candidates from which moves are made."""
 
@@ -132,9 +137,9 @@ def _blas() -> ThreadpoolController:
 
 def _ordered_pool(question: Question) -> list[Sketch]:
     """Returns the pool of one trial, the best candidate first."""
-    known = _Known.of(question)
-    if not question.prior.trials and known.trained < STARTUP_TRIALS:
+    if not question.prior.trials and len(question.past.judged().keys() - {question.number}) < STARTUP_TRIALS:
         return []
+    known = _Known.of(question)
     rng = np.random.default_rng(question.seed)
     model = _Model(question.space, question.objectives, question.prior, question.max_macs, known)
     pool = Pool(question, rng, model.relevance)
@@ -156,7 +161,6 @@ class _Known:
     """The study's trials as the model learns from them.
 
     Attributes:
-        trained: number of all trained trials.
         numbers: numbers of the trials that are learned from, in ascending order.
         sketches: candidates of these trials, and then of those under way.
         values: (numbers, objectives) values at the end of a training, NaN where unknown.
@@ -164,7 +168,6 @@ class _Known:
         diverged: (numbers,) whether a trial diverged or ran out of memory.
     """
 
-    trained: int
     numbers: Sequence[int]
     sketches: Sequence[Sketch]
     values: Array
@@ -175,7 +178,7 @@ class _Known:
     def nothing(cls, objectives: int) -> _Known:
         """Returns what is known of an empty study."""
         empty, none = np.empty((0, objectives)), np.zeros(0, dtype=bool)
-        return cls(trained=0, numbers=(), sketches=(), values=empty, spread=empty, diverged=none)
+        return cls(numbers=(), sketches=(), values=empty, spread=empty, diverged=none)
 
     @classmethod
     def of(cls, question: Question) -> _Known:
@@ -184,18 +187,25 @@ class _Known:
         judged = {number: found for number, found in past.judged().items() if number != question.number}
         final = _at_the_end(question, judged)
         kept = cls._kept(question, final)
-        under_way = [number for number in past.under_way() if number != question.number]
+        under_way = cls._pending(question)
         sketches = _sketches(question, [*kept, *under_way])
         numbers = [number for number in kept if number in sketches]
         columns = len(question.objectives)
         return cls(
-            trained=len(judged),
             numbers=numbers,
             sketches=[sketches[number] for number in (*numbers, *under_way) if number in sketches],
             values=np.array([final[number][0] for number in numbers]).reshape(-1, columns),
             spread=np.array([final[number][1] for number in numbers]).reshape(-1, columns),
             diverged=np.array([not judged[number][1] for number in numbers], dtype=bool),
         )
+
+    @staticmethod
+    def _pending(question: Question) -> list[int]:
+        """Returns the numbers of at most `PENDING` trials under way, in ascending order."""
+        numbers = [number for number in question.past.under_way(reread=False) if number != question.number]
+        if len(numbers) <= PENDING:
+            return numbers
+        return sorted(np.random.default_rng(question.seed).choice(numbers, PENDING, replace=False).tolist())
 
     @staticmethod
     def _kept(question: Question, final: Mapping[int, tuple[Array, Array]]) -> list[int]:

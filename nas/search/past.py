@@ -27,8 +27,11 @@ class Past(Protocol):
         that diverged or ran out of memory have epoch 0 and no values.
         """
 
-    def under_way(self) -> list[int]:
-        """Returns the numbers of the trials that have not ended, whichever driver trains them, in ascending order."""
+    def under_way(self, *, reread: bool = True) -> list[int]:
+        """Returns the numbers of the trials that have not ended, whichever driver trains them, in ascending order.
+
+        Without reading again they are those of the last reading. Whoever made a trial or took one over has just read.
+        """
 
     def drawn(self, numbers: Sequence[int]) -> Array:
         """Returns hyperparameters of trials as Optuna stores them, shape (trials, hyperparameters).

@@ -90,7 +90,7 @@ def _tables(
     judged = past.judged()
     if len(judged) < STARTUP_TRIALS:
         return {}
-    trials = sorted({*judged, *past.under_way()} - {number})
+    trials = sorted({*judged, *past.under_way(reread=False)} - {number})
     # Optuna's default for one objective takes the same share as its good set.
     good = sorted(best_judged(judged, math.ceil(0.1 * min(len(trials), KNOWN)), objectives))
     if not good:  # all diverged, or the objectives are known only at an end that none reached

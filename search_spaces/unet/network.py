@@ -17,7 +17,7 @@ from search_spaces.unet.blocks import BLOCKS, EXTRA, POOLING_NORMS, Down, HaarDo
 from search_spaces.unet.fusion import FUSIONS, GATES, Gate
 from search_spaces.unet.heads import Head, NoHead
 from search_spaces.unet.sharing import SHARINGS, Exchange, Gather, Shortcut
-from search_spaces.unet.spec import UNetSpec
+from search_spaces.unet.spec import Block, Norm, UNetSpec
 
 Outputs = tuple[Tensor, Tensor]
 
@@ -166,7 +166,7 @@ class UNet(nn.Module):
         return cost.total(
             cost.conv(task.channels, widths[0], kernels[0], pixels[0]),
             *(
-                _stage_cost(spec, widths[level], widths[level], kernels[level], pixels[level])
+                _stage_cost(spec.block, spec.norm, widths[level], widths[level], kernels[level], pixels[level])
                 for level in range(spec.learned)
             ),
             *(
@@ -179,7 +179,13 @@ class UNet(nn.Module):
                     gate.cost(n.width, pixels[n.level]),
                     fusion.cost(n.width, pixels[n.level]),
                     _stage_cost(
-                        spec, fusion.channels(n.width, n.skips), n.width, n.kernel, pixels[n.level], spec.extra_blocks
+                        spec.block,
+                        spec.norm,
+                        fusion.channels(n.width, n.skips),
+                        n.width,
+                        n.kernel,
+                        pixels[n.level],
+                        spec.extra_blocks,
                     ),
                 )
                 for n in spec.nodes
@@ -306,9 +312,10 @@ def _stage(spec: UNetSpec, inputs: int, width: int, kernel: int, extra: int = 0)
     return nn.Sequential(block, *(EXTRA[spec.block](width, width, kernel, spec.norm) for _ in range(extra)))
 
 
-def _stage_cost(spec: UNetSpec, inputs: int, width: int, kernel: int, pixels: int, extra: int = 0) -> Cost:
-    more = EXTRA[spec.block].cost(width, width, kernel, spec.norm, pixels)
-    return cost.total(BLOCKS[spec.block].cost(inputs, width, kernel, spec.norm, pixels), *[more] * extra)
+@lru_cache(maxsize=cost.SHAPES)
+def _stage_cost(block: Block, norm: Norm, inputs: int, width: int, kernel: int, pixels: int, extra: int = 0) -> Cost:
+    more = EXTRA[block].cost(width, width, kernel, norm, pixels)
+    return cost.total(BLOCKS[block].cost(inputs, width, kernel, norm, pixels), *[more] * extra)
 
 
 def _head(spec: UNetSpec, task: Task) -> Head:

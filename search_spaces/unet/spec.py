@@ -152,7 +152,8 @@ class UNetSpec:
         for name, choices in CHOICES.items():
             if (value := getattr(self, name)) not in choices:
                 raise SpecError(f"unet: {name} is {value!r}; choose one of {', '.join(map(str, choices))}")
-            self._set(**{name: choices[choices.index(value)]})  # 3.0 is 3: digests must be equal
+            if (choice := choices[choices.index(value)]) is not value:  # 3.0 is 3: digests must be equal
+                self._set(**{name: choice})
         for name, (low, high) in RANGES.items():
             if type(value := getattr(self, name)) is not int or not low <= value <= high:
                 raise SpecError(f"unet: {name} is {value!r}; give an integer from {low} to {high}")

@@ -45,7 +45,8 @@ class _Ended:
     Attributes:
         newest: Optuna's id of the latest trial that was read; -1 before the first.
         next_number: the number after those of all trials that were read.
-        open: Optuna's ids of the trials that had not ended when they were read, or whose end was not in the records.
+        open: the trials that had not ended when they were read, or whose end was not in the records, by Optuna's id,
+            oldest first; None before the first reading.
         counts: counts of the others, as in `Counts`.
         trials: number of the study's oldest trials that are all among the others.
         up_to: Optuna's id of the last of these trials.
@@ -57,7 +58,7 @@ class _Ended:
 
     newest: int = -1
     next_number: int = 0
-    open: set[int] = field(default_factory=set)
+    open: dict[int, Row[Any]] | None = None
     counts: Counter[str] = field(default_factory=Counter)
     trials: int = 0
     up_to: int = -1
@@ -65,11 +66,8 @@ class _Ended:
     started: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
     unrecorded: set[int] = field(default_factory=set)
 
-    def note(self, unfinished: Sequence[Row[Any]], ended: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
-        """Takes every trial that has not ended, and those that have ended since the last call, or others again.
-
-        Returns the trials that will be read again, oldest first.
-        """
+    def note(self, unfinished: Sequence[Row[Any]], ended: Sequence[Row[Any]]) -> None:
+        """Takes every trial that has not ended, and those that have ended since the last call, or others again."""
         stays = [*unfinished]
         for row in ended:
             if row.reason is None:
@@ -87,11 +85,10 @@ class _Ended:
             self.up_to = self.later.pop(self.trials)
             self.trials += 1
         stays.sort(key=lambda row: row.number)
-        self.open = {row.trial_id for row in stays}
+        self.open = {row.trial_id: row for row in stays}
         # A trial that began while this was read may be older than one that has ended, so that what is read as ended
         # says nothing of where to go on.
         self.newest = max([self.newest, self.up_to, *(row.trial_id for row in unfinished)])
-        return stays
 
 
 @dataclass(slots=True)
@@ -181,15 +178,27 @@ class Progress:
         """The number after those of all trials that were read."""
         return self._ended.next_number
 
-    def open_trials(self, connection: Connection) -> Sequence[Row[Any]]:
+    def open_trials(self, connection: Connection) -> list[Row[Any]]:
         """Every trial that has not ended, or whose end is not in the records, as `sql.OPEN` reads it, oldest first."""
         ended, study = self._ended, {"study": self._id}
         unfinished = connection.execute(sql.OPEN, study | {"after": ended.up_to}).all()
         new = [*connection.execute(sql.ENDED_LATER, study | {"after": ended.newest})]
-        gone = sorted(ended.open - {row.trial_id for row in unfinished})
+        gone = sorted((ended.open or {}).keys() - {row.trial_id for row in unfinished})
         for first in range(0, len(gone), SOME):
             new += connection.execute(sql.SOME_ENDED, study | {"trials": gone[first : first + SOME]})
-        return ended.note(unfinished, new)
+        ended.note(unfinished, new)
+        return self._read_last()
+
+    def _read_last(self) -> list[Row[Any]]:
+        """The trials that `open_trials` found when it was called last."""
+        return [*(self._ended.open or {}).values()]
+
+    def _open(self, reread: bool) -> list[Row[Any]]:
+        """The trials of `open_trials`, read now or, if they were read before and `reread` is False, then."""
+        if not reread and self._ended.open is not None:
+            return self._read_last()
+        with self._study.storage.transaction() as connection:
+            return self.open_trials(connection)
 
     def running(self, connection: Connection) -> list[Row[Any]]:
         """Every trial that Optuna has as RUNNING, as `sql.OPEN` reads it, oldest first."""
@@ -214,10 +223,9 @@ class Progress:
     # Trials
 
     @patient
-    def counts(self) -> Counts:
+    def counts(self, *, reread: bool = True) -> Counts:
         """Trials by outcome."""
-        with self._study.storage.transaction() as connection:
-            rows = self.open_trials(connection)
+        rows = self._open(reread)
         return Counts(**(self._ended.counts + Counter(group_of(row.state, row.reason) for row in rows)))
 
     @patient
@@ -231,17 +239,14 @@ class Progress:
         return self._ended.started[self._study.training_version]
 
     @patient
-    def under_way(self) -> list[int]:
+    def under_way(self, *, reread: bool = True) -> list[int]:
         """Numbers of the trials that have not ended, whichever driver trains them, ascending."""
-        with self._study.storage.transaction() as connection:
-            return [row.number for row in self.running(connection)]
+        return [row.number for row in self._open(reread) if row.state is TrialState.RUNNING]
 
     @patient
     def ended(self) -> Set[int]:
         """Numbers of the trials that have ended."""
-        with self._study.storage.transaction() as connection:
-            rows = self.open_trials(connection)
-        later = (row.number for row in rows if row.state.is_finished())
+        later = (row.number for row in self._open(reread=True) if row.state.is_finished())
         return {*range(self._ended.trials), *self._ended.later, *later}
 
     @patient

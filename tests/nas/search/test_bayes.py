@@ -49,7 +49,7 @@ class Past:
     def judged(self) -> Judged:
         return self.ended
 
-    def under_way(self) -> list[int]:
+    def under_way(self, *, reread: bool = True) -> list[int]:
         return [number for number in self.params if number not in self.ended]
 
     def drawn(self, numbers: Sequence[int]) -> Array:
@@ -195,6 +195,21 @@ def test_trials_under_way_are_not_proposed_again_and_keep_workers_apart() -> Non
         proposals.append(propose(number, past))
         past.params[number] = proposals[-1]
     assert len({str(params) for params in proposals}) == 6
+
+
+@pytest.mark.parametrize(("workers", "learned"), [(100, 100), (101, 100), (1000, 100)])
+def test_of_many_trials_under_way_some_are_learned_from(workers: int, learned: int) -> None:
+    past, generator = searched("bayes", 0, 12), np.random.default_rng(1)
+    for number in range(12, 12 + workers):
+        past.params[number] = {name: str(generator.choice(LETTERS)) for name in SPACE}
+    asked = question(past)
+    known = bayes._Known.of(asked)
+    assert len(known.sketches) - len(known.numbers) == learned
+    pending = bayes._Known._pending(asked)
+    assert pending == sorted(set(pending))
+    assert pending == bayes._Known._pending(asked)
+    others = bayes._Known._pending(dataclasses.replace(asked, seed=asked.seed + 1))
+    assert (others == pending) == (workers <= 100)  # each trial learns from a choice of its own
 
 
 def test_numbers_without_steps_costs_and_divergence_are_learned_from() -> None:

@@ -83,7 +83,7 @@ class Past:
     def judged(self) -> Judged:
         return {n: (27, (float(n % 10),)) for n in range(self.trials) if n not in self.running}
 
-    def under_way(self) -> list[int]:
+    def under_way(self, *, reread: bool = True) -> list[int]:
         return self.running
 
     def drawn(self, numbers: Sequence[int]) -> Array:
@@ -112,7 +112,7 @@ class Near:
     def judged(self) -> Judged:
         return {n: (27, (-abs(n - 70.0),)) for n in range(100)}
 
-    def under_way(self) -> list[int]:
+    def under_way(self, *, reread: bool = True) -> list[int]:
         return []
 
     def drawn(self, numbers: Sequence[int]) -> Array:
@@ -168,7 +168,7 @@ class Pairs:
     def judged(self) -> Judged:
         return {n: (27, (float(2 * a + b),)) for n, (a, b) in enumerate(self.ROWS)}
 
-    def under_way(self) -> list[int]:
+    def under_way(self, *, reread: bool = True) -> list[int]:
         return []
 
     def drawn(self, numbers: Sequence[int]) -> Array:

@@ -42,6 +42,7 @@ from nas.errors import LeaseLostError, StorageError, StudyError
 from nas.outcome import Outcome
 from nas.search.confirmation import ConfirmedRun
 from nas.search.objectives import METRICS
+from nas.search.past import Past
 from nas.training.checkpoint import save_checkpoint
 from nas.training.version import TRAINING_VERSION
 from nas.types import Counts, Objective
@@ -301,13 +302,46 @@ def test_what_has_ended_is_read_once_whatever_ends_first(ledger: SqlLedger, othe
             assert each.under_way() == [third]
             assert each.counts() == Counts(complete=1, failed=1, duplicate=1, running=1)
             assert len(each.started_digests()) == 3
-        assert ledger.progress._ended.open == {ledger.driver._optuna_ids[third]}  # the others are not read again
+        assert [*(ledger.progress._ended.open or {})] == [
+            ledger.driver._optuna_ids[third]
+        ]  # the others are not read again
         ledger.prune(third, Outcome.STOPPED)
         assert other.ended() == {first, second, third, fourth}
         assert not other.progress._ended.open
         last = Driver(other).ask()
         assert last == 4
         assert ledger.under_way() == [last]
+
+
+def test_trials_are_as_they_were_read_last_where_that_is_asked_for(ledger: SqlLedger, other: SqlLedger) -> None:
+    with ledger.drive(), other.drive():
+        first, second = (Driver(ledger).start() for _ in range(2))
+        assert other.under_way(reread=False) == [first, second]  # nothing was read before
+        ledger.complete(first, make_measurement())
+        assert other.under_way(reread=False) == [first, second]
+        assert other.counts(reread=False) == Counts(running=2)
+        assert other.counts() == Counts(complete=1, running=1)
+        assert other.under_way(reread=False) == [second]
+        assert claim(other) is None
+        third = Driver(other).start()
+        assert ledger.under_way() == [second, third]
+
+
+def test_a_proposal_knows_the_trials_that_were_under_way_when_its_own_was_made(
+    ledger: SqlLedger, other: SqlLedger
+) -> None:
+    seen: list[list[int]] = []
+
+    def propose(number: int, past: Past) -> dict[str, Any]:
+        seen.append(past.under_way(reread=False))
+        return at_random(ledger)(number, past)
+
+    with ledger.drive(), other.drive():
+        first, second = (Driver(other).start() for _ in range(2))
+        other.complete(first, make_measurement())
+        number, _ = ledger.ask(propose)
+        assert seen == [[second]]
+        assert ledger.under_way() == [second, number]
 
 
 def test_hyperparameters_are_read_as_they_are_stored(ledger: SqlLedger, other: SqlLedger) -> None:

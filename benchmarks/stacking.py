@@ -1,8 +1,9 @@
 """Does it pay to train equal networks together? ``python -m benchmarks.stacking``.
 
 Networks of one architecture that differ in their seed alone, as the seeds of a confirmation do, are trained one after
-the other and as one. They become one as a network with all their channels in grouped convolutions, or by
-`torch.func.vmap` over their stacked weights. The table shows images per second and seed as a multiple of separate
+the other and as one. They become one as a network with all their channels in grouped convolutions, by `torch.func.vmap`
+over their stacked weights, or as the program of this step, forward and backward, captured operator by operator and run
+without modules and autograd. The table shows images per second and seed as a multiple of separate
 training, in one thread and one process, in turns: the median over rounds of the ratio within a round. Batches, loss and
 optimiser are the same, and both ways learn the same within rounding (`tests/benchmarks/test_stacking.py`).
 
@@ -17,11 +18,13 @@ import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import functional_call, grad_and_value, stack_module_state, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from benchmarks.lib.loops import NOISE, candidate, enlarged, in_turns
 from benchmarks.lib.records import Record, measured
@@ -35,19 +38,21 @@ from search_spaces.unet.heads import FeatureNorm
 from search_spaces.unet.references import RECIPE
 
 SIDES = (8, 28)
-NETWORKS: tuple[tuple[str, int], ...] = (("unet", 4), ("unet", 16), ("residual-unet", 8), ("unet", 56))
+NETWORKS: tuple[tuple[str, int], ...] = (("unet", 4), ("unet", 16), ("residual-unet", 8), ("unet", 24))
 SEEDS = (3, 5)
 ROUNDS = 3
 STEPS = 2
 """Steps of a timed round."""
 
 FOLDER = Path("runs/stacking")
-FORMS = ("grouped", "vmap")
+FORMS: Mapping[str, Sequence[str]] = {"fp32": ("grouped", "vmap", "captured"), "bf16": ("grouped", "vmap")}
+"""The ways to stack by precision. torch's recorder does not run the products of vmap under autocast."""
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """Noisy and clean images (S, N, C, H, W) and labels (S, N), where each network has its own."""
 Step = Callable[[Batch], Tensor]
 """Trains one step and returns the losses (S,)."""
+Named = dict[str, Tensor]
 
 
 class StackedLinear(nn.Module):
@@ -186,10 +191,50 @@ def vmap_steps(networks: Sequence[nn.Module], *, bf16: bool) -> Step:
     return step
 
 
+def captured_steps(networks: Sequence[nn.Module], *, bf16: bool) -> Step:
+    """Trains all networks by one program: the operators of a step of `vmap_steps`, recorded once."""
+    assert not bf16
+    stacked, buffers = stack_module_state([copy.deepcopy(each) for each in networks])
+    skeleton = copy.deepcopy(networks[0])
+    weights = {name: nn.Parameter(_channels_last(weight.detach())) for name, weight in stacked.items()}
+    values = {name: weight.data for name, weight in weights.items()}
+    optimizer = _optimizer(list(weights.values()))
+
+    def one(weights: Named, buffers: Named, noisy: Tensor, clean: Tensor, labels: Tensor) -> tuple[Any, ...]:
+        def loss(weights: Named) -> tuple[Tensor, Named]:
+            later = {name: buffer.clone() for name, buffer in buffers.items()}
+            denoised, logits = functional_call(skeleton, (weights, later), (noisy,))
+            return _loss(denoised, logits, clean, labels), later
+
+        gradients, (value, later) = grad_and_value(loss, has_aux=True)(weights)
+        return gradients, value, later
+
+    program: Callable[..., Any] | None = None
+
+    def step(batch: Batch) -> Tensor:
+        nonlocal program, buffers
+        program = program or make_fx(vmap(one, randomness="different"))(values, buffers, *batch)
+        with torch.no_grad():
+            gradients, losses, buffers = program(values, buffers, *batch)
+        for name, weight in weights.items():
+            weight.grad = gradients[name]
+        optimizer.step()
+        found: Tensor = losses
+        return found
+
+    return step
+
+
+def _channels_last(weight: Tensor) -> Tensor:
+    """Lays stacked weights of a convolution (S, O, I, H, W) out as channels-last ones; others stay as they are."""
+    return weight.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3) if weight.dim() == 5 else weight
+
+
 STEPS_OF: Mapping[str, Callable[..., Step]] = {
     "separate": separate_steps,
     "grouped": grouped_steps,
     "vmap": vmap_steps,
+    "captured": captured_steps,
 }
 
 
@@ -241,9 +286,9 @@ def measure(what: Record) -> Record:
         return lambda: [step(batch) for batch in data]
 
     loops = {
-        f"{form} {precision}": all_of(make(networks, bf16=precision == "bf16"))
-        for precision in ("fp32", "bf16")
-        for form, make in STEPS_OF.items()
+        f"{form} {precision}": all_of(STEPS_OF[form](networks, bf16=precision == "bf16"))
+        for precision, forms in FORMS.items()
+        for form in ("separate", *forms)
     }
     in_turns(loops, 1, torch.device("cpu"))  # this round warms up
     return {**what, "seconds": in_turns(loops, ROUNDS, torch.device("cpu"))}
@@ -266,11 +311,12 @@ def best(record: Record) -> float:
 def table(records: Sequence[Record]) -> str:
     """Writes every case, then the median at each size."""
     lines = [
-        "| images | network | width | seeds | grouped, fp32 | vmap, fp32 | grouped, bf16 | vmap, bf16 | best of each |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| images | network | width | seeds | {' | '.join(f'{form}, {p}' for p in FORMS for form in FORMS[p])} "
+        "| best of each |",
+        "|---|---|---|---|" + "---|" * (sum(map(len, FORMS.values())) + 1),
     ]
     for record in records:
-        gains = [f"{gain(record, form, precision):.2f}" for precision in ("fp32", "bf16") for form in FORMS]
+        gains = [f"{gain(record, form, precision):.2f}" for precision in FORMS for form in FORMS[precision]]
         side = record["side"]
         lines.append(
             f"| {side}x{side} | {record['network']} | {record['width']} | {record['seeds']} "

@@ -20,7 +20,7 @@ SIDE, SEEDS = 8, 3
 
 
 @pytest.mark.parametrize("name", ["unet", "residual-unet"])
-@pytest.mark.parametrize("form", ["grouped", "vmap"])
+@pytest.mark.parametrize("form", ["grouped", "vmap", "captured"])
 def test_stacked_networks_learn_as_they_would_alone(name: str, form: str) -> None:
     networks = built(SIDE, name, 4, SEEDS)
     data = batches(SIDE, SEEDS, 3, size=6)
@@ -52,6 +52,7 @@ def test_the_table_takes_ratios_within_rounds_and_the_best_of_both_precisions() 
         "separate fp32": [2.0, 4.0, 6.0],
         "grouped fp32": [1.0, 1.0, 2.0],
         "vmap fp32": [4.0, 4.0, 6.0],
+        "captured fp32": [8.0, 8.0, 12.0],
         "separate bf16": [1.0, 1.0, 3.0],
         "grouped bf16": [2.0, 2.0, 2.0],
         "vmap bf16": [2.0, 1.0, 1.0],
@@ -60,5 +61,5 @@ def test_the_table_takes_ratios_within_rounds_and_the_best_of_both_precisions() 
     assert gain(record, "grouped", "fp32") == 3.0
     assert best(record) == 1.0
     lines = table([record]).splitlines()
-    assert lines[2] == "| 8x8 | unet | 4 | 3 | 3.00 | 1.00 | 0.50 | 1.00 | 1.00 |"
+    assert lines[2] == "| 8x8 | unet | 4 | 3 | 3.00 | 1.00 | 0.50 | 0.50 | 1.00 | 1.00 |"
     assert lines[-1].startswith("8x8: ")

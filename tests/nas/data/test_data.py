@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.datasets import load_digits
 from user_rights import rights_of_a_user
 
 from nas.data import folders, installed
@@ -236,6 +238,18 @@ def test_digits(digits: Dataset) -> None:
         assert split.labels.dtype == np.int64
         expected = np.bincount(whole) * len(split.images) / len(whole)
         assert np.abs(np.bincount(split.labels) - expected).max() <= 1.5
+
+
+def test_the_digits_are_scikit_learns_wherever_it_keeps_their_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = load_digits()
+    assert np.array_equal(installed._digits(), np.column_stack([theirs.data, theirs.target]))
+    monkeypatch.setattr(installed, "find_spec", lambda name: SimpleNamespace(origin=__file__))
+    assert np.array_equal(installed._digits(), np.column_stack([theirs.data, theirs.target]))
+
+
+def test_digits_are_read_without_importing_scikit_learn() -> None:
+    read = "import sys\nfrom nas.data.splits import load\nload('digits')\nassert 'sklearn' not in sys.modules"
+    subprocess.run([sys.executable, "-c", read], check=True, cwd=ROOT)
 
 
 def test_digits_splits_share_no_image_and_lose_none(digits: Dataset) -> None:

@@ -160,6 +160,7 @@ class Abilities:
     penalty: Callable[[], Tensor | None] = lambda: None
     parameter_groups: Callable[[], Mapping[str, Sequence[nn.Parameter]]]
     evidence_head: nn.Module | None = None
+    capturable: bool = False
 
     @classmethod
     def of(cls, network: nn.Module) -> Abilities:
@@ -202,6 +203,8 @@ class Abilities:
             yield "parameter_groups()", list(groups), "groups that hold every parameter once"
         if self.evidence_head is not None and not isinstance(self.evidence_head, nn.Module):
             yield "evidence_head", self.evidence_head, "a module, or None"
+        if type(self.capturable) is not bool:
+            yield "capturable", self.capturable, "True or False"
 
 
 class Ledger(Protocol):

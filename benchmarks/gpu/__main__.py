@@ -13,27 +13,28 @@ from pathlib import Path
 import torch
 
 from benchmarks.gpu import __doc__ as purpose
-from benchmarks.gpu.agreement import machine, networks, steps, validation
+from benchmarks.gpu.agreement import graphs, machine, networks, steps, validation
 from benchmarks.gpu.searches import at_a_time, front, search
 from benchmarks.gpu.setting import CARD, TINY, Setting
 from benchmarks.gpu.speed import busy, captured, loop
-from benchmarks.gpu.trials import memory, resume
+from benchmarks.gpu.trials import memory, refused, resume, trainings
 from benchmarks.lib.checks import PROJECT, Check, Finding, Records, run_checks
 
 CHECKS: Mapping[str, tuple[Callable[..., Iterator[Finding]], float]] = {
     "machine": (machine, 10),
     "networks": (networks, 30),
     "steps": (steps, 20),
+    "graphs": (graphs, 30),
     "validation": (validation, 15),
     "loop": (partial(loop, later=False), 100),
     "resume": (resume, 50),
     "memory": (memory, 30),
+    "captured": (captured, 30),
+    "trainings": (trainings, 20),
+    "refused": (refused, 10),
     "front": (front, 100),
     "at-a-time": (at_a_time, 120),
     "busy": (busy, 30),
-    "captured-1": (partial(captured, network=0), 15),
-    "captured-2": (partial(captured, network=2), 15),
-    "captured-3": (partial(captured, network=5), 15),
     "loop-larger": (partial(loop, later=True), 60),
     "search": (search, 90),
 }

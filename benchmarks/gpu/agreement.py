@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.gpu.processes import environment
 from benchmarks.gpu.setting import CPU, NOISE, Setting
 from benchmarks.lib.checks import Finding, Room
 
@@ -33,6 +34,10 @@ BATCH = 8
 STEP_LIMIT = 0.3
 """Distance that a step's change may have: AdamW's first step has the sign of each gradient, also of those near zero.
 A gradient in the wrong layout is more than 1 off."""
+
+GRAPH_EPOCHS = 6
+GRAPH_LIMIT = 1e-2
+"""Distance by which what a run with graphs learns may differ from what one without learns."""
 
 PSNR_LIMIT = 1e-3
 """dB by which the same weights may be judged otherwise than on the CPU."""
@@ -115,6 +120,44 @@ def steps(on: Setting, room: Room) -> Iterator[Finding]:
                 )
 
 
+def graphs(on: Setting, room: Room) -> Iterator[Finding]:
+    """Compares trainings with captured steps (`nas.training.captured`) with the same ones without, on the device.
+
+    Kernels that add in any order drive two runs apart, so a run without graphs is made twice. On a CPU nothing is
+    captured.
+    """
+    from nas.data.splits import load
+    from nas.training.captured import PLAIN_VARIABLE, Captured
+    from nas.types import Task
+    from search_spaces.unet.references import REFERENCES, reference_network
+    from search_spaces.unet.spec import UNetSpec
+
+    task = Task(channels=1, classes=10, height=8, width=8, noise=NOISE)
+    data = load("digits", subset=72)  # an epoch has two batches of 32 and one of 8
+    variants: list[tuple[str, str, dict[str, Any]]] = [
+        (name, "fp32", {}) for name in list(REFERENCES)[: on.scale.references]
+    ]
+    variants += [("unet", "bf16", {}), ("unet", "fp32", {"optimizer": "sgd"})]
+    variants += [("nddr", "fp32", {"balancing": "uncertainty"}), ("sluice", "bf16", {"class_weights": "balanced"})]
+    for name, precision, changes in variants:
+        candidate = reference_network(name, task)
+        assert isinstance(candidate.spec, UNetSpec)
+        dropout = 0.25 if candidate.spec.tasks != "denoise" else candidate.spec.head_dropout
+        spec = replace(candidate.spec, head_dropout=dropout)
+        recipe = replace(candidate.recipe, epochs=GRAPH_EPOCHS, batch_size=32, **changes)
+        own = replace(candidate, spec=spec, recipe=recipe)
+        with environment(**{PLAIN_VARIABLE: "1"}):
+            plain, again = (_trained(own, task, data, on.device, precision)[0] for _ in range(2))
+        found, captured = _trained(own, task, data, on.device, precision)
+        off, apart = distance(found, plain), distance(again, plain)
+        yield Finding(
+            text=f"{name} in {precision}{''.join(f', {value}' for value in changes.values())}: {captured} graphs; they "
+            f"lead {off:.1e} off the run without, and another one without {apart:.1e}",
+            values={"network": name, "precision": precision, **changes, "off": off, "apart": apart, "graphs": captured},
+            right=off <= max(GRAPH_LIMIT, 3 * apart) and captured == (3 if on.gpu else 0) and not Captured.told,
+        )
+
+
 def validation(on: Setting, room: Room) -> Iterator[Finding]:
     """Trains a network on the device for an epoch, and judges it there and on the CPU."""
     from benchmarks.lib.loops import subject
@@ -178,10 +221,29 @@ def _change(candidate: Candidate, task: Task, data: Dataset, device: torch.devic
     with _tf32(False):
         training = Training(network, task, candidate.recipe, DeviceData.of(data, task, device), seed=0)
         before = _flat(list(training.network.parameters()))
-        training.optimizer.zero_grad()
-        training._backward(torch.arange(candidate.recipe.batch_size, device=device))
-        training.optimizer.step()
+        training._learn(torch.arange(candidate.recipe.batch_size, device=device))
     return _flat(list(training.network.parameters())) - before
+
+
+def _trained(
+    candidate: Candidate, task: Task, data: Dataset, device: torch.device, precision: str
+) -> tuple[Tensor, int]:
+    """What a run adds to fresh weights and its probes, as one vector on the CPU; and how many graphs it had."""
+    from nas.training.batches import DeviceData
+    from nas.training.loop import Training
+    from search_spaces import get_space
+
+    torch.manual_seed(0)
+    network = get_space("unet").build(candidate.spec, task)
+    on_device = DeviceData.of(data, task, device)
+    training = Training(network, task, candidate.recipe, on_device, seed=0, precision=precision)
+    before = _flat(list(training.network.parameters()))
+    for _ in range(candidate.recipe.epochs):
+        training.run_epoch()
+    curve = training.probe_curve()
+    change = _flat(list(training.network.parameters())) - before
+    graphs = [each.graphs for each in (training._captured_steps, training._captured_probes) if each is not None]
+    return torch.cat([change, torch.tensor([*curve.denoise, *curve.classify]).double()]), sum(graphs)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ class Scale:
         networks: how many of those of `benchmarks.lib.loops` are timed.
         sides: sides of images in pixels: those that are timed first, and those that are timed if time is left.
         steps: optimiser steps of a timed or profiled epoch.
+        trainings: how many trainings one process has, one after the other.
         epochs: of the trial that is interrupted, and of the search that is compared with the CPU.
         subset: training images of both; None for all.
         trials: of that search; seeds: under which each of its candidates is trained on the CPU.
@@ -33,6 +34,7 @@ class Scale:
     networks: int
     sides: tuple[tuple[int, ...], tuple[int, ...]]
     steps: int
+    trainings: int
     epochs: int
     subset: int | None
     trials: int
@@ -47,6 +49,7 @@ CARD = Scale(
     networks=6,
     sides=((28, 8), (32, 64)),
     steps=20,
+    trainings=20,
     epochs=9,
     subset=None,
     trials=8,
@@ -62,6 +65,7 @@ TINY = Scale(
     networks=1,
     sides=((8,), (8,)),
     steps=2,
+    trainings=3,
     epochs=3,
     subset=64,
     trials=2,

@@ -7,18 +7,12 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
+from benchmarks.gpu.processes import environment
 from benchmarks.gpu.setting import Setting, seconds_of
 from benchmarks.lib.checks import Finding, Room
-
-if TYPE_CHECKING:
-    from benchmarks.lib.loops import Subject
-    from nas.training.batches import DeviceData
 
 ROUNDS = 4
 
@@ -103,91 +97,35 @@ def covered(spans: Sequence[tuple[float, float]]) -> float:
     return total
 
 
-def captured(on: Setting, room: Room, *, network: int) -> Iterator[Finding]:
-    """Times a whole step as one CUDA graph, which is started as one thing: what the loop could reach.
+def captured(on: Setting, room: Room) -> Iterator[Finding]:
+    """Times the project's loop with captured steps and without (`nas.training.captured`), beside the usual loop.
 
-    The step has rows, noise, forward pass, losses, backward pass and AdamW. It stands beside the loop that people write
-    and the project's; it is a measure, not a part of the product. On a CPU the step runs as it is.
-
-    Args:
-        network: which one of `benchmarks.lib.loops`. Each has a process of its own, since several graphs in one have
-            ended in an assertion.
+    On a CPU nothing is captured.
     """
     from benchmarks.lib.loops import NETWORKS, ours, people, subject
     from nas.training.batches import DeviceData
+    from nas.training.captured import PLAIN_VARIABLE, Captured
     from search_spaces import get_space
 
     torch.set_num_threads(1)
-    name, width = NETWORKS[network]
-    side = on.scale.sides[0][0]
-    few = subject(side, name, width, on.scale.steps)
-    torch.manual_seed(0)
-    net = get_space("unet").build(few.candidate.spec, few.task)
-    data = DeviceData.of(few.data, few.task, on.device)
-    epochs: dict[str, Callable[[], object]] = {
-        "people": people(copy.deepcopy(net), few, on.device),
-        "ours": ours(copy.deepcopy(net), few, data, "fp32")[0],
-    }
-    for precision in ("fp32", "bf16"):
-        epochs[f"graph in {precision}"] = _graph_epoch(copy.deepcopy(net), few, data, precision == "bf16")
-    pace = {how: len(data) / _median_seconds(epoch, on) for how, epoch in epochs.items()}
-    yield Finding(
-        text=f"{side}x{side} {name}, images/s: "
-        + ", ".join(f"{how} {value:,.0f} ({value / pace['people']:.2f})" for how, value in pace.items()),
-        values={"side": side, "network": name, "pace": pace},
-    )
-
-
-def _graph_epoch(network: nn.Module, few: Subject, data: DeviceData, bf16: bool) -> Callable[[], None]:
-    """An epoch as replays of one captured step."""
-    from nas.data.splits import to_float
-
-    device, batch = data.device, few.recipe.batch_size
-    net = network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True, capturable=device.type == "cuda")
-    rows = torch.zeros(batch, dtype=torch.long, device=device)
-    sums = torch.zeros(2, device=device)
-    assert data.labels is not None
-    labels = data.labels
-
-    def step() -> None:
-        clean = to_float(data.images[rows])
-        noisy = clean + 50 / 255 * torch.randn_like(clean)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16, cache_enabled=False):
-            denoised, logits = net(noisy.contiguous(memory_format=torch.channels_last))
-        losses = F.mse_loss(denoised.float(), clean) / data.trivial, F.cross_entropy(logits.float(), labels[rows])
-        (losses[0] + losses[1]).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=False)
-        sums.add_(torch.stack(losses).detach())
-
-    replay = _captured(step, device)
-
-    def epoch() -> None:
-        order = torch.randperm(len(data), device=device)
-        for start in range(0, len(order) - batch + 1, batch):
-            rows.copy_(order[start : start + batch])
-            replay()
-        sums.tolist()
-
-    return epoch
-
-
-def _captured(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """`step` as a CUDA graph, after some steps on a stream of their own as torch asks for; on a CPU `step` itself."""
-    if device.type != "cuda":
-        step()
-        return step
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
+    for side in on.scale.sides[0]:
+        for name, width in NETWORKS[: on.scale.networks]:
+            few = subject(side, name, width, on.scale.steps)
+            torch.manual_seed(0)
+            net = get_space("unet").build(few.candidate.spec, few.task)
+            data = DeviceData.of(few.data, few.task, on.device)
+            epochs: dict[str, Callable[[], object]] = {"people": people(copy.deepcopy(net), few, on.device)}
+            for precision in ("fp32", "bf16"):
+                with environment(**{PLAIN_VARIABLE: "1"}):
+                    epochs[f"plain {precision}"] = ours(copy.deepcopy(net), few, data, precision)[0]
+                epochs[f"captured {precision}"] = ours(copy.deepcopy(net), few, data, precision)[0]
+            pace = {how: len(data) / _median_seconds(epoch, on) for how, epoch in epochs.items()}
+            yield Finding(
+                text=f"{side}x{side} {name}, images/s: "
+                + ", ".join(f"{how} {value:,.0f} ({value / pace['people']:.2f})" for how, value in pace.items()),
+                values={"side": side, "network": name, "pace": pace},
+                right=not Captured.told if on.gpu else None,
+            )
 
 
 def _median_seconds(epoch: Callable[[], object], on: Setting) -> float:

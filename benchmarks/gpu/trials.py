@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,9 @@ IMPOSSIBLE = 2**50
 """Bytes that no device has."""
 LEFT_MIB = (0, 32, 256)
 """Free memory of the GPU with which a trial is tried."""
+
+MORE_MIB = 8
+"""Memory that a process may hold after many trainings beyond what it held after one."""
 
 
 def evaluation_of(
@@ -100,12 +103,12 @@ def resume(on: Setting, room: Room) -> Iterator[Finding]:
         )
 
 
-def _trial(device: torch.device, scale: Scale) -> Evaluation:
+def _trial(device: torch.device, scale: Scale, seed: int = 1) -> Evaluation:
     """The trial that is interrupted: a small U-Net."""
     from benchmarks.lib.loops import candidate
 
     made = candidate("unet", 8, scale.epochs)
-    return evaluation_of(made.spec.to_dict(), made.recipe.to_dict(), 1, scale.subset, device)
+    return evaluation_of(made.spec.to_dict(), made.recipe.to_dict(), seed, scale.subset, device)
 
 
 def _go_on(device: torch.device, scale: Scale, folder: Path) -> dict[str, Any]:
@@ -143,6 +146,74 @@ def memory(on: Setting, room: Room) -> Iterator[Finding]:
         torch.cuda.empty_cache()
     yield _outcome("a trial that asks for too much", ("out_of_memory",), on, room, greedy=True)
     yield _outcome("the next trial", ("complete",), on, room)
+
+
+def trainings(on: Setting, room: Room) -> Iterator[Finding]:
+    """Trains many networks one after the other in one process, as a worker does, and looks whether memory is left."""
+    from nas.training.captured import Captured
+
+    held: list[int] = []
+    for number in range(on.scale.trainings):
+        evaluation = _trial(on.device, on.scale, number)
+        finished(evaluation)
+        del evaluation
+        if on.gpu:
+            torch.cuda.empty_cache()
+        held.append(torch.cuda.memory_reserved(on.device) if on.gpu else 0)
+    # The first one has libraries allocate what they keep.
+    more = (held[-1] - held[0]) / 2**20
+    yield Finding(
+        text=f"after {len(held)} trainings in one process it holds {held[-1] / 2**20:.0f} MiB, {more:.0f} more than "
+        "after the first",
+        values={"held": held, "told": Captured.told},
+        right=more <= MORE_MIB and not Captured.told,
+    )
+
+
+def refused(on: Setting, room: Room) -> Iterator[Finding]:
+    """Captures what cannot be captured: the run goes on without, and so do the later ones in its process."""
+    from nas.training.captured import Captured
+
+    class Asking(nn.Module):
+        """Waits for its device in each step, and says that it does not. It has dropout."""
+
+        capturable = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.out, self.head, self.dropout = nn.Conv2d(1, 1, 3, padding=1), nn.Linear(64, 10), nn.Dropout(0.5)
+
+        def forward(self, noisy: Tensor) -> tuple[Tensor, Tensor]:
+            denoised = self.dropout(self.out(noisy))
+            return denoised, self.head(denoised.flatten(1)) + 0 * denoised.mean().item()
+
+    finished(_own_network(Asking, on))
+    after = finished(_trial(on.device, on.scale))
+    # An allocator that takes a capture for under way would fail here.
+    try:
+        torch.empty(IMPOSSIBLE, dtype=torch.uint8, device=on.device)
+    except Exception as error:
+        said = str(error).partition("\n")[0]
+    yield Finding(
+        text=f"a step that waits for its device {'is' if Captured.broken else 'is not'} refused, and the next trial "
+        f"reaches {after['psnr']:.2f} dB; too large a tensor is then told so: {said}",
+        values={"broken": Captured.broken, **after},
+        right=Captured.broken == on.gpu and "INTERNAL ASSERT" not in said,
+    )
+
+
+def _own_network(build: Callable[[], nn.Module], on: Setting) -> Evaluation:
+    """A network of one's own on digits, untrained, under the recipe of the trial that is interrupted."""
+    from benchmarks.lib.loops import candidate
+    from nas.data.splits import load
+    from nas.training.batches import DeviceData
+    from nas.training.evaluation import Evaluation
+    from nas.types import Cost, Task
+
+    task = Task(channels=1, classes=10, height=8, width=8, noise=NOISE)
+    data = DeviceData.of(load("digits", subset=on.scale.subset), task, on.device)
+    recipe = candidate("unet", 8, on.scale.epochs).recipe
+    return Evaluation(build, task, recipe, data, Cost(params=0, macs=0), seed=1)
 
 
 def _taken_but(left: int, device: torch.device) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,9 @@ from nas.types import Balancing, Recipe
 
 class Balance(nn.Module):
     """``L_denoise + lambda * L_classify`` with the recipe's lambda, as AddUNet has it (arXiv 2601.13208)."""
+
+    capturable: ClassVar[bool] = True
+    """Whether a device does the same work in every step (see `nas.training.captured`)."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -55,6 +59,8 @@ class Surgery(Balance):
     loses the part that points against another one, and then they are summed. Without conflict this is the step of the
     fixed balance.
     """
+
+    capturable = False  # the order in which gradients are projected is drawn by the program, anew in each step
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)

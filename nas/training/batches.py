@@ -5,7 +5,7 @@ Where no clean images are known, other noisy images stand in their place (see `n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -41,6 +41,22 @@ class NoisyBatch(NamedTuple):
         if self.held_out is None:
             return (images - self.clean).square().flatten(1).mean(1)
         return self.held_out.error(images, self.clean)
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> NoisyBatch:
+        """Returns a batch with ``change(tensor)`` in the place of each tensor."""
+        noisy, clean, labels, held_out = self
+        return NoisyBatch(
+            change(noisy),
+            change(clean),
+            None if labels is None else change(labels),
+            None if held_out is None else held_out.mapped(change),
+        )
+
+    def tensors(self) -> list[Tensor]:
+        """Returns every tensor of the batch, in the order of `mapped`."""
+        found: list[Tensor] = []
+        self.mapped(lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
+        return found
 
 
 class TrainingData(Protocol):
@@ -185,13 +201,7 @@ def with_noise(clean: Tensor, labels: Tensor | None, noise: Noise, generator: to
 def moved(batch: NoisyBatch, device: torch.device) -> NoisyBatch:
     """Moves a batch to a device. Its noise was drawn on the CPU, so that figures of every device are under the same
     noise."""
-    noisy, clean, labels, held_out = batch
-    return NoisyBatch(
-        noisy.to(device),
-        clean.to(device),
-        None if labels is None else labels.to(device),
-        None if held_out is None else held_out.to(device),
-    )
+    return batch.mapped(lambda tensor: tensor.to(device))
 
 
 def trivial_loss(probe: NoisyBatch, noise: Noise) -> float:

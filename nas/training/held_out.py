@@ -20,6 +20,7 @@ would, and is larger by the same amount for all.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -55,8 +56,9 @@ class HeldOut:
         seen = self.pixels.flatten(1)
         return (squared.flatten(1) * seen).sum(1) / seen.sum(1) - self.share
 
-    def to(self, device: torch.device) -> HeldOut:
-        return HeldOut(self.share.to(device), None if self.pixels is None else self.pixels.to(device))
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> HeldOut:
+        """Returns the same with ``change(tensor)`` in the place of each tensor."""
+        return HeldOut(change(self.share), None if self.pixels is None else change(self.pixels))
 
 
 def hidden_pixels(images: Tensor, generator: torch.Generator) -> tuple[Tensor, HeldOut]:

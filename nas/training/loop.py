@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -14,6 +14,7 @@ from nas.errors import ConfigError
 from nas.protocols import Abilities
 from nas.training.balancing import BALANCES, Balance
 from nas.training.batches import NoisyBatch, TrainingData
+from nas.training.captured import Captured, Work, graphs_on
 from nas.training.optimizers import Optimizer
 from nas.training.stability import PROBES
 from nas.types import ProbeCurve, Recipe, Task
@@ -49,7 +50,8 @@ class Training:
     Where no clean images are known, both errors are those of `nas.training.held_out`. Recipes may balance the two
     losses otherwise, weigh classes and smooth labels, and networks may add a penalty. The learning rate has a linear
     warm-up and a cosine decay over the full budget. Losses stay on the device within an epoch. The probes are losses
-    without smoothing and class weights, so that the stability of candidates compares.
+    without smoothing and class weights, so that the stability of candidates compares. A GPU is given steps and probes
+    as a whole (`nas.training.captured`), and is waited for at the end of an epoch only.
 
     Args:
         network: images -> (denoised, logits); it is moved to the data's device.
@@ -86,6 +88,10 @@ class Training:
             learning_rate=recipe.learning_rate,
             weight_decay=recipe.weight_decay,
         )
+        capturable = self.abilities.capturable and self.balance.capturable
+        graphs = graphs_on(self.device) if capturable else None
+        self._captured_steps = None if graphs is None else Captured(graphs)
+        self._captured_probes = None if graphs is None else Captured(graphs)
         self.epoch = 0
         self.step = 0
         self.images_per_step = recipe.batch_size * self.accumulate
@@ -116,13 +122,12 @@ class Training:
         if self._order is None:
             self._order = self._drawn_order()
             self._done, self._sums = 0, torch.zeros(2, device=self.device)
+        for captured in (self._captured_steps, self._captured_probes):
+            if captured is not None:
+                captured.renew(self._moved)
         for start in range(self._done, len(self._order), self.images_per_step):
             rows = self._order[start : start + self.images_per_step]
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.recipe.learning_rate * self._schedule() * group["rate"]
-            self.optimizer.zero_grad()
-            losses = self._backward(rows)
-            self.optimizer.step()
+            losses = self._learn(rows)
             self.step += 1
             self._done += len(rows)
             self._sums += losses * len(rows)
@@ -201,21 +206,51 @@ class Training:
         chances = self.class_weights[labels]
         return torch.multinomial(chances, len(labels), replacement=True, generator=self.generator)
 
-    def _backward(self, rows: Tensor) -> Tensor:
-        """Adds the gradients of a step's images. Returns their mean losses (2,): denoising, classification."""
-        parts = rows.tensor_split(min(self.accumulate, len(rows)))
+    def _learn(self, rows: Tensor) -> Tensor:
+        """Makes one step with images. Returns their mean losses (2,): denoising, classification."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate * self._schedule() * group["rate"]
+        return self._do(self._captured_steps, self._learn_from, self._batches(rows))
+
+    def _batches(self, rows: Tensor) -> list[NoisyBatch]:
+        """Draws the batches of one step."""
+        return [self.data.batch(part, self.generator) for part in rows.tensor_split(min(self.accumulate, len(rows)))]
+
+    def _do(self, captured: Captured | None, work: Work, batches: Sequence[NoisyBatch]) -> Tensor:
+        """Does some work, by a graph of it where there is one. Returns its losses (2,)."""
+        if captured is None:
+            return work(batches, None)
+        return captured(work, batches, [group["lr"] for group in self.optimizer.param_groups], self._moved)
+
+    def _moved(self) -> dict[str, list[Tensor]]:
+        """Returns every tensor that a step changes, by kind."""
+        found = {"parameters": [*self._parameters, *self.balance.parameters()]}
+        named = [*self.network.named_buffers(), *self.balance.named_buffers()]
+        named += [each for state in self.optimizer.state.values() for each in state.items()]
+        for name, tensor in named:
+            found.setdefault(name.rpartition(".")[2], []).append(tensor)
+        return found
+
+    def _learn_from(self, batches: Sequence[NoisyBatch], rates: Sequence[Tensor] | None) -> Tensor:
+        """Moves the weights by the gradients of batches. Returns the mean losses (2,)."""
+        self.optimizer.zero_grad()
+        losses = self._backward(batches)
+        self.optimizer.step(rates)
+        return losses
+
+    def _backward(self, batches: Sequence[NoisyBatch]) -> Tensor:
+        """Adds the gradients of a step's batches. Returns the mean losses (2,): denoising, classification."""
         total = torch.zeros(2, device=self.device)
-        for part in parts:
-            batch = self.data.batch(part, self.generator)
+        for batch in batches:
             denoise, logits = self._outputs(batch)
             losses = denoise, self._classification_loss(logits, batch.labels)
             self.balance.backward(*losses, self.abilities.penalty(), self._parameters)
             total += torch.stack(losses).detach()
-        if len(parts) > 1:
+        if len(batches) > 1:
             for parameter in (*self._parameters, *self.balance.parameters()):
                 if parameter.grad is not None:
-                    parameter.grad /= len(parts)
-        return total / len(parts)
+                    parameter.grad /= len(batches)
+        return total / len(batches)
 
     def _outputs(self, batch: NoisyBatch) -> tuple[Tensor, Tensor]:
         """Returns the denoising loss () and the logits (N, K)."""
@@ -263,12 +298,17 @@ class Training:
         return 0.5 * (1 + math.cos(math.pi * (self.step - warm_up) / max(1.0, self.total_steps - warm_up)))
 
     def _probe(self) -> None:
+        denoise, classify = self._do(self._captured_probes, self._judged, [self.data.probe])
+        self._probes.append((self.step, denoise, classify))
+
+    def _judged(self, batches: Sequence[NoisyBatch], rates: Sequence[Tensor] | None) -> Tensor:
+        """Returns the losses (2,) of the probe batch as the network is, and changes nothing."""
+        (batch,) = batches
         self.network.eval()
         with torch.no_grad():
-            batch = self.data.probe
             denoise, logits = self._outputs(batch)
             classify = logits.new_zeros(())
             if batch.labels is not None:  # in the same way for every recipe, so that stability compares
                 classify = F.cross_entropy(logits, batch.labels)
-            self._probes.append((self.step, denoise, classify))
         self.network.train()
+        return torch.stack([denoise, classify])

@@ -7,7 +7,7 @@ of 90 parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -80,9 +80,13 @@ class Optimizer:
             parameter.grad = None
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Moves every parameter that has a gradient."""
-        for group in self.param_groups:
+    def step(self, rates: Sequence[Tensor] | None = None) -> None:
+        """Moves every parameter that has a gradient.
+
+        Args:
+            rates: learning rates of the groups in the place of their ``lr``, each () in float32 on the device.
+        """
+        for place, group in enumerate(self.param_groups):
             parameters: list[Tensor] = []
             gradients: list[Tensor] = []
             for parameter in group["params"]:
@@ -98,7 +102,8 @@ class Optimizer:
             if parameters:
                 states = [self.state[parameter] for parameter in parameters]
                 given = {taken: [state[kept] for state in states] for kept, taken in self._kernel.states.items()}
-                self._kernel.move(parameters, gradients, **given, lr=group["lr"], weight_decay=group["weight_decay"])
+                rate = group["lr"] if rates is None else rates[place]
+                self._kernel.move(parameters, gradients, **given, lr=rate, weight_decay=group["weight_decay"])
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what `load_state_dict` takes, as torch's optimisers write it: states by the place of parameters."""

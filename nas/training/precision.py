@@ -36,10 +36,11 @@ def faster_for(
 ) -> Precision:
     """Does the same as `faster_precision` for several networks, with one precision for all.
 
-    Only the forward and backward pass of a step is timed, because the optimiser works in the same precision in both
-    cases. A GPU without bf16, which would emulate it, is not timed. A GPU with bf16 is timed, because bf16 is not
-    always faster there: with small networks most of the time goes into starting kernels, and autocast starts more of
-    them.
+    On the CPU only the forward and backward pass of a step is timed, because the optimiser works in the same precision
+    in both cases. On a GPU it is the whole step, which runs as a training's does: as one graph where it can be captured
+    (`nas.training.captured`). A GPU without bf16, which would emulate it, is not timed. A GPU with bf16 is timed,
+    because bf16 is not always faster there: with small networks most of the time goes into starting kernels, and
+    autocast starts more of them.
     """
     device = data.device
     gpu = device.type == "cuda"
@@ -59,7 +60,11 @@ def faster_for(
                 range(1 + (max(steps, GPU_STEPS) if gpu else steps)), trials.items()
             ):
                 started = now()
-                trial._backward(data.order(trial.generator)[: recipe.batch_size])
+                rows = data.order(trial.generator)[: recipe.batch_size]
+                if gpu:
+                    trial._learn(rows)
+                else:
+                    trial._backward(trial._batches(rows))
                 times[precision].append(now() - started)
             for precision, found in times.items():
                 seconds[precision] += min(found[1:])
@@ -79,9 +84,7 @@ def step_seconds(
         rows = data.order(training.generator)
         for _ in range(1 + (max(steps, GPU_STEPS) if gpu else steps)):  # the first one is slower
             started = now()
-            training.optimizer.zero_grad()
-            training._backward(rows)
-            training.optimizer.step()
+            training._learn(rows)
             times.append(now() - started)
     return statistics.median(times[1:])
 

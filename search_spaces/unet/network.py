@@ -56,6 +56,8 @@ class UNet(nn.Module):
             noisy image itself, or logits of zero.
     """
 
+    capturable = True
+
     def __init__(self, spec: UNetSpec, task: Task) -> None:
         super().__init__()
         self.spec, self.nodes = spec, spec.nodes
@@ -205,6 +207,7 @@ class Columns(nn.Module):
     """
 
     tasks = ("denoise", "classify")
+    capturable = True
 
     def __init__(self, spec: UNetSpec, task: Task) -> None:
         super().__init__()

@@ -24,7 +24,8 @@ from nas.training.loop import Diverged
 from nas.types import EpochRow
 
 WITH_RAY = ("front", "at-a-time", "search")
-SLOWER = (*WITH_RAY, "resume", "loop", "loop-larger", "captured-2", "captured-3")
+SLOWER = (*WITH_RAY, "resume", "loop", "loop-larger")
+CAPTURED = ("graphs", "captured", "trainings", "refused")
 
 
 def run(names: list[str], folder: Path, minutes: float) -> dict[str, list[dict[str, Any]]]:
@@ -46,13 +47,24 @@ def run(names: list[str], folder: Path, minutes: float) -> dict[str, list[dict[s
 
 @pytest.mark.slow
 def test_checks_that_need_no_ray(tmp_path: Path) -> None:
-    names = [name for name in CHECKS if name not in SLOWER]
+    names = [name for name in CHECKS if name not in (*SLOWER, *CAPTURED)]
     found = run(names, tmp_path, minutes=4)
     assert found["networks"][0]["values"]["off"]["fp32"] == [0.0, 0.0]
     assert 0 < found["networks"][0]["values"]["off"]["bf16"][1] < 0.5
     assert {record["right"] for record in found["steps"][:-1]} == {True}
     assert [record["values"].get("outcome") for record in found["memory"][1:-1]] == ["out_of_memory", "complete"]
-    assert found["captured-1"][0]["values"]["pace"].keys() == {"people", "ours", "graph in fp32", "graph in bf16"}
+
+
+@pytest.mark.slow
+def test_checks_of_captured_steps(tmp_path: Path) -> None:
+    found = run(list(CAPTURED), tmp_path, minutes=4)
+    assert {(record["values"]["off"], record["values"]["graphs"]) for record in found["graphs"][:-1]} == {(0.0, 0)}
+    assert found["captured"][0]["values"]["pace"].keys() == {
+        "people",
+        *(f"{how} {precision}" for how in ("plain", "captured") for precision in ("fp32", "bf16")),
+    }
+    assert found["trainings"][0]["values"]["held"] == [0, 0, 0]
+    assert found["refused"][0]["values"]["broken"] is False
 
 
 @pytest.mark.slow

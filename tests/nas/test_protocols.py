@@ -45,6 +45,7 @@ def test_what_a_network_leaves_out_has_a_default() -> None:
     assert (found.tasks, found.reach, found.penalty(), list(found.gates())) == (TASKS, None, None, [])
     assert found.reduction == 1
     assert found.evidence_head is None
+    assert found.capturable is False
     assert found.parameter_groups() == {"base": list(network.parameters())}
 
 
@@ -78,6 +79,7 @@ def test_what_a_network_says_is_taken() -> None:
         ({"gates": [1.0]}, r"gates is \[1.0\], must be a method"),
         ({"gates": lambda self: [1.0]}, r"gates\(\) is \[1.0\], must be a list of tensors"),
         ({"evidence_head": "head"}, "evidence_head is 'head', must be a module, or None"),
+        ({"capturable": 1}, "capturable is 1, must be True or False"),
         ({"penalty": lambda self: 0.5}, r"penalty\(\) is 0.5, must be a tensor of shape \(\), or None"),
         ({"penalty": lambda self: torch.ones(3)}, r"must be a tensor of shape \(\), or None"),
         ({"parameter_groups": lambda self: []}, r"parameter_groups\(\) is \[\], must be lists of parameters by name"),

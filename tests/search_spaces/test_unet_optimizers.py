@@ -68,9 +68,9 @@ class Twin:
         self.parameters = renewed
         step = run.optimizer.step
 
-        def both() -> None:
+        def both(rates: None = None) -> None:
             self._before(run.optimizer)
-            step()
+            step(rates)
 
         run.optimizer.step = both  # type: ignore[method-assign]
 

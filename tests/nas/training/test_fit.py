@@ -176,11 +176,11 @@ def test_accumulated_batches_give_the_step_of_one_large_batch() -> None:
     network = Linear()
     first = start(data, CLEAN, lambda: network)
     rows = torch.arange(32)
-    whole = first._backward(rows)
+    whole = first._backward(first._batches(rows))
     wanted = [parameter.grad.clone() for parameter in network.parameters()]
     second = start(data, CLEAN, lambda: network, accumulate=4)
     network.zero_grad()
-    parts = second._backward(rows)
+    parts = second._backward(second._batches(rows))
     torch.testing.assert_close(parts, whole)
     for parameter, gradient in zip(network.parameters(), wanted, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)

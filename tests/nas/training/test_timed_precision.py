@@ -48,14 +48,25 @@ class Pace:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seconds = {"fp32": 1.0, "bf16": 1.0}
         self.steps: Counter[str] = Counter()
-        self.now = 0.0
+        self.now, self.device = 0.0, CPU
         pace = self
 
         class Timed:
             def __init__(self, *_: Any, seed: int, precision: str) -> None:
                 self.precision, self.generator = precision, None
 
-            def _backward(self, rows: object) -> None:
+            def _batches(self, rows: object) -> object:
+                return rows
+
+            def _learn(self, rows: object) -> None:
+                assert pace.device == GPU
+                self._work()
+
+            def _backward(self, batches: object) -> None:
+                assert pace.device == CPU
+                self._work()
+
+            def _work(self) -> None:
                 warms_up = not pace.steps[self.precision]
                 pace.steps[self.precision] += 1
                 pace.now += 100.0 if warms_up else pace.seconds[self.precision]
@@ -71,6 +82,7 @@ class Pace:
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
 
     def choice(self, device: torch.device) -> str:
+        self.device = device
         data: Any = SimpleNamespace(device=device, order=lambda generator: range(100))
         return faster_for([(Small(), RECIPE)], TASK, data, steps=3)
 

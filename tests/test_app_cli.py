@@ -153,7 +153,7 @@ def test_best_picks_and_says_why(studied: Studied, run: Run) -> None:
     assert "recipe: epochs 2" in plain.out
 
 
-def test_the_best_that_fits_is_shown_exported_and_trained(studied: Studied, run: Run) -> None:
+def test_the_best_that_fits_is_shown_and_trained(studied: Studied, run: Run) -> None:
     with StudyReader.open("small") as study:
         macs = {result.number: int(result.values["macs"]) for result in study.results()}
     limit = ("--max-macs", min(macs.values()))
@@ -168,10 +168,8 @@ def test_the_best_that_fits_is_shown_exported_and_trained(studied: Studied, run:
     assert json.loads(run("studies", "show", "small", "--pick", "knee", "--json").out)["trial"] in {
         member["trial"] for member in json.loads(run("best", "small", "--json").out)["front"]
     }
-    said = run("export", "small", *limit, "--to", "bundle", "--json")
-    assert said.code == 0, said.err
-    assert json.loads(said.out)["trial"] == chosen
-    said = run("train", "small", *limit, "--epochs", 1, "--subset", 60, "--to", "trained", "--quiet")
+    training = ("--epochs", 1, "--subset", 60, "--threads", 1, "--precision", "fp32", "--to", "trained", "--quiet")
+    said = run("train", "small", *limit, *training)
     assert said.code == 0, said.err
     facts = json.loads((studied.folder / "trained/bundle/architecture.json").read_text())["facts"]
     assert facts["trial"] == chosen
@@ -219,10 +217,13 @@ def test_studies_are_listed_shown_written_and_deleted(studied: Studied, run: Run
 
 
 def test_a_bundle_evaluates_to_what_the_study_measured(studied: Studied, run: Run) -> None:
-    best = json.loads(run("best", "small", "--json").out)["chosen"]["values"]
-    said = run("export", "small", "--integer-io", "--to", "bundle", "--json")
+    with StudyReader.open("small") as study:
+        smallest = min(study.results(), key=lambda result: result.values["macs"])
+    best = smallest.values
+    said = run("export", "small", "--max-macs", int(best["macs"]), "--integer-io", "--to", "bundle", "--json")
     assert said.code == 0, said.err
     exported = json.loads(said.out)
+    assert exported["trial"] == smallest.number, "the best that fits"
     assert "model.uint8.onnx" in exported["files"]
     assert exported["differences"]["onnx"] < 1e-4
     assert exported["differences"]["torch_export"] < 1e-4
@@ -233,14 +234,14 @@ def test_a_bundle_evaluates_to_what_the_study_measured(studied: Studied, run: Ru
     assert "digits, test split, 359 images" in test.out
     assert "gaussian:50" in test.out
     assert "noisy input" in test.out
-    noises = "gaussian:25,poisson-gaussian:2,5+depth:8,gaussian:50"
-    weaker, sensor, strong = json.loads(run("evaluate", "bundle", "--noise", noises, "--json").out)["levels"]
-    assert weaker["noise"] == "gaussian:25"
+    assert re.search(r"noisy input +14\.[12]", test.out)
+    noises = "poisson-gaussian:2,5+depth:8,gaussian:25"
+    sensor, weaker = json.loads(run("evaluate", "bundle", "--noise", noises, "--json").out)["levels"]
     assert sensor["noise"] == "poisson-gaussian:2,5+depth:8"
+    assert weaker["noise"] == "gaussian:25"
     assert weaker["noisy_psnr"] == pytest.approx(20.2, abs=0.1)
-    assert strong["noisy_psnr"] == pytest.approx(14.2, abs=0.1)
-    assert sum(map(sum, strong["confusion"])) == pytest.approx(359)
-    assert strong["draws"] == 6
+    assert sum(map(sum, weaker["confusion"])) == pytest.approx(359)
+    assert weaker["draws"] == 6
 
 
 def test_weights_of_another_network_are_told_and_the_report_does_without_them(studied: Studied, run: Run) -> None:

@@ -5,24 +5,44 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from study_samples import Driver, make_config
+from torch import nn
 
 import studies.commands.latency as asked
 from nas.bundles import latency
 from nas.errors import ConfigError, StudyError
 from nas.settings import RunOptions, StudyConfig, kept_settings
-from nas.types import LatencySetting
+from nas.types import LatencySetting, Task
 from studies.commands.confirm import confirm_study
 from studies.commands.search import Search, prepare
 from studies.reading.versions import latency_line
 from studies.settings import ConfirmRequest, SearchRequest
 
 HERE = LatencySetting(height=8, width=8, threads=1, provider="cpu")
+
+
+MADE: dict[object, bytes] = {}
+
+
+@pytest.fixture(autouse=True)
+def _made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exporters take seconds, so that networks of one shape have one program here."""
+    make = latency.program
+
+    def program(build: Callable[[], nn.Module], task: Task, setting: LatencySetting) -> bytes:
+        network = build()
+        key = (str(network), task, setting.height, setting.width, setting.batch)
+        if key not in MADE:
+            MADE[key] = make(lambda: network, task, setting)
+        return MADE[key]
+
+    monkeypatch.setattr(latency, "program", program)
 
 
 def prepared(folder: Path, trials: int = 2, **given: Any) -> Search:

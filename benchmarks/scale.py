@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import statistics
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -70,23 +71,26 @@ def virtual_part(workers: int, trials: int, sampler: str, stopping: bool) -> Non
     print(
         f"{workers:,} workers, trials of about {TRIAL_SECONDS / 60:.0f} minutes when trained to the end, sampler "
         f"{sampler}, early stopping {'on' if stopping else 'off'}\n\n"
-        "| trials | decisions | ms a decision | workers' time lost to waiting | goal, less than | driver | database |\n"
-        "|---|---|---|---|---|---|---|",
+        "| trials | decisions | ms a decision | of rungs, median | of proposals, median "
+        "| workers' time lost to waiting | goal, less than | driver | database |\n"
+        "|---|---|---|---|---|---|---|---|---|",
         flush=True,
     )
-    space, before = WorkingSpace(), Trace()
+    space, before, told = WorkingSpace(), Trace(), 0
     with tempfile.TemporaryDirectory() as folder, open_storage(f"sqlite:///{folder}/studies.db") as storage:
         config = study_config("scale", sampler, epochs=EPOCHS, early_stopping=stopping)
         ledger = create_study(storage, config, space.distributions(TASK), {}, "")
 
         def observe(trace: Trace) -> None:
-            nonlocal before
+            nonlocal before, told
             if trace.asked % max(1, trials // ROWS) == 0:
                 size = sum(path.stat().st_size for path in Path(folder).iterdir()) / 2**20
-                decisions = trace.decisions - before.decisions
+                took, told = trace.took[told:], len(trace.took)
+                medians = " | ".join(_median_ms(took, question) for question in ("after", "ask"))
                 print(
-                    f"| {trace.asked:,} | {decisions:,} | {1000 * (trace.deciding - before.deciding) / decisions:.1f} "
-                    f"| {_lost(trace, before):.2%} | {LOST_GOAL:.0%} | {resident():.0f} MiB | {size:.0f} MiB |",
+                    f"| {trace.asked:,} | {len(took):,} | {1000 * sum(each for _, each in took) / len(took):.1f} "
+                    f"| {medians} | {_lost(trace, before):.2%} | {LOST_GOAL:.0%} | {resident():.0f} MiB "
+                    f"| {size:.0f} MiB |",
                     flush=True,
                 )
                 before = replace(trace, finished=[])
@@ -102,11 +106,18 @@ def virtual_part(workers: int, trials: int, sampler: str, stopping: bool) -> Non
                 deciding_takes_time=True,
                 observe=observe,
             )
+    seconds, lost = sum(each for _, each in trace.took), _lost(trace, Trace())
     print(
-        f"\nIn all {trace.decisions:,} decisions in {trace.deciding:.0f} s, {_lost(trace, Trace()):.2%} of the "
-        f"workers' time lost, {trace.clock / 3600:.1f} virtual hours, {len(trace.finished):,} trained to the end.",
+        f"\nIn all {len(trace.took):,} decisions in {seconds:.0f} s, {lost:.2%} of the workers' time lost, "
+        f"{trace.clock / 3600:.1f} virtual hours, {len(trace.finished):,} trained to the end.",
         flush=True,
     )
+
+
+def _median_ms(took: Sequence[tuple[str, float]], question: str) -> str:
+    """Writes the median in ms of the answers to a question; a dash when there are none."""
+    seconds = [each for asked, each in took if asked == question]
+    return f"{1000 * statistics.median(seconds):.1f}" if seconds else "-"
 
 
 def _lost(now: Trace, before: Trace) -> float:

@@ -71,8 +71,8 @@ class Trace:
         asked: trials begun.
         clock: virtual seconds.
         busy: virtual seconds of all workers in training.
-        decisions: number of the method's answers.
-        deciding: real seconds that these answers took.
+        took: the real seconds of each of the method's answers, in order, with the name of the question: ``ask``,
+            ``after`` or ``end``.
         waited: virtual seconds that workers waited for answers.
     """
 
@@ -81,8 +81,7 @@ class Trace:
     asked: int = 0
     clock: float = 0.0
     busy: float = 0.0
-    decisions: int = 0
-    deciding: float = 0.0
+    took: list[tuple[str, float]] = field(default_factory=list)
     waited: float = 0.0
 
 
@@ -119,13 +118,12 @@ def run(
     free_since = deque([0.0] * workers)
     answered = 0.0  # the time at which the driver has given all answers so far
 
-    def timed(answer: Callable[[], T]) -> T:
+    def timed(question: str, answer: Callable[[], T]) -> T:
         nonlocal answered
         begun = time.perf_counter()
         result = answer()
         took = time.perf_counter() - begun
-        trace.deciding += took
-        trace.decisions += 1
+        trace.took.append((question, took))
         answered = max(answered, trace.clock) + (took if deciding_takes_time else 0.0)
         return result
 
@@ -145,7 +143,7 @@ def run(
     while True:
         while free_since and given < budget and trace.asked < trials:
             name = str(next(names))
-            proposed = timed(partial(method.ask, name))
+            proposed = timed("ask", partial(method.ask, name))
             if proposed is None:
                 break
             trace.asked += 1
@@ -157,11 +155,11 @@ def run(
         trace.clock, _, _, count, name, candidate, epoch = heapq.heappop(events)
         trace.epochs += count
         values = answers.values(candidate, epoch)
-        if values is not None and epoch < epochs and timed(partial(method.after, name, epoch, values)):
+        if values is not None and epoch < epochs and timed("after", partial(method.after, name, epoch, values)):
             trace.waited += answered - trace.clock
             train(name, candidate, epoch, next(look for look in looks if look > epoch))
             continue
-        timed(partial(method.end, name, epoch, values))
+        timed("end", partial(method.end, name, epoch, values))
         if values is not None and epoch == epochs:
             trace.finished.append((trace.epochs + under_way(), candidate))
         free_since.append(trace.clock)

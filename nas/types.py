@@ -368,11 +368,12 @@ def from_flat(cls: type[T], row: Mapping[str, Any]) -> T:
 def from_fields(cls: type[T], value: Mapping[str, Any], what: str) -> T:
     """Builds a dataclass from a mapping. Raises SpecError that names a missing or unknown field."""
     defaults = _defaults(cls)  # type: ignore[arg-type]
-    if unknown := sorted(value.keys() - defaults.keys()):
-        raise SpecError(f"{what}: unknown field {unknown[0]!r}; known are {', '.join(defaults)}")
-    missing = [n for n, default in defaults.items() if default is dataclasses.MISSING and n not in value]
-    if missing:
-        raise SpecError(f"{what}: field {missing[0]!r} is missing")
+    if not value.keys() <= defaults.keys():
+        unknown = min(value.keys() - defaults.keys())
+        raise SpecError(f"{what}: unknown field {unknown!r}; known are {', '.join(defaults)}")
+    for name, default in defaults.items():
+        if default is dataclasses.MISSING and name not in value:
+            raise SpecError(f"{what}: field {name!r} is missing")
     return cls(**value)
 
 

@@ -109,7 +109,7 @@ def test_from_search_to_a_network_in_use(tmp_path: Path) -> None:
     assert list(steps) == ["search", "confirm", "best", "export", "train", "evaluate", "denoise"]
     root = ["--data-root", str(SHARED)]
 
-    assert command(tmp_path, *steps["search"], *root)["trained"] == 6
+    assert command(tmp_path, *steps["search"], *root)["trained"] == 8
     confirmed = command(tmp_path, *steps["confirm"])
     assert confirmed["state"] == "complete"
     assert all(member["runs"] == 3 for member in confirmed["members"])

@@ -379,9 +379,12 @@ def wait_until(happened: Callable[[], bool], seconds: float = 120) -> None:
     pytest.fail(f"it did not happen within {seconds:g} seconds")
 
 
+LONG = ["--study", "cut", "--trials", "1", "--subset", "200", "--max-macs", "400000", "--no-baselines"]
+
+
 def test_ctrl_c_stops_a_search_and_says_how_to_go_on(tmp_path: Path) -> None:
     search = subprocess.Popen(
-        [sys.executable, str(ROOT / "app_cli.py"), "search", "--trials", "2", "--epochs", "500", "--study", "cut"],
+        [sys.executable, str(ROOT / "app_cli.py"), "search", *LONG, "--trials", "2", "--epochs", "900"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -400,9 +403,6 @@ def test_ctrl_c_stops_a_search_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert "Traceback" not in rest
     study = optuna.load_study(study_name="cut", storage=url)
     assert {trial.state.name for trial in study.trials} == {"RUNNING"}
-
-
-LONG = ["--study", "cut", "--trials", "1", "--subset", "200", "--max-macs", "400000", "--no-baselines"]
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ def test_each_fault_ends_as_the_design_says(make: Any, tmp_path: Path, monkeypat
     search = make(space)
     for width, fault in enumerate(faults, start=1):
         search.ledger.optuna_study.enqueue_trial({"width": width, "fault": fault})
-    search.run(3, concurrency=5)
+    search.run(3, concurrency=2)
     trials = search.ledger.optuna_study.get_trials(deepcopy=False)[: len(faults)]
     outcome = {t.params["fault"]: (t.state.name, search.study.trial(t.number).reason) for t in trials}
     assert outcome == {

@@ -56,10 +56,10 @@ ROUNDING = 1e-6
 """The share of the values themselves by which they may differ as well: the graph's learning rates are in float32."""
 
 MEMORY = 0.1
-"""The largest share of a device's free memory that a training may have used at most so far. Every graph holds as much
-as a step for as long as it lives, and large networks, whose kernels take long, hardly gain by one."""
+"""The largest share of a device's free memory that a step may take. Every graph holds as much for as long as it lives,
+and large networks, whose kernels take long, hardly gain by one."""
 
-Work = Callable[[Sequence[NoisyBatch], Sequence[Tensor] | None], Tensor]
+Work = Callable[[Iterable[NoisyBatch], Sequence[Tensor] | None], Tensor]
 """From batches to losses (2,). It moves what it changes in place. The tensors are learning rates, see
 `nas.training.optimizers.Optimizer.step`."""
 
@@ -89,7 +89,8 @@ class CudaGraphs:
 
     def affordable(self) -> bool:
         free, _ = torch.cuda.mem_get_info(self._device)
-        return torch.cuda.max_memory_allocated(self._device) <= MEMORY * free
+        taken = torch.cuda.max_memory_allocated(self._device) - torch.cuda.memory_allocated(self._device)
+        return taken <= MEMORY * free
 
     def warm_up(self, work: Callable[[], None]) -> None:
         current = torch.cuda.current_stream(self._device)
@@ -163,7 +164,7 @@ class Captured:
         self._recordings: dict[tuple[torch.Size, ...], _Recording] = {}
 
     def __call__(
-        self, work: Work, batches: Sequence[NoisyBatch], rates: Sequence[float], moved: Callable[[], Moved]
+        self, work: Work, batches: Iterable[NoisyBatch], rates: Sequence[float], moved: Callable[[], Moved]
     ) -> Tensor:
         """Does the work, and returns its losses (2,).
 
@@ -175,6 +176,7 @@ class Captured:
         """
         if self._plain or Captured.broken:
             return work(batches, None)
+        batches = list(batches)
         shapes = tuple(tensor.shape for batch in batches for tensor in batch.tensors())
         if (recording := self._recordings.get(shapes)) is not None:
             return recording.replayed(batches, rates)

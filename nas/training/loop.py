@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -212,11 +212,12 @@ class Training:
             group["lr"] = self.recipe.learning_rate * self._schedule() * group["rate"]
         return self._do(self._captured_steps, self._learn_from, self._batches(rows))
 
-    def _batches(self, rows: Tensor) -> list[NoisyBatch]:
-        """Draws the batches of one step."""
-        return [self.data.batch(part, self.generator) for part in rows.tensor_split(min(self.accumulate, len(rows)))]
+    def _batches(self, rows: Tensor) -> Iterator[NoisyBatch]:
+        """Draws the batches of one step, each when it is asked for."""
+        for part in rows.tensor_split(min(self.accumulate, len(rows))):
+            yield self.data.batch(part, self.generator)
 
-    def _do(self, captured: Captured | None, work: Work, batches: Sequence[NoisyBatch]) -> Tensor:
+    def _do(self, captured: Captured | None, work: Work, batches: Iterable[NoisyBatch]) -> Tensor:
         """Does some work, by a graph of it where there is one. Returns its losses (2,)."""
         if captured is None:
             return work(batches, None)
@@ -231,26 +232,27 @@ class Training:
             found.setdefault(name.rpartition(".")[2], []).append(tensor)
         return found
 
-    def _learn_from(self, batches: Sequence[NoisyBatch], rates: Sequence[Tensor] | None) -> Tensor:
+    def _learn_from(self, batches: Iterable[NoisyBatch], rates: Sequence[Tensor] | None) -> Tensor:
         """Moves the weights by the gradients of batches. Returns the mean losses (2,)."""
         self.optimizer.zero_grad()
         losses = self._backward(batches)
         self.optimizer.step(rates)
         return losses
 
-    def _backward(self, batches: Sequence[NoisyBatch]) -> Tensor:
+    def _backward(self, batches: Iterable[NoisyBatch]) -> Tensor:
         """Adds the gradients of a step's batches. Returns the mean losses (2,): denoising, classification."""
-        total = torch.zeros(2, device=self.device)
+        total, count = torch.zeros(2, device=self.device), 0
         for batch in batches:
+            count += 1
             denoise, logits = self._outputs(batch)
             losses = denoise, self._classification_loss(logits, batch.labels)
             self.balance.backward(*losses, self.abilities.penalty(), self._parameters)
             total += torch.stack(losses).detach()
-        if len(batches) > 1:
+        if count > 1:
             for parameter in (*self._parameters, *self.balance.parameters()):
                 if parameter.grad is not None:
-                    parameter.grad /= len(batches)
-        return total / len(batches)
+                    parameter.grad /= count
+        return total / count
 
     def _outputs(self, batch: NoisyBatch) -> tuple[Tensor, Tensor]:
         """Returns the denoising loss () and the logits (N, K)."""
@@ -301,7 +303,7 @@ class Training:
         denoise, classify = self._do(self._captured_probes, self._judged, [self.data.probe])
         self._probes.append((self.step, denoise, classify))
 
-    def _judged(self, batches: Sequence[NoisyBatch], rates: Sequence[Tensor] | None) -> Tensor:
+    def _judged(self, batches: Iterable[NoisyBatch], rates: Sequence[Tensor] | None) -> Tensor:
         """Returns the losses (2,) of the probe batch as the network is, and changes nothing."""
         (batch,) = batches
         self.network.eval()

@@ -555,7 +555,7 @@ class Card:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.called: list[str] = []
-        self.free, self.used = 1000, 10
+        self.free, self.used = 1000, 5000 + 10
         self.raises = False
         note = self.called.append
 
@@ -610,6 +610,7 @@ class Card:
             default_generators=(Generator(),),
             mem_get_info=lambda device: (self.free, 10_000),
             max_memory_allocated=lambda device: self.used,
+            memory_allocated=lambda device: 5000,
         )
         monkeypatch.setattr(captured.torch, "cuda", cuda)
         monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda *given: note(f"end in {given}"))
@@ -629,7 +630,7 @@ def test_cuda_s_graphs_are_made_as_torch_asks(monkeypatch: pytest.MonkeyPatch) -
     graphs.capture(lambda: card.called.append("work"))()
     assert card.called == ["clone", "on side", "begin in pool", "work", "end", "off side", "replay"]
     assert graphs.affordable()
-    card.used = 200
+    card.used = 5000 + 200
     assert not graphs.affordable()
     card.called.clear()
     card.raises = True

@@ -206,7 +206,8 @@ class Captured:
                 self._recordings[shapes] = recording
         except Exception as error:
             Captured.broken = True
-            self._give_up(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
+            first = error.__context__ or error  # the end of a capture that has failed fails as well
+            self._give_up(f"{type(first).__name__}: {str(first).strip().partition(chr(10))[0]}")
         finally:
             after.restore()
         return losses

@@ -12,7 +12,11 @@ from torch.utils._pytree import tree_leaves
 
 from nas.training.captured import WARM_UPS
 
-ASKING = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+ASKING = (
+    torch.ops.aten._local_scalar_dense.default,
+    torch.ops.aten.nonzero.default,
+    torch.ops.aten.lift_fresh.default,  # of a tensor made of Python's values
+)
 """Operators with which a program waits for its device."""
 
 

@@ -378,7 +378,11 @@ def test_what_raises_is_told_once_and_not_tried_again_in_its_process(
     class Failing(Recorded):
         def fail(self, place: str) -> None:
             if place == where and self.captured >= 1 + (where == "replay"):  # the probes are captured before that
-                raise torch.AcceleratorError("CUDA error: operation failed due to a previous error\nand so on")
+                try:
+                    raise torch.AcceleratorError("CUDA error: operation not permitted\nand so on")
+                finally:
+                    if where == "capture":
+                        raise RuntimeError("operation failed due to a previous error")
 
         def warm_up(self, work: Callable[[], None]) -> None:
             super().warm_up(work)
@@ -403,7 +407,7 @@ def test_what_raises_is_told_once_and_not_tried_again_in_its_process(
     assert replayed[-1] == replayed[FIRST], "what was captured before is not replayed either"
     assert caplog.messages == [
         "steps are started kernel by kernel, which is slower, because one could not be captured: AcceleratorError: "
-        "CUDA error: operation failed due to a previous error"
+        "CUDA error: operation not permitted"
     ]
     warmed = graphs.warmed
     assert_equal(finished(start(data)), wanted)

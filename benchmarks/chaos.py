@@ -113,7 +113,7 @@ class Work(ABC):
         command = [sys.executable, str(ROOT / "app_cli.py"), *self.words(), "--storage", self.url]
         if self.address is not None:
             command += ["--address", self.address]
-        environment = os.environ | {"RAY_gcs_rpc_server_reconnect_timeout_s": "20"}  # a minute by default
+        environment = os.environ | {"RAY_gcs_rpc_server_reconnect_timeout_s": "8"}  # a minute by default
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 command,

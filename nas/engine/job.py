@@ -19,6 +19,8 @@ class Job:
         spec: the architecture as `nas.types.Spec.to_dict` returns it; the worker's own space reads it.
         recipe: the training recipe.
         seed: seed of weights, order of the data and training noise.
+        retried: whether a worker was lost with it before. It is trained without graphs then (`nas.training.captured`),
+            because a GPU that fails takes its process along.
     """
 
     number: int
@@ -26,6 +28,7 @@ class Job:
     spec: Mapping[str, Any]
     recipe: Recipe
     seed: int
+    retried: bool = False
 
     @classmethod
     def of(cls, candidate: Candidate, *, number: int, seed: int) -> Job:

@@ -13,6 +13,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from ray.tune import Callback
@@ -98,8 +99,8 @@ class JobSearcher(LivesInDriver, Searcher):
         """
 
     def hand_out(self, trial_id: str, job: Job) -> Job:
-        """Notes that a worker has the job from now on, and returns the job."""
-        self.live[trial_id] = job
+        """Notes that a worker has the job from now on, and returns the job as the worker is to do it."""
+        self.live[trial_id] = job = replace(job, retried=self._losses[job.number] > 0)
         return job
 
     def suggest(self, trial_id: str) -> Any:

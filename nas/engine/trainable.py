@@ -242,6 +242,7 @@ class CandidateTrainable(tune.Trainable):
             self._space.cost(spec, task),
             seed=job.seed,
             precision=self._settings.precision,
+            capture=not job.retried,
         )
         state = load_checkpoint(self._settings.files, job.number, digest=job.digest, seed=job.seed)
         if state is not None:

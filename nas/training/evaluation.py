@@ -36,6 +36,7 @@ class Evaluation:
         cost: the network's size, which is reported with the values.
         seed: see `candidate_seed`.
         precision: precision of training; validation is always in fp32, the precision of an export.
+        capture: see `Training`.
     """
 
     def __init__(
@@ -48,11 +49,12 @@ class Evaluation:
         *,
         seed: int,
         precision: str = "fp32",
+        capture: bool = True,
     ) -> None:
         _reset_peak_memory(data.device)
         started = time.perf_counter()
         torch.manual_seed(seed)
-        self.training = Training(build(), task, recipe, data, seed=seed, precision=precision)
+        self.training = Training(build(), task, recipe, data, seed=seed, precision=precision, capture=capture)
         self.task, self.cost, self.seed = task, cost, seed
         self.rows: list[EpochRow] = []
         self.seconds = time.perf_counter() - started

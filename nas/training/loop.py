@@ -60,6 +60,7 @@ class Training:
         data: see `TrainingData`.
         seed: seed of data order and training noise, which have a generator of their own.
         precision: ``fp32`` or ``bf16`` (autocast).
+        capture: whether a GPU is given steps as a whole where that can be.
     """
 
     warm_up = WARM_UP
@@ -67,7 +68,15 @@ class Training:
     """The number of batches whose gradients make one step."""
 
     def __init__(
-        self, network: nn.Module, task: Task, recipe: Recipe, data: TrainingData, *, seed: int, precision: str = "fp32"
+        self,
+        network: nn.Module,
+        task: Task,
+        recipe: Recipe,
+        data: TrainingData,
+        *,
+        seed: int,
+        precision: str = "fp32",
+        capture: bool = True,
     ) -> None:
         self.device = data.device
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -88,7 +97,7 @@ class Training:
             learning_rate=recipe.learning_rate,
             weight_decay=recipe.weight_decay,
         )
-        capturable = self.abilities.capturable and self.balance.capturable
+        capturable = capture and self.abilities.capturable and self.balance.capturable
         graphs = graphs_on(self.device) if capturable else None
         self._captured_steps = None if graphs is None else Captured(graphs)
         self._captured_probes = None if graphs is None else Captured(graphs)

@@ -358,7 +358,7 @@ def test_a_trial_whose_worker_is_lost_goes_on_under_its_number_but_not_for_ever(
         for attempt in range(RETRIES):
             tune.searcher.on_trial_complete(str(attempt), error=True)
             assert not tune.ends
-            assert tune.suggest(str(attempt + 1)) == first
+            assert tune.suggest(str(attempt + 1)) == replace(first, retried=True)
         tune.searcher.on_trial_complete(str(RETRIES), error=True)
         assert tune.ends == [(first.number, "worker_lost")]
         assert tune.suggest("next").number == first.number + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import faulthandler
 import json
@@ -20,6 +21,7 @@ from nas.engine import trainable
 from nas.engine.job import Job
 from nas.engine.report import Report
 from nas.engine.trainable import CandidateTrainable, WorkerSettings
+from nas.outcome import Outcome
 from nas.training import checkpoint
 from nas.training.batches import DeviceData
 from nas.training.checkpoint import checkpoint_path, hang_path, weights_path
@@ -185,6 +187,19 @@ def test_a_device_that_failed_ends_the_process_and_not_the_trial(
     monkeypatch.setattr(ToyNet, "_fault", failed)
     with pytest.raises(torch.AcceleratorError, match="illegal memory access"):
         Worker(tmp_path, digits).trainable.step()
+
+
+@pytest.mark.parametrize("retried", [False, True])
+def test_a_trial_that_has_lost_a_worker_goes_on_without_graphs(
+    tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch, retried: bool
+) -> None:
+    devices: list[torch.device] = []
+    monkeypatch.setattr("nas.training.loop.graphs_on", devices.append)
+    monkeypatch.setattr(ToyNet, "capturable", True, raising=False)
+    worker = Worker(tmp_path, digits, epochs=1)
+    worker.trainable.config = {"job": dataclasses.replace(worker.trainable.config["job"], retried=retried)}
+    assert worker.run()[-1].outcome == Outcome.COMPLETE
+    assert devices == ([] if retried else [torch.device("cpu")])
 
 
 @pytest.mark.parametrize("end", [lambda one: one.reset_config({}), lambda one: one.cleanup()], ids=["reset", "cleanup"])

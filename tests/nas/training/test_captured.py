@@ -462,6 +462,7 @@ def test_other_recipes_go_without_a_word(
     run = start(data, balancing="surgery")
     assert run._captured_steps is run._captured_probes is None
     network = SPACE.build(SPACE.spec(UNET), TASK)
+    assert Training(network, TASK, RECIPE, data, seed=1, capture=False)._captured_steps is None
     network.capturable = False
     assert Training(network, TASK, RECIPE, data, seed=1)._captured_steps is None
     graphs.room = False

@@ -62,6 +62,7 @@ from studies.settings import (
     Prefer,
     Quiet,
     SearchRequest,
+    SelfEnsemble,
     SizeLimits,
     Storage,
     Study,
@@ -474,6 +475,7 @@ def evaluate(
     pair_by: Annotated[
         str | None, Setting(help="As for search. Default: the bundle's.", rule=regular_expression, metavar="REGEX")
     ] = None,
+    self_ensemble: SelfEnsemble = False,
     white_level: WhiteLevelAsked = None,
     data_root: DataRoot = None,
     as_json: Json = False,
@@ -500,6 +502,7 @@ def evaluate(
         corruptions=corruptions,
         pair_by=pair_by,
         white_level=white_level,
+        ensemble=self_ensemble,
         data_root=data_root,
     )
     if as_json:
@@ -531,6 +534,7 @@ def denoise(
     explain: Annotated[
         bool, Setting(help="Also draw where the evidence for the class lies, as NAME.evidence.png.")
     ] = False,
+    self_ensemble: SelfEnsemble = False,
     white_level: WhiteLevelAsked = None,
     quiet: Annotated[bool, Setting(help="Nothing but errors.")] = False,
     as_json: Json = False,
@@ -549,6 +553,7 @@ def denoise(
         onnx=onnx,
         tile=tile,
         explain=explain,
+        ensemble=self_ensemble,
         tell=lambda line: None if quiet else _say(line),
         white_level=white_level,
         done=lambda result: None if quiet or as_json else _tell(result.line()),

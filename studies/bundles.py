@@ -292,6 +292,7 @@ def evaluate_bundle(
     corruptions: bool = False,
     pair_by: str | None = None,
     white_level: WhiteLevel | None = None,
+    ensemble: bool = False,
     data_root: Path | None = None,
 ) -> dict[str, Any]:
     """PSNR, SSIM and accuracy of a bundle at each noise level, beside the noisy input's.
@@ -308,6 +309,7 @@ def evaluate_bundle(
         pair_by: see `nas.data.splits.load`; by default the bundle's, where it fits.
         white_level: value of white in the images, or the word for their largest; by default what their files say, or
             that of the bundle's data.
+        ensemble: whether the network restores each image by `nas.bundles.inference.self_ensemble`.
         data_root: see `nas.data.splits.load`.
 
     Returns:
@@ -319,6 +321,7 @@ def evaluate_bundle(
         BundleError, DataError, ConfigError: the bundle, the data or a name is not as it must be.
     """
     from nas.bundles.assess import Assessment, assess_bundle, assess_photographs
+    from nas.bundles.inference import self_ensemble, tiled
     from nas.bundles.reference_denoisers import Denoiser, reference_denoiser
     from nas.data.corruptions import levels_of_corruption
     from nas.data.noise import Noise, parse_noise, parse_noises
@@ -348,6 +351,7 @@ def evaluate_bundle(
     if source_of(name).files and white_level not in (None, bundle.white_level):
         check_scale(bundle, name, data_root)
     drawn = "noise"
+    run = self_ensemble(bundle.network) if ensemble else bundle.network
     if source_of(name).photographs:
         paths, part, white = read_for_bundle(
             bundle, ("group_by",), lambda **kept: photographs(name, split, seen=seen, white=white, **kept)
@@ -355,7 +359,7 @@ def evaluate_bundle(
 
         def judge(level: Noise, denoiser: Denoiser | None, structure: bool) -> Assessment:
             return assess_photographs(
-                bundle.network,
+                tiled(bundle.network, bundle.task.channels, run),
                 bundle.task.channels,
                 paths,
                 level,
@@ -373,7 +377,7 @@ def evaluate_bundle(
         drawn = loaded.test.drawn
 
         def judge(level: Noise, denoiser: Denoiser | None, structure: bool) -> Assessment:
-            return assess_bundle(bundle, loaded, level, part=part, denoiser=denoiser, structure=structure)
+            return assess_bundle(bundle, loaded, level, part=part, denoiser=denoiser, structure=structure, run=run)
 
     found = [judge(level, denoiser, True) for level in noises]
     corrupted = None
@@ -389,6 +393,7 @@ def evaluate_bundle(
         "images": found[0].images,
         "drawn": drawn,
         "reference": reference,
+        "self_ensemble": ensemble,
         "classes": list(bundle.classes),
         "threshold": bundle.threshold,
         "levels": [{"noise": level.name, **one.to_dict()} for level, one in zip(noises, found, strict=True)],

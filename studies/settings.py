@@ -60,6 +60,13 @@ WhiteLevelAsked = Annotated[
         metavar="LEVEL",
     ),
 ]
+SelfEnsemble = Annotated[
+    bool,
+    Setting(
+        help="Restore under all eight flips and turns, and take the mean: better where images have no direction, in "
+        "eight times the time."
+    ),
+]
 Pick = Annotated[str, Setting(help="knee, an objective (its best), or a trial's number.")]
 Prefer = Annotated[
     dict[str, float] | None,

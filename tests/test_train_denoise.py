@@ -270,6 +270,22 @@ def test_a_gray_network_restores_each_channel_and_tiles_and_onnx_agree(here: Pat
     assert abs(whole.astype(int) - np.asarray(Image.open("c/colour.png"))).max() <= 1
 
 
+def test_a_self_ensemble_is_an_option_of_restoring_and_of_judging(here: Path, run: Run) -> None:
+    Image.fromarray(photograph(40, 56, 1)[..., 0]).save("gray.png")
+    for name, options in {"once": [], "mean": ["--self-ensemble"], "onnx": ["--self-ensemble", "--onnx"]}.items():
+        assert run("denoise", "out/bundle", "gray.png", "--to", name, *options).code == 0
+    once, mean, onnx = (np.asarray(Image.open(f"{name}/gray.png")).astype(int) for name in ("once", "mean", "onnx"))
+    assert (once != mean).any()
+    assert abs(onnx - mean).max() <= 1
+
+    judged = ["evaluate", "out/bundle", "--data", "images:images", "--noise", "gaussian:25"]
+    alone, together = (json.loads(run(*judged, *more, "--json").out) for more in ([], ["--self-ensemble"]))
+    assert (alone["self_ensemble"], together["self_ensemble"]) == (False, True)
+    assert alone["levels"][0]["noisy_psnr"] == together["levels"][0]["noisy_psnr"]
+    assert alone["levels"][0]["psnr"] != together["levels"][0]["psnr"]
+    assert "self-ensemble" in run(*judged, "--self-ensemble").out
+
+
 def test_quiet_holds_for_what_libraries_log_too(here: Path, run: Run, caplog: pytest.LogCaptureFixture) -> None:
     (here / "images" / ".hidden.png").write_bytes((here / "images" / "0.png").read_bytes())
     train = ["train", "spec.json", "--data", "images:images", *OPTIONS[:-1], "auto", "--epochs", "1"]

@@ -116,6 +116,7 @@ def assess_bundle(
     part: str = "test",
     denoiser: Denoiser | None = None,
     structure: bool = True,
+    run: Predict | None = None,
 ) -> Assessment:
     """Judges a bundle on a split of a data set, under noise that depends on the data alone.
 
@@ -128,6 +129,7 @@ def assess_bundle(
         noise: noise of any kind and strength.
         part: ``train``, ``validation``, ``test``, or ``all`` three. On ``validation``, seed and draws are the search's.
         denoiser, structure: see `assess`.
+        run: runs in the place of the network, such as its `nas.bundles.inference.self_ensemble`.
 
     Raises:
         DataError: the data does not fit the network.
@@ -145,7 +147,7 @@ def assess_bundle(
             "class names"
         )
     return assess_data(
-        bundle.network,
+        run or bundle.network,
         data,
         noise,
         part=part,

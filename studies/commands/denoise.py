@@ -143,6 +143,7 @@ def denoise(
     onnx: bool = False,
     tile: int | None = None,
     explain: bool = False,
+    ensemble: bool = False,
     white_level: WhiteLevel | None = None,
     tell: Callable[[str], None] = log.info,
     done: Callable[[Denoised], None] = lambda result: None,
@@ -158,6 +159,7 @@ def denoise(
         onnx: run model.onnx with ONNX Runtime instead of the weights with PyTorch.
         tile: side of tiles in pixels; by default images are cut only where memory requires it.
         explain: write a picture of the evidence for each image's class beside it (see `evidence_file`).
+        ensemble: whether images are restored by `nas.bundles.inference.self_ensemble`.
         white_level: value of white, or the word for the largest value of all these images; by default the file's own,
             or the one of the network's training data.
         tell: called with a line about what is left out of a folder.
@@ -177,10 +179,11 @@ def denoise(
         _check_explained(bundle, onnx)
     channels = bundle.task.channels
     from nas.bundles.formats import ONNX
-    from nas.bundles.inference import Tiling
+    from nas.bundles.inference import Tiling, self_ensemble
     from nas.bundles.onnx_model import open_onnx
 
     predict: Predict = open_onnx(bundle.path / ONNX, classes=len(bundle.classes)) if onnx else bundle.network
+    restorer = self_ensemble(predict) if ensemble else predict
 
     tiling = Tiling.of(bundle.network, channels, side=tile)
     white = white_asked(bundle, white_level).found(
@@ -189,7 +192,7 @@ def denoise(
     finished, refused = [], []
     for source, target in pairs:
         try:
-            result = _denoise(bundle, predict, tiling, source, target, to, white, explain)
+            result = _denoise(bundle, restorer, predict, tiling, source, target, to, white, explain)
         except DataError as error:
             reason = str(error).removeprefix(f"image {source}: ")
             refused.append(Refused(image=str(source), reason=reason, target=str(target)))
@@ -240,6 +243,7 @@ def _files(folder: Path, to: Path) -> Listing:
 
 def _denoise(
     bundle: Bundle,
+    restorer: Predict,
     predict: Predict,
     tiling: Tiling,
     source: Path,
@@ -259,7 +263,7 @@ def _denoise(
     pages, logits, tiles, seam = [], [], 1, 0.0
     for page in file.pages:
         noisy = _as_trained(source, page.floats(level), bundle.task.channels)
-        restored = _restored(predict, tiling, source, noisy)
+        restored = _restored(restorer, tiling, source, noisy)
         _check_answers(source, (restored.image,))
         if explain:
             shown.append(noisy)

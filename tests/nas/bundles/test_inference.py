@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.bundles.inference import Tiling, restore, tiled
+from nas.bundles.inference import Tiling, restore, self_ensemble, tiled
 from nas.types import Task
 from search_spaces.unet.blocks import BLOCKS, NORMS
 from search_spaces.unet.fusion import FUSIONS, GATES
@@ -202,3 +202,30 @@ def test_a_program_is_cut_as_the_network_that_it_was_made_of(monkeypatch: pytest
     torch.testing.assert_close(restored, noisy * 2)
     assert len(shapes) > 1
     assert max(height * width for _, _, height, width in shapes) < 200 * 90
+
+
+def test_a_self_ensemble_is_the_mean_over_the_eight_symmetries_of_a_square() -> None:
+    net, noisy = network(), torch.cat([image(48, 64), image(48, 64).flip(3)])
+    with torch.inference_mode():
+        restored, logits = self_ensemble(net)(noisy)
+        turned = [
+            torch.rot90(net(torch.rot90(mirrored, turns, (2, 3)))[0], -turns, (2, 3))
+            for mirrored in (noisy, noisy.flip(3))
+            for turns in range(4)
+        ]
+        turned = [each if place < 4 else each.flip(3) for place, each in enumerate(turned)]
+        torch.testing.assert_close(restored, torch.stack(turned).mean(0))
+        torch.testing.assert_close(logits, net(noisy)[1], rtol=0, atol=0)
+        assert not torch.allclose(restored, net(noisy)[0], atol=1e-3)
+        # What is restored no longer depends on the direction of the image.
+        sideways = self_ensemble(net)(torch.rot90(noisy, 1, (2, 3)))[0]
+    torch.testing.assert_close(torch.rot90(sideways, -1, (2, 3)), restored)
+
+
+def test_a_self_ensemble_in_tiles_is_that_of_the_whole_image() -> None:
+    net, noisy = network(), image(96, 160)
+    ensemble = self_ensemble(net)
+    whole = restore(ensemble, noisy, Tiling.of(net, 1))
+    cut = restore(ensemble, noisy, Tiling.of(net, 1, side=64))
+    assert (whole.tiles, cut.tiles) == (1, 6)
+    torch.testing.assert_close(cut.image, whole.image, rtol=1e-4, atol=1e-5)

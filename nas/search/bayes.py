@@ -18,6 +18,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from threadpoolctl import ThreadpoolController
 
@@ -137,9 +138,9 @@ def _blas() -> ThreadpoolController:
 
 def _ordered_pool(question: Question) -> list[Sketch]:
     """Returns the pool of one trial, the best candidate first."""
-    if not question.prior.trials and len(question.past.judged().keys() - {question.number}) < STARTUP_TRIALS:
-        return []
     known = _Known.of(question)
+    if not question.prior.trials and known.trained < STARTUP_TRIALS:
+        return []
     rng = np.random.default_rng(question.seed)
     model = _Model(question.space, question.objectives, question.prior, question.max_macs, known)
     pool = Pool(question, rng, model.relevance)
@@ -161,6 +162,7 @@ class _Known:
     """The study's trials as the model learns from them.
 
     Attributes:
+        trained: number of all trained trials.
         numbers: numbers of the trials that are learned from, in ascending order.
         sketches: candidates of these trials, and then of those under way.
         values: (numbers, objectives) values at the end of a training, NaN where unknown.
@@ -168,6 +170,7 @@ class _Known:
         diverged: (numbers,) whether a trial diverged or ran out of memory.
     """
 
+    trained: int
     numbers: Sequence[int]
     sketches: Sequence[Sketch]
     values: Array
@@ -178,25 +181,24 @@ class _Known:
     def nothing(cls, objectives: int) -> _Known:
         """Returns what is known of an empty study."""
         empty, none = np.empty((0, objectives)), np.zeros(0, dtype=bool)
-        return cls(numbers=(), sketches=(), values=empty, spread=empty, diverged=none)
+        return cls(trained=0, numbers=(), sketches=(), values=empty, spread=empty, diverged=none)
 
     @classmethod
     def of(cls, question: Question) -> _Known:
         """Reads a study."""
-        past = question.past
-        judged = {number: found for number, found in past.judged().items() if number != question.number}
-        final = _at_the_end(question, judged)
+        final = _AtTheEnd.of(question)
         kept = cls._kept(question, final)
         under_way = cls._pending(question)
-        sketches = _sketches(question, [*kept, *under_way])
-        numbers = [number for number in kept if number in sketches]
-        columns = len(question.objectives)
+        sketches = _sketches(question, [*final.numbers[kept].tolist(), *under_way])
+        kept = [row for row in kept if final.numbers[row] in sketches]
+        numbers = final.numbers[kept].tolist()
         return cls(
+            trained=len(final.numbers),
             numbers=numbers,
             sketches=[sketches[number] for number in (*numbers, *under_way) if number in sketches],
-            values=np.array([final[number][0] for number in numbers]).reshape(-1, columns),
-            spread=np.array([final[number][1] for number in numbers]).reshape(-1, columns),
-            diverged=np.array([not judged[number][1] for number in numbers], dtype=bool),
+            values=final.values[kept],
+            spread=final.spread[kept],
+            diverged=final.diverged[kept],
         )
 
     @staticmethod
@@ -208,18 +210,18 @@ class _Known:
         return sorted(np.random.default_rng(question.seed).choice(numbers, PENDING, replace=False).tolist())
 
     @staticmethod
-    def _kept(question: Question, final: Mapping[int, tuple[Array, Array]]) -> list[int]:
-        """Returns the numbers of at most `KNOWN` trials, in ascending order."""
-        numbers = sorted(final)
-        if len(numbers) <= KNOWN:
-            return numbers
-        there = [number for number in numbers if not np.isnan(final[number][0]).any()]
-        values = np.array([final[number][0] for number in there]).reshape(len(there), len(question.objectives))
+    def _kept(question: Question, final: _AtTheEnd) -> list[int]:
+        """Returns the rows of at most `KNOWN` trials, in ascending order of their numbers."""
+        rows = np.argsort(final.numbers)
+        if len(rows) <= KNOWN:
+            return list(rows.tolist())
+        there = rows[~np.isnan(final.values[rows]).any(axis=1)]
         maximize = [o.direction == "maximize" for o in question.objectives]
-        best = {there[row] for row in best_subset(values, KNOWN // 4, maximize)} if there else set()
-        others = [number for number in numbers if number not in best]
+        best = there[best_subset(final.values[there], KNOWN // 4, maximize)] if len(there) else there
+        others = rows[~np.isin(rows, best)]
         rng = np.random.default_rng(question.seed)
-        return sorted({*best, *rng.choice(others, KNOWN - len(best), replace=False).tolist()})
+        kept = np.append(best, rng.choice(others, KNOWN - len(best), replace=False))
+        return list(kept[np.argsort(final.numbers[kept])].tolist())
 
     def best(self, model: _Model, count: int) -> list[Mapping[str, Any]]:
         """Returns the hyperparameters of the best complete trials, by the model's means."""
@@ -242,38 +244,65 @@ def _sketches(question: Question, numbers: Sequence[int]) -> dict[int, Sketch]:
     return found
 
 
-def _at_the_end(
-    question: Question, judged: Mapping[int, tuple[int, tuple[float, ...]]]
-) -> dict[int, tuple[Array, Array]]:
-    """Returns for each trial its values after a whole training, and the variances of those that are extrapolated.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _AtTheEnd:
+    """What a whole training gives, or would give, of each trained trial.
 
     A trial that was stopped at a rung gets the values that it has there plus the median gain, from this rung to the
     end, of the trials that were trained to the end. Values are NaN for a trial that diverged, for one that was stopped
     while fewer than three trials tell the gain, and for objectives that are not known at rungs.
+
+    Attributes:
+        numbers: numbers of the trials, (n,).
+        values: their values, (n, objectives).
+        spread: the same shape, variances of the values that are extrapolated.
+        diverged: (n,) whether a trial diverged or ran out of memory.
     """
-    nothing = np.full(len(question.objectives), math.nan), np.zeros(len(question.objectives))
-    last = max((epoch for epoch, _ in judged.values()), default=0)
-    ends = {number: np.array(values) for number, (epoch, values) in judged.items() if values and epoch == last}
-    found = dict.fromkeys(judged, nothing)
-    found |= {number: (values, np.zeros(len(values))) for number, values in ends.items()}
+
+    numbers: NDArray[np.int64]
+    values: Array
+    spread: Array
+    diverged: Mask
+
+    @classmethod
+    def of(cls, question: Question) -> _AtTheEnd:
+        """Reads a study, without the trial that is asked for."""
+        past = question.past
+        judged = [(number, *found) for number, found in past.judged().items() if number != question.number]
+        columns, blank = len(question.objectives), (math.nan,) * len(question.objectives)
+        numbers = np.array([number for number, _, _ in judged], dtype=np.int64)
+        epochs = np.array([epoch for _, epoch, _ in judged], dtype=np.int64)
+        values = np.array([found or blank for _, _, found in judged], dtype=np.float64).reshape(-1, columns)
+        diverged = np.array([not found for _, _, found in judged], dtype=bool)
+        spread = np.zeros_like(values)
+        last = epochs.max(initial=0)
+        ends = np.flatnonzero(~diverged & (epochs == last))
+        for rung in np.unique(epochs[~diverged & (epochs != last)]).tolist():
+            there = past.rung(rung)
+            stopped = np.flatnonzero(~diverged & (epochs == rung))
+            known = np.array([number in there for number in numbers[stopped].tolist()])
+            both = [row for row, number in zip(ends.tolist(), numbers[ends].tolist(), strict=True) if number in there]
+            if len(both) < 3:
+                known[:] = False
+            values[stopped[~known]] = math.nan
+            if known.any():
+                at_rung = _in_order(question, [there[number] for number in numbers[both].tolist()])
+                gains = values[both] - at_rung
+                now = _in_order(question, [there[number] for number in numbers[stopped[known]].tolist()])
+                values[stopped[known]] = now + np.median(gains, axis=0)
+                spread[stopped[known]] = np.nan_to_num(np.var(gains, axis=0))
+        return cls(numbers=numbers, values=values, spread=spread, diverged=diverged)
+
+
+def _in_order(question: Question, at_rung: Sequence[Sequence[float]]) -> Array:
+    """Returns values at a rung in the order of the study's objectives, NaN for those that are not known there."""
     names = [o.name for o in question.past.rung_objectives()]
-    columns = [names.index(o.name) if o.name in names else None for o in question.objectives]
-    for rung in sorted({epoch for epoch, values in judged.values() if values and epoch != last}):
-        there = question.past.rung(rung)
-        both = [number for number in ends if number in there]
-        if len(both) < 3:
-            continue
-        known = np.array([_ordered(there[number], columns) for number in both])
-        gains = np.array([ends[number] for number in both]) - known
-        gain, spread = np.median(gains, axis=0), np.nan_to_num(np.var(gains, axis=0))
-        for number, (epoch, _) in judged.items():
-            if epoch == rung and number in there:
-                found[number] = _ordered(there[number], columns) + gain, spread
+    found = np.full((len(at_rung), len(question.objectives)), math.nan)
+    for column, objective in enumerate(question.objectives):
+        if objective.name in names:
+            place = names.index(objective.name)
+            found[:, column] = [values[place] for values in at_rung]
     return found
-
-
-def _ordered(values: Sequence[float], columns: Sequence[int | None]) -> Array:
-    return np.array([math.nan if column is None else values[column] for column in columns])
 
 
 class _Model:

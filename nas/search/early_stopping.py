@@ -76,13 +76,15 @@ class Rungs:
         Both have shape (n, objectives), and larger is better in both.
         """
         ends = self.reached(self.epochs)
-        known, final, gains = self._gains.get(epoch, (-1, np.empty(0), np.empty(0)))
+        nothing = np.empty((0, len(self.objectives)))
+        known, final, gains = self._gains.get(epoch, (0, nothing, nothing))
         if known != len(ends):
             there = self.reached(epoch)
-            both = [number for number in ends if number in there]
-            sign, shape = np.where(self.maximize, 1.0, -1.0), (-1, len(self.objectives))
-            final = sign * np.array([ends[number] for number in both], dtype=np.float64).reshape(shape)
-            gains = final - sign * np.array([there[number] for number in both], dtype=np.float64).reshape(shape)
+            both = [number for number in islice(ends, known, None) if number in there]
+            sign = np.where(self.maximize, 1.0, -1.0)
+            new = sign * np.array([ends[number] for number in both], dtype=np.float64).reshape(-1, len(self.objectives))
+            before = sign * np.array([there[number] for number in both], dtype=np.float64).reshape(new.shape)
+            final, gains = np.vstack([final, new]), np.vstack([gains, new - before])
             self._gains[epoch] = len(ends), final, gains
         return final, gains
 

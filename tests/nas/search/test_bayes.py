@@ -167,13 +167,16 @@ def test_a_stopped_trial_counts_with_the_gain_of_those_that_went_on() -> None:
     past = Past(SPACE)
     past.ended = {n: (27, (10.0 + n, 50.0)) for n in range(4)} | {4: (3, (7.0, 20.0)), 5: (0, ()), 6: (9, (8.0, 30.0))}
     past.rungs = {3: {n: (8.0 + n, 20.0 + 10 * n) for n in range(4)} | {4: (7.0, 20.0)}, 9: {0: (9.0, 40.0)}}
-    found = bayes._at_the_end(question(past), past.ended)
-    values, spread = found[4]
-    assert values == pytest.approx([7.0 + 2.0, 20.0 + 15.0])  # median gains of 2 and of 30, 20, 10, 0
-    assert spread == pytest.approx([0.0, 125.0])
-    assert np.isnan(found[5][0]).all()
-    assert np.isnan(found[6][0]).all()  # only one trial tells the gain from epoch 9
-    assert found[1][0] == pytest.approx([11.0, 50.0])
+    found = bayes._AtTheEnd.of(question(past))
+    assert found.numbers.tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert found.values[4] == pytest.approx([7.0 + 2.0, 20.0 + 15.0])  # median gains of 2 and of 30, 20, 10, 0
+    assert found.spread[4] == pytest.approx([0.0, 125.0])
+    assert np.isnan(found.values[5]).all()
+    assert np.isnan(found.values[6]).all()  # only one trial tells the gain from epoch 9
+    assert found.values[1] == pytest.approx([11.0, 50.0])
+    assert not found.spread[[0, 1, 2, 3, 5, 6]].any()
+    assert found.diverged.tolist() == [False] * 5 + [True, False]
+    assert bayes._AtTheEnd.of(question(past, number=4)).numbers.tolist() == [0, 1, 2, 3, 5, 6]
 
 
 def test_a_large_study_costs_no_more_than_some_trials() -> None:

@@ -58,16 +58,21 @@ class Rungs:
         self.objectives, self.epochs, self.reached = objectives, epochs, reached
         self.maximize = [o.direction == "maximize" for o in objectives]
         self._rankings: dict[int, Ranking] = {}
+        self._known: dict[int, Mapping[int, Sequence[float]]] = {}
         self._gains: dict[int, tuple[int, Array, Array]] = {}
 
     def ranking(self, epoch: int) -> Ranking:
         """Returns the candidates that have reached a rung by rank."""
         if epoch not in self._rankings:
             self._rankings[epoch] = Ranking([o.reference for o in self.objectives], self.maximize)
-        ranking = self._rankings[epoch]
-        for number, values in islice(self.reached(epoch).items(), len(ranking), None):
+        ranking, self._known[epoch] = self._rankings[epoch], self.reached(epoch)
+        for number, values in islice(self._known[epoch].items(), len(ranking), None):
             ranking.add(number, values)
         return ranking
+
+    def values(self, number: int, epoch: int) -> Sequence[float]:
+        """Returns the values of a candidate that the rung's `ranking` has."""
+        return self._known[epoch][number]
 
     def gains(self, epoch: int) -> tuple[Array, Array]:
         """Returns final values of the candidates that were trained to the end, and how much better they are than at a
@@ -113,7 +118,7 @@ def successive_halving(rungs: Rungs, number: int, epoch: int, merit: Merit) -> b
 def _among_the_best(rungs: Rungs, number: int, epoch: int, merit: Merit) -> bool:
     """Tells whether a candidate is among the best third at its rung."""
     ranking = rungs.ranking(epoch)
-    rank = ranking.rank(rungs.reached(epoch)[number])
+    rank = ranking.rank(rungs.values(number, epoch))
     front = ranking.fronts[rank]
     places = math.ceil(len(ranking) / REDUCTION) - sum(len(better) for better in ranking.fronts[:rank])
     if rank == 0 or len(front) <= places:
@@ -136,7 +141,7 @@ def may_still_win(rungs: Rungs, number: int, epoch: int) -> bool:
     final, gains = rungs.gains(epoch)
     if len(gains) < FEWEST_GAINS:
         return False
-    own = np.where(rungs.maximize, 1.0, -1.0) * np.array(rungs.reached(epoch)[number], dtype=np.float64)
+    own = np.where(rungs.maximize, 1.0, -1.0) * np.array(rungs.values(number, epoch), dtype=np.float64)
     hoped = own + np.median(gains, axis=0) + HOPE * gains.std(axis=0)
     return not (final >= hoped).all(axis=1).any()
 

@@ -88,14 +88,18 @@ CHANGE_EPOCHS_DONE = (
     update(TRIALS)
     .where(_OF_TRIAL, TRIALS.c.owner.is_not_distinct_from(bindparam("own")), TRIALS.c.started.is_not(None))
     .where(
-        exists()
-        .where(OPTUNA_TRIALS.c.study_id == TRIALS.c.study_id, OPTUNA_TRIALS.c.number == TRIALS.c.number)
-        .where(OPTUNA_TRIALS.c.state == TrialState.RUNNING)
-        .correlate(TRIALS)
+        exists().where(
+            OPTUNA_TRIALS.c.trial_id == bindparam("optuna"),
+            OPTUNA_TRIALS.c.study_id == TRIALS.c.study_id,
+            OPTUNA_TRIALS.c.state == TrialState.RUNNING,
+        )
     )
     .values(epochs_done=bindparam("last"))
 )
-"""Changes a trial that ``own`` trains; it changes no row when another driver trains it, or a person ended it."""
+"""Changes a trial that ``own`` trains; it changes no row when another driver trains it, or a person ended it.
+
+Optuna's id ``optuna`` finds its row at once. By number it would be looked for among all trials of the study.
+"""
 
 DROP_EPOCHS = (
     delete(EPOCHS)

@@ -84,7 +84,8 @@ class Writer:
             # The write holds the trial until the commit, so that it is not claimed meanwhile.
             key = {"study": self._id, "trial": number}
             last = max(row.epoch for row in rows)
-            done = connection.execute(sql.CHANGE_EPOCHS_DONE, key | {"own": self._driver.owner, "last": last})
+            own = {"own": self._driver.owner, "optuna": self._driver.optuna_id(connection, number)}
+            done = connection.execute(sql.CHANGE_EPOCHS_DONE, key | own | {"last": last})
             if not done.rowcount and self._driver.record_of(connection, number).started is None:
                 raise ValueError(f"trial {number} has epochs but was never started")
             connection.execute(sql.DROP_EPOCHS, key | {"epochs": [row.epoch for row in rows]})

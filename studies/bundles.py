@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,6 +32,7 @@ from studies.zoo import bundle_folder
 if TYPE_CHECKING:
     from torch import nn
 
+    from nas.bundles.assess import Assessment
     from nas.bundles.export import Judge
     from nas.bundles.inference import Predict
     from nas.data.splits import Dataset
@@ -309,7 +311,8 @@ def evaluate_bundle(
         pair_by: see `nas.data.splits.load`; by default the bundle's, where it fits.
         white_level: value of white in the images, or the word for their largest; by default what their files say, or
             that of the bundle's data.
-        ensemble: whether the network restores each image by `nas.bundles.inference.self_ensemble`.
+        ensemble: whether the network restores each image by `nas.bundles.inference.self_ensemble`. Its figures without
+            that are then in each level too, as ``once_psnr`` and so on.
         data_root: see `nas.data.splits.load`.
 
     Returns:
@@ -320,7 +323,7 @@ def evaluate_bundle(
     Raises:
         BundleError, DataError, ConfigError: the bundle, the data or a name is not as it must be.
     """
-    from nas.bundles.assess import Assessment, assess_bundle, assess_photographs
+    from nas.bundles.assess import assess_bundle, assess_photographs
     from nas.bundles.inference import self_ensemble, tiled
     from nas.bundles.reference_denoisers import Denoiser, reference_denoiser
     from nas.data.corruptions import levels_of_corruption
@@ -351,15 +354,16 @@ def evaluate_bundle(
     if source_of(name).files and white_level not in (None, bundle.white_level):
         check_scale(bundle, name, data_root)
     drawn = "noise"
-    run = self_ensemble(bundle.network) if ensemble else bundle.network
+    alone: Predict = bundle.network
     if source_of(name).photographs:
+        alone = tiled(bundle.network, bundle.task.channels)
         paths, part, white = read_for_bundle(
             bundle, ("group_by",), lambda **kept: photographs(name, split, seen=seen, white=white, **kept)
         )
 
-        def judge(level: Noise, denoiser: Denoiser | None, structure: bool) -> Assessment:
+        def judged(run: Predict, level: Noise, denoiser: Denoiser | None, structure: bool) -> Assessment:
             return assess_photographs(
-                tiled(bundle.network, bundle.task.channels, run),
+                run,
                 bundle.task.channels,
                 paths,
                 level,
@@ -376,10 +380,12 @@ def evaluate_bundle(
         part = split or ("all" if foreign and not loaded.has_own_splits else "test")
         drawn = loaded.test.drawn
 
-        def judge(level: Noise, denoiser: Denoiser | None, structure: bool) -> Assessment:
+        def judged(run: Predict, level: Noise, denoiser: Denoiser | None, structure: bool) -> Assessment:
             return assess_bundle(bundle, loaded, level, part=part, denoiser=denoiser, structure=structure, run=run)
 
+    judge = partial(judged, self_ensemble(alone) if ensemble else alone)
     found = [judge(level, denoiser, True) for level in noises]
+    once = [judged(alone, level, None, True) if ensemble else None for level in noises]
     corrupted = None
     if corruptions:
         corrupted = [
@@ -396,9 +402,17 @@ def evaluate_bundle(
         "self_ensemble": ensemble,
         "classes": list(bundle.classes),
         "threshold": bundle.threshold,
-        "levels": [{"noise": level.name, **one.to_dict()} for level, one in zip(noises, found, strict=True)],
+        "levels": [
+            {"noise": level.name, **one.to_dict(), **_once(before)}
+            for level, one, before in zip(noises, found, once, strict=True)
+        ],
         "corruptions": corrupted,
     }
+
+
+def _once(found: Assessment | None) -> dict[str, float]:
+    """Returns the figures of a network that restores an image once, beside those of its self-ensemble."""
+    return {} if found is None else {f"once_{name}": value for name, value in found.values.items()}
 
 
 def data_of(bundle: Bundle) -> str:

@@ -278,12 +278,19 @@ def test_a_self_ensemble_is_an_option_of_restoring_and_of_judging(here: Path, ru
     assert (once != mean).any()
     assert abs(onnx - mean).max() <= 1
 
+    refused = run("denoise", "out/bundle", "gray.png", "--to", "shown", "--self-ensemble", "--explain")
+    assert refused.code == 2
+    assert "leave --self-ensemble out" in refused.err
+    assert not Path("shown").exists()
+
     judged = ["evaluate", "out/bundle", "--data", "images:images", "--noise", "gaussian:25"]
     alone, together = (json.loads(run(*judged, *more, "--json").out) for more in ([], ["--self-ensemble"]))
     assert (alone["self_ensemble"], together["self_ensemble"]) == (False, True)
     assert alone["levels"][0]["noisy_psnr"] == together["levels"][0]["noisy_psnr"]
-    assert alone["levels"][0]["psnr"] != together["levels"][0]["psnr"]
-    assert "self-ensemble" in run(*judged, "--self-ensemble").out
+    assert together["levels"][0]["once_psnr"] == alone["levels"][0]["psnr"] != together["levels"][0]["psnr"]
+    shown = run(*judged, "--self-ensemble").out
+    assert "network, once" in shown
+    assert "self-ensemble" in shown
 
 
 def test_quiet_holds_for_what_libraries_log_too(here: Path, run: Run, caplog: pytest.LogCaptureFixture) -> None:

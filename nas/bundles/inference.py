@@ -90,8 +90,21 @@ class Restored:
     seam: float
 
 
-def restore(predict: Predict, noisy: Tensor, tiling: Tiling) -> Restored:
-    """Runs a network over images (N, C, H, W) of one size, float32 in about [0, 1], on the CPU."""
+def restore(predict: Predict, noisy: Tensor, tiling: Tiling, *, ensemble: bool = False) -> Restored:
+    """Runs a network over images (N, C, H, W) of one size, float32 in about [0, 1], on the CPU.
+
+    With `ensemble` the images are turned whole, and each turn is cut anew: a network that halves images begins to count
+    pixels at the corner of what it is given.
+    """
+    if ensemble:
+        turns: list[Restored] = []
+
+        def whole(images: Tensor) -> tuple[Tensor, Tensor]:
+            turns.append(restore(predict, images, tiling))
+            return turns[-1].image, turns[-1].logits
+
+        image, logits = self_ensemble(whole)(noisy)
+        return Restored(image, logits, max(each.tiles for each in turns), max(each.seam for each in turns))
     count, _, height, width = noisy.shape
     if count * height * width <= tiling.whole:
         image, logits = _run(predict, noisy)

@@ -129,6 +129,8 @@ def show_evaluation(result: Mapping[str, Any]) -> None:
         rows.append((level["noise"], "noisy input", *row(level, "noisy_", "")))
         if result["reference"] is not None:
             rows.append(("", result["reference"], *row(level, "reference_", "")))
+        if result["self_ensemble"]:
+            rows.append(("", "network, once", *row(level, "once_", "-")))
         rows.append(("", "self-ensemble" if result["self_ensemble"] else "network", *row(level, "", "-")))
     head = ("noise", "", *(labelled(metric.title, metric.unit) for metric in metrics))
     for line in columns(head, rows):

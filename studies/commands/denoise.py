@@ -176,14 +176,13 @@ def denoise(
     pairs = list(_targets(images, to, tell))
     bundle = open_bundle(path)
     if explain:
-        _check_explained(bundle, onnx)
+        _check_explained(bundle, onnx, ensemble)
     channels = bundle.task.channels
     from nas.bundles.formats import ONNX
-    from nas.bundles.inference import Tiling, self_ensemble
+    from nas.bundles.inference import Tiling
     from nas.bundles.onnx_model import open_onnx
 
     predict: Predict = open_onnx(bundle.path / ONNX, classes=len(bundle.classes)) if onnx else bundle.network
-    restorer = self_ensemble(predict) if ensemble else predict
 
     tiling = Tiling.of(bundle.network, channels, side=tile)
     white = white_asked(bundle, white_level).found(
@@ -192,7 +191,7 @@ def denoise(
     finished, refused = [], []
     for source, target in pairs:
         try:
-            result = _denoise(bundle, restorer, predict, tiling, source, target, to, white, explain)
+            result = _denoise(bundle, predict, tiling, source, target, to, white, explain, ensemble)
         except DataError as error:
             reason = str(error).removeprefix(f"image {source}: ")
             refused.append(Refused(image=str(source), reason=reason, target=str(target)))
@@ -243,7 +242,6 @@ def _files(folder: Path, to: Path) -> Listing:
 
 def _denoise(
     bundle: Bundle,
-    restorer: Predict,
     predict: Predict,
     tiling: Tiling,
     source: Path,
@@ -251,6 +249,7 @@ def _denoise(
     to: Path,
     white: White,
     explain: bool,
+    ensemble: bool,
 ) -> Denoised:
     evidence = evidence_file(target) if explain else None
     for place in filter(None, (target, evidence)):
@@ -263,7 +262,7 @@ def _denoise(
     pages, logits, tiles, seam = [], [], 1, 0.0
     for page in file.pages:
         noisy = _as_trained(source, page.floats(level), bundle.task.channels)
-        restored = _restored(restorer, tiling, source, noisy)
+        restored = _restored(predict, tiling, source, noisy, ensemble)
         _check_answers(source, (restored.image,))
         if explain:
             shown.append(noisy)
@@ -316,12 +315,14 @@ def evidence_file(target: Path) -> Path:
     return target.with_name(f"{target.name}{EVIDENCE}")
 
 
-def _check_explained(bundle: Bundle, onnx: bool) -> None:
+def _check_explained(bundle: Bundle, onnx: bool, ensemble: bool) -> None:
     """Checks that a bundle can say where it looks. Raises ConfigError."""
     from nas.training.evidence import has_evidence
 
     if onnx:
         raise ConfigError("`explain` needs the weights; leave `onnx` out")
+    if ensemble:
+        raise ConfigError("`explain` shows what the network restores at once; leave `self_ensemble` out")
     if not bundle.classes:
         raise ConfigError(f"`explain`: {bundle.path} knows no classes; leave it out")
     if not has_evidence(bundle.network):
@@ -369,11 +370,11 @@ def _logits(predict: Predict, images: Tensor) -> Tensor:
         return predict(images.contiguous(memory_format=torch.channels_last))[1]
 
 
-def _restored(predict: Predict, tiling: Tiling, source: Path, noisy: Tensor) -> Restored:
+def _restored(predict: Predict, tiling: Tiling, source: Path, noisy: Tensor, ensemble: bool) -> Restored:
     from nas.bundles.inference import restore
 
     try:
-        return restore(predict, noisy, tiling)
+        return restore(predict, noisy, tiling, ensemble=ensemble)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

@@ -345,7 +345,7 @@ def test_broken_images_are_refused_and_the_rest_goes_on(here: Path, run: Run) ->
 def test_an_image_that_memory_does_not_hold_is_refused(
     here: Path, run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def fails(*arguments: object) -> None:
+    def fails(*arguments: object, **options: bool) -> None:
         raise error
 
     monkeypatch.setattr("nas.bundles.inference.restore", fails)

@@ -151,6 +151,8 @@ class Abilities:
         evidence_head: the module that is given a list of feature maps (N, C_i, H_i, W_i) and returns the logits, from
             which it is found where the evidence for a class lies (see `nas.training.evidence`); None, the default, for
             a network without one.
+        capturable: whether a training step of the network does the same work each time, so that a GPU may be given it
+            as a whole (see `nas.training.captured`); by default False.
     """
 
     tasks: Sequence[str] = TASKS

@@ -139,7 +139,7 @@ class Captured:
     In the call that captures, the work is done as it is, and its result stands whatever becomes of the capture. Then
     everything is put back to where it was before, the work is captured and replayed, and the replay's losses and
     changes are compared with those of the work. At last everything is put where the work had left it, torch's global
-    generator too. Where capturing raises, or the results differ, the work is never replayed, and one line of the log
+    generators too. Where capturing raises, or the results differ, the work is never replayed, and one line of the log
     says so, once in a process. Only these calls wait for the device.
 
     The memory that a graph reads and writes is kept as long as the graph. A benchmark once ended in an assertion of a
@@ -186,9 +186,17 @@ class Captured:
         if not self._graphs.affordable():
             self._plain = True
             return work(batches, None)
-        before = _Snapshot(moved())
+        try:
+            before = _Snapshot(moved())
+        except torch.OutOfMemoryError:  # the work itself may still have room
+            self._plain = True
+            return work(batches, None)
         losses = work(batches, None)
-        after = _Snapshot(moved())
+        try:
+            after = _Snapshot(moved())
+        except torch.OutOfMemoryError:
+            self._plain = True
+            return losses
         if after.places != before.places or not math.isfinite(_norm([losses, *after.all()])):
             self._runs[shapes] = 0  # a state of the optimiser is new, or the run is about to diverge
             return losses
@@ -236,7 +244,7 @@ class Captured:
 
 
 class _Snapshot:
-    """Tensors that work changes, and the values that they have now, with the state of torch's global generator."""
+    """Tensors that work changes, and the values that they have now, with the states of torch's global generators."""
 
     def __init__(self, moved: Moved) -> None:
         self.places = _places(moved)
@@ -245,7 +253,7 @@ class _Snapshot:
         self.values = {kind: [tensor.clone() for tensor in tensors] for kind, tensors in self.moved.items()}
         self._device = next(self.all()).device
         cuda = self._device.type == "cuda"
-        self._random = torch.cuda.get_rng_state(self._device) if cuda else torch.get_rng_state()
+        self._random = torch.get_rng_state(), torch.cuda.get_rng_state(self._device) if cuda else None
 
     def all(self) -> Iterator[Tensor]:
         return (value for values in self.values.values() for value in values)
@@ -255,10 +263,10 @@ class _Snapshot:
         for kind, tensors in self.moved.items():
             for tensor, value in zip(tensors, self.values[kind], strict=True):
                 tensor.copy_(value)
-        if self._device.type == "cuda":
-            torch.cuda.set_rng_state(self._random, self._device)
-        else:
-            torch.set_rng_state(self._random)
+        on_cpu, on_cuda = self._random
+        torch.set_rng_state(on_cpu)
+        if on_cuda is not None:
+            torch.cuda.set_rng_state(on_cuda, self._device)
 
 
 class _Recording:
@@ -321,4 +329,8 @@ def _difference(found: Tensor, losses: Tensor, before: _Snapshot, after: _Snapsh
         off, change = _distance(now, wanted), _distance(before.values[kind], wanted)
         if not off <= CHANGE_LIMIT * change + ROUNDING * _norm(wanted):
             return f"its {kind} are {off:.1e} off, where the step changes them by {change:.1e}"
+        # A small tensor that stays where it was is little among large ones.
+        for tensor, old, new in zip(now, before.values[kind], wanted, strict=True):
+            if torch.equal(tensor, old) and _distance([new], [old]) > ROUNDING * _norm([old]):
+                return f"one of its {kind} of shape {tuple(tensor.shape)} stays where it was, and the step changes it"
     return None

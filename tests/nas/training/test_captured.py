@@ -361,6 +361,45 @@ def test_a_replay_that_is_wrong_is_told_once_and_never_used(
     assert not Captured.broken, "other networks may well be captured"
 
 
+def test_a_small_tensor_that_is_forgotten_is_noticed_among_large_ones() -> None:
+    large, gate, still = torch.zeros(500, 500), torch.ones(()), torch.ones(3)
+    moved = {"parameters": [large, gate, still]}
+    before = captured._Snapshot(moved)
+    large += 0.01
+    gate += 0.01
+    after = captured._Snapshot(moved)
+    losses = torch.ones(2)
+    assert captured._difference(losses, losses, before, after) is None
+    gate.fill_(1.0)
+    said = captured._difference(losses, losses, before, after)
+    assert said == "one of its parameters of shape () stays where it was, and the step changes it"
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_run_without_memory_for_the_check_goes_on_without_a_word(
+    which: int,
+    data: DeviceData,
+    graphs: Recorded,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wanted = plain(lambda: start(data))
+    taken: list[object] = []
+
+    class Snapshot(captured._Snapshot):
+        def __init__(self, moved: Any) -> None:
+            taken.append(self)
+            if len(taken) == which:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            super().__init__(moved)
+
+    monkeypatch.setattr(captured, "_Snapshot", Snapshot)
+    run = start(data)
+    run._captured_probes = None
+    assert_equal(finished(run), wanted)
+    assert (len(taken), graphs.captured, caplog.messages) == (which, 0, [])
+
+
 def test_a_probe_that_is_wrong_leaves_the_steps_alone(data: DeviceData, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = plain(lambda: start(data))
     wrong, right = Wrong("it reads other images"), Recorded()

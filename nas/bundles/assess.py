@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
-from scipy.ndimage import uniform_filter
+from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 from nas.bundles.bundle import Bundle
@@ -29,9 +29,6 @@ from nas.training.recognition import class_figures
 
 SSIM_WINDOW = 7
 """The side in pixels of the window of scikit-image's SSIM."""
-
-SSIM_PIXELS = 2**16
-"""SSIM is computed for so many pixels at a time where images are small, which takes a fraction of the time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,29 +312,10 @@ def ssim(output: Tensor, clean: Tensor) -> list[float]:
     if side < 3:
         raise DataError(f"SSIM of images with a side of {side} pixel(s): at least 3 are needed; evaluate larger images")
     window = min(SSIM_WINDOW, side - 1 + side % 2)
-    found, wanted = (each.float().cpu().contiguous().flatten(0, 1).numpy() for each in (output.clamp(0, 1), clean))
-    step = max(1, SSIM_PIXELS // (clean.shape[-2] * clean.shape[-1]))
-    planes = [_ssim(found[i : i + step], wanted[i : i + step], window) for i in range(0, len(found), step)]
-    means: list[float] = np.concatenate(planes).reshape(clean.shape[:2]).mean(1).tolist()
-    return means
-
-
-def _ssim(found: np.ndarray, wanted: np.ndarray, window: int) -> np.ndarray:
-    """Returns the structural similarity of each of N planes (N, H, W) with values from 0 to 1."""
-
-    def local(values: np.ndarray) -> np.ndarray:
-        means: np.ndarray = uniform_filter(values, (0, window, window))
-        return means
-
-    x, y = local(found), local(wanted)
-    sample = window**2 / (window**2 - 1)
-    variances = sample * (local(found * found) - x * x + local(wanted * wanted) - y * y)
-    covariance = sample * (local(found * wanted) - x * y)
-    small, smaller = 0.03**2, 0.01**2
-    same = (2 * x * y + smaller) * (2 * covariance + small) / ((x * x + y * y + smaller) * (variances + small))
-    edge = (window - 1) // 2  # where windows reach over the edge
-    means: np.ndarray = same[:, edge : same.shape[1] - edge, edge : same.shape[2] - edge].mean((1, 2), dtype=np.float64)
-    return means
+    # In double precision, because the variances of nearly flat images are differences of nearly equal numbers.
+    pairs = zip(output.double().clamp(0, 1).cpu().numpy(), clean.double().cpu().numpy(), strict=True)
+    same = functools.partial(structural_similarity, win_size=window, data_range=1, channel_axis=0)
+    return [float(same(*pair)) for pair in pairs]
 
 
 def _part(data: Dataset, part: str) -> Split:

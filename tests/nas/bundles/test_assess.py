@@ -102,16 +102,21 @@ def test_accuracy_needs_labels_and_classes(network: nn.Module) -> None:
 
 @pytest.mark.parametrize(("side", "window"), [(3, 3), (4, 3), (5, 5), (6, 5), (7, 7), (8, 7), (20, 7)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_ssim_is_that_of_scikit_image(side: int, window: int, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ssim_is_that_of_scikit_image(side: int, window: int, channels: int) -> None:
     clean = torch.rand(4, channels, side, side + 2)
     output = clean + 0.3 * torch.randn(clean.shape)
     wanted = [
         np.mean([structural_similarity(a, b, win_size=window, data_range=1) for a, b in zip(x, y, strict=True)])
         for x, y in zip(output.clamp(0, 1).double().numpy(), clean.double().numpy(), strict=True)
     ]
-    assert ssim(output, clean) == pytest.approx(wanted, abs=1e-6)
-    monkeypatch.setattr("nas.bundles.assess.SSIM_PIXELS", 2 * side * (side + 2))
-    assert ssim(output, clean) == pytest.approx(wanted, abs=1e-6), "two planes at a time"
+    assert ssim(output, clean) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_ssim_of_nearly_flat_images_is_exact_too() -> None:
+    clean = torch.full((1, 1, 16, 16), 0.9)
+    output = clean + 1e-4 * torch.randn(clean.shape)
+    pair = (each[0, 0].double().numpy() for each in (output.clamp(0, 1), clean))
+    assert ssim(output, clean) == pytest.approx([structural_similarity(*pair, data_range=1)], abs=1e-12)
 
 
 def test_ssim_of_images_too_small_is_refused() -> None:
